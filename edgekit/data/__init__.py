@@ -1,0 +1,1 @@
+"""Images in: data sets, preprocessing and the ImageNet-C corruptions."""

@@ -1,0 +1,1 @@
+"""VQ-SA: the network, its backbones, its checkpoints and its deployable form."""

@@ -1,0 +1,1 @@
+"""Parity: does the compiled artifact keep the float model's robustness?"""
