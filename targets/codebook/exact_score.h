@@ -1,0 +1,44 @@
+// The definition of the score (see edgekit_codebook.h), which every path reproduces bit for bit.
+#ifndef EDGEKIT_EXACT_SCORE_H_
+#define EDGEKIT_EXACT_SCORE_H_
+
+#include <cstdint>
+#include <limits>
+
+namespace edgekit {
+
+// Number of partial sums in the fixed summation order.
+constexpr int kLanes = 16;
+
+// dot(x, e) of d floats in the fixed order; both may have any alignment.
+double exact_dot(const float* x, const float* e, int64_t d);
+
+// The best and second best score seen, and the index of the best.
+struct TopTwo {
+  double best = -std::numeric_limits<double>::infinity();
+  double second = -std::numeric_limits<double>::infinity();
+  int64_t index = -1;
+
+  // Offers a row; rows may come in any order, a tie goes to the lower index.
+  void offer(double score, int64_t n) {
+    if (score > best || (score == best && n < index)) {
+      second = best;
+      best = score;
+      index = n;
+    } else if (score > second) {
+      second = score;
+    }
+  }
+
+  // Joins what was found in other rows.
+  void merge(const TopTwo& other) {
+    if (other.index < 0) return;
+    const double loser_second = other.second;
+    offer(other.best, other.index);
+    if (loser_second > second) second = loser_second;
+  }
+};
+
+}  // namespace edgekit
+
+#endif  // EDGEKIT_EXACT_SCORE_H_
