@@ -1,0 +1,47 @@
+# The README's two commands; each sets up .venv on a fresh machine by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := $(shell git ls-files '*.py' 2>/dev/null)
+NATIVE := $(shell git ls-files '*.cpp' '*.h' '*.cu' 2>/dev/null)
+
+.PHONY: build test setup lint native-test format clean
+
+build: setup
+	$(BIN)/edgekit doctor
+
+test: lint native-test
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+setup: $(STAMP)
+
+# constraints.txt holds the releases that are tested; the extras say what edgekit can live with.
+$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard targets/*/CMakeLists.txt) $(NATIVE)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  --editable '.[build,timm,dev]'
+	touch $@
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+
+# The native tests as their own CMake build, with the address and undefined-behavior sanitizers.
+native-test: setup
+	$(BIN)/cmake -S . -B build/native -DCMAKE_BUILD_TYPE=RelWithDebInfo -DEDGEKIT_TESTS=ON \
+	  -DEDGEKIT_SANITIZE=address,undefined > build/native-configure.log || \
+	  (cat build/native-configure.log; exit 1)
+	$(BIN)/cmake --build build/native --parallel 2
+	$(BIN)/ctest --test-dir build/native --output-on-failure
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(NATIVE)
+
+clean:
+	rm -rf $(VENV) build

@@ -1,0 +1,185 @@
+"""The ``edgekit`` command: parses options, calls a step, prints its result, sets the exit code.
+
+No logic lives here, and nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from edgekit import __version__
+from edgekit.console import Console
+from edgekit.errors import EdgekitError, ToolchainMissing, UsageError
+
+F = TypeVar("F", bound=Callable[..., None])
+
+_EXIT_CODES = """\b
+Exit codes:
+  0    done and passed
+  1    a step failed
+  2    wrong usage or input
+  3    a parity gate failed or is undecided
+  4    a toolchain or runtime is missing
+  5    a device is unreachable
+  130  interrupted; a rerun resumes"""
+
+
+class _Command(click.Command):
+    """A command whose examples are shown verbatim under its options."""
+
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples.strip().splitlines():
+                    formatter.write(" " * formatter.current_indent + line.strip() + "\n")
+        super().format_epilog(ctx, formatter)
+
+
+def _common(command: F) -> F:
+    """Give a command --json, -v and -q, and hand it one `Console`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+    @click.option("-v", "--verbose", count=True, help="Say more; repeatable.")
+    @click.option("-q", "--quiet", is_flag=True, help="Only results, warnings and errors.")
+    @functools.wraps(command)
+    def with_console(as_json: bool, verbose: int, quiet: bool, **options: Any) -> None:
+        command(console=Console(as_json, -1 if quiet else verbose), **options)
+
+    return with_console  # type: ignore[return-value] # the options are consumed above
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EXIT_CODES,
+)
+@click.version_option(__version__, prog_name="edgekit")
+def cli() -> None:
+    """Robust image classifiers on the edge: VQ-SA from checkpoint to INT8, robustness proven.
+
+    \b
+    Examples:
+      edgekit doctor                     what this machine can build
+      edgekit inspect best.pth           what a checkpoint is
+      edgekit COMMAND --help             options and examples of a command
+    """
+
+
+@cli.command(
+    cls=_Command,
+    examples="""
+    edgekit doctor
+    edgekit doctor --json | jq '.checks[] | select(.status == "missing")'
+    """,
+)
+@_common
+def doctor(console: Console) -> None:
+    """Show what this machine can build and run, and how to get what is missing.
+
+    Exits with 4 when the default target (OpenVINO on this CPU) cannot be built.
+    """
+    from dataclasses import asdict
+
+    from edgekit.doctor import default_target_ready, examine
+
+    checks = examine()
+    ready = default_target_ready(checks)
+    console.document({"ready": ready, "checks": [asdict(check) for check in checks]})
+    rows = [
+        (check.name, check.status if check.status != "none" else "-", check.found, check.fix)
+        for check in checks
+    ]
+    console.table("", ("what", "status", "found", "what to do"), rows)
+    if not ready:
+        missing = [check.name for check in checks if check.needed and check.status == "missing"]
+        raise ToolchainMissing(
+            f"the default target cannot be built here, missing: {', '.join(missing)}; "
+            "the table above says how to get it"
+        )
+    console.info("The default target (OpenVINO on this CPU) can be built here.")
+
+
+@cli.command(
+    cls=_Command,
+    examples="""
+    edgekit inspect best.pth
+    edgekit inspect resnet50.pth --labels labels.txt --json
+    edgekit inspect vit.safetensors --backbone timm:vit_tiny_patch16_224
+    """,
+)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Text file, a class name a line.")
+@_common
+def inspect(console: Console, path: Path, backbone: str | None, labels: Path | None) -> None:
+    """Show what a checkpoint is: architecture, size, cost, training protocol, preprocessing."""
+    from edgekit.inspection import inspect_checkpoint, read_labels
+
+    report = inspect_checkpoint(path, backbone, read_labels(labels) if labels else None)
+    console.document(report.to_dict())
+    console.table(str(path), ("", ""), report.rows())
+    for note in report.notes:
+        console.info(f"note: {note}")
+
+
+@cli.command(
+    cls=_Command,
+    examples="""
+    eval "$(edgekit completion bash)"
+    edgekit completion fish > ~/.config/fish/completions/edgekit.fish
+    """,
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@_common
+def completion(console: Console, shell: str) -> None:
+    """Print the script that completes edgekit's commands and options in your shell."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    script = kind(cli, {}, "edgekit", "_EDGEKIT_COMPLETE").source()
+    console.document({"shell": shell, "script": script})
+    console.text(script)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line; every foreseen failure is one line on stderr and an exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        cli.main(words, prog_name="edgekit", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; finished work is kept, run the same command to resume", 130, words)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "edgekit"
+        message = " ".join(error.format_message().split())
+        _fail(f"{message} (see '{command} --help')", UsageError.exit_code, words)
+    except click.ClickException as error:
+        _fail(error.format_message(), UsageError.exit_code, words)
+    except EdgekitError as error:
+        _fail(str(error), error.exit_code, words)
+    except BrokenPipeError:  # the reader of a pipe (head, say) has enough
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _fail(message: str, code: int, words: list[str]) -> NoReturn:
+    if "--json" in words:
+        Console(as_json=True).document({"error": message, "exit_code": code})
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""What edgekit says to its user: results on stdout, everything else on stderr.
+
+With ``--json`` stdout carries exactly one JSON document, so that scripts can rely on it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Console:
+    """How much to say and in which form; ``verbosity`` is -1 quiet, 0 normal, 1 and up verbose."""
+
+    as_json: bool = False
+    verbosity: int = 0
+
+    def info(self, message: str) -> None:
+        """A line on what is happening; silenced by --quiet."""
+        if self.verbosity >= 0:
+            print(message, file=sys.stderr, flush=True)
+
+    def detail(self, message: str) -> None:
+        """A line for --verbose."""
+        if self.verbosity >= 1:
+            print(message, file=sys.stderr, flush=True)
+
+    def warn(self, message: str) -> None:
+        """A line the user should not miss, even with --quiet."""
+        print(f"warning: {message}", file=sys.stderr, flush=True)
+
+    def document(self, value: Any) -> None:
+        """The command's one JSON document (with --json only)."""
+        if self.as_json:
+            print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False), flush=True)
+
+    def text(self, text: str) -> None:
+        """A result for people; left out with --json."""
+        if not self.as_json:
+            print(text, flush=True)
+
+    def table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: str = ""
+    ) -> None:
+        """A result table for people; ``right`` names the columns to align right, comma-separated.
+
+        Colors and lines appear on a terminal only; elsewhere columns are plain text.
+        """
+        if self.as_json:
+            return
+        numeric = set(right.split(",")) if right else set()
+        if not sys.stdout.isatty():
+            print(plain_table(title, columns, rows, numeric), flush=True)
+            return
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console as Terminal
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
+        for column in columns:
+            table.add_column(column, justify="right" if column in numeric else "left")
+        for row in rows:
+            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        Terminal().print(table)
+
+    def track(self, items: Iterable[T], total: int, title: str) -> Iterator[T]:
+        """Yield ``items`` with a progress bar and ETA on a terminal, plain lines otherwise."""
+        if self.verbosity < 0:
+            yield from items
+        elif sys.stderr.isatty():
+            yield from self._bar(items, total, title)
+        else:
+            yield from self._lines(items, total, title)
+
+    def _bar(self, items: Iterable[T], total: int, title: str) -> Iterator[T]:
+        from rich.console import Console as Terminal
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Terminal(stderr=True)) as progress:
+            task = progress.add_task(title, total=total)
+            for item in items:
+                yield item
+                progress.advance(task)
+
+    def _lines(self, items: Iterable[T], total: int, title: str) -> Iterator[T]:
+        """A line at most every ten seconds, and one at the end."""
+        start = last = time.monotonic()
+        done = 0
+        for item in items:
+            yield item
+            done += 1
+            now = time.monotonic()
+            if now - last >= 10 and done < total:
+                remaining = (now - start) / done * (total - done)
+                self.info(f"{title}: {done}/{total}, about {remaining:.0f} s to go")
+                last = now
+        self.info(f"{title}: {done}/{total} in {time.monotonic() - start:.1f} s")
+
+
+_STYLES = {
+    "ok": "green",
+    "pass": "bold green",
+    "missing": "red",
+    "fail": "bold red",
+    "undecided": "bold yellow",
+    "warning": "yellow",
+}
+
+
+def plain_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: set[str]
+) -> str:
+    """Aligned columns without colors, for pipes and logs."""
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    lines = [title] if title else []
+    for cells in (columns, *rows):
+        padded = [
+            cell.rjust(width) if column in numeric else cell.ljust(width)
+            for column, cell, width in zip(columns, cells, widths, strict=True)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)

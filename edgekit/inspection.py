@@ -1,0 +1,121 @@
+"""``edgekit inspect``: what a checkpoint is, as numbers and as rows for people."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import UsageError
+from edgekit.model.card import ModelCard
+
+
+@dataclass(frozen=True)
+class CheckpointReport:
+    """What `inspect_checkpoint` found; ``macs`` counts one image at the model's input size."""
+
+    path: str
+    file_bytes: int
+    card: ModelCard
+    parameters: int
+    head_parameters: int
+    macs: int
+    head_macs: int
+    fold: str
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ``--json`` document."""
+        return dataclasses.asdict(self)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value, for the table."""
+        card = self.card
+        vqsa = card.vqsa
+        form = f"{vqsa.output}, {vqsa.quantize} quantization, {vqsa.distance} distance"
+        names = ", ".join(card.classes[:4]) + (", ..." if len(card.classes) > 4 else "")
+        return [
+            ("format", card.origin),
+            ("backbone", card.backbone),
+            ("head", form if vqsa.output != "none" else "none: a plain classifier"),
+            ("feature width D", str(card.width)),
+            ("codebook size N", str(vqsa.codebook_size) if vqsa.output != "none" else "-"),
+            ("classes", f"{len(card.classes)} ({names})"),
+            ("parameters", f"{self.parameters:,} (head {self.head_parameters:,})"),
+            ("file size", f"{self.file_bytes / 1e6:.1f} MB"),
+            ("cost", f"{self.macs / 1e9:.3f} GMAC an image (head {self.head_macs / 1e6:.1f} MMAC)"),
+            ("deployable form", self.fold),
+            ("training", _training(card)),
+            ("input", _preprocessing(card)),
+        ]
+
+
+def inspect_checkpoint(
+    path: Path, backbone: str | None = None, classes: tuple[str, ...] | None = None
+) -> CheckpointReport:
+    """Load ``path``, whatever its layout, and measure it."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from edgekit.model.checkpoint import load_checkpoint
+    from edgekit.model.fold import fold
+
+    model, card, notes = load_checkpoint(path, backbone=backbone, classes=classes)
+    with torch.no_grad():
+        image = torch.zeros(1, 3, *card.preprocessing.size)
+        with FlopCounterMode(display=False) as whole:
+            features = model.backbone.features(image, card.vqsa.quantize)
+            model.head(features)
+        with FlopCounterMode(display=False) as head:
+            model.head(features)
+        _, folded = fold(model)
+    return CheckpointReport(
+        path=str(path),
+        file_bytes=path.stat().st_size,
+        card=card,
+        parameters=sum(tensor.numel() for tensor in model.parameters()),
+        head_parameters=sum(tensor.numel() for tensor in model.head.parameters()),
+        # A multiply-add is two of torch's floating point operations.
+        macs=whole.get_total_flops() // 2,
+        head_macs=head.get_total_flops() // 2,
+        fold=folded.message,
+        notes=notes,
+    )
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Class names from a text file, one a line; blank lines at the end do not count."""
+    try:
+        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+    except OSError as error:
+        raise UsageError(f"cannot read labels {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"labels {path}: not UTF-8 text") from error
+    names = tuple(line.strip() for line in lines)
+    if not names:
+        raise UsageError(f"labels {path}: the file is empty, expected a class name a line")
+    for number, name in enumerate(names, start=1):
+        if not name:
+            raise UsageError(f"labels {path}:{number}: empty line, expected a class name")
+    return names
+
+
+def _training(card: ModelCard) -> str:
+    parts = [card.training.describe_seen()]
+    if card.training.data:
+        parts.append(f"on {card.training.data}")
+    if card.training.note:
+        parts.append(f"({card.training.note})")
+    return " ".join(parts)
+
+
+def _preprocessing(card: ModelCard) -> str:
+    steps = card.preprocessing
+    height, width = steps.size
+    mean = ", ".join(f"{value:g}" for value in steps.mean)
+    std = ", ".join(f"{value:g}" for value in steps.std)
+    return (
+        f"{steps.channel_order} {height} x {width}, {steps.interpolation} {steps.resize}, "
+        f"crop {steps.crop_ratio:g}, (x - [{mean}]) / [{std}]"
+    )

@@ -1,0 +1,70 @@
+"""The model card: all that a checkpoint knows about itself beside its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+
+from edgekit.config import VQSAConfig
+from edgekit.data.transforms import Preprocessing
+from edgekit.errors import UsageError
+from edgekit.settings import from_dict
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrainingProtocol:
+    """How the weights came to be; what robustness figures may be compared with depends on it."""
+
+    # Corruptions seen in training: None is unknown, () is clean images only.
+    seen: tuple[str, ...] | None = None
+    data: str | None = None  # the data set's name
+    note: str | None = None
+
+    def describe_seen(self) -> str:
+        """The ``seen=`` text that every report repeats."""
+        if self.seen is None:
+            return "seen=unknown"
+        return "seen=" + (",".join(self.seen) if self.seen else "none")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Architecture, classes, preprocessing and training protocol of a checkpoint."""
+
+    backbone: str
+    width: int  # D, the feature the head works on
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    vqsa: VQSAConfig = field(default_factory=VQSAConfig)
+    training: TrainingProtocol = field(default_factory=TrainingProtocol)
+    origin: str = "edgekit"
+
+    def to_json(self) -> str:
+        """One line of JSON with the format version."""
+        document = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        return json.dumps(document, sort_keys=True, ensure_ascii=False)
+
+
+def card_from_json(text: str, source: str) -> ModelCard:
+    """Parse `ModelCard.to_json`; ``source`` is what error messages call the file."""
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{source}: the model card is not JSON ({error.msg})") from error
+    if not isinstance(document, dict):
+        raise UsageError(f"{source}: the model card is not a JSON object")
+    version = document.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise UsageError(
+            f"{source}: checkpoint format {version}, this edgekit reads {FORMAT_VERSION}: "
+            "use the edgekit that wrote it"
+        )
+    return from_dict(ModelCard, document, source)
+
+
+def numbered_classes(count: int) -> tuple[str, ...]:
+    """Stand-in names for a checkpoint that carries none."""
+    return tuple(f"class {index}" for index in range(count))

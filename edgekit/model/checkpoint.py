@@ -1,0 +1,305 @@
+"""Checkpoints in and out.
+
+Our own format is a safetensors file whose metadata holds the model card as JSON. A checkpoint
+is untrusted input: nothing in one is ever executed, and whatever is wrong with it is one line
+that names the key, what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import re
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from edgekit.config import VQSAConfig
+from edgekit.data.corruptions import BENCHMARK15
+from edgekit.data.transforms import IMAGENET, LITE0, Preprocessing
+from edgekit.errors import UsageError
+from edgekit.files import write_bytes
+from edgekit.model.backbones import TIMM_PREFIX, Backbone, ResNet, create_backbone
+from edgekit.model.card import ModelCard, TrainingProtocol, card_from_json, numbered_classes
+from edgekit.model.foreign import Recognized, State, recognize, recognize_timm
+from edgekit.model.timm_backbone import TimmBackbone
+from edgekit.model.vqsa import VQSA
+from edgekit.settings import nearest
+
+_CARD_KEY = "edgekit"
+_WRAPPERS = ("model", "state_dict", "model_state_dict")  # where trainers put the weights
+_PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
+
+
+class Loaded(NamedTuple):
+    """A model ready to run, its card, and what the user should be told about the loading."""
+
+    model: VQSA
+    card: ModelCard
+    notes: tuple[str, ...]
+
+
+def save_checkpoint(path: Path, model: VQSA, card: ModelCard) -> None:
+    """Write weights and card to ``path``, whole or not at all."""
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    write_bytes(path, safetensors.torch.save(state, metadata={_CARD_KEY: card.to_json()}))
+
+
+def load_checkpoint(
+    path: Path,
+    *,
+    backbone: str | None = None,
+    classes: Sequence[str] | None = None,
+    vqsa: VQSAConfig | None = None,
+) -> Loaded:
+    """Load any layout edgekit knows, in evaluation mode.
+
+    ``backbone`` is needed for plain timm checkpoints only, ``classes`` names what the file does
+    not name, ``vqsa`` shapes the fresh head that a plain classifier is given.
+    """
+    state, card = read_checkpoint(path)
+    if card is not None:
+        loaded = _load_own(path, state, card)
+    else:
+        timm_body = _timm_backbone(backbone)
+        if timm_body is not None:
+            assert backbone is not None
+            found = recognize_timm(state, backbone, timm_body.classifier_name)
+        else:
+            found = recognize(state, str(path))
+            if backbone not in (None, found.backbone):
+                raise UsageError(f"{path} holds a {found.backbone}, not the {backbone} asked for")
+        body = timm_body or create_backbone(found.backbone)
+        if found.layout == "authors":
+            loaded = _load_authors(path, found, body)
+        else:
+            loaded = _graft(path, found, body, vqsa or VQSAConfig(), classes)
+    if classes is not None:
+        loaded = _rename_classes(path, loaded, tuple(classes))
+    loaded.model.eval()
+    return loaded
+
+
+def read_checkpoint(path: Path) -> tuple[State, ModelCard | None]:
+    """The raw tensors of a file and, if it is one of ours, its card."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(9)
+    except OSError as error:
+        raise UsageError(f"cannot read checkpoint {path}: {error.strerror}") from error
+    if start[8:9] == b"{":  # safetensors: eight bytes of header length, then JSON
+        return _read_safetensors(path)
+    return _read_torch(path), None
+
+
+def default_preprocessing(backbone: Backbone) -> Preprocessing:
+    """What the backbone's pretrained weights expect."""
+    if isinstance(backbone, TimmBackbone):
+        return Preprocessing(
+            size=backbone.input_size,
+            crop_ratio=backbone.crop_ratio,
+            interpolation=backbone.interpolation,
+            mean=tuple(255 * value for value in backbone.mean),
+            std=tuple(255 * value for value in backbone.std),
+        )
+    return IMAGENET if isinstance(backbone, ResNet) else LITE0
+
+
+def _read_safetensors(path: Path) -> tuple[State, ModelCard | None]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+    except safetensors.SafetensorError as error:
+        raise UsageError(f"{path} is damaged or truncated: {error}") from error
+    if _CARD_KEY not in metadata:
+        return _strip_prefixes(state), None
+    return state, card_from_json(metadata[_CARD_KEY], str(path))
+
+
+def _read_torch(path: Path) -> State:
+    """A torch.save file, read with weights_only: pickled code is refused, not run."""
+    try:
+        document: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code:
+            raise UsageError(
+                f"{path} holds Python objects ({code[1]}), which are never loaded: re-save it "
+                "with torch.save(model.state_dict(), ...)"
+            ) from error
+        raise UsageError(f"{path} is no PyTorch or safetensors checkpoint, or damaged") from error
+    except (
+        *(RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError),
+        *(struct.error, OSError, AssertionError),
+    ) as error:  # what torch's readers raise on damaged files
+        raise UsageError(f"{path} is damaged or truncated: PyTorch cannot read it") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(document, Mapping) and isinstance(document.get(wrapper), Mapping):
+            document = document[wrapper]
+            break
+    if not isinstance(document, Mapping):
+        raise UsageError(f"{path} holds a {type(document).__name__}, not a dict of weights")
+    if not document:
+        raise UsageError(f"{path} holds no weights at all")
+    for key, value in document.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise UsageError(
+                f"{path}: key {key!r} holds a {type(value).__name__}, expected a tensor: re-save "
+                "it with torch.save(model.state_dict(), ...)"
+            )
+    return _strip_prefixes(dict(document))
+
+
+def _strip_prefixes(state: State) -> State:
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _load_own(path: Path, state: State, card: ModelCard) -> Loaded:
+    backbone = create_backbone(card.backbone)
+    model = VQSA(backbone, len(card.classes), card.vqsa)
+    _fill(model, state, str, str(path))
+    return Loaded(model, card, ())
+
+
+def _load_authors(path: Path, found: Recognized, backbone: Backbone) -> Loaded:
+    size = _rows(found, "head.codebook.embeddings", str(path))
+    classes = numbered_classes(_rows(found, "head.classifier.weight", str(path)))
+    config = VQSAConfig(codebook_size=size)
+    model = VQSA(backbone, len(classes), config)
+    _fill(model, found.state, found.theirs, str(path))
+    card = ModelCard(
+        backbone=found.backbone,
+        width=model.head.width,
+        classes=classes,
+        preprocessing=IMAGENET,
+        vqsa=config,
+        training=TrainingProtocol(
+            seen=BENCHMARK15, note="the released script trains on the benchmark's own corruptions"
+        ),
+        origin="the authors' released layout",
+    )
+    note = f"the authors' released layout: {found.backbone}, N = {size}, {len(classes)} classes"
+    return Loaded(model, card, (note,))
+
+
+def _graft(
+    path: Path,
+    found: Recognized,
+    backbone: Backbone,
+    config: VQSAConfig,
+    classes: Sequence[str] | None,
+) -> Loaded:
+    """A plain classifier gets a fresh VQ-SA head and keeps its own last layer where it fits."""
+    has_classifier = "head.classifier.weight" in found.state
+    if has_classifier:
+        count = _rows(found, "head.classifier.weight", str(path))
+    elif classes is not None:
+        count = len(classes)
+    else:
+        raise UsageError(f"{path} has no classifier: name the classes, with --labels FILE")
+    names = tuple(classes) if classes is not None else numbered_classes(count)
+    model = VQSA(backbone, count, config)
+    state = dict(found.state)
+    note = f"a plain {found.backbone} classifier: its VQ-SA head is fresh and must be trained"
+    if has_classifier and state["head.classifier.weight"].shape[1:] != (model.head.width,):
+        # timm models may classify another feature than the map that spatial quantization sees.
+        del state["head.classifier.weight"]
+        state.pop("head.classifier.bias", None)
+        note += ", its classifier too (it works on another feature)"
+    fresh = {key for key in model.state_dict() if key.startswith("head.") and key not in state}
+    _fill(model, state, found.theirs, str(path), fresh)
+    card = ModelCard(
+        backbone=found.backbone,
+        width=model.head.width,
+        classes=names,
+        preprocessing=default_preprocessing(backbone),
+        vqsa=config,
+        origin=f"a plain {found.backbone} classifier with a fresh VQ-SA head",
+    )
+    return Loaded(model, card, (note,))
+
+
+def _rename_classes(path: Path, loaded: Loaded, classes: tuple[str, ...]) -> Loaded:
+    have = len(loaded.card.classes)
+    if have != len(classes):
+        raise UsageError(
+            f"{path} classifies {have} classes, the labels name {len(classes)}: give its own labels"
+        )
+    card = dataclasses.replace(loaded.card, classes=classes)
+    return Loaded(loaded.model, card, loaded.notes)
+
+
+def _rows(found: Recognized, key: str, source: str) -> int:
+    if key not in found.state:
+        raise UsageError(f"{source}: key '{found.theirs(key)}' is missing")
+    tensor = found.state[key]
+    if tensor.dim() != 2 or tensor.shape[0] < 1:
+        raise UsageError(
+            f"{source}: key '{found.theirs(key)}' has shape {_shape(tensor)}, expected a matrix"
+        )
+    return int(tensor.shape[0])
+
+
+def _fill(
+    model: VQSA,
+    state: State,
+    theirs: Callable[[str], str],
+    source: str,
+    fresh: set[str] | frozenset[str] = frozenset(),
+) -> None:
+    """Load ``state`` after checking every key; ``fresh`` ones may be missing.
+
+    ``theirs`` turns our names into the file's.
+    """
+    expected = model.state_dict()
+    for key in state:
+        if key not in expected:
+            known = [theirs(name) for name in expected]
+            raise UsageError(f"{source}: unknown key '{theirs(key)}'{_close(theirs(key), known)}")
+    for key, tensor in expected.items():
+        name = theirs(key)
+        if key not in state:
+            # Counts batches; nothing reads it with the momentum that all our layers have.
+            if key in fresh or key.endswith("num_batches_tracked"):
+                continue
+            raise UsageError(f"{source}: key '{name}' is missing, expected {_shape(tensor)}")
+        found = state[key]
+        if found.shape != tensor.shape:
+            raise UsageError(
+                f"{source}: key '{name}' has shape {_shape(found)}, expected {_shape(tensor)}"
+            )
+        if found.is_floating_point() != tensor.is_floating_point():
+            raise UsageError(
+                f"{source}: key '{name}' holds {found.dtype} values, expected {tensor.dtype}"
+            )
+        if found.is_floating_point() and not bool(torch.isfinite(found).all()):
+            raise UsageError(
+                f"{source}: key '{name}' holds NaN or infinite values: the training diverged, "
+                "use an earlier checkpoint"
+            )
+    model.load_state_dict(state, strict=False)
+
+
+def _close(name: str, known: list[str]) -> str:
+    hint = nearest(name, known)
+    return hint if hint.startswith(" (did") else ""
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a scalar"
+
+
+def _timm_backbone(name: str | None) -> TimmBackbone | None:
+    if name is None or not name.startswith(TIMM_PREFIX):
+        return None
+    return TimmBackbone(name.removeprefix(TIMM_PREFIX))

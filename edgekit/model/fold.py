@@ -1,0 +1,188 @@
+"""Folds a trained VQ-SA head into its deployable form; the algebra is exact.
+
+With E the codewords, x the feature, q = E_n the codeword found, and the head's weights K, Q, V
+and W = [W1 | W2] (the fuse layer's halves for its two input slots):
+
+* K and Q only ever meet as M = K^T Q, and V only behind W: P1 = W1 V, P2 = W2 V. So 3 D^2
+  weights do the work of 5 D^2.
+* A softmax over two logits is a sigmoid of their difference, so the weight of q is
+  a1 = sigmoid((q - x) . M q) in the first slot and a2 = sigmoid((q - x) . M x) in the second.
+* The fused feature is P1 x + P2 x + b + a1 (P1 q - P1 x) + a2 (P2 q - P2 x).
+* q takes one of N values, so q . M q, M q, P1 q and P2 q are tables indexed by the code, and
+  (q - x) . M q = self_logit[n] - x . key[n]. Without tables the same product that projects x
+  projects q as a second row: as many weight bytes, no N x 3D tables.
+* Nearest by cosine is the argmax of x . E_n / |E_n|: normalizing x would scale all scores alike.
+
+Spatial quantization pools P codewords into q, which then is not one of N values; it is
+projected, not looked up.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgekit.config import Quantize
+from edgekit.model.backbones import Backbone
+from edgekit.model.codebook import best_two, normalize_rows
+from edgekit.model.vqsa import VQSA, VQSAHead
+
+FOLDABLE = ("attention", "residual")
+
+
+@dataclass(frozen=True)
+class FoldReport:
+    """What was folded, or why not, in one line for the user."""
+
+    folded: bool
+    message: str
+
+
+class FoldedOutput(NamedTuple):
+    """What a folded model yields; the first three fields of `Output`."""
+
+    logits: Tensor  # [B, classes]
+    code: Tensor  # [B] pooled, [B, P] spatial, int64
+    margin: Tensor  # same shape
+
+
+class Lookup(nn.Module):
+    """Nearest codeword as an argmax of products; exporters replace it by their own operator."""
+
+    codebook: Tensor
+
+    def __init__(self, codebook: Tensor, metric: str) -> None:
+        super().__init__()
+        self.metric = metric  # "dot" on unit rows (cosine), or "l2"
+        self.register_buffer("codebook", codebook)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """[..., D] -> code [...], margin [...]."""
+        scores = features @ self.codebook.T
+        if self.metric == "l2":
+            scores = scores - self.codebook.square().sum(dim=1) / 2
+        return best_two(scores)
+
+
+class FoldedHead(nn.Module):
+    """The head of `VQSAHead` with ``output`` attention or residual, after `fold_head`.
+
+    Buffers: ``projection`` [3D, D] stacks M, P1 and P2; ``bias`` [D] is the fuse layer's;
+    ``norm`` [N] gives codewords back their length. With tables: ``self_logit`` [N] and
+    ``table`` [N, 3D], the projections of every codeword.
+    """
+
+    projection: Tensor
+    bias: Tensor
+    norm: Tensor
+    self_logit: Tensor
+    table: Tensor
+
+    def __init__(self, head: VQSAHead, tables: bool) -> None:
+        super().__init__()
+        assert head.codebook is not None
+        assert head.attention is not None
+        assert head.fuse is not None
+        self.width = head.width
+        self.residual = head.config.output == "residual"
+        self.tables = tables
+        # The fold is done once, so it may as well be done in float64.
+        embeddings = head.codebook.embeddings.detach().double()
+        attention, dtype = head.attention, head.fuse.weight.dtype
+        key, query, value = (
+            weight.detach().double() for weight in (attention.key, attention.query, attention.value)
+        )
+        first, second = head.fuse.weight.detach().double().chunk(2, dim=1)
+        # Row i of the product F.linear(t, K) . F.linear(t', Q) is t^T (K^T Q) t'.
+        projection = torch.cat([attention.scale * key.T @ query, first @ value, second @ value])
+        cosine = head.config.distance == "cosine"
+        rows = normalize_rows(embeddings) if cosine else embeddings
+        norm = embeddings.norm(dim=1) if cosine else embeddings.new_ones(len(embeddings))
+        self.lookup = Lookup(rows.to(dtype), "dot" if cosine else "l2")
+        self.register_buffer("norm", norm.to(dtype))
+        self.register_buffer("projection", projection.to(dtype))
+        self.register_buffer("bias", head.fuse.bias.detach().clone())
+        if tables:
+            table = embeddings @ projection.T
+            self_logit = (embeddings * table[:, : self.width]).sum(dim=1)
+            self.register_buffer("table", table.to(dtype))
+            self.register_buffer("self_logit", self_logit.to(dtype))
+        self.classifier = head.classifier
+
+    def forward(self, features: Tensor) -> FoldedOutput:
+        """[B, D] pooled or [B, P, D] spatial features."""
+        code, margin = self.lookup(features)
+        codeword = F.embedding(code, self.lookup.codebook) * self.norm[code].unsqueeze(-1)
+        if features.dim() == 3:
+            features, codeword = features.mean(dim=1), codeword.mean(dim=1)
+        fused = self._fuse(features, codeword, code)
+        return FoldedOutput(self.classifier(fused), code, margin)
+
+    def _fuse(self, x: Tensor, q: Tensor, code: Tensor) -> Tensor:
+        """The feature that is classified, [B, D]; with tables, ``code`` is [B]."""
+        if self.tables:
+            of_x, of_q = F.linear(x, self.projection), F.embedding(code, self.table)
+        else:
+            of_x, of_q = F.linear(torch.stack([x, q]), self.projection).unbind()
+        mx, p1x, p2x = of_x.chunk(3, dim=-1)
+        mq, p1q, p2q = of_q.chunk(3, dim=-1)
+        if self.tables:
+            logit1 = self.self_logit[code] - (x * mq).sum(dim=-1)
+        else:
+            logit1 = ((q - x) * mq).sum(dim=-1)
+        logit2 = ((q - x) * mx).sum(dim=-1)
+        a1, a2 = logit1.sigmoid().unsqueeze(-1), logit2.sigmoid().unsqueeze(-1)
+        fused: Tensor = p1x + p2x + self.bias + a1 * (p1q - p1x) + a2 * (p2q - p2x)
+        return x + fused if self.residual else fused.relu()
+
+
+class FoldedVQSA(nn.Module):
+    """Images [B, 3, H, W] to `FoldedOutput`: the backbone as trained and a folded head."""
+
+    def __init__(self, backbone: Backbone, head: FoldedHead, quantize: Quantize) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.quantize: Quantize = quantize
+
+    def forward(self, images: Tensor) -> FoldedOutput:
+        """Run backbone and head."""
+        output: FoldedOutput = self.head(self.backbone.features(images, self.quantize))
+        return output
+
+
+def fold_head(head: VQSAHead, *, tables: bool = True) -> FoldedHead:
+    """The folded form of a head whose output is one of `FOLDABLE`.
+
+    ``tables`` trades N x 3D stored values for not projecting the codeword; spatial
+    quantization cannot use them.
+    """
+    return FoldedHead(head, tables and head.config.quantize == "pooled")
+
+
+def fold(model: VQSA, *, tables: bool = True) -> tuple[FoldedVQSA | None, FoldReport]:
+    """The folded model, or None and the reason why it stays as it is."""
+    config = model.config
+    if config.output not in FOLDABLE:
+        return None, FoldReport(
+            False, f"output form '{config.output}' has no attention to fold: left as it is"
+        )
+    head = fold_head(model.head, tables=tables).eval()
+    width = head.width
+    kind = "tables indexed by the code" if head.tables else "projected codewords"
+    message = (
+        f"folded: 5 x {width}^2 head weights became 3 x {width}^2, with {kind}"
+        f" ({_megabytes(model.head)} -> {_megabytes(head)} MB in float32)"
+    )
+    return FoldedVQSA(model.backbone, head, config.quantize), FoldReport(True, message)
+
+
+def _megabytes(module: nn.Module) -> str:
+    """Stored size at 4 bytes a value; usage counters are no weights."""
+    values = sum(math.prod(tensor.shape) for tensor in module.state_dict().values())
+    return f"{values * 4 / 1e6:.1f}"

@@ -1,0 +1,117 @@
+"""VQ-SA (Yang et al., CVPR 2023): a codebook lookup, then self-attention over two tokens.
+
+A backbone's feature x is looked up in a learned codebook E; the codeword q and x are the two
+tokens of a small self-attention, whose output is fused back to D values and classified.
+Sizes in the comments: B images, D feature width, N codewords, P vectors an image.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgekit.config import VQSAConfig
+from edgekit.model.backbones import Backbone
+from edgekit.model.codebook import Codebook
+
+
+class Output(NamedTuple):
+    """What one forward pass yields."""
+
+    logits: Tensor  # [B, classes]
+    code: Tensor | None  # [B] pooled, [B, P] spatial: the index of each vector's codeword
+    margin: Tensor | None  # same shape: best minus second-best lookup score
+    codebook_loss: Tensor  # scalar: pulls codewords to features (0 for an EMA codebook)
+    commitment_loss: Tensor  # scalar: pulls features to codewords, already weighted
+
+
+class TokenAttention(nn.Module):
+    """Self-attention over the tokens (q, x), token-major: rows are tokens, weights act right.
+
+    The released code keeps tokens as columns (K t); F.linear on rows is the same product, runs
+    faster, and is what post-training quantization handles correctly.
+    """
+
+    def __init__(self, width: int, scale: bool) -> None:
+        super().__init__()
+        self.key = nn.Parameter(torch.empty(width, width))
+        self.query = nn.Parameter(torch.empty(width, width))
+        self.value = nn.Parameter(torch.empty(width, width))
+        self.scale = 1 / math.sqrt(2) if scale else 1.0
+        for weight in (self.key, self.query, self.value):
+            nn.init.kaiming_normal_(weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[B, 2, D] -> [B, 2, D]."""
+        key, query = F.linear(tokens, self.key), F.linear(tokens, self.query)
+        logits = query @ key.transpose(1, 2) * self.scale  # [B, asking token, answering token]
+        return logits.softmax(dim=2) @ F.linear(tokens, self.value)
+
+
+class VQSAHead(nn.Module):
+    """Feature(s) to logits: lookup, attention, fuse, classify (`VQSAConfig` says which of them)."""
+
+    def __init__(self, width: int, classes: int, config: VQSAConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.width = width
+        self.codebook = Codebook(width, config) if config.output != "none" else None
+        attends = config.output in ("attention", "residual")
+        self.attention = TokenAttention(width, config.logit_scale) if attends else None
+        fuses = attends or config.output == "concat"
+        self.fuse = nn.Linear(2 * width, width) if fuses else None
+        self.classifier = nn.Linear(width, classes)
+        if config.output == "residual":
+            assert self.fuse is not None
+            nn.init.zeros_(self.fuse.weight)
+            nn.init.zeros_(self.fuse.bias)
+
+    def forward(self, features: Tensor) -> Output:
+        """Pooled [B, D] or spatial [B, P, D] features."""
+        feature = features.mean(dim=1) if features.dim() == 3 else features
+        if self.codebook is None:
+            nothing = feature.new_zeros(())
+            return Output(self.classifier(feature), None, None, nothing, nothing)
+        found = self.codebook(features)
+        # Spatial: every position is quantized, then both maps are pooled into one token each.
+        codeword = found.codeword.mean(dim=1) if features.dim() == 3 else found.codeword
+        fused = self._fuse(codeword, feature)
+        return Output(
+            self.classifier(fused),
+            found.code,
+            found.margin,
+            found.codebook_loss,
+            found.commitment_loss,
+        )
+
+    def _fuse(self, codeword: Tensor, feature: Tensor) -> Tensor:
+        """Two [B, D] tokens to the [B, D] that is classified."""
+        if self.config.output == "replace":
+            return codeword
+        if self.config.output == "add":
+            return codeword + feature
+        assert self.fuse is not None
+        tokens = torch.stack([codeword, feature], dim=1)  # the quantized slot comes first
+        if self.attention is not None:
+            tokens = self.attention(tokens)
+        fused: Tensor = self.fuse(tokens.flatten(1))
+        return feature + fused if self.config.output == "residual" else fused.relu()
+
+
+class VQSA(nn.Module):
+    """The whole classifier: images [B, 3, H, W], normalized, to `Output`."""
+
+    def __init__(self, backbone: Backbone, classes: int, config: VQSAConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.head = VQSAHead(backbone.width(config.quantize), classes, config)
+
+    def forward(self, images: Tensor) -> Output:
+        """Run backbone and head."""
+        output: Output = self.head(self.backbone.features(images, self.config.quantize))
+        return output
