@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 
 from edgekit.config import VQSAConfig
+from edgekit.data.corruptions import BENCHMARK15
 from edgekit.data.transforms import Preprocessing
 from edgekit.errors import UsageError
 from edgekit.settings import from_dict
@@ -27,6 +28,8 @@ class TrainingProtocol:
         """The ``seen=`` text that every report repeats."""
         if self.seen is None:
             return "seen=unknown"
+        if self.seen == BENCHMARK15:
+            return "seen=benchmark15"
         return "seen=" + (",".join(self.seen) if self.seen else "none")
 
 

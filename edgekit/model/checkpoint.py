@@ -11,6 +11,7 @@ import dataclasses
 import pickle
 import re
 import struct
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,7 +94,8 @@ def read_checkpoint(path: Path) -> tuple[State, ModelCard | None]:
             start = stream.read(9)
     except OSError as error:
         raise UsageError(f"cannot read checkpoint {path}: {error.strerror}") from error
-    if start[8:9] == b"{":  # safetensors: eight bytes of header length, then JSON
+    # safetensors: eight bytes of header length, then JSON
+    if start[8:9] == b"{" or path.suffix == ".safetensors":
         return _read_safetensors(path)
     return _read_torch(path), None
 
@@ -126,7 +128,9 @@ def _read_safetensors(path: Path) -> tuple[State, ModelCard | None]:
 def _read_torch(path: Path) -> State:
     """A torch.save file, read with weights_only: pickled code is refused, not run."""
     try:
-        document: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on pickle protocols is not ours
+            document: Any = torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:
@@ -207,7 +211,6 @@ def _graft(
         count = len(classes)
     else:
         raise UsageError(f"{path} has no classifier: name the classes, with --labels FILE")
-    names = tuple(classes) if classes is not None else numbered_classes(count)
     model = VQSA(backbone, count, config)
     state = dict(found.state)
     note = f"a plain {found.backbone} classifier: its VQ-SA head is fresh and must be trained"
@@ -221,7 +224,7 @@ def _graft(
     card = ModelCard(
         backbone=found.backbone,
         width=model.head.width,
-        classes=names,
+        classes=numbered_classes(count),
         preprocessing=default_preprocessing(backbone),
         vqsa=config,
         origin=f"a plain {found.backbone} classifier with a fresh VQ-SA head",
