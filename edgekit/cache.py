@@ -1,0 +1,123 @@
+"""The step cache: every step's output, keyed by all that it depends on.
+
+An entry is a folder that appears in one rename, with a record of its inputs and of every file's
+hash. A stale entry cannot be used, because its key differs; a damaged one is found by its hashes
+and made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from edgekit.console import Console
+from edgekit.errors import EdgekitError
+from edgekit.files import write_text
+
+_RECORD = "entry.json"
+
+# Bump a step's number when its code changes what it writes.
+STEP_VERSIONS = {"export": 1, "calibrate": 1}
+
+
+def cache_root() -> Path:
+    """$EDGEKIT_CACHE, or edgekit's folder in the user's cache folder."""
+    if chosen := os.environ.get("EDGEKIT_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "edgekit"
+
+
+def key_of(step: str, inputs: Mapping[str, object]) -> str:
+    """The SHA-256 of a step's inputs (plain JSON values) and of its code's version."""
+    document = {"step": step, "version": STEP_VERSIONS.get(step, 0), "inputs": inputs}
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    total = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()
+
+
+def find(root: Path, step: str, inputs: Mapping[str, object], console: Console) -> Path | None:
+    """The folder of a whole cached result, or None; a damaged one is removed and said."""
+    entry = _entry(root, step, inputs)
+    if not entry.exists():
+        return None
+    if _intact(entry):
+        return entry
+    console.warn(f"the cached result of step '{step}' is damaged and will be made again: {entry}")
+    shutil.rmtree(entry)
+    return None
+
+
+def cached(
+    root: Path,
+    step: str,
+    inputs: Mapping[str, object],
+    make: Callable[[Path], None],
+    console: Console,
+    *,
+    force: bool = False,
+) -> Path:
+    """The folder that ``make`` filled for these inputs, now or in an earlier run."""
+    if not force and (entry := find(root, step, inputs, console)) is not None:
+        console.info(f"{step}: cached")
+        return entry
+    entry = _entry(root, step, inputs)
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        working = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", suffix=".tmp", dir=entry.parent))
+    except OSError as error:
+        raise EdgekitError(
+            f"cannot write the cache {root} ({error.strerror}): set EDGEKIT_CACHE to another folder"
+        ) from error
+    try:
+        make(working)
+        files = {path.name: file_sha256(path) for path in sorted(working.iterdir())}
+        record = {"step": step, "inputs": inputs, "files": files}
+        write_text(working / _RECORD, json.dumps(record, indent=2, sort_keys=True))
+        for path in working.iterdir():
+            _sync(path)
+        _put_in_place(working, entry)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+    return entry
+
+
+def _entry(root: Path, step: str, inputs: Mapping[str, object]) -> Path:
+    return root / step / key_of(step, inputs)[:32]
+
+
+def _intact(entry: Path) -> bool:
+    try:
+        record = json.loads((entry / _RECORD).read_text(encoding="utf-8"))
+        return all(file_sha256(entry / name) == sha for name, sha in record["files"].items())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False
+
+
+def _put_in_place(working: Path, entry: Path) -> None:
+    """Rename; a result already there (another process's, or --force's) makes way."""
+    aside = working.with_suffix(".old")
+    if entry.exists():
+        entry.rename(aside)
+    working.rename(entry)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

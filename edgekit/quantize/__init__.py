@@ -1,0 +1,1 @@
+"""From a float graph to an INT8 one: recipes, calibration, dialects."""
