@@ -11,13 +11,13 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edgekit.console import Console
 from edgekit.errors import EdgekitError
 from edgekit.files import write_text
+from edgekit.folders import replace_folder
 
 _RECORD = "entry.json"
 
@@ -74,23 +74,20 @@ def cached(
         console.info(f"{step}: cached")
         return entry
     entry = _entry(root, step, inputs)
+
+    def fill(folder: Path) -> None:
+        make(folder)
+        files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
+        record = {"step": step, "inputs": inputs, "files": files}
+        write_text(folder / _RECORD, json.dumps(record, indent=2, sort_keys=True))
+
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", suffix=".tmp", dir=entry.parent))
+        root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EdgekitError(
             f"cannot write the cache {root} ({error.strerror}): set EDGEKIT_CACHE to another folder"
         ) from error
-    try:
-        make(working)
-        files = {path.name: file_sha256(path) for path in sorted(working.iterdir())}
-        record = {"step": step, "inputs": inputs, "files": files}
-        write_text(working / _RECORD, json.dumps(record, indent=2, sort_keys=True))
-        for path in working.iterdir():
-            _sync(path)
-        _put_in_place(working, entry)
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
+    replace_folder(entry, fill)
     return entry
 
 
@@ -104,20 +101,3 @@ def _intact(entry: Path) -> bool:
         return all(file_sha256(entry / name) == sha for name, sha in record["files"].items())
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return False
-
-
-def _put_in_place(working: Path, entry: Path) -> None:
-    """Rename; a result already there (another process's, or --force's) makes way."""
-    aside = working.with_suffix(".old")
-    if entry.exists():
-        entry.rename(aside)
-    working.rename(entry)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -42,3 +42,38 @@ class VQSAConfig:
             raise UsageError(f"commitment must not be negative, not {self.commitment}")
         if not 0 < self.ema_decay < 1:
             raise UsageError(f"ema_decay must lie between 0 and 1, not {self.ema_decay}")
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """``edgekit build``: the command's options and, spelled alike, its TOML file's keys."""
+
+    checkpoint: str | None = None  # None: the built-in model, trained on first use
+    backbone: str | None = None  # of a plain timm checkpoint, as timm:NAME
+    labels: str | None = None  # class names for a checkpoint that has none
+    data: str = "builtin:fashion-mnist"
+    target: tuple[str, ...] = ("cpu",)
+    out: str = "build"  # every target's bundle becomes a folder in it
+    recipe: str = "default"  # calibration: a name of calib/, or a file
+    precision: Literal["auto", "int8", "fp32"] = "auto"  # auto: what the target asks for
+    seed: int = 0
+    skip_bad: bool = False  # leave unreadable images out instead of stopping
+    zip: bool = False  # a .zip of each bundle as well
+    bench: bool = True
+    bench_seconds: float = 8.0
+    parity: bool = True
+    tolerance: float = 0.5  # points of mean corruption error
+    parity_images: int = 0  # test images at most; 0 is all of them
+
+    def __post_init__(self) -> None:
+        """Refuse values with which nothing can be built."""
+        if not self.target:
+            raise UsageError("target names no device: give at least one")
+        if len(set(self.target)) < len(self.target):
+            raise UsageError(f"target names a device twice: {', '.join(self.target)}")
+        if not self.tolerance >= 0:
+            raise UsageError(f"tolerance must not be negative, not {self.tolerance}")
+        if self.bench_seconds <= 0:
+            raise UsageError(f"bench_seconds must be positive, not {self.bench_seconds}")
+        if self.parity_images < 0:
+            raise UsageError(f"parity_images must not be negative, not {self.parity_images}")
