@@ -1,0 +1,115 @@
+"""The operator edgekit::CodebookLookup in ONNX: its attributes and its body of standard operators.
+
+    indices, margin = edgekit::CodebookLookup(features [M, D], codebook [N, D])
+
+``indices`` [M] int64 is the row of the codebook whose score is the greatest, ties to the lowest:
+<x, e> with metric "dot" (rows of unit length: the cosine distance), <x, e> - <e, e> / 2 with "l2".
+``margin`` [M], best minus second-best score, is there only with the attribute ``margin = 1``;
+it is infinite in a codebook of one row.
+
+The body is a model-local function, so a runtime that never heard of edgekit expands it and runs it
+in its own float32; our kernels replace the whole node and return the exact index. TensorRT finds
+its plugin by the attributes ``plugin_namespace`` and ``plugin_version``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+Metric = Literal["dot", "l2"]
+
+DOMAIN = "edgekit"
+OPERATOR = "CodebookLookup"
+OPERATOR_VERSION = 1  # of the domain "edgekit" in a model's opset imports
+ATTRIBUTES = ("plugin_namespace", "plugin_version", "metric", "margin")
+
+
+@dataclass(frozen=True)
+class LookupForm:
+    """What one CodebookLookup node computes."""
+
+    metric: Metric
+    margin: bool
+    rows: int  # N
+
+    def attributes(self) -> dict[str, str | int]:
+        """The attributes of the node."""
+        return {
+            "plugin_namespace": DOMAIN,
+            "plugin_version": "1",
+            "metric": self.metric,
+            "margin": int(self.margin),
+        }
+
+
+def lookup_function(form: LookupForm, opset: int) -> onnx.FunctionProto:
+    """The body, for the given form and the standard operators of ``opset``."""
+    runner_up = form.margin and form.rows > 1
+    nodes = [
+        *_scores(form.metric),
+        # ONNX orders TopK's equal values by index, and no runtime we know is slower at it than at
+        # ArgMax; OpenVINO is faster.
+        _constant("count", np.array([2 if runner_up else 1], np.int64)),
+        helper.make_node(
+            "TopK", ["scores", "count"], ["top_scores", "top_rows"], name="top", axis=-1
+        ),
+        _constant("first", np.array(0, np.int64)),
+        helper.make_node("Gather", ["top_rows", "first"], ["indices"], name="indices", axis=1),
+    ]
+    if form.margin:
+        nodes += _margin_to_second() if runner_up else _infinite_margin()
+    return helper.make_function(
+        domain=DOMAIN,
+        fname=OPERATOR,
+        inputs=["features", "codebook"],
+        outputs=["indices", "margin"] if form.margin else ["indices"],
+        nodes=nodes,
+        opset_imports=[helper.make_opsetid("", opset)],
+        attributes=list(ATTRIBUTES),
+    )
+
+
+def _scores(metric: Metric) -> list[onnx.NodeProto]:
+    if metric == "dot":
+        return [
+            helper.make_node("Gemm", ["features", "codebook"], ["scores"], name="scores", transB=1)
+        ]
+    return [
+        _constant("row", np.array([1], np.int64)),
+        helper.make_node(
+            "ReduceSumSquare", ["codebook", "row"], ["squares"], name="squares", keepdims=0
+        ),
+        _constant("minus_half", np.array(-0.5, np.float32)),
+        helper.make_node("Mul", ["squares", "minus_half"], ["offsets"], name="offsets"),
+        helper.make_node(
+            "Gemm", ["features", "codebook", "offsets"], ["scores"], name="scores", transB=1
+        ),
+    ]
+
+
+def _margin_to_second() -> list[onnx.NodeProto]:
+    return [
+        _constant("second", np.array(1, np.int64)),
+        helper.make_node("Gather", ["top_scores", "first"], ["best"], name="best", axis=1),
+        helper.make_node("Gather", ["top_scores", "second"], ["next"], name="next", axis=1),
+        helper.make_node("Sub", ["best", "next"], ["margin"], name="margin"),
+    ]
+
+
+def _infinite_margin() -> list[onnx.NodeProto]:
+    infinity = numpy_helper.from_array(np.array([np.inf], np.float32))
+    return [
+        helper.make_node("Shape", ["indices"], ["shape"], name="shape"),
+        helper.make_node("ConstantOfShape", ["shape"], ["margin"], name="margin", value=infinity),
+    ]
+
+
+def _constant(name: str, value: np.ndarray) -> onnx.NodeProto:
+    return helper.make_node(
+        "Constant", [], [name], name=name, value=numpy_helper.from_array(value, name)
+    )

@@ -1,0 +1,179 @@
+"""Proof that an exported file computes what the model computes: ONNX Runtime against torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from edgekit.data.transforms import Preprocessing
+from edgekit.errors import EdgekitError
+from edgekit.export.graph import Batch
+from edgekit.model.codebook import lookup_scores
+from edgekit.model.vqsa import VQSA
+
+# Largest difference of logits over their largest magnitude. Two float32 implementations of a
+# ResNet-50 differ by about 1e-6; a wrong graph by about 1.
+TOLERANCE = 1e-4
+# Two implementations may choose different codewords where both fit equally well up to rounding:
+# where the margin is smaller than this share of the best score.
+CODE_TOLERANCE = 1e-4
+_MAX_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What was compared; the logits of an image count when all of its codes agree."""
+
+    images: int
+    logits_error: float  # largest difference over the largest magnitude, of the worst batch
+    codes: int
+    code_ties: int  # codes that differ where the margin is below rounding
+
+    def describe(self) -> str:
+        """One line for the user."""
+        text = f"{self.images} random images: logits equal torch's to {self.logits_error:.1e}"
+        if self.codes:
+            text += f", {self.codes - self.code_ties} of {self.codes} codes identical"
+        if self.code_ties:
+            text += " (the others are ties up to rounding)"
+        return text
+
+
+@dataclass(frozen=True)
+class _Reference:
+    logits: NDArray[np.float32]
+    code: NDArray[np.int64] | None
+    margin: NDArray[np.float32] | None
+    best: NDArray[np.float32] | None  # the score of `code`
+
+
+def compare(
+    data: bytes, model: VQSA, preprocessing: Preprocessing, batch: Batch, seed: int = 0
+) -> Agreement:
+    """Run the serialized ONNX model with nothing installed but ONNX Runtime, and ``model``.
+
+    Raises `EdgekitError` where they differ by more than rounding.
+    """
+    session = _session(data)
+    generator = np.random.default_rng(seed)
+    sizes = (1, 3, 2) if batch == "dynamic" else (batch, batch)
+    images = codes = ties = compared = 0
+    worst = 0.0
+    for index in range(_MAX_BATCHES):
+        if index >= len(sizes) and compared:
+            break
+        size = sizes[index % len(sizes)]
+        pixels = preprocessing.normalize(random_photos(generator, size, preprocessing.size))
+        reference = _run_torch(model, pixels)
+        outputs = dict(
+            zip([o.name for o in session.get_outputs()], session.run(None, {"images": pixels}),
+                strict=True)
+        )  # fmt: skip
+        _check_margin(outputs, reference)
+        agrees = np.ones(size, bool)
+        if reference.code is not None:
+            different = outputs["code"] != reference.code
+            ties += _excused(different, reference)
+            codes += different.size
+            agrees = ~different.reshape(size, -1).any(axis=1)
+        images += size
+        compared += int(agrees.sum())
+        worst = max(worst, _relative(outputs["logits"][agrees], reference.logits[agrees]))
+    if not compared:
+        raise EdgekitError(
+            "the exported model cannot be checked: for every random image some codewords tie up "
+            "to rounding; a codebook with duplicate rows (dead codes) does that"
+        )
+    if not worst <= TOLERANCE:
+        raise EdgekitError(
+            f"the exported model's logits differ from torch's by {worst:.1e} (at most "
+            f"{TOLERANCE:g} is rounding): nothing was written; this is a bug, please report it"
+        )
+    return Agreement(images, worst, codes, ties)
+
+
+def random_photos(
+    generator: np.random.Generator, count: int, size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """uint8 [count, height, width, 3] with large and small structures, as photos have."""
+    height, width = size
+    result = np.zeros((count, height, width, 3))
+    for cells, strength in ((4, 90.0), (16, 45.0), (max(size), 20.0)):
+        coarse = generator.normal(128 / 3, strength, (count, cells, cells, 3))
+        rows = np.arange(height) * cells // height
+        columns = np.arange(width) * cells // width
+        result += coarse[:, rows][:, :, columns]
+    return np.clip(result, 0, 255).astype(np.uint8)
+
+
+def _session(data: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _run_torch(model: VQSA, pixels: NDArray[np.float32]) -> _Reference:
+    """The model as it was trained, not the folded one: the fold is part of what is proven."""
+    with torch.no_grad():
+        features = model.backbone.features(torch.from_numpy(pixels), model.config.quantize)
+        output = model.head(features)
+        if output.code is None or model.head.codebook is None:
+            return _Reference(output.logits.numpy(), None, None, None)
+        scores = lookup_scores(features, model.head.codebook.embeddings, model.config.distance)
+        best = scores.gather(-1, output.code.unsqueeze(-1)).squeeze(-1)
+    return _Reference(
+        output.logits.numpy(), output.code.numpy(), output.margin.numpy(), best.numpy()
+    )
+
+
+def _excused(different: NDArray[np.bool_], reference: _Reference) -> int:
+    """How many codes differ where rounding decides; an error if one differs elsewhere."""
+    assert reference.margin is not None
+    assert reference.best is not None
+    relative = reference.margin / np.maximum(np.abs(reference.best), 1e-30)
+    wrong = different & (relative > CODE_TOLERANCE)
+    if wrong.any():
+        raise EdgekitError(
+            f"the exported model chose other codewords than torch in {int(wrong.sum())} of "
+            f"{wrong.size} lookups: nothing was written; this is a bug, please report it"
+        )
+    return int(different.sum())
+
+
+def _check_margin(outputs: dict[str, NDArray[np.float32]], reference: _Reference) -> None:
+    if "margin" not in outputs or reference.margin is None or reference.best is None:
+        return
+    ours, theirs = outputs["margin"], reference.margin
+    finite = np.isfinite(theirs)
+    # Two scores are subtracted, so the rounding is that of the scores.
+    error = np.abs(ours[finite] - theirs[finite]) / np.maximum(
+        np.abs(reference.best[finite]), 1e-30
+    )
+    if not (np.array_equal(np.isfinite(ours), finite) and (error <= CODE_TOLERANCE).all()):
+        raise EdgekitError(
+            "the exported model's margins differ from torch's: nothing was written; "
+            "this is a bug, please report it"
+        )
+
+
+def _relative(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    if found.size == 0:
+        return 0.0
+    if not np.isfinite(found).all():
+        return float("inf")
+    scale = max(float(np.abs(expected).max()), 1e-30)
+    return float(np.abs(found - expected).max()) / scale
+
+
+def check_structure(model: onnx.ModelProto) -> None:
+    """ONNX's own checker, with shape inference."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise EdgekitError(f"the exported graph is not valid ONNX: {reason}") from error
