@@ -1,3 +1,33 @@
-"""edgekit: robust image classifiers from checkpoint to INT8 on the edge."""
+"""edgekit: robust image classifiers from checkpoint to INT8 on the edge.
+
+``edgekit.load(path)`` opens a bundle for prediction (`edgekit.runtime.load`);
+``edgekit.extension_path()`` is the compiled operator for plain OpenVINO.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgekit.extension import extension_path
+    from edgekit.runtime import load
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "extension_path", "load"]
+
+
+def __getattr__(name: str) -> object:
+    """Import what a program uses only when it uses it: ``import edgekit`` stays instant."""
+    if name == "load":
+        from edgekit.runtime import load
+
+        return load
+    if name == "extension_path":
+        from edgekit.extension import extension_path
+
+        return extension_path
+    raise AttributeError(f"module 'edgekit' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), "extension_path", "load"])
