@@ -1,0 +1,43 @@
+// Registers the operator with OpenVINO, for models in ONNX and in OpenVINO's own format.
+#include <openvino/core/core.hpp>
+#include <openvino/core/extension.hpp>
+#include <openvino/core/op_extension.hpp>
+#include <openvino/core/version.hpp>
+#include <openvino/frontend/onnx/extension/op.hpp>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "codebook_lookup.h"
+
+#define EDGEKIT_TEXT_(number) #number
+#define EDGEKIT_TEXT(number) EDGEKIT_TEXT_(number)
+#define EDGEKIT_OPENVINO_RELEASE       \
+  EDGEKIT_TEXT(OPENVINO_VERSION_MAJOR) \
+  "." EDGEKIT_TEXT(OPENVINO_VERSION_MINOR) "." EDGEKIT_TEXT(OPENVINO_VERSION_PATCH)
+
+// Found by searching the file for its first word: whoever wants to know which OpenVINO this file
+// needs need not (and with another OpenVINO cannot) load it.
+extern "C" OPENVINO_CORE_EXPORTS const char edgekit_openvino_version[] =
+    "EDGEKIT_EXTENSION_FOR_OPENVINO=" EDGEKIT_OPENVINO_RELEASE ";";
+
+namespace {
+
+std::vector<ov::Extension::Ptr> extensions() {
+  const std::string running = ov::get_openvino_version().buildNumber;
+  const std::string release = EDGEKIT_OPENVINO_RELEASE;
+  // A build number is the release, a dash, and more.
+  if (running.substr(0, running.find('-')) != release) {
+    throw std::runtime_error("edgekit's extension was built for OpenVINO " + release +
+                             ", this is " + running + ": pip install openvino==" + release);
+  }
+  using Operator = edgekit::CodebookLookup;
+  return {
+      std::make_shared<ov::OpExtension<Operator>>(),
+      std::make_shared<ov::frontend::onnx::OpExtension<Operator>>("CodebookLookup", "edgekit"),
+  };
+}
+
+}  // namespace
+
+OPENVINO_CREATE_EXTENSIONS(extensions())
