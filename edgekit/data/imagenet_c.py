@@ -1,0 +1,141 @@
+"""The published ImageNet-C (or a set in its layout) as datasets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.data.base import IndexArray
+from edgekit.data.sources import FileDataset, class_list, folders, image_files
+from edgekit.errors import UsageError
+
+_log = logging.getLogger(__name__)
+
+
+class ImageNetC:
+    """The published layout of ImageNet-C: ``corruption/severity/class/image.JPEG``.
+
+    As a dataset it is its clean images (the folder ``clean``, which one adds oneself; without
+    it there are none). `cells` gives the corrupted ones. The corruptions may also lie one
+    folder deeper, as the published archives (blur, digital, ...) unpack.
+    """
+
+    def __init__(self, root: Path, name: str, skip_bad: bool = False) -> None:
+        self._root, self._name, self._skip_bad = root, name, skip_bad
+        self._cells: dict[tuple[str, int], Path] = {}
+        for folder in folders(root):
+            if not self._find_severities(root / folder):
+                for inner in folders(root / folder):
+                    self._find_severities(root / folder / inner)
+        if not self._cells:
+            raise UsageError(
+                f"{name} has no folders like gaussian_noise/1: name the folder that holds the "
+                f"corruptions"
+            )
+        clean = root / "clean"
+        reference = clean if clean.is_dir() else next(iter(self._cells.values()))
+        self._folder_names, self._classes = class_list(root, folders(reference), name)
+        keys = [self._keys(clean)] if clean.is_dir() else []
+        self._clean = self._dataset(clean, keys[0]) if keys else None
+
+    @property
+    def name(self) -> str:
+        """The name it was opened by."""
+        return self._name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class folders, or what ``classes.txt`` calls them."""
+        return self._classes
+
+    @property
+    def given_splits(self) -> Mapping[str, IndexArray]:
+        """Everything is for testing."""
+        return {"test": np.arange(len(self))}
+
+    @property
+    def clean(self) -> FileDataset | None:
+        """The clean images, if they are there."""
+        return self._clean
+
+    def __len__(self) -> int:
+        return 0 if self._clean is None else len(self._clean)
+
+    def label(self, i: int) -> int:
+        """The class of clean image ``i``."""
+        return self._require_clean().label(i)
+
+    def key(self, i: int) -> str:
+        """The key of clean image ``i``, which is the same in every cell."""
+        return self._require_clean().key(i)
+
+    def digest(self, i: int) -> str:
+        """The digest of clean image ``i``."""
+        return self._require_clean().digest(i)
+
+    def image(self, i: int) -> NDArray[np.uint8]:
+        """Clean image ``i``."""
+        return self._require_clean().image(i)
+
+    def cells(self) -> dict[tuple[str, int], FileDataset]:
+        """A dataset per (corruption, severity), all with the same images in the same order.
+
+        An image that some cell lacks (an archive unpacked halfway) is an error, or with
+        ``skip_bad`` is left out of every cell and counted in the log.
+        """
+        keys: dict[tuple[str, int], list[str]] = {}
+        for cell, folder in self._cells.items():
+            found, first = self._keys(folder), next(iter(keys.values()), None)
+            # 75 cells x 50,000 paths: equal lists are kept once.
+            keys[cell] = first if first is not None and first == found else found
+        everywhere, anywhere = set(next(iter(keys.values()))), set[str]()
+        for found in {id(found): found for found in keys.values()}.values():
+            everywhere &= set(found)
+            anywhere |= set(found)
+        for (corruption, severity), found in keys.items():
+            if not self._skip_bad and len(found) > len(everywhere):
+                example = next(key for key in found if key not in everywhere)
+                lacking = next(cell for cell, others in keys.items() if example not in others)
+                raise UsageError(
+                    f"{self._name}: {lacking[0]}/{lacking[1]} lacks {example}, which "
+                    f"{corruption}/{severity} has: unpack its archive again, or --skip-bad"
+                )
+        missing = len(anywhere) - len(everywhere)
+        if missing:
+            _log.warning("%s: left out %d images that some cells lack", self._name, missing)
+        common = [key for key in next(iter(keys.values())) if key in everywhere]
+        if not common:
+            raise UsageError(f"{self._name} has no image that is in every cell")
+        return {cell: self._dataset(folder, common) for cell, folder in self._cells.items()}
+
+    def _find_severities(self, corruption: Path) -> bool:
+        found = [severity for severity in range(1, 6) if (corruption / str(severity)).is_dir()]
+        for severity in found:
+            self._cells[corruption.name, severity] = corruption / str(severity)
+        return bool(found)
+
+    def _require_clean(self) -> FileDataset:
+        if self._clean is None:
+            raise UsageError(f"{self._name} has no clean images: add them as {self._root}/clean")
+        return self._clean
+
+    def _keys(self, folder: Path) -> list[str]:
+        known = set(self._folder_names)
+        keys: list[str] = []
+        for class_ in folders(folder):
+            if class_ not in known:
+                raise UsageError(
+                    f"{folder} has a class '{class_}' that the rest of {self._name} does not have"
+                )
+            keys.extend(image_files(folder, class_))
+        return keys
+
+    def _dataset(self, folder: Path, keys: list[str]) -> FileDataset:
+        label_of = {name: label for label, name in enumerate(self._folder_names)}
+        labels = np.array([label_of[key.split("/")[0]] for key in keys], np.int64)
+        cell = folder.relative_to(self._root).as_posix()
+        return FileDataset(f"{self._name}/{cell}", folder, self._classes, tuple(keys), labels)

@@ -1,0 +1,269 @@
+"""Worker processes that compute ``function(dataset, task)`` and hand results back in order.
+
+Each worker has one pipe. It computes what arrives and sends results from a thread of its own,
+so that a caller who is busy does not stall it. The pipe is also the lifeline: a worker whose
+parent is gone, even by kill -9, reads the end of the pipe and exits; a worker that dies is
+noticed the same way.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from edgekit.data.base import Dataset
+from edgekit.data.decode import BadImage
+from edgekit.errors import EdgekitError, UsageError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_AHEAD = 2  # groups of tasks per worker that may be computed before the caller asks for them
+
+
+class WorkerCrashed(EdgekitError):
+    """A worker is gone: killed, or it could not even start."""
+
+
+class WorkerBug(RuntimeError):
+    """The function raised what no user's mistake raises; the message is its traceback."""
+
+
+@dataclass(frozen=True)
+class _Results(Generic[R]):
+    """What came of a group of tasks; a failure ends it, after the values before it."""
+
+    values: list[R | BadImage]
+    failure: EdgekitError | WorkerBug | None
+
+
+class Pool(Generic[T, R]):
+    """Workers for one dataset and one function; use it in a ``with`` statement.
+
+    ``workers = 0`` has no processes: everything happens in the caller's.
+    """
+
+    def __init__(
+        self, dataset: Dataset, function: Callable[[Dataset, T], R], workers: int = 0
+    ) -> None:
+        if workers < 0:
+            raise UsageError(f"the number of workers must not be negative, not {workers}")
+        self._dataset, self._function = dataset, function
+        self._processes: list[Any] = []
+        self._pipes: list[Connection] = []
+        self._busy = self._closed = False
+        if workers:
+            self._start(workers)
+
+    def __enter__(self) -> Pool[T, R]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def map(
+        self,
+        tasks: Iterable[T],
+        *,
+        chunk: int = 8,
+        on_bad: Callable[[BadImage], object] | None = None,
+    ) -> Iterator[R]:
+        """The results of all tasks, in order; see `edgekit.data.loading.load`.
+
+        One iteration at a time. An iterator that is dropped half-way stops the workers.
+        """
+        if self._closed or self._busy:
+            raise RuntimeError("this Pool is " + ("closed" if self._closed else "in use"))
+        groups = _grouped(tasks, max(1, chunk))
+        source = self._across(groups) if self._pipes else self._inline(groups)
+        for result in source:
+            if not isinstance(result, BadImage):
+                yield result
+            elif on_bad is None:
+                raise result
+            else:
+                on_bad(result)
+
+    def close(self) -> None:
+        """End the workers now, whatever they are doing."""
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join()
+        self._pipes, self._processes = [], []
+        self._closed = True
+
+    def _inline(self, groups: Iterator[list[T]]) -> Iterator[R | BadImage]:
+        for group in groups:
+            for task in group:
+                try:
+                    result: R | BadImage = self._function(self._dataset, task)
+                except BadImage as error:
+                    result = error
+                yield result
+
+    def _start(self, workers: int) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        try:
+            for _ in range(workers):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs,), daemon=True)
+                process.start()
+                theirs.close()
+                self._processes.append(process)
+                self._pipes.append(ours)
+            job = pickle.dumps((self._dataset, self._function), protocol=5)
+            for pipe in self._pipes:  # all are starting up by now
+                try:
+                    pipe.send_bytes(job)
+                except OSError as error:
+                    raise self._crash(pipe) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _across(self, groups: Iterator[list[T]]) -> Iterator[R | BadImage]:
+        self._busy = True
+        finished = False
+        try:
+            load = dict.fromkeys(self._pipes, 0)  # groups a worker has, done or not
+            done: dict[int, _Results[R]] = {}
+            sent = 0  # groups
+            given_back = 0
+            exhausted = False
+            while True:
+                # Bounded by what was handed to the caller, not by what came back: one slow group
+                # must not let the others pile up behind it.
+                while not exhausted and sent - given_back < _AHEAD * len(self._pipes):
+                    group = next(groups, None)
+                    if group is None:
+                        exhausted = True
+                        break
+                    pipe = min(self._pipes, key=lambda candidate: load[candidate])
+                    self._send(pipe, (sent, group))
+                    load[pipe] += 1
+                    sent += 1
+                if given_back == sent:
+                    break
+                while given_back not in done:
+                    for ready in wait(self._pipes):
+                        assert isinstance(ready, Connection)
+                        number, results = self._receive(ready)
+                        load[ready] -= 1
+                        done[number] = results
+                results = done.pop(given_back)
+                yield from results.values
+                if results.failure is not None:
+                    raise results.failure
+                given_back += 1
+            finished = True
+        finally:
+            self._busy = False
+            if not finished:  # results of this iteration are still on their way
+                self.close()
+
+    def _send(self, pipe: Connection, message: tuple[int, list[T]]) -> None:
+        try:
+            pipe.send(message)
+        except OSError as error:
+            raise self._crash(pipe) from error
+
+    def _receive(self, pipe: Connection) -> tuple[int, _Results[R]]:
+        try:
+            received: tuple[int, _Results[R]] = pickle.loads(pipe.recv_bytes())
+        except (OSError, EOFError) as error:
+            raise self._crash(pipe) from error
+        return received
+
+    def _crash(self, pipe: Connection) -> WorkerCrashed:
+        process = self._processes[self._pipes.index(pipe)]
+        process.join(5)
+        code = process.exitcode
+        if code is not None and code < 0:
+            reason = f"was killed by {signal.Signals(-code).name}"
+            hint = ": out of memory? use fewer workers" if -code == signal.SIGKILL else ""
+            return WorkerCrashed(f"a loading worker {reason}{hint}")
+        return WorkerCrashed(
+            f"a loading worker ended with exit code {code}, see its message above: a script that "
+            f"loads with workers needs if __name__ == '__main__':"
+        )
+
+
+def _grouped(tasks: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(tasks)
+    while group := list(islice(iterator, size)):
+        yield group
+
+
+def _serve(pipe: Connection) -> None:
+    """A worker's life: receive groups of tasks, compute, let a thread send the results."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    # The workers are the parallelism: OpenCV and BLAS threads below them would only fight.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+        os.environ[variable] = "1"
+    dataset, function = pickle.loads(pipe.recv_bytes())
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(1)
+    outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    sender = threading.Thread(target=_send_all, args=(pipe, outbox), daemon=True)
+    sender.start()
+    try:
+        while True:
+            try:
+                number, tasks = pipe.recv()
+            except (EOFError, OSError):  # the parent is done, or gone
+                return
+            results = _compute(dataset, function, tasks)
+            outbox.put(pickle.dumps((number, results), protocol=5))
+    finally:
+        outbox.put(None)
+        sender.join()
+
+
+def _compute(dataset: Dataset, function: Callable[[Dataset, T], R], tasks: list[T]) -> _Results[R]:
+    values: list[R | BadImage] = []
+    for task in tasks:
+        try:
+            values.append(_call(function, dataset, task))
+        except BadImage as error:
+            values.append(error)
+        except (EdgekitError, WorkerBug) as error:
+            return _Results(values, error)
+    return _Results(values, None)
+
+
+def _call(function: Callable[[Dataset, T], R], dataset: Dataset, task: T) -> R:
+    try:
+        return function(dataset, task)
+    except EdgekitError:
+        raise
+    except Exception as error:  # may not survive pickling, and its traceback never does
+        raise WorkerBug(f"in a loading worker:\n{traceback.format_exc()}") from error
+
+
+def _send_all(pipe: Connection, outbox: queue.SimpleQueue[bytes | None]) -> None:
+    while (message := outbox.get()) is not None:
+        try:
+            pipe.send_bytes(message)
+        except OSError:
+            os._exit(0)  # the parent is gone
