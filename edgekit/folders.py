@@ -105,6 +105,8 @@ def _aside(path: Path) -> Path:
 
 def _clean(path: Path) -> None:
     """Remove what killed writers of ``path`` left behind; a locked folder has a living writer."""
+    if path.exists():
+        shutil.rmtree(_aside(path), ignore_errors=True)
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
         try:
             handle = os.open(leftover, os.O_RDONLY)

@@ -219,7 +219,8 @@ def _from_document(document: dict[str, Any], source: str) -> Manifest:
     except BundleError:
         raise
     except UsageError as error:
-        raise BundleError(str(error)) from error
+        text = str(error)
+        raise BundleError(text if text.startswith(source) else f"{source}: {text}") from error
     _check(manifest, source)
     return manifest
 

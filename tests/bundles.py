@@ -1,0 +1,112 @@
+"""Small real models and their bundles, made once for every test that wants them."""
+
+import atexit
+import functools
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgekit.backends import LookupForm
+from edgekit.config import Quantize, VQSAConfig
+from edgekit.data.transforms import Preprocessing
+from edgekit.descriptors import load_descriptor
+from edgekit.export.onnx import export_onnx
+from edgekit.model.backbones import Backbone
+from edgekit.model.card import ModelCard
+from edgekit.model.vqsa import VQSA, Output
+from edgekit.packing import pack
+
+CLASSES = tuple(f"kind {i}" for i in range(7))
+SIZE = (24, 32)  # not square, so that height and width cannot be mistaken for each other
+
+
+class TinyBackbone(Backbone):
+    """Three convolutions; small enough to export and compile in no time."""
+
+    channels = 24
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3, 2, 1)
+        self.second = nn.Conv2d(16, 16, 3, 2, 1)
+        self.third = nn.Conv2d(16, self.channels, 3, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.relu(self.first(images))
+        return F.relu(self.third(F.relu(self.second(x))))
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model, its card, and its float ONNX file."""
+
+    model: VQSA
+    card: ModelCard
+    onnx: Path
+
+    def expect(self, images: NDArray[np.uint8]) -> Output:
+        """Torch's own answer to RGB images of the model's size."""
+        with torch.no_grad():
+            output: Output = self.model(torch.from_numpy(self.card.preprocessing.normalize(images)))
+        return output
+
+
+def images(count: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Images of the model's size that differ in color and contrast, uint8 [count, H, W, 3]."""
+    random = np.random.default_rng(seed)
+    color = random.uniform(0, 255, (count, 1, 1, 3))
+    noise = random.normal(0, 1, (count, *SIZE, 3)) * random.uniform(5, 90, (count, 1, 1, 1))
+    return np.clip(color + noise, 0, 255).astype(np.uint8)
+
+
+@functools.cache
+def made(channel_order: str = "RGB", quantize: Quantize = "pooled", plain: bool = False) -> Made:
+    """A model with random weights whose codewords are features of `images`."""
+    torch.manual_seed(7)
+    config = VQSAConfig(
+        codebook_size=16, quantize=quantize, output="none" if plain else "attention"
+    )
+    preprocessing = Preprocessing(
+        size=SIZE,
+        mean=(90.0, 120.0, 140.0),
+        std=(50.0, 60.0, 70.0),
+        channel_order=channel_order,  # type: ignore[arg-type] # a Literal, as a parameter
+    )
+    model = VQSA(TinyBackbone(), len(CLASSES), config).eval()
+    if model.head.codebook is not None:
+        pixels = torch.from_numpy(preprocessing.normalize(images(16, seed=1)))
+        with torch.no_grad():
+            features = model.backbone.features(pixels, quantize)
+            rows = features.reshape(len(features), -1, TinyBackbone.channels)[:, 0]
+            model.head.codebook.embeddings.copy_(rows)
+    card = ModelCard("tiny", TinyBackbone.channels, CLASSES, preprocessing, config)
+    path = folder() / f"{channel_order}-{quantize}-{plain}.onnx"
+    export_onnx(model, card, path)
+    return Made(model, card, path)
+
+
+@functools.cache
+def folder() -> Path:
+    """A temporary folder that lives as long as the tests."""
+    path = Path(tempfile.mkdtemp(prefix="edgekit-tests-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+@functools.cache
+def bundle(target: str = "cpu", lookup: LookupForm = "inline", batch: int | None = None) -> Path:
+    """A float bundle of `made()`; tests must not write into it."""
+    this = made()
+    descriptor = replace(load_descriptor(target), precision="fp32")
+    if batch is not None:
+        descriptor = replace(descriptor, batch=batch)
+    path = folder() / f"{target}-{lookup}-{batch}"
+    pack(this.onnx, this.card, descriptor, path, lookup=lookup)
+    return path
