@@ -98,7 +98,7 @@ def smooth_field(draws: Draws, height: int, width: int, sigma: float) -> Floats:
     return smooth
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def smoothing_matrix(side: int, sigma: float) -> Floats:
     """[side, side] matrix of a Gaussian filter over a line that is mirrored at both ends."""
     kernel = gaussian_kernel(sigma, truncate=3.0)
@@ -117,8 +117,11 @@ def pixelate(image: Image, level: Level, draws: Draws) -> Image:
     height, width = image.shape[:2]
     rows, columns = int(height * share), int(width * share)
     small = PilImage.fromarray(image).resize((columns, rows), PilImage.Resampling.BOX)
-    across = np.asarray(small).take(repeated(columns, width), axis=1)
-    return across.take(repeated(rows, height), axis=0)
+    # Pixels of four bytes: NumPy repeats them as integers, three times as fast as triples.
+    coarse = np.frombuffer(small.tobytes("raw", "RGBX"), dtype=np.uint32).reshape(rows, columns)
+    across = coarse.take(repeated(columns, width), axis=1).view(np.uint8)
+    strips: Image = cv2.cvtColor(across.reshape(rows, width, 4), cv2.COLOR_RGBA2RGB)
+    return strips.take(repeated(rows, height), axis=0)
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from decimal import Decimal
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from statistics import NormalDist
 from typing import Any, Protocol
@@ -52,9 +52,14 @@ class KeyedDraws:
     """Draws decided by (image id, corruption, severity, seed) alone, on any machine."""
 
     def __init__(self, image_id: str, corruption: str, severity: int, seed: int) -> None:
-        key = json.dumps([image_id, corruption, int(severity), int(seed)]).encode()
-        digest = blake2b(key, digest_size=32, person=b"edgekit-corrupt").digest()
-        self._bits = np.random.PCG64DXSM(int.from_bytes(digest, "little"))
+        self._key = (image_id, corruption, int(severity), int(seed))
+
+    @cached_property
+    def _bits(self) -> np.random.PCG64DXSM:
+        # Seeded at the first draw: half of the corruptions draw nothing.
+        text = json.dumps(self._key).encode()
+        digest = blake2b(text, digest_size=32, person=b"edgekit-corrupt").digest()
+        return np.random.PCG64DXSM(int.from_bytes(digest, "little"))
 
     def normal(self, shape: Shape) -> Reals:
         """Standard normal numbers out of 65,536 equally probable ones (largest 4.39)."""
