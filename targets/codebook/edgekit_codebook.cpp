@@ -1,7 +1,8 @@
 // The C ABI: checks every argument, keeps exceptions inside, splits the work between threads.
 #include "edgekit_codebook.h"
 
-#include <cmath>
+#include <algorithm>
+#include <cfenv>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -9,13 +10,19 @@
 #include <string>
 #include <vector>
 
-#include "direct.h"
-#include "exact_score.h"
+#include "arena.h"
+#include "bounds.h"
+#include "dispatch.h"
+#include "lookup.h"
 #include "packed.h"
 #include "parallel.h"
+#include "top_two.h"
 
 struct edgekit_codebook {
   edgekit::Packed packed;
+  bool forced;  // the environment chose the method
+  edgekit::Method forced_method;
+  mutable edgekit::ArenaPool arenas;
 };
 
 namespace edgekit {
@@ -23,24 +30,32 @@ namespace {
 
 constexpr int64_t kMaxRows = (int64_t{1} << 31) - 1;
 constexpr int64_t kMaxWidth = int64_t{1} << 24;
+constexpr int64_t kManyVectors = 1024;  // stands for "many" in descriptions
 
-bool all_finite(const float* values, size_t count) {
-  // A float is infinite or NaN when its exponent bits are all ones. Integers keep the loop
-  // vectorizable, and memcpy keeps it valid for any alignment.
-  constexpr uint32_t kExponent = 0x7f800000u;
-  const auto* bytes = reinterpret_cast<const unsigned char*>(values);
-  uint32_t found = 0;
-  for (size_t i = 0; i < count; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, bytes + i * sizeof bits, sizeof bits);
-    found |= static_cast<uint32_t>((bits & kExponent) == kExponent);
+// The default floating-point environment for as long as it lives. A runtime that calls us may have
+// set the processor to treat denormal numbers as zero, or another rounding: scores would change.
+class DefaultFloatingPoint {
+ public:
+  DefaultFloatingPoint() {
+    std::fegetenv(&saved_);
+    std::fesetenv(FE_DFL_ENV);
   }
-  return found == 0;
+  ~DefaultFloatingPoint() { std::fesetenv(&saved_); }
+  DefaultFloatingPoint(const DefaultFloatingPoint&) = delete;
+  DefaultFloatingPoint& operator=(const DefaultFloatingPoint&) = delete;
+
+ private:
+  std::fenv_t saved_;
+};
+
+bool all_finite(const Kernels& kernels, const float* values, int64_t count) {
+  return kernels.largest_bits(values, count) < 0x7f800000u;
 }
 
 // Runs `body`, which returns a status, and turns an exception into one.
 template <typename Body>
 int guarded(const Body& body) {
+  const DefaultFloatingPoint environment;
   try {
     return body();
   } catch (const std::bad_alloc&) {
@@ -50,51 +65,14 @@ int guarded(const Body& body) {
   }
 }
 
-void pack(const float* codebook, int64_t n, int64_t d, int metric, Packed* packed) {
-  const size_t count = static_cast<size_t>(n) * static_cast<size_t>(d);
-  packed->n = n;
-  packed->d = d;
-  packed->metric = metric;
-  packed->rows = Buffer<float>(count);
-  std::memcpy(packed->rows.data(), codebook, count * sizeof(float));
-  if (metric == EDGEKIT_CODEBOOK_L2) {
-    packed->half_norms = Buffer<double>(static_cast<size_t>(n));
-    for (int64_t i = 0; i < n; ++i) {
-      const float* row = packed->row(i);
-      packed->half_norms.data()[i] = exact_dot(row, row, d) / 2;
-    }
-  }
-}
+// Writes one result to the caller's arrays, which may have any alignment.
+struct Outputs {
+  int64_t* indices;
+  float* best;
+  float* margin;
 
-// Finds every vector's two best rows. The longer of the two axes is split between the threads.
-std::vector<TopTwo> find(const Packed& packed, const float* x, int64_t m, int threads) {
-  std::vector<TopTwo> results(static_cast<size_t>(m));
-  const double work =
-      static_cast<double>(m) * static_cast<double>(packed.n) * static_cast<double>(packed.d);
-  const int parts = useful_threads(threads, work);
-  if (parts == 1) {
-    lookup_direct(packed, x, m, 0, packed.n, results.data());
-  } else if (m >= packed.n) {
-    run_parallel(parts, [&](int part) {
-      const int64_t first = part_begin(m, parts, part);
-      const int64_t last = part_begin(m, parts, part + 1);
-      lookup_direct(packed, x + first * packed.d, last - first, 0, packed.n,
-                    results.data() + first);
-    });
-  } else {
-    std::vector<TopTwo> partial(static_cast<size_t>(m * parts));
-    run_parallel(parts, [&](int part) {
-      lookup_direct(packed, x, m, part_begin(packed.n, parts, part),
-                    part_begin(packed.n, parts, part + 1), partial.data() + part * m);
-    });
-    for (int part = 0; part < parts; ++part) {
-      for (int64_t i = 0; i < m; ++i) {
-        results[static_cast<size_t>(i)].merge(partial[static_cast<size_t>(part * m + i)]);
-      }
-    }
-  }
-  return results;
-}
+  void write(int64_t i, const TopTwo& result) const;
+};
 
 template <typename T>
 void store(T* array, int64_t i, T value) {
@@ -102,13 +80,110 @@ void store(T* array, int64_t i, T value) {
               sizeof(T));
 }
 
-std::string describe(const Packed& packed) {
+void Outputs::write(int64_t i, const TopTwo& result) const {
+  store(indices, i, result.index);
+  if (best != nullptr) store(best, i, static_cast<float>(result.best));
+  if (margin != nullptr) store(margin, i, static_cast<float>(result.best - result.second));
+}
+
+// Vectors first..last-1 against all rows, in the caller's thread.
+void lookup_vectors(const Job& job, const float* x, int64_t first, int64_t last, Arena& arena,
+                    const Outputs& outputs) {
+  const Packed& packed = job.packed;
+  const int64_t tiles = (last - first + arena.tile - 1) / arena.tile;
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    const int64_t start = first + part_begin(last - first, tiles, tile);
+    const int64_t count = first + part_begin(last - first, tiles, tile + 1) - start;
+    lookup_tile(job, x + start * packed.d, count, 0, packed.groups(), arena);
+    for (int64_t i = 0; i < count; ++i) outputs.write(start + i, arena.results.data()[i]);
+  }
+}
+
+// All vectors (one tile at most) against a part of the rows in each thread.
+void lookup_row_parts(const Job& job, ArenaPool& pool, const float* x, int64_t m, int parts,
+                      const Outputs& outputs) {
+  const int64_t groups = job.packed.groups();
+  std::vector<std::unique_ptr<ArenaLease>> leases;
+  for (int part = 0; part < parts; ++part) {
+    leases.push_back(std::make_unique<ArenaLease>(pool, job.packed));
+  }
+  run_parallel(parts, [&](int part) {
+    const DefaultFloatingPoint environment;
+    lookup_tile(job, x, m, part_begin(groups, parts, part), part_begin(groups, parts, part + 1),
+                **leases[static_cast<size_t>(part)]);
+  });
+  for (int64_t i = 0; i < m; ++i) {
+    TopTwo result;
+    for (const auto& lease : leases) result.merge((**lease).results.data()[i]);
+    outputs.write(i, result);
+  }
+}
+
+void lookup(const edgekit_codebook& handle, const float* x, int64_t m, int threads,
+            const Outputs& outputs) {
+  const Packed& packed = handle.packed;
+  const double work =
+      static_cast<double>(m) * static_cast<double>(packed.n) * static_cast<double>(packed.d);
+  const int parts = useful_threads(threads, work);
+  const Method method = handle.forced ? handle.forced_method : fastest_method(packed, m);
+  Job job{packed, method, useful_planes(packed, m), {outputs.margin != nullptr, true}};
+  // With few vectors each thread takes a part of the rows, so that it reads those only once.
+  const bool split_rows = parts > 1 && m < 16 * parts && packed.groups() >= parts;
+  ArenaLease lease(handle.arenas, packed);
+  if (split_rows && m <= (*lease).tile) {
+    lookup_row_parts(job, handle.arenas, x, m, parts, outputs);
+    return;
+  }
+  job.wanted.score = outputs.best != nullptr;
+  const int vector_parts = static_cast<int>(std::min<int64_t>(parts, m));
+  if (vector_parts == 1) {
+    lookup_vectors(job, x, 0, m, *lease, outputs);
+    return;
+  }
+  run_parallel(vector_parts, [&](int part) {
+    const DefaultFloatingPoint environment;
+    ArenaLease own(handle.arenas, packed);
+    lookup_vectors(job, x, part_begin(m, vector_parts, part), part_begin(m, vector_parts, part + 1),
+                   *own, outputs);
+  });
+}
+
+int pack(const float* codebook, int64_t n, int64_t d, int metric, edgekit_codebook** out) {
+  PathRequest request;
+  if (!read_path_request(&request)) return EDGEKIT_CODEBOOK_UNSUPPORTED_PATH;
+  const Kernels* kernels = request.kernels;
+  if (kernels == nullptr) kernels = available_kernels()[0];
+  if (!all_finite(*kernels, codebook, n * d)) return EDGEKIT_CODEBOOK_NONFINITE_CODEBOOK;
+  auto handle = std::make_unique<edgekit_codebook>();
+  handle->forced = !request.any_method;
+  handle->forced_method = request.method;
+  Packed& packed = handle->packed;
+  packed.kernels = kernels;
+  const auto use = [&](Method method) {
+    if (handle->forced) return method == request.method;
+    return method_possible(*kernels, method, n, d);
+  };
+  if (use(Method::kInt8) && d > kMaxInt8Width) return EDGEKIT_CODEBOOK_UNSUPPORTED_PATH;
+  pack_rows(codebook, n, d, metric, &packed);
+  if (use(Method::kFp32)) pack_fp32(&packed);
+  if (use(Method::kInt8)) pack_int8(&packed);
+  *out = handle.release();
+  return EDGEKIT_CODEBOOK_OK;
+}
+
+std::string describe(const edgekit_codebook& handle) {
+  const Packed& packed = handle.packed;
+  const auto path = [&](int64_t m) {
+    const Method method = handle.forced ? handle.forced_method : fastest_method(packed, m);
+    return std::string(packed.kernels->name) + "-" + method_name(method);
+  };
   char text[256];
   std::snprintf(text, sizeof text,
-                R"({"n": %lld, "d": %lld, "metric": "%s", "path": "direct", "packed_bytes": %zu})",
+                R"({"n": %lld, "d": %lld, "metric": "%s", "packed_bytes": %zu, )",
                 static_cast<long long>(packed.n), static_cast<long long>(packed.d),
                 packed.metric == EDGEKIT_CODEBOOK_L2 ? "l2" : "dot", packed.bytes());
-  return text;
+  return text + ("\"path\": \"" + path(kManyVectors)) + "\", \"path_single\": \"" + path(1) +
+         "\", \"available\": [" + quoted_paths() + "]}";
 }
 
 }  // namespace
@@ -130,6 +205,8 @@ const char* edgekit_status_text(int status) {
       return "the feature vectors hold NaN or infinity";
     case EDGEKIT_CODEBOOK_OUT_OF_MEMORY:
       return "out of memory";
+    case EDGEKIT_CODEBOOK_UNSUPPORTED_PATH:
+      return "EDGEKIT_LOOKUP_PATH names a path that this machine or codebook cannot use";
     case EDGEKIT_CODEBOOK_INTERNAL:
       return "internal error: the operating system refused a resource, such as a thread";
     default:
@@ -147,15 +224,7 @@ int edgekit_codebook_pack(const float* codebook, int64_t n, int64_t d, int metri
   if (metric != EDGEKIT_CODEBOOK_DOT && metric != EDGEKIT_CODEBOOK_L2) {
     return EDGEKIT_CODEBOOK_INVALID_ARGUMENT;
   }
-  return edgekit::guarded([&]() -> int {
-    if (!edgekit::all_finite(codebook, static_cast<size_t>(n) * static_cast<size_t>(d))) {
-      return EDGEKIT_CODEBOOK_NONFINITE_CODEBOOK;
-    }
-    auto handle = std::make_unique<edgekit_codebook>();
-    edgekit::pack(codebook, n, d, metric, &handle->packed);
-    *out = handle.release();
-    return EDGEKIT_CODEBOOK_OK;
-  });
+  return edgekit::guarded([&]() -> int { return edgekit::pack(codebook, n, d, metric, out); });
 }
 
 int edgekit_codebook_lookup(const edgekit_codebook* handle, const float* x, int64_t m,
@@ -167,18 +236,10 @@ int edgekit_codebook_lookup(const edgekit_codebook* handle, const float* x, int6
     return EDGEKIT_CODEBOOK_INVALID_ARGUMENT;
   }
   return edgekit::guarded([&]() -> int {
-    if (!edgekit::all_finite(x, static_cast<size_t>(m) * static_cast<size_t>(packed.d))) {
+    if (!edgekit::all_finite(*packed.kernels, x, m * packed.d)) {
       return EDGEKIT_CODEBOOK_NONFINITE_INPUT;
     }
-    const std::vector<edgekit::TopTwo> results = edgekit::find(packed, x, m, threads);
-    for (int64_t i = 0; i < m; ++i) {
-      const edgekit::TopTwo& result = results[static_cast<size_t>(i)];
-      edgekit::store(indices, i, result.index);
-      if (best != nullptr) edgekit::store(best, i, static_cast<float>(result.best));
-      if (margin != nullptr) {
-        edgekit::store(margin, i, static_cast<float>(result.best - result.second));
-      }
-    }
+    edgekit::lookup(*handle, x, m, threads, {indices, best, margin});
     return EDGEKIT_CODEBOOK_OK;
   });
 }
@@ -187,7 +248,7 @@ size_t edgekit_codebook_describe(const edgekit_codebook* handle, char* buffer, s
   if (handle == nullptr) return 0;
   size_t needed = 0;
   edgekit::guarded([&]() -> int {
-    const std::string text = edgekit::describe(handle->packed);
+    const std::string text = edgekit::describe(*handle);
     if (buffer != nullptr && size > 0) {
       const size_t copied = std::min(size - 1, text.size());
       std::memcpy(buffer, text.data(), copied);

@@ -51,6 +51,7 @@ enum edgekit_codebook_status {
   EDGEKIT_CODEBOOK_NONFINITE_INPUT = 3,    /* x holds NaN or infinity */
   EDGEKIT_CODEBOOK_OUT_OF_MEMORY = 4,
   EDGEKIT_CODEBOOK_INTERNAL = 5, /* the operating system refused something, such as a thread */
+  EDGEKIT_CODEBOOK_UNSUPPORTED_PATH = 6, /* see EDGEKIT_LOOKUP_PATH below */
 };
 
 /* The version of this interface that the library was built with. */
@@ -58,6 +59,11 @@ EDGEKIT_CODEBOOK_API int edgekit_codebook_abi_version(void);
 
 /* One line in English for a status; never null, whatever the number. */
 EDGEKIT_CODEBOOK_API const char* edgekit_status_text(int status);
+
+/* The environment variable EDGEKIT_LOOKUP_PATH, read when a codebook is packed, replaces the choice
+ * of the fastest path, for tests: an instruction set ("avx2"), a method ("double", "fp32", "int8"),
+ * or both ("avx2-int8"). edgekit_codebook_describe lists what this machine has. Results do not
+ * depend on it. */
 
 /* Copies the n x d row-major `codebook` into the form that lookups use, and sets *out to its
  * handle. 1 <= n < 2^31, 1 <= d <= 2^24. On an error *out is null. */

@@ -16,7 +16,7 @@ int useful_threads(int requested, double work);
 void run_parallel(int count, const std::function<void(int)>& task);
 
 // The first item of part `part` when `items` are split into `parts` runs of near-equal length.
-inline int64_t part_begin(int64_t items, int parts, int part) {
+inline int64_t part_begin(int64_t items, int64_t parts, int64_t part) {
   return items / parts * part + std::min<int64_t>(items % parts, part);
 }
 

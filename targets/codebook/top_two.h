@@ -1,17 +1,11 @@
-// The definition of the score (see edgekit_codebook.h), which every path reproduces bit for bit.
-#ifndef EDGEKIT_EXACT_SCORE_H_
-#define EDGEKIT_EXACT_SCORE_H_
+// What a lookup is after: the best row, and how far ahead it is.
+#ifndef EDGEKIT_TOP_TWO_H_
+#define EDGEKIT_TOP_TWO_H_
 
 #include <cstdint>
 #include <limits>
 
 namespace edgekit {
-
-// Number of partial sums in the fixed summation order.
-constexpr int kLanes = 16;
-
-// dot(x, e) of d floats in the fixed order; both may have any alignment.
-double exact_dot(const float* x, const float* e, int64_t d);
 
 // The best and second best score seen, and the index of the best.
 struct TopTwo {
@@ -41,4 +35,4 @@ struct TopTwo {
 
 }  // namespace edgekit
 
-#endif  // EDGEKIT_EXACT_SCORE_H_
+#endif  // EDGEKIT_TOP_TWO_H_

@@ -1,0 +1,277 @@
+"""The codebook lookup against its peers, side by side in one run, one thread.
+
+Every round times each contender in turn on the same vectors, so that a slow moment of the machine
+hits all of them; a ratio is the median over the rounds of (a peer's best call / our best call).
+The peers answer the same question in float32 (a product and an argmax), without our guarantee.
+
+    python benchmarks/lookup.py                 # the table of docs/exact-lookup.md
+    python benchmarks/lookup.py --widths 512 --rows 1000 --vectors 1,49
+
+Needs edgekit with its [build] extra and the package faiss-cpu, best in a virtual environment of its
+own; a peer that is missing is left out and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when the peers load their libraries
+
+import numpy as np
+
+from edgekit import native
+
+Call = Callable[[], np.ndarray]
+Contender = tuple[Call, Callable[[], None]]  # the call, and what frees its memory
+
+
+def clustered(rows: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """Normalized non-negative rows around rows / 20 centers, as trained codebooks look."""
+    centers = np.maximum(rng.standard_normal((max(1, rows // 20), width), dtype=np.float32), 0)
+    book = rng.standard_normal((rows, width), dtype=np.float32)
+    book *= np.float32(0.5)
+    book += centers[rng.integers(0, len(centers), rows)]
+    np.maximum(book, 0, out=book)
+    book /= np.linalg.norm(book, axis=1, keepdims=True)
+    return book
+
+
+def features(book: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Vectors near codebook rows: a row plus noise of half its length, ReLU, times 7."""
+    noise = rng.standard_normal((count, book.shape[1]), dtype=np.float32)
+    noise *= np.float32(0.5 / np.sqrt(book.shape[1]))
+    near = book[rng.integers(0, len(book), count)] + noise
+    return np.maximum(near, 0) * np.float32(7)
+
+
+def own(book: np.ndarray, x: np.ndarray) -> Contender:
+    codebook = native.Codebook(book)
+    indices = np.empty(len(x), np.int64)
+    lookup = native.load_library().edgekit_codebook_lookup
+    handle, source, target = codebook._handle, x.ctypes.data, indices.ctypes.data
+
+    def call() -> np.ndarray:
+        if lookup(handle, source, len(x), target, None, None, 1) != 0:
+            raise SystemExit("the lookup failed")
+        return indices
+
+    return call, codebook.close
+
+
+def openvino_peer(reduction: str) -> Callable[[np.ndarray, np.ndarray], Contender]:
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    def build(book: np.ndarray, x: np.ndarray) -> Contender:
+        source = ops.parameter(list(x.shape), np.float32)
+        scores = ops.matmul(source, ops.constant(book), False, True)
+        one = ops.constant(np.int64(1))
+        top = ops.topk(scores, one, 1, "max", "none" if reduction == "topk" else "value", "i64")
+        if reduction == "argmax":  # as the converter writes ONNX ArgMax
+            top = ops.topk(scores, one, 1, "max", "value", "i64", stable=True)
+        graph = ov.Model([ops.squeeze(top.output(1), ops.constant(np.int64([1])))], [source])
+        options = {
+            "INFERENCE_NUM_THREADS": 1,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "NUM_STREAMS": 1,
+        }
+        request = ov.Core().compile_model(graph, "CPU", options).create_infer_request()
+        request.set_input_tensor(ov.Tensor(x, shared_memory=True))
+
+        def call() -> np.ndarray:
+            request.infer()
+            return request.get_output_tensor().data
+
+        return call, lambda: None
+
+    return build
+
+
+def onnxruntime_peer() -> Callable[[np.ndarray, np.ndarray], Contender]:
+    import onnxruntime as ort
+    from onnx import TensorProto, helper, numpy_helper
+
+    def build(book: np.ndarray, x: np.ndarray) -> Contender:
+        nodes = [
+            helper.make_node("MatMul", ["x", "book"], ["scores"]),
+            helper.make_node("ArgMax", ["scores"], ["index"], axis=1, keepdims=0),
+        ]
+        graph = helper.make_graph(
+            nodes,
+            "lookup",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+            [helper.make_tensor_value_info("index", TensorProto.INT64, [len(x)])],
+            [numpy_helper.from_array(np.ascontiguousarray(book.T), "book")],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        with tempfile.TemporaryDirectory() as folder:  # larger than a protobuf string may be
+            import onnx
+
+            path = Path(folder) / "lookup.onnx"
+            onnx.save(model, path, save_as_external_data=True, location="book.bin")
+            session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return lambda: session.run(None, {"x": x})[0], lambda: None
+
+    return build
+
+
+def torch_peer() -> Callable[[np.ndarray, np.ndarray], Contender]:
+    import torch
+
+    torch.set_num_threads(1)
+
+    def build(book: np.ndarray, x: np.ndarray) -> Contender:
+        rows, vectors = torch.from_numpy(book), torch.from_numpy(x)
+
+        def call() -> np.ndarray:
+            with torch.inference_mode():
+                return (vectors @ rows.T).argmax(1).numpy()
+
+        return call, lambda: None
+
+    return build
+
+
+def faiss_peer() -> Callable[[np.ndarray, np.ndarray], Contender]:
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+
+    def build(book: np.ndarray, x: np.ndarray) -> Contender:
+        index = faiss.IndexFlatIP(book.shape[1])
+        index.add(book)
+        return lambda: index.search(x, 1)[1][:, 0], index.reset
+
+    return build
+
+
+def peers() -> dict[str, Callable[[np.ndarray, np.ndarray], Contender]]:
+    """The contenders that are installed, ours first."""
+    makers: dict[str, Callable[[], Callable[[np.ndarray, np.ndarray], Contender]]] = {
+        "OV ArgMax": lambda: openvino_peer("argmax"),
+        "OV TopK": lambda: openvino_peer("topk"),
+        "ORT": onnxruntime_peer,
+        "torch": torch_peer,
+        "faiss": faiss_peer,
+    }
+    found: dict[str, Callable[[np.ndarray, np.ndarray], Contender]] = {"edgekit": own}
+    for name, make in makers.items():
+        try:
+            found[name] = make()
+        except ImportError as error:
+            print(f"left out: {name} ({error})")
+    return found
+
+
+def best_call(call: Call, seconds: float) -> float:
+    """Milliseconds of the fastest call within `seconds`, at least two calls."""
+    best, end, calls = float("inf"), time.perf_counter() + seconds, 0
+    while calls < 2 or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - start)
+        calls += 1
+    return best * 1e3
+
+
+def read_bandwidth(size: int) -> float:
+    """GB/s at which one thread reads `size` bytes over and over, by a small compiled program."""
+    source = Path(__file__).with_name("read_bandwidth.cpp")
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "read_bandwidth"
+        command = ["g++", "-std=c++20", "-O3", "-march=native", "-Wno-psabi", source, "-o", program]
+        subprocess.run(command, check=True)
+        return float(subprocess.run([program, str(size)], capture_output=True, check=True).stdout)
+
+
+def code_bytes(rows: int, width: int) -> int:
+    """What a lookup of one vector has to read: the int8 codes and the bounds of every row."""
+    padded_rows, padded_width = -(-rows // 64) * 64, -(-width // 64) * 64
+    return padded_rows * (padded_width + 5 * ctypes.sizeof(ctypes.c_float))
+
+
+def compare(
+    makers: dict[str, Callable[[np.ndarray, np.ndarray], Contender]],
+    size: tuple[int, int, int],
+    rounds: int,
+    seconds: float,
+) -> tuple[dict[str, float], float]:
+    """Prints a row of the table; returns the medians in ms and the ratio to the best peer."""
+    rows, width, count = size
+    rng = np.random.default_rng([rows, width, count])
+    book = clustered(rows, width, rng)
+    x = features(book, count, rng)
+    contenders = {name: make(book, x) for name, make in makers.items()}
+    expected = contenders["edgekit"][0]().copy()
+    differ = {name: int((call() != expected).sum()) for name, (call, _) in contenders.items()}
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, (call, _) in contenders.items():
+            times[name].append(best_call(call, seconds))
+    for _, release in contenders.values():
+        release()
+    medians = {name: float(np.median(series)) for name, series in times.items()}
+    others = [name for name in times if name != "edgekit"]
+    ratio = float("nan")
+    if others:
+        best_peer = np.min([times[name] for name in others], axis=0)
+        ratio = float(np.median(best_peer / np.array(times["edgekit"])))
+    share = f"{code_bytes(rows, width) / medians['edgekit'] / 1e6:.1f} GB/s" if count == 1 else ""
+    cells = " | ".join(f"{medians[name]:.3f}" for name in medians)
+    wrong = sum(differ.values())
+    note = f"{share} {wrong} float32 answers differ" if wrong else share
+    print(f"| {rows}, {width}, {count} | {cells} | {ratio:.2f} | {note} |", flush=True)
+    return medians, ratio
+
+
+def numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rows", type=numbers, default=[1000, 10_000, 100_000])
+    parser.add_argument("--widths", type=numbers, default=[2048])
+    parser.add_argument("--vectors", type=numbers, default=[1, 49, 392])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.1, help="for each contender in a round")
+    options = parser.parse_args()
+    makers = peers()
+    print(
+        f"| N, D, M | {' | '.join(f'{name} ms' for name in makers)} | ratio to best peer | note |"
+    )
+    print("|" + "---|" * (len(makers) + 3))
+    ratios = []
+    for width in options.widths:
+        for rows in options.rows:
+            for count in options.vectors:
+                medians, ratio = compare(
+                    makers, (rows, width, count), options.rounds, options.seconds
+                )
+                ratios.append(ratio)
+                if count == 1:
+                    size = code_bytes(rows, width)
+                    limit = read_bandwidth(size)
+                    reached = size / medians["edgekit"] / 1e6
+                    print(
+                        f"  reads {size / 1e6:.1f} MB: {reached:.1f} of {limit:.1f} GB/s = "
+                        f"{reached / limit:.0%} of what one thread can read",
+                        flush=True,
+                    )
+    print(f"ratio to the best peer: median {np.median(ratios):.2f}, least {min(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+#include "candidates.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "bounds.h"
+
+namespace edgekit {
+
+void Candidates::raise_threshold() {
+  // Each lane holds the lower bound of another row: the second greatest lane is a lower bound of
+  // the second-best row. Halving keeps the two greatest of each pair of pairs.
+  float first[kChunk];
+  float second[kChunk];
+  std::copy(state_.lanes, state_.lanes + kChunk, first);
+  std::fill(second, second + kChunk, -std::numeric_limits<float>::infinity());
+  for (int64_t width = kChunk / 2; width > 0; width /= 2) {
+    for (int64_t i = 0; i < width; ++i) {
+      const float loser = std::min(first[i], first[i + width]);
+      first[i] = std::max(first[i], first[i + width]);
+      second[i] = std::max(loser, std::max(second[i], second[i + width]));
+    }
+  }
+  state_.threshold = std::max(state_.threshold, wanted_.margin ? second[0] : first[0]);
+}
+
+void Candidates::add_group(int64_t first_row, const float* upper, uint64_t reached) {
+  raise_threshold();
+  const int64_t rows = packed_.n - first_row;
+  if (rows < kGroup) reached &= (uint64_t{1} << rows) - 1;
+  for (; reached != 0; reached &= reached - 1) {
+    const int r = std::countr_zero(reached);
+    if (upper[r] < state_.threshold) continue;
+    if (vector_.count == Arena::kCandidates) thin_out();
+    list_[vector_.count++] = {upper[r], static_cast<int32_t>(first_row + r)};
+  }
+}
+
+void Candidates::drop_below_threshold() {
+  int32_t kept = 0;
+  for (int32_t i = 0; i < vector_.count; ++i) {
+    if (!(list_[i].upper < state_.threshold)) list_[kept++] = list_[i];
+  }
+  vector_.count = kept;
+}
+
+// Makes room in a full list: drops what the threshold has overtaken, or settles the rest exactly.
+void Candidates::thin_out() {
+  drop_below_threshold();
+  if (vector_.count <= Arena::kCandidates / 2) return;
+  int32_t i = 0;
+  for (; i + 4 <= vector_.count; i += 4) evaluate_four(list_ + i);
+  for (; i < vector_.count; ++i) evaluate(list_[i].row);
+  vector_.count = 0;
+  learn_from_result();
+}
+
+// Raises the threshold to the exact score that a further row has to reach.
+void Candidates::learn_from_result() {
+  const double score = wanted_.margin ? result_.second : result_.best;
+  if (score == -std::numeric_limits<double>::infinity()) return;
+  const double scaled = std::ldexp(score, vector_.exponent);
+  // Two roundings in double below, and the one to float downward.
+  const double slack = 0x1p-50 * (std::fabs(scaled) + std::fabs(vector_.shift));
+  state_.threshold = std::max(state_.threshold, float_below(scaled - vector_.shift - slack));
+}
+
+void Candidates::evaluate(int64_t row) {
+  const double product = packed_.kernels->exact_dot(vector_.x, packed_.row(row), packed_.d);
+  result_.offer(product - packed_.offset(row), row);
+}
+
+void Candidates::evaluate_four(const Candidate* candidates) {
+  const float* rows[4];
+  double products[4];
+  for (int i = 0; i < 4; ++i) rows[i] = packed_.row(candidates[i].row);
+  packed_.kernels->exact_dot4(vector_.x, rows, packed_.d, products);
+  for (int i = 0; i < 4; ++i) {
+    const int64_t row = candidates[i].row;
+    result_.offer(products[i] - packed_.offset(row), row);
+  }
+}
+
+void Candidates::finish() {
+  raise_threshold();
+  drop_below_threshold();
+  if (!wanted_.margin && !wanted_.score && result_.index < 0 && vector_.count == 1) {
+    result_.index = list_[0].row;
+    return;
+  }
+  std::sort(list_, list_ + vector_.count,
+            [](const Candidate& a, const Candidate& b) { return a.upper > b.upper; });
+  int32_t i = 0;
+  while (i < vector_.count) {
+    // The list descends: once a candidate cannot matter, none after it does.
+    if (list_[i].upper < state_.threshold) break;
+    if (i > 0 && i + 4 <= vector_.count && !(list_[i + 3].upper < state_.threshold)) {
+      evaluate_four(list_ + i);
+      i += 4;
+    } else {
+      evaluate(list_[i].row);
+      i += 1;
+    }
+    learn_from_result();
+  }
+  vector_.count = 0;
+}
+
+}  // namespace edgekit

@@ -1,0 +1,88 @@
+// The rows of one part of the codebook that may be a vector's best (or second best) row.
+#ifndef EDGEKIT_CUDA_SHORTLIST_H_
+#define EDGEKIT_CUDA_SHORTLIST_H_
+
+#include "bounds.h"
+#include "portable.h"
+
+namespace edgekit::cuda {
+
+// The two greatest of the values offered.
+struct Two {
+  float first;
+  float second;
+};
+
+EDGEKIT_DEVICE Two no_values() {
+  return {-std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()};
+}
+
+EDGEKIT_DEVICE void offer(Two* two, float value) {
+  if (value > two->first) {
+    two->second = two->first;
+    two->first = value;
+  } else if (value > two->second) {
+    two->second = value;
+  }
+}
+
+EDGEKIT_DEVICE void merge(Two* two, const Two& other) {
+  offer(two, other.first);
+  offer(two, other.second);
+}
+
+enum Spill : int32_t {
+  kTooMany = 1,   // more candidates than there is room for
+  kUnusable = 2,  // a bound that does not hold: see Interval::usable
+};
+
+struct Shortlist {
+  static constexpr int kRoom = 16;
+
+  Two lower;      // greatest lower bounds of scores in this part
+  int count;      // candidates offered; more than kRoom were spilled
+  int32_t spill;  // a sum of Spill: every row of the part is to be scored exactly
+  int32_t index[kRoom];
+  float upper[kRoom];
+};
+
+EDGEKIT_DEVICE void clear(Shortlist* list) {
+  list->lower = no_values();
+  list->count = 0;
+  list->spill = 0;
+}
+
+// A row whose upper bound is below this is not wanted: with a margin, the runner-up is.
+EDGEKIT_DEVICE float threshold(const Two& lower, bool want_second) {
+  return want_second ? lower.second : lower.first;
+}
+
+// Takes note of new lower bounds and drops the candidates that they exclude. For one thread.
+EDGEKIT_DEVICE void raise(Shortlist* list, const Two& lower, bool want_second) {
+  merge(&list->lower, lower);
+  const float least = threshold(list->lower, want_second);
+  int kept = 0;
+  for (int i = 0; i < list->count && i < Shortlist::kRoom; ++i) {
+    if (list->upper[i] >= least) {
+      list->index[kept] = list->index[i];
+      list->upper[kept] = list->upper[i];
+      ++kept;
+    }
+  }
+  list->count = kept;
+}
+
+// Adds a candidate. For many threads at once.
+EDGEKIT_DEVICE void add(Shortlist* list, int32_t index, float upper) {
+  const int place = take_ticket(&list->count);
+  if (place < Shortlist::kRoom) {
+    list->index[place] = index;
+    list->upper[place] = upper;
+  } else {
+    list->spill |= kTooMany;  // the only bit that threads set here while others do
+  }
+}
+
+}  // namespace edgekit::cuda
+
+#endif  // EDGEKIT_CUDA_SHORTLIST_H_

@@ -1,0 +1,38 @@
+// Which kernels and which method a lookup uses.
+#ifndef EDGEKIT_DISPATCH_H_
+#define EDGEKIT_DISPATCH_H_
+
+#include <cstdint>
+#include <string>
+
+#include "packed.h"
+
+namespace edgekit {
+
+// What EDGEKIT_LOOKUP_PATH asks for: an instruction set, a method, or both ("avx2-int8").
+struct PathRequest {
+  const Kernels* kernels = nullptr;  // null: the best that this machine runs
+  bool any_method = true;
+  Method method = Method::kDouble;
+};
+
+// Reads the environment variable; false if it names what this machine or library does not have.
+bool read_path_request(PathRequest* request);
+
+// Whether lookups in an n x d codebook may use the method at all, for some number of vectors.
+bool method_possible(const Kernels& kernels, Method method, int64_t n, int64_t d);
+
+// The fastest method for m vectors, of those that the packed codebook is ready for.
+Method fastest_method(const Packed& packed, int64_t m);
+
+// How many int8 planes of each vector pay.
+int useful_planes(const Packed& packed, int64_t m);
+
+const char* method_name(Method method);
+
+// Every path that this machine can run, such as "avx2-int8", separated by commas and quoted.
+std::string quoted_paths();
+
+}  // namespace edgekit
+
+#endif  // EDGEKIT_DISPATCH_H_

@@ -1,0 +1,14 @@
+// Kernels for AVX2 with FMA.
+#include "multiply_add_avx2.h"
+#include "vector_code.h"
+// The operation above comes first: the shared code uses it.
+#include "int8_avx2.h"
+
+namespace edgekit {
+
+const Kernels kAvx2Kernels = {
+    "avx2",       exact_dot,   exact_dot4, largest_bits, scale,        quantize,    dot_int8,
+    kInt8Vectors, kInt8Levels, true,       dot_fp32,     kTileVectors, screen_int8, screen_fp32,
+};
+
+}  // namespace edgekit
