@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from edgekit.cli import _Command, _common
+from edgekit.cli_common import Command, common
 from edgekit.console import Console
 from edgekit.errors import EdgekitError, UsageError
 
@@ -21,7 +21,7 @@ _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".
 
 
 @click.command(
-    cls=_Command,
+    cls=Command,
     examples="""
     edgekit predict build/cpu photo.jpg
     edgekit predict build/cpu photos/ --top 3
@@ -40,7 +40,7 @@ _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".
     type=click.Choice(["latency", "throughput"]),
     help="Answer soon, or answer many (default: the target's).",
 )
-@_common
+@common
 def predict(
     console: Console,
     bundle: Path,

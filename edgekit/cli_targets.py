@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli import _Command, _common
+from edgekit.cli_common import Command, common
 from edgekit.console import Console
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    cls=_Command,
+    cls=Command,
     examples="""
     edgekit targets
     edgekit targets openvino-cpu-vnni
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     """,
 )
 @click.argument("name", required=False)
-@_common
+@common
 def targets(console: Console, name: str | None) -> None:
     """List the targets that come with edgekit, or show one (NAME, or a .toml file of yours)."""
     from edgekit.descriptors import descriptor_names, load_descriptor, why_not_here

@@ -11,12 +11,15 @@ import openvino as ov
 import pytest
 from numpy.typing import NDArray
 
-from edgekit.backends import in_chunks, open_runner, run_settings
+from edgekit.backends import LookupForm, in_chunks, open_runner, run_settings
 from edgekit.backends.openvino import OpenVinoRunner
 from edgekit.backends.openvino_compile import compile_model
 from edgekit.bundle import open_bundle
-from edgekit.descriptors import load_descriptor
+from edgekit.config import Quantize
+from edgekit.descriptors import host_arch, load_descriptor
 from edgekit.errors import EdgekitError, ToolchainMissing
+from edgekit.extension import extension_path
+from edgekit.packing import pack
 from tests import bundles
 
 
@@ -28,9 +31,22 @@ def runner(path: Path, cache: Path | None = None, **options: object) -> OpenVino
     return opened
 
 
-@pytest.mark.parametrize("order", ["RGB", "BGR"])
-@pytest.mark.parametrize("quantize", ["pooled", "spatial"])
-def test_uint8_images_give_what_torch_gives(order: str, quantize: str, tmp_path: Path) -> None:
+def need_extension() -> None:
+    try:
+        extension_path()
+    except ToolchainMissing as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("lookup", ["inline", "plugin"])
+@pytest.mark.parametrize(
+    ("order", "quantize"), [("RGB", "pooled"), ("BGR", "pooled"), ("RGB", "spatial")]
+)
+def test_uint8_images_give_what_torch_gives(
+    lookup: LookupForm, order: str, quantize: Quantize, tmp_path: Path
+) -> None:
+    if lookup == "plugin":
+        need_extension()
     made = bundles.made(order, quantize)
     pixels = bundles.images(9)
     expected = made.expect(pixels)
@@ -38,9 +54,9 @@ def test_uint8_images_give_what_torch_gives(order: str, quantize: str, tmp_path:
     assert expected.margin is not None
     assert len(np.unique(expected.code)) > 3  # a collapsed codebook would prove little
     descriptor = replace(load_descriptor("cpu"), precision="fp32", batch=4)
-    from edgekit.packing import pack
-
-    pack(made.onnx, made.card, descriptor, tmp_path / "b", lookup="inline")
+    written = pack(made.onnx, made.card, descriptor, tmp_path / "b", lookup=lookup)
+    assert written.plugins == (("libedgekit_openvino.so",) if lookup == "plugin" else ())
+    assert written.arch == (host_arch() if lookup == "plugin" else "any")
     raw = runner(tmp_path / "b").run(pixels)  # 4 + 4 + 1 padded to 4
     np.testing.assert_allclose(raw.logits, expected.logits, atol=1e-4)
     np.testing.assert_array_equal(raw.code, expected.code)
@@ -51,8 +67,6 @@ def test_uint8_images_give_what_torch_gives(order: str, quantize: str, tmp_path:
 
 
 def test_a_plain_classifier_has_no_codes(tmp_path: Path) -> None:
-    from edgekit.packing import pack
-
     made = bundles.made(plain=True)
     descriptor = replace(load_descriptor("cpu"), precision="fp32")
     pack(made.onnx, made.card, descriptor, tmp_path / "b")
@@ -74,8 +88,11 @@ def test_any_number_of_images_fits_any_compiled_batch(batch: int) -> None:
         np.testing.assert_array_equal(part.code, whole.code[:count])
 
 
-def test_precision_is_f32_also_from_the_cache(tmp_path: Path) -> None:
-    path, pixels = bundles.bundle(), bundles.images(64)
+@pytest.mark.parametrize("lookup", ["inline", "plugin"])
+def test_precision_is_f32_also_from_the_cache(lookup: LookupForm, tmp_path: Path) -> None:
+    if lookup == "plugin":
+        need_extension()
+    path, pixels = bundles.bundle(lookup=lookup), bundles.images(64)
     expected = bundles.made().expect(pixels)
     fresh = runner(path, tmp_path)
     assert len(list(tmp_path.glob("*.blob"))) == 1
@@ -189,6 +206,19 @@ def test_the_same_model_gives_the_same_bytes_in_any_process(tmp_path: Path) -> N
         assert (once / name).read_bytes() == (again / name).read_bytes()
         assert (once / name).read_bytes() == (other / name).read_bytes()
     assert str(tmp_path) not in (once / "model.xml").read_text()
+
+
+def test_a_target_of_another_architecture_gets_no_plugin_of_ours(tmp_path: Path) -> None:
+    need_extension()
+    made = bundles.made()
+    other = "openvino-arm" if host_arch() == "x86_64" else "openvino-cpu-avx2"
+    descriptor = replace(load_descriptor(other), precision="fp32")
+    assert pack(made.onnx, made.card, descriptor, tmp_path / "b").plugins == ()
+    expected = made.expect(bundles.images(3))
+    raw = runner(tmp_path / "b").run(bundles.images(3))  # a graph without plugins runs anywhere
+    np.testing.assert_allclose(raw.logits, expected.logits, atol=1e-4)
+    with pytest.raises(ToolchainMissing, match="build the bundle on such a machine"):
+        pack(made.onnx, made.card, descriptor, tmp_path / "c", lookup="plugin")
 
 
 def test_another_release_of_the_runtime_is_refused() -> None:

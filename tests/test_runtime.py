@@ -1,0 +1,383 @@
+"""``edgekit.load`` and ``predict``, as a program on a device uses them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import edgekit
+from edgekit import descriptors
+from edgekit.bundle import update_manifest_section, write_bundle, zip_bundle
+from edgekit.cli import cli
+from edgekit.errors import EdgekitError, ToolchainMissing, UsageError
+from edgekit.runtime import Model, Prediction, Predictions
+from tests import bundles
+
+predict, targets = cli.commands["predict"], cli.commands["targets"]
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module", params=["cpu", "onnxruntime-cpu"])
+def model(request: pytest.FixtureRequest) -> Model:
+    return edgekit.load(bundles.bundle(request.param), cache=False)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of several sizes and formats, and three files that are none."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number, size in enumerate([(32, 24), (100, 40), (31, 90), (64, 48), (7, 5)]):
+        pixels = np.asarray(Image.fromarray(bundles.images(9)[number]).resize(size))
+        suffix = ("png", "bmp", "tiff", "webp", "png")[number]
+        Image.fromarray(pixels).save(folder / f"{number}.{suffix}", lossless=True)
+    (folder / "bad.jpg").write_bytes(b"no image at all")
+    cut = (folder / "0.png").read_bytes()
+    (folder / "cut.png").write_bytes(cut[: len(cut) // 2])
+    return folder
+
+
+def same(one: Prediction, other: Prediction) -> None:
+    assert (one.label, one.code) == (other.label, other.code)
+    assert one.probability == pytest.approx(other.probability, abs=1e-5)
+
+
+def test_predictions_are_those_of_the_model(model: Model) -> None:
+    pixels = bundles.images(9)
+    expected = bundles.made().expect(pixels)
+    assert expected.code is not None
+    predictions = model.predict(pixels, fitted=True, top=3)
+    assert isinstance(predictions, Predictions)
+    assert len(predictions) == 9
+    best = expected.logits.argmax(1).tolist()
+    assert predictions.labels == [bundles.CLASSES[index] for index in best]
+    assert predictions.codes == expected.code.tolist()
+    probabilities = expected.logits.softmax(1)
+    for row, one in enumerate(predictions):
+        assert one.index == best[row]
+        assert one.probability == pytest.approx(float(probabilities[row].max()), abs=1e-5)
+        assert len(one.top) == 3
+        assert one.top[0] == (one.label, one.probability)
+        assert [p for _, p in one.top] == sorted((p for _, p in one.top), reverse=True)
+        assert one.milliseconds is not None
+        assert one.milliseconds > 0
+        assert one.error is None
+    assert predictions[2:4].labels == predictions.labels[2:4]
+
+
+def test_every_way_to_hand_in_an_image_gives_the_same(model: Model, photos: Path) -> None:
+    path = photos / "1.bmp"
+    with Image.open(path) as image:
+        array = np.asarray(image)
+        ways = [
+            model.predict(path),
+            model.predict(str(path)),
+            model.predict([path]),
+            model.predict(array),
+            model.predict(array[None]),
+            model.predict([array]),
+            model.predict(image),
+            model.predict([image]),
+            list(model.predict_stream(iter([path]))),
+        ]
+    fitted = model.manifest.preprocessing.fit(array)
+    ways.append(model.predict(fitted, fitted=True))
+    for way in ways:
+        assert len(way) == 1
+        same(way[0], ways[0][0])
+    assert ways[0][0].source == str(path)
+    assert ways[3][0].source == "image 0"
+    assert ways[6][0].source == str(path)
+
+
+def test_a_pillow_image_lies_as_its_file_would(model: Model, tmp_path: Path) -> None:
+    pixels = np.zeros((40, 60, 4), np.uint8)
+    pixels[:20, :, 0], pixels[:, :30, 3] = 255, 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as image:
+        same(model.predict(image)[0], model.predict(tmp_path / "turned.png")[0])
+
+
+def test_a_bad_image_is_named_and_not_fatal(model: Model, photos: Path) -> None:
+    items = [photos / "0.png", photos / "bad.jpg", photos / "absent.png", photos / "cut.png",
+             np.zeros((4, 4), np.uint8), 5, np.zeros((9, 9, 3), np.uint8)]  # fmt: skip
+    predictions = model.predict(items)  # type: ignore[list-item]
+    assert [one.error is not None for one in predictions] == [False, *[True] * 5, False]
+    assert "bad.jpg is not an image" in str(predictions[1].error)
+    assert "absent.png: No such file" in str(predictions[2].error)
+    assert "cut.png is corrupt or truncated" in str(predictions[3].error)
+    assert "image 4 is uint8 [4, 4]" in str(predictions[4].error)
+    assert "image 5 is a int" in str(predictions[5].error)
+    assert predictions.labels[1:6] == [None] * 5
+    assert [one.source for one in predictions.errors][:2] == [
+        str(photos / "bad.jpg"),
+        str(photos / "absent.png"),
+    ]
+
+
+def test_wrong_arrays_are_refused_at_once(model: Model) -> None:
+    for array in (
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((8, 8), np.uint8),
+        np.zeros((1, 3, 8, 8), np.uint8),
+    ):
+        with pytest.raises(UsageError, match=r"predict takes uint8 \[H, W, 3\]"):
+            model.predict(array)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="run takes uint8"):
+            model.run(array)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="run takes uint8"):
+        model.run(np.zeros((1, 8, 8, 3), np.uint8))
+    unfitted = model.predict(np.zeros((8, 8, 3), np.uint8), fitted=True)
+    assert "fitted images are [24, 32]" in str(unfitted[0].error)
+    assert len(model.predict([])) == 0
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16])
+def test_a_stream_keeps_its_order(model: Model, batch: int) -> None:
+    pixels = bundles.images(20)
+    whole = model.predict(pixels, fitted=True)
+
+    def frames() -> Iterator[NDArray[np.uint8] | str]:
+        for index, frame in enumerate(pixels):
+            yield "absent.png" if index == 7 else frame
+
+    streamed = list(model.predict_stream(frames(), batch=batch, fitted=True))
+    assert len(streamed) == 20
+    for index, (one, other) in enumerate(zip(streamed, whole, strict=True)):
+        if index == 7:
+            assert one.error is not None
+        else:
+            assert one.source == f"image {index}"
+            same(one, other)
+
+
+def test_a_stream_reads_no_further_than_it_must(model: Model) -> None:
+    taken = 0
+
+    def endless() -> Iterator[NDArray[np.uint8]]:
+        nonlocal taken
+        frame = bundles.images(1)[0]
+        while True:
+            taken += 1
+            yield frame
+
+    stream = model.predict_stream(endless(), batch=2, in_flight=3, fitted=True)
+    assert taken == 0
+    for _ in range(5):
+        next(stream)
+    assert taken <= 2 * (3 + 3)
+    before = threading.active_count()
+    stream.close()  # type: ignore[attr-defined] # it is a generator
+    assert threading.active_count() <= before
+    with pytest.raises(UsageError, match="at least 1"):
+        model.predict_stream([], batch=0)
+
+
+def test_many_threads_use_one_model(model: Model) -> None:
+    pixels = bundles.images(24)
+    expected = model.run(pixels)
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        random = np.random.default_rng(seed)
+        for _ in range(25):
+            rows = random.integers(0, len(pixels), random.integers(1, 6))
+            raw = model.run(pixels[rows])
+            assert expected.code is not None
+            if not np.allclose(raw.logits, expected.logits[rows], atol=1e-5) or not np.array_equal(
+                raw.code, expected.code[rows]
+            ):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_threads_and_hint_replace_the_targets() -> None:
+    path = bundles.bundle()
+    model = edgekit.load(path, threads=1, hint="throughput", cache=False)
+    assert model.describe()["threads"] == 1
+    assert model.describe()["hint"] == "throughput"
+    with pytest.raises(UsageError, match="threads must not be negative"):
+        edgekit.load(path, threads=-1)
+    with pytest.raises(UsageError, match="unknown hint 'fast'"):
+        edgekit.load(path, hint="fast")  # type: ignore[arg-type]
+
+
+def test_a_zip_predicts_as_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    zip_bundle(bundles.bundle(), tmp_path / "b.zip")
+    pixels = bundles.images(3)
+    zipped = edgekit.load(tmp_path / "b.zip").predict(pixels)
+    for one, other in zip(zipped, edgekit.load(bundles.bundle()).predict(pixels), strict=True):
+        same(one, other)
+
+
+def test_a_bundle_can_be_copied_and_updated(tmp_path: Path) -> None:
+    shutil.copytree(bundles.bundle(), tmp_path / "elsewhere")
+    update_manifest_section(tmp_path / "elsewhere", "bench", {"ms": 1})
+    model = edgekit.load(tmp_path / "elsewhere", cache=False)
+    assert model.manifest.sections == {"bench": {"ms": 1}}
+
+
+def test_int8_for_another_instruction_set_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgekit.bundle import open_bundle
+
+    bundle = open_bundle(bundles.bundle())
+    manifest = bundle.manifest
+    vnni = replace(manifest.target, precision="int8", isa=("vnni",))
+    files: dict[str, Path | bytes] = {
+        name: bundle.folder / name for name in manifest.files if name != "labels.txt"
+    }
+    write_bundle(tmp_path / "b", replace(manifest, target=vnni), files, bundle.labels)
+    monkeypatch.setattr(descriptors, "cpu_flags", lambda: frozenset({"avx2"}))
+    with pytest.raises(
+        ToolchainMissing, match="int8 made for a CPU with vnni, which this one lacks"
+    ):
+        edgekit.load(tmp_path / "b")
+    monkeypatch.setattr(descriptors, "cpu_flags", lambda: frozenset({"avx_vnni"}))
+    edgekit.load(tmp_path / "b", cache=False)
+
+
+def test_labels_that_do_not_fit_the_model_are_refused(tmp_path: Path) -> None:
+    from edgekit.bundle import open_bundle
+
+    bundle = open_bundle(bundles.bundle())
+    files: dict[str, Path | bytes] = {
+        name: bundle.folder / name for name in bundle.manifest.files if name != "labels.txt"
+    }
+    write_bundle(tmp_path / "b", bundle.manifest, files, ["only", "two"])
+    with pytest.raises(EdgekitError, match=r"\[1, 7\] logits, there are 2 labels"):
+        edgekit.load(tmp_path / "b", cache=False)
+
+
+@pytest.mark.parametrize("target", ["cpu", "onnxruntime-cpu"])
+def test_a_device_needs_nothing_that_builds(target: str, photos: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "import edgekit\n"
+        "assert 'numpy' not in sys.modules\n"
+        "model = edgekit.load(sys.argv[1])\n"
+        "results = list(model.predict_stream(sys.argv[2:]))\n"
+        "assert [r.error is None for r in results] == [True, False], results\n"
+        "heavy = {'torch', 'nncf', 'onnx', 'scipy', 'cv2', 'torchvision', 'timm', 'safetensors',\n"
+        "         'click', 'rich', sys.argv[1].endswith('runtime-cpu') and 'openvino'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    copy = tmp_path / target
+    shutil.copytree(bundles.bundle(target), copy)
+    subprocess.run(
+        [sys.executable, "-c", code, str(copy), str(photos / "0.png"), str(photos / "bad.jpg")],
+        check=True,
+        env={**os.environ, "EDGEKIT_CACHE": str(tmp_path / "cache")},
+    )
+
+
+def test_the_package_offers_load_and_nothing_unknown() -> None:
+    assert {"load", "extension_path"} <= set(dir(edgekit))
+    assert callable(edgekit.load)
+    assert callable(edgekit.extension_path)
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        edgekit.lode  # noqa: B018
+
+
+def run(capsys: pytest.CaptureFixture[str], command: click.Command, *words: str) -> tuple[str, str]:
+    command.main(list(words), standalone_mode=False)
+    captured = capsys.readouterr()
+    return captured.out, captured.err
+
+
+def test_predict_prints_a_table(capsys: pytest.CaptureFixture[str], photos: Path) -> None:
+    out, err = run(capsys, predict, str(bundles.bundle()), str(photos), "--top", "2")
+    lines = out.splitlines()
+    assert lines[0].split() == ["image", "label", "probability", "code", "margin", "ms"]
+    assert len(lines) == 1 + 5 * 2 + 2
+    assert str(photos / "0.png") in lines[1]
+    assert "bad image" in out
+    assert "2 of 7 images could not be read" in err
+    assert "bad.jpg is not an image" in err
+
+
+def test_predict_prints_json(capsys: pytest.CaptureFixture[str], photos: Path) -> None:
+    words = (str(bundles.bundle()), str(photos / "0.png"), str(photos / "bad.jpg"), "--json")
+    out, _ = run(capsys, predict, *words, "--threads", "1", "--hint", "throughput")
+    document = json.loads(out)
+    good, bad = document["predictions"]
+    assert good["label"] in bundles.CLASSES
+    assert {"probability", "code", "margin", "milliseconds", "top", "index"} <= set(good)
+    assert bad["error"]
+    assert document["bad"] == 1
+    assert document["runtime"]["threads"] == 1
+
+
+def test_predict_fails_when_no_image_can_be_read(
+    capsys: pytest.CaptureFixture[str], photos: Path
+) -> None:
+    with pytest.raises(EdgekitError, match=r"cannot read the image: .*bad\.jpg") as caught:
+        run(capsys, predict, str(bundles.bundle()), str(photos / "bad.jpg"), "--json")
+    assert caught.value.exit_code == 1
+    assert capsys.readouterr().out == ""  # the one JSON document is the error's
+
+
+def test_predict_says_what_is_wrong(
+    capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="absent is not there"):
+        run(capsys, predict, str(tmp_path / "absent"), str(photos))
+    with pytest.raises(UsageError, match="has no images in it"):
+        run(capsys, predict, str(bundles.bundle()), str(tmp_path))
+    with pytest.raises(click.UsageError) as caught:
+        run(capsys, predict, str(bundles.bundle()))
+    assert "Missing argument 'IMAGES" in caught.value.format_message()
+
+
+def test_targets_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = run(capsys, targets)
+    assert "openvino-cpu-vnni" in out
+    out, _ = run(capsys, targets, "cpu")
+    assert "runs here" in out
+    out, _ = run(capsys, targets, "--json")
+    listed = {entry["name"]: entry for entry in json.loads(out)["targets"]}
+    assert listed["cpu"]["runs_here"] is True
+    out, _ = run(capsys, targets, "onnxruntime-cpu", "--json")
+    assert json.loads(out)["backend"] == "onnxruntime"
+    with pytest.raises(UsageError, match="unknown target 'cpi'"):
+        run(capsys, targets, "cpi")
+
+
+def test_the_example_program_runs(photos: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            ROOT / "examples/predict.py",
+            bundles.bundle(),
+            photos / "0.png",
+            photos / "bad.jpg",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "EDGEKIT_CACHE": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    expected = edgekit.load(bundles.bundle(), cache=False).predict(photos / "0.png")[0]
+    assert str(expected.label) in done.stdout
+    assert "bad.jpg is not an image" in done.stdout
