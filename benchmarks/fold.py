@@ -58,7 +58,7 @@ class After(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows = self.head.lookup.codebook
         code = (x @ rows.T).topk(1, dim=1).indices.squeeze(1)
-        q = nn.functional.embedding(code, rows) * self.head.norm[code].unsqueeze(-1)
+        q = nn.functional.embedding(code, rows) * nn.functional.embedding(code, self.head.norm)
         return self.head.classifier(self.head._fuse(x, q, code))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edgekit.console import Console
 from edgekit.errors import EdgekitError
+from edgekit.files import file_sha256 as file_sha256
 from edgekit.files import write_text
 from edgekit.folders import replace_folder
 
@@ -37,15 +38,6 @@ def key_of(step: str, inputs: Mapping[str, object]) -> str:
     """The SHA-256 of a step's inputs (plain JSON values) and of its code's version."""
     document = {"step": step, "version": STEP_VERSIONS.get(step, 0), "inputs": inputs}
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    total = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            total.update(block)
-    return total.hexdigest()
 
 
 def find(root: Path, step: str, inputs: Mapping[str, object], console: Console) -> Path | None:

@@ -5,19 +5,19 @@ No logic lives here, and nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn
 
 import click
 
 from edgekit import __version__
+from edgekit.cli_common import Command as Command
+from edgekit.cli_common import common as common
 from edgekit.console import Console
 from edgekit.errors import EdgekitError, ToolchainMissing, UsageError
 
-F = TypeVar("F", bound=Callable[..., None])
+_Command, _common = Command, common
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -28,34 +28,6 @@ Exit codes:
   4    a toolchain or runtime is missing
   5    a device is unreachable
   130  interrupted; a rerun resumes"""
-
-
-class _Command(click.Command):
-    """A command whose examples are shown verbatim under its options."""
-
-    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.examples = examples
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if self.examples:
-            with formatter.section("Examples"):
-                for line in self.examples.strip().splitlines():
-                    formatter.write(" " * formatter.current_indent + line.strip() + "\n")
-        super().format_epilog(ctx, formatter)
-
-
-def _common(command: F) -> F:
-    """Give a command --json, -v and -q, and hand it one `Console`."""
-
-    @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-    @click.option("-v", "--verbose", count=True, help="Say more; repeatable.")
-    @click.option("-q", "--quiet", is_flag=True, help="Only results, warnings and errors.")
-    @functools.wraps(command)
-    def with_console(as_json: bool, verbose: int, quiet: bool, **options: Any) -> None:
-        command(console=Console(as_json, -1 if quiet else verbose), **options)
-
-    return with_console  # type: ignore[return-value] # the options are consumed above
 
 
 @click.group(
@@ -75,13 +47,13 @@ def cli() -> None:
 
 
 @cli.command(
-    cls=_Command,
+    cls=Command,
     examples="""
     edgekit doctor
     edgekit doctor --json | jq '.checks[] | select(.status == "missing")'
     """,
 )
-@_common
+@common
 def doctor(console: Console) -> None:
     """Show what this machine can build and run, and how to get what is missing.
 
@@ -109,7 +81,7 @@ def doctor(console: Console) -> None:
 
 
 @cli.command(
-    cls=_Command,
+    cls=Command,
     examples="""
     edgekit inspect best.pth
     edgekit inspect resnet50.pth --labels labels.txt --json
@@ -119,7 +91,7 @@ def doctor(console: Console) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
 @click.option("--labels", type=click.Path(path_type=Path), help="Text file, a class name a line.")
-@_common
+@common
 def inspect(console: Console, path: Path, backbone: str | None, labels: Path | None) -> None:
     """Show what a checkpoint is: architecture, size, cost, training protocol, preprocessing."""
     from edgekit.inspection import inspect_checkpoint, read_labels
@@ -132,14 +104,14 @@ def inspect(console: Console, path: Path, backbone: str | None, labels: Path | N
 
 
 @cli.command(
-    cls=_Command,
+    cls=Command,
     examples="""
     eval "$(edgekit completion bash)"
     edgekit completion fish > ~/.config/fish/completions/edgekit.fish
     """,
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@_common
+@common
 def completion(console: Console, shell: str) -> None:
     """Print the script that completes edgekit's commands and options in your shell."""
     from click.shell_completion import get_completion_class
@@ -149,6 +121,20 @@ def completion(console: Console, shell: str) -> None:
     script = kind(cli, {}, "edgekit", "_EDGEKIT_COMPLETE").source()
     console.document({"shell": shell, "script": script})
     console.text(script)
+
+
+def _add_commands() -> None:
+    """The commands with modules of their own; these import nothing heavy either."""
+    from edgekit.cli_build import build
+    from edgekit.cli_parity import parity
+    from edgekit.cli_predict import predict
+    from edgekit.cli_targets import targets
+
+    for command in (build, parity, predict, targets):
+        cli.add_command(command)
+
+
+_add_commands()
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

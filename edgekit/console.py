@@ -109,15 +109,17 @@ class Console:
         """A line at most every ten seconds, and one at the end."""
         start = last = time.monotonic()
         done = 0
-        for item in items:
-            yield item
-            done += 1
-            now = time.monotonic()
-            if now - last >= 10 and done < total:
-                remaining = (now - start) / done * (total - done)
-                self.info(f"{title}: {done}/{total}, about {remaining:.0f} s to go")
-                last = now
-        self.info(f"{title}: {done}/{total} in {time.monotonic() - start:.1f} s")
+        try:
+            for item in items:
+                now = time.monotonic()
+                if done and now - last >= 10:
+                    remaining = (now - start) / done * (total - done)
+                    self.info(f"{title}: {done}/{total}, about {remaining:.0f} s to go")
+                    last = now
+                done += 1
+                yield item
+        finally:  # some consumers take what they want and never ask again
+            self.info(f"{title}: {done}/{total} in {time.monotonic() - start:.1f} s")
 
 
 _STYLES = {

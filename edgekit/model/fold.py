@@ -73,8 +73,8 @@ class FoldedHead(nn.Module):
     """The head of `VQSAHead` with ``output`` attention or residual, after `fold_head`.
 
     Buffers: ``projection`` [3D, D] stacks M, P1 and P2; ``bias`` [D] is the fuse layer's;
-    ``norm`` [N] gives codewords back their length. With tables: ``self_logit`` [N] and
-    ``table`` [N, 3D], the projections of every codeword.
+    ``norm`` [N, 1] gives codewords back their length. With tables: ``self_logit`` [N, 1] and
+    ``table`` [N, 3D], the projections of every codeword. All are gathered as rows.
     """
 
     projection: Tensor
@@ -102,22 +102,22 @@ class FoldedHead(nn.Module):
         projection = torch.cat([attention.scale * key.T @ query, first @ value, second @ value])
         cosine = head.config.distance == "cosine"
         rows = normalize_rows(embeddings) if cosine else embeddings
-        norm = embeddings.norm(dim=1) if cosine else embeddings.new_ones(len(embeddings))
+        norm = embeddings.norm(dim=1) if cosine else torch.ones(len(embeddings))
         self.lookup = Lookup(rows.to(dtype), "dot" if cosine else "l2")
-        self.register_buffer("norm", norm.to(dtype))
+        self.register_buffer("norm", norm.to(dtype).unsqueeze(1))
         self.register_buffer("projection", projection.to(dtype))
         self.register_buffer("bias", head.fuse.bias.detach().clone())
         if tables:
             table = embeddings @ projection.T
             self_logit = (embeddings * table[:, : self.width]).sum(dim=1)
             self.register_buffer("table", table.to(dtype))
-            self.register_buffer("self_logit", self_logit.to(dtype))
+            self.register_buffer("self_logit", self_logit.to(dtype).unsqueeze(1))
         self.classifier = head.classifier
 
     def forward(self, features: Tensor) -> FoldedOutput:
         """[B, D] pooled or [B, P, D] spatial features."""
         code, margin = self.lookup(features)
-        codeword = F.embedding(code, self.lookup.codebook) * self.norm[code].unsqueeze(-1)
+        codeword = F.embedding(code, self.lookup.codebook) * F.embedding(code, self.norm)
         if features.dim() == 3:
             features, codeword = features.mean(dim=1), codeword.mean(dim=1)
         fused = self._fuse(features, codeword, code)
@@ -132,11 +132,11 @@ class FoldedHead(nn.Module):
         mx, p1x, p2x = of_x.chunk(3, dim=-1)
         mq, p1q, p2q = of_q.chunk(3, dim=-1)
         if self.tables:
-            logit1 = self.self_logit[code] - (x * mq).sum(dim=-1)
+            logit1 = F.embedding(code, self.self_logit) - (x * mq).sum(dim=-1, keepdim=True)
         else:
-            logit1 = ((q - x) * mq).sum(dim=-1)
-        logit2 = ((q - x) * mx).sum(dim=-1)
-        a1, a2 = logit1.sigmoid().unsqueeze(-1), logit2.sigmoid().unsqueeze(-1)
+            logit1 = ((q - x) * mq).sum(dim=-1, keepdim=True)
+        logit2 = ((q - x) * mx).sum(dim=-1, keepdim=True)
+        a1, a2 = logit1.sigmoid(), logit2.sigmoid()
         fused: Tensor = p1x + p2x + self.bias + a1 * (p1q - p1x) + a2 * (p2q - p2x)
         return x + fused if self.residual else fused.relu()
 

@@ -53,6 +53,8 @@ def legalize(model: onnx.ModelProto, dialect: Dialect) -> onnx.ModelProto:
         _free_additions(legal)
     if dialect.signed_only:
         _make_signed(legal)
+        # Types noted for the unsigned tensors are wrong now; they follow from the zero-points.
+        del legal.graph.value_info[:]
     return legal
 
 

@@ -1,0 +1,42 @@
+"""What every command of ``edgekit`` shares: examples in its help, --json, -v and -q."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from edgekit.console import Console
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+class Command(click.Command):
+    """A command whose examples are shown verbatim under its options."""
+
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, then click's own epilog."""
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples.strip().splitlines():
+                    formatter.write(" " * formatter.current_indent + line.strip() + "\n")
+        super().format_epilog(ctx, formatter)
+
+
+def common(command: F) -> F:
+    """Give a command --json, -v and -q, and hand it one `Console`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+    @click.option("-v", "--verbose", count=True, help="Say more; repeatable.")
+    @click.option("-q", "--quiet", is_flag=True, help="Only results, warnings and errors.")
+    @functools.wraps(command)
+    def with_console(as_json: bool, verbose: int, quiet: bool, **options: Any) -> None:
+        command(console=Console(as_json, -1 if quiet else verbose), **options)
+
+    return with_console  # type: ignore[return-value] # the options are consumed above

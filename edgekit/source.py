@@ -1,0 +1,77 @@
+"""What a build starts from: a checkpoint, and images that match its classes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.config import BuildConfig
+from edgekit.data.base import Dataset, Relabeled, with_classes
+from edgekit.data.datasets import open_dataset
+from edgekit.data.splits import Splits, split_dataset
+from edgekit.errors import UsageError
+from edgekit.model.card import numbered_classes
+from edgekit.resources import resource
+
+
+@dataclass(frozen=True)
+class BuildData:
+    """A data set split for a build; ``labeled``: its labels mean the model's classes."""
+
+    dataset: Dataset
+    splits: Splits
+    labeled: bool
+    names: tuple[str, ...]  # the data's own class names
+    note: str
+
+    def calibration(self) -> Dataset:
+        """The images that set the activation ranges."""
+        return self.splits.part("calibration", self.dataset)
+
+    def test(self) -> Dataset:
+        """The images that judge."""
+        return self.splits.part("test", self.dataset)
+
+
+def open_data(config: BuildConfig, classes: tuple[str, ...]) -> BuildData:
+    """Open and split the build's images, with labels translated to the model's classes."""
+    dataset = open_dataset(config.data, skip_bad=config.skip_bad)
+    splits = split_dataset(dataset, seed=config.seed)
+    if classes != numbered_classes(len(classes)):
+        named = with_classes(dataset, classes)
+        return BuildData(named, splits, True, dataset.classes, "")
+    count = len(dataset.classes)
+    if count == len(classes):
+        order = list(range(count))
+        named = Relabeled(dataset, classes, order)
+        note = "the checkpoint names no classes: the data's are taken, in their order"
+        return BuildData(named, splits, True, dataset.classes, note)
+    note = (
+        f"the checkpoint names none of its {len(classes)} classes and the data have {count}: "
+        "errors cannot be measured, agreement with the float model can (give --labels)"
+    )
+    return BuildData(dataset, splits, False, dataset.classes, note)
+
+
+def data_fingerprint(uri: str) -> str:
+    """A quick hash that changes when the data do: names, sizes and times, not contents.
+
+    It decides whether a finished build is up to date; what is computed from images is cached
+    under their contents' hashes.
+    """
+    scheme, _, rest = uri.partition(":")
+    if scheme == "builtin":
+        path = resource("data/builtin/fashion-mnist.xz")
+    else:
+        path = Path(rest if scheme == "imagenet-c" else uri).expanduser()
+    if not path.exists():
+        raise UsageError(f"no data at '{uri}'")
+    total = hashlib.sha256(uri.encode())
+    # A list file's images lie where it says; their names are its content, which its time covers.
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    for file in files:
+        status = file.stat()
+        line = f"{file.relative_to(path)}\n{status.st_size} {status.st_mtime_ns}\n"
+        total.update(line.encode("utf-8", "surrogateescape"))
+    return total.hexdigest()

@@ -1,0 +1,330 @@
+"""The steps of a build, each a plain function from what it needs to what it made.
+
+Steps whose result is worth keeping put it into the cache; none keeps state of its own. Heavy
+packages are imported inside the step that needs them, so that a build with nothing to do starts
+and ends without them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.backends import compiler
+from edgekit.bundle import update_bundle, write_bundle, zip_bundle
+from edgekit.cache import cached, find
+from edgekit.config import BuildConfig
+from edgekit.console import Console
+from edgekit.descriptors import Descriptor
+from edgekit.errors import ToolchainMissing, UsageError
+from edgekit.files import file_sha256, write_bytes, write_text
+from edgekit.inspection import read_labels
+from edgekit.manifest import Manifest, ModelInput, Source, tool_versions
+from edgekit.model.card import ModelCard, card_from_json, numbered_classes
+from edgekit.quantize.images import CalibrationImage, choose_images
+from edgekit.quantize.recipes import Recipe, read_recipe
+from edgekit.source import BuildData, open_data
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every step may look at."""
+
+    config: BuildConfig
+    console: Console
+    cache: Path
+    forced: frozenset[str] = frozenset()  # steps to be done again although they are cached
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The trained model that a build starts from."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The float ONNX graph, folded where that is possible, and the model card."""
+
+    checkpoint: Checkpoint
+    onnx: Path
+    card: ModelCard
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The ONNX graph that a target compiles: calibrated, or still float."""
+
+    exported: Exported
+    onnx: Path
+    recipe: str  # SHA-256 of the recipe; "" when nothing was calibrated
+    images: str  # SHA-256 of the list of calibration images
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A bundle on disk."""
+
+    path: Path
+    descriptor: Descriptor
+    quantized: Quantized
+    manifest: Manifest
+
+
+def load(job: Job) -> Checkpoint:
+    """The checkpoint that the user named, or the built-in one, trained on first use."""
+    if job.config.checkpoint is not None:
+        return _hashed(Path(job.config.checkpoint))
+    from edgekit.model.training.builtin import train_builtin
+
+    return _hashed(train_builtin(job.cache / "builtin", job.console))
+
+
+def known_checkpoint(job: Job) -> Checkpoint | None:
+    """Like `load`, but None where the built-in model would have to be trained first."""
+    if job.config.checkpoint is not None:
+        return _hashed(Path(job.config.checkpoint))
+    from edgekit.model.training.builtin import builtin_checkpoint
+
+    path = builtin_checkpoint(job.cache / "builtin")
+    return None if path is None else _hashed(path)
+
+
+def _hashed(path: Path) -> Checkpoint:
+    try:
+        return Checkpoint(path, file_sha256(path))
+    except OSError as error:
+        raise UsageError(f"cannot read checkpoint {path}: {error.strerror}") from error
+
+
+def export(job: Job, checkpoint: Checkpoint) -> Exported:
+    """Fold the model and write it as float ONNX, checked against torch."""
+    labels = _labels(job.config)
+
+    def make(folder: Path) -> None:
+        from edgekit.export.onnx import export_onnx
+        from edgekit.model.checkpoint import load_checkpoint
+
+        job.console.info("export: folding the model and writing float ONNX")
+        loaded = load_checkpoint(checkpoint.path, backbone=job.config.backbone, classes=labels)
+        for note in loaded.notes:
+            job.console.info(f"note: {note}")
+        report = export_onnx(
+            loaded.model, loaded.card, folder / "model.onnx", source=checkpoint.sha256
+        )
+        write_text(folder / "card.json", loaded.card.to_json())
+        document = {**report.to_dict(), "path": "model.onnx"}
+        write_text(folder / "report.json", json.dumps(document, sort_keys=True, default=str))
+
+    inputs = export_inputs(job, checkpoint)
+    folder = cached(job.cache, "export", inputs, make, job.console, force="export" in job.forced)
+    exported = _read_export(checkpoint, folder)
+    job.console.info(f"export: {exported.report['fold']}")
+    return exported
+
+
+def export_inputs(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
+    """All that the exported graph depends on."""
+    return {
+        "checkpoint": checkpoint.sha256,
+        "backbone": job.config.backbone,
+        "labels": _labels(job.config),
+        "tools": _versions("edgekit", "torch", "onnx", "onnxscript"),
+    }
+
+
+def cached_export(job: Job, checkpoint: Checkpoint) -> Exported | None:
+    """The result of `export`, if it is in the cache."""
+    folder = find(job.cache, "export", export_inputs(job, checkpoint), job.console)
+    return None if folder is None else _read_export(checkpoint, folder)
+
+
+def _read_export(checkpoint: Checkpoint, folder: Path) -> Exported:
+    card = card_from_json((folder / "card.json").read_text(encoding="utf-8"), str(folder))
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return Exported(checkpoint, folder / "model.onnx", card, report)
+
+
+def name_classes(job: Job, exported: Exported, data: BuildData) -> Exported:
+    """Give a model without class names those of the data, where their number agrees."""
+    if data.note:
+        job.console.warn(data.note)
+    nameless = exported.card.classes == numbered_classes(len(exported.card.classes))
+    if not (nameless and data.labeled):
+        return exported
+    card = dataclasses.replace(exported.card, classes=data.names)
+    return dataclasses.replace(exported, card=card)
+
+
+def calibrate(job: Job, exported: Exported, data: BuildData, descriptor: Descriptor) -> Quantized:
+    """Calibrate the float graph to INT8, unless the target wants floats."""
+    if precision(job.config, descriptor) == "fp32":
+        return Quantized(exported, exported.onnx, "", "", {"precision": "fp32"})
+    recipe, images = _calibration_images(job.config, data)
+    if len(images) < recipe.images:
+        job.console.warn(
+            f"calibrating on {len(images)} images, the recipe asks for {recipe.images}: "
+            "the data have no more for calibration"
+        )
+    listed = [asdict(image) for image in images]
+    inputs = calibration_inputs(job, exported, data, descriptor)
+
+    def make(folder: Path) -> None:
+        import onnx
+
+        from edgekit.data.loading import default_workers
+        from edgekit.quantize.calibrate import calibrate as run_nncf
+        from edgekit.quantize.dialects import find_dialect, legalize
+        from edgekit.quantize.images import load_images
+
+        dialect = find_dialect(descriptor.dialect)
+        preprocessing = exported.card.preprocessing
+        workers = min(default_workers(), len(images) // 64)  # starting one costs a second
+        pixels = load_images(data.calibration(), images, preprocessing, job.config.seed, workers)
+        model, report = run_nncf(
+            onnx.load(exported.onnx), pixels, preprocessing, recipe, dialect, job.console
+        )
+        legal = legalize(model, dialect)
+        write_bytes(folder / "model.onnx", legal.SerializeToString(deterministic=True))
+        write_text(folder / "images.json", json.dumps(listed, indent=1))
+        document = {**asdict(report), "message": report.message()}
+        write_text(folder / "report.json", json.dumps(document))
+
+    folder = cached(
+        job.cache, "calibrate", inputs, make, job.console, force="calibrate" in job.forced
+    )
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    job.console.info(f"calibrate ({descriptor.dialect}): {report['message']}")
+    return Quantized(exported, folder / "model.onnx", _hash(asdict(recipe)), _hash(listed), report)
+
+
+def calibration_inputs(
+    job: Job, exported: Exported, data: BuildData, descriptor: Descriptor
+) -> dict[str, Any]:
+    """All that a calibration depends on."""
+    recipe, images = _calibration_images(job.config, data)
+    return {
+        "onnx": exported.report["sha256"],
+        "images": [asdict(image) for image in images],
+        "recipe": asdict(recipe),
+        "dialect": descriptor.dialect,
+        "seed": job.config.seed,
+        "preprocessing": exported.card.preprocessing.to_dict(),
+        "tools": _versions("edgekit", "nncf", "onnx", "onnxruntime", "numpy"),
+    }
+
+
+def _calibration_images(
+    config: BuildConfig, data: BuildData
+) -> tuple[Recipe, tuple[CalibrationImage, ...]]:
+    recipe = read_recipe(config.recipe)
+    return recipe, choose_images(data.calibration(), recipe, config.seed)
+
+
+def compile_bundle(job: Job, quantized: Quantized, descriptor: Descriptor, key: str) -> Built:
+    """Compile for the target's runtime and write the bundle, whole or not at all."""
+    card = quantized.exported.card
+    path = bundle_path(job.config, descriptor)
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        made = compiler(descriptor.backend)(
+            quantized.onnx, card.preprocessing, descriptor, Path(folder)
+        )
+        height, width = card.preprocessing.size
+        model = asdict(card)
+        del model["classes"], model["preprocessing"]
+        manifest = Manifest(
+            model=json.loads(json.dumps(model)),  # lists for tuples, as they will be read back
+            classes=len(card.classes),
+            preprocessing=card.preprocessing,
+            input=ModelInput(made.input_name, height, width),
+            target=dataclasses.replace(descriptor, precision=precision(job.config, descriptor)),
+            arch=made.arch,
+            main=made.main,
+            plugins=made.plugins,
+            runtime=made.runtime,
+            versions=tool_versions(),
+            source=Source(quantized.exported.checkpoint.sha256, quantized.recipe, quantized.images),
+            rebuild=command(job.config, descriptor),
+            sections={"build": _provenance(job.config, key, complete=False)},
+        )
+        files = {file.name: file for file in made.files}
+        written = write_bundle(path, manifest, files, card.classes)
+    job.console.info(f"compile ({descriptor.name}): wrote {path}")
+    return Built(path, descriptor, quantized, written)
+
+
+def pack(job: Job, built: Built) -> Path | None:
+    """The bundle as one .zip beside it, when asked for."""
+    if not job.config.zip:
+        return None
+    target = built.path.with_name(f"{built.path.name}.zip")
+    zip_bundle(built.path, target)
+    job.console.info(f"zip: wrote {target}")
+    return target
+
+
+def bundle_path(config: BuildConfig, descriptor: Descriptor) -> Path:
+    """Where a target's bundle goes."""
+    return Path(config.out) / descriptor.name
+
+
+def precision(config: BuildConfig, descriptor: Descriptor) -> str:
+    """ "int8" or "fp32": what the user says, or what the target asks for."""
+    return descriptor.precision if config.precision == "auto" else config.precision
+
+
+def command(config: BuildConfig, descriptor: Descriptor) -> str:
+    """The command line that builds this bundle again; file names as they were given."""
+    words = ["edgekit build", f"--target {descriptor.name}"]
+    defaults = BuildConfig()
+    for name in ("checkpoint", "backbone", "labels", "data", "recipe", "precision", "seed"):
+        value = getattr(config, name)
+        if value != getattr(defaults, name):
+            words.append(f"--{name.replace('_', '-')} {Path(str(value)).name}")
+    return " ".join(words)
+
+
+def complete(job: Job, built: Built, key: str) -> None:
+    """Mark a bundle as finished; one that was killed before this is built again."""
+    update_bundle(built.path, sections={"build": _provenance(job.config, key, complete=True)})
+
+
+def _provenance(config: BuildConfig, key: str, *, complete: bool) -> dict[str, Any]:
+    return {"key": key, "complete": complete, "data": config.data, "seed": config.seed}
+
+
+def _labels(config: BuildConfig) -> tuple[str, ...] | None:
+    return read_labels(Path(config.labels)) if config.labels else None
+
+
+def open_build_data(job: Job, exported: Exported) -> BuildData:
+    """The build's images, split and matched to the model's classes."""
+    return open_data(job.config, exported.card.classes)
+
+
+def _versions(*names: str) -> dict[str, str]:
+    from importlib import metadata
+
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError as error:
+            raise ToolchainMissing(
+                f"{name} is not installed: pip install 'edgekit[build]'"
+            ) from error
+    return found
+
+
+def _hash(document: object) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
