@@ -1,0 +1,339 @@
+"""How far parity's statistics can be trusted, and how many images a verdict takes.
+
+    python benchmarks/parity_power.py            # about five minutes on one core
+    python benchmarks/parity_power.py --runs 50  # a quick look
+
+Everything is simulated from `edgekit.parity.simulate`, where the true delta is known. The tables
+are those of docs/parity.md. A run draws images with replacement from 20,000 simulated ones, whose
+mean is therefore the truth.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import numpy as np
+
+from edgekit.parity.metrics import BENCHMARK_CORRUPTIONS
+from edgekit.parity.sequential import (
+    SequentialDelta,
+    fewest_images_to_pass,
+    plan_cells_per_image,
+    score_bound,
+    sequential_scores,
+)
+from edgekit.parity.simulate import PairedModel
+from edgekit.parity.stats import (
+    PairedErrors,
+    cell_weights,
+    corruption_deltas,
+    corruption_weights,
+    delta_interval,
+    mean_interval,
+    verdict,
+)
+
+SEVERITIES = (1, 2, 3, 4, 5)
+CELLS = 75
+POPULATION = 20_000
+WEIGHTS = cell_weights(BENCHMARK_CORRUPTIONS, SEVERITIES, "none")
+FULL_SET = 50_000
+
+CLUSTERED = {"noise_image_share": 0.8, "fragile_factor": 10.0}
+COVERAGE_MODELS = {
+    "1% differ, no loss": PairedModel((0.0,) * 15, 0.035),
+    "3% differ, no loss": PairedModel((0.0,) * 15, 0.107),
+    "3% differ, no loss, clustered": PairedModel((0.0,) * 15, 0.095, **CLUSTERED),
+    "2.4% differ, a loss of 1 point": PairedModel((0.03,) * 15, 0.08),
+    "5% differ, uneven loss": PairedModel(tuple(np.linspace(0, 0.1, 15)), 0.15),
+}
+SAME = COVERAGE_MODELS["3% differ, no loss"]
+SAME_CLUSTERED = COVERAGE_MODELS["3% differ, no loss, clustered"]
+
+
+def simulated(model: PairedModel, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.concatenate([model.draw(rng, 2000) for _ in range(POPULATION // 2000)])
+
+
+def sampled_scores(difference: np.ndarray, cells: int, rng: np.random.Generator) -> np.ndarray:
+    """Each image's score from ``cells`` of its cells, drawn afresh."""
+    if cells == CELLS:
+        return sequential_scores(difference, WEIGHTS)
+    measured = random_cells(len(difference), cells, rng)
+    return sequential_scores(difference, WEIGHTS, measured)
+
+
+def random_cells(images: int, cells: int, rng: np.random.Generator) -> np.ndarray:
+    """Which cells each image goes through: bool [images, C, S]."""
+    measured = np.zeros((images, CELLS), dtype=bool)
+    order = rng.random((images, CELLS), dtype=np.float32).argpartition(cells - 1, axis=1)
+    np.put_along_axis(measured, order[:, :cells], True, axis=1)
+    return measured.reshape(images, 15, 5)
+
+
+def table(title: str, header: tuple[str, ...], rows: Iterator[tuple[object, ...]]) -> None:
+    print(f"\n### {title}\n")
+    print("| " + " | ".join(header) + " |")
+    print("|" + "---|" * len(header))
+    for row in rows:
+        print("| " + " | ".join(str(cell) for cell in row) + " |", flush=True)
+
+
+def coverage(runs: int) -> Iterator[tuple[object, ...]]:
+    for name, model in COVERAGE_MODELS.items():
+        difference = simulated(model)
+        truth = float((WEIGHTS * difference.mean(axis=0)).sum())
+        each = corruption_weights(BENCHMARK_CORRUPTIONS, SEVERITIES, "none")
+        truths = (each * difference.mean(axis=0)).sum(axis=1)
+        for images in (200, 1000, 5000):
+            rng = np.random.default_rng(images)
+            below = above = joint = 0
+            width = 0.0
+            for _ in range(runs):
+                sample = difference[rng.integers(0, POPULATION, images)]
+                paired = PairedErrors(sample, BENCHMARK_CORRUPTIONS, SEVERITIES, "none")
+                interval = delta_interval(paired)
+                below += truth < interval.lower
+                above += truth > interval.upper
+                width += (interval.upper - interval.lower) / 2 / runs
+                deltas = corruption_deltas(paired).intervals.values()
+                joint += all(i.lower <= t <= i.upper for i, t in zip(deltas, truths, strict=True))
+            covered = 1 - (below + above) / runs
+            yield (
+                name,
+                images,
+                f"{covered:.1%}",
+                f"{below / runs:.1%} / {above / runs:.1%}",
+                f"± {width:.2f}",
+                f"{joint / runs:.1%}",
+            )
+
+
+def first_verdict(
+    difference: np.ndarray,
+    cells: int,
+    tolerance: float,
+    rng: np.random.Generator,
+    drawn: np.ndarray,
+    batch: int = 50,
+) -> tuple[str, int]:
+    """Outcome and images used, looking after every batch of the ``drawn`` images."""
+    monitor = SequentialDelta(tolerance, bound=score_bound(WEIGHTS))
+    state = monitor.state()
+    for start in range(0, len(drawn), batch):
+        part = difference[drawn[start : start + batch]]
+        state = monitor.update(sampled_scores(part, cells, rng))
+        if state.decided:
+            break
+    return state.outcome, state.images
+
+
+def peeking(scores: np.ndarray, tolerance: float, batch: int) -> str:
+    for stop in range(batch, len(scores) + 1, batch):
+        outcome = verdict(mean_interval(scores[:stop], 100.0), tolerance).outcome
+        if outcome != "undecided":
+            return outcome
+    return "undecided"
+
+
+def false_verdicts(runs: int) -> Iterator[tuple[object, ...]]:
+    images, batch = 5000, 50
+    loss = simulated(PairedModel((0.02,) * 15, 0.08))
+    clustered = simulated(PairedModel((0.02,) * 15, 0.095, **CLUSTERED))
+    lost = np.zeros((POPULATION, 15, 5), np.int8)
+    lost[: POPULATION // 200] = 1
+    cases = {
+        "all cells": (loss, CELLS),
+        "2 cells an image": (loss, 2),
+        "2 cells, clustered": (clustered, 2),
+        "1 image in 200 lost completely": (lost, CELLS),
+    }
+    for name, (difference, cells) in cases.items():
+        rng = np.random.default_rng(2)
+        tolerance = float((WEIGHTS * difference.mean(axis=0)).sum())
+        early = {"pass": 0, "fail": 0, "undecided": 0}
+        ended, peeked = dict(early), dict(early)
+        for _ in range(runs):
+            drawn = rng.integers(0, POPULATION, images)
+            outcome, _ = first_verdict(difference, cells, tolerance, rng, drawn, batch)
+            early[outcome] += 1
+            scores = sequential_scores(difference[drawn], WEIGHTS)
+            if outcome == "undecided":
+                outcome = verdict(mean_interval(scores, 100.0), tolerance).outcome
+            ended[outcome] += 1
+            peeked[peeking(scores, tolerance, batch)] += 1
+        yield (
+            name,
+            *(
+                f"{100 * found['pass'] / runs:.1f}% / {100 * found['fail'] / runs:.1f}%"
+                for found in (early, ended, peeked)
+            ),
+        )
+
+
+def images_to_verdict(runs: int) -> Iterator[tuple[object, ...]]:
+    cases: list[tuple[str, PairedModel, float]] = [
+        ("no loss", SAME, 0.25),
+        ("no loss", SAME, 0.5),
+        ("no loss", SAME, 1.0),
+        ("no loss", SAME, 2.0),
+        ("no loss, clustered", SAME_CLUSTERED, 0.5),
+        ("loss of 0.25", PairedModel((0.0075,) * 15, 0.107), 0.5),
+        ("loss of 1", PairedModel((0.03,) * 15, 0.107), 0.5),
+        ("loss of 3", PairedModel((0.095,) * 15, 0.107), 0.5),
+        ("loss of 15", PairedModel((0.5,) * 15, 0.107), 0.5),
+    ]
+    for name, model, tolerance in cases:
+        difference = simulated(model)
+        truth = float((WEIGHTS * difference.mean(axis=0)).sum())
+        for cells in (CELLS, 10, 4, 2):
+            rng = np.random.default_rng(3)
+            spread = sampled_scores(difference, cells, rng).std()
+            found = [
+                first_verdict(
+                    difference, cells, tolerance, rng, rng.integers(0, POPULATION, FULL_SET)
+                )
+                for _ in range(max(runs // 10, 10))
+            ]
+            counts = np.asarray([images for _, images in found])
+            outcomes = [outcome for outcome, _ in found]
+            usual = max(set(outcomes), key=outcomes.count)
+            evaluations = float(np.median(counts)) * (cells + 1)
+            yield (
+                f"{name} ({truth:+.2f})",
+                tolerance,
+                cells,
+                f"{spread:.1f}",
+                f"{usual} {outcomes.count(usual) / len(found):.0%}",
+                f"{np.median(counts):,.0f}",
+                f"{np.quantile(counts, 0.9):,.0f}",
+                f"{evaluations:,.0f}",
+                f"{FULL_SET * (CELLS + 1) / evaluations:,.0f} x",
+            )
+
+
+def set_sizes(runs: int) -> Iterator[tuple[object, ...]]:
+    """The whole procedure: planned cells for each image, then all cells if that did not decide."""
+    for name, model in (("usual", SAME), ("clustered", SAME_CLUSTERED)):
+        difference = simulated(model)
+        full = sequential_scores(difference, WEIGHTS)
+        for images in (200, 500, 1000, 2000, 5000, 10_000, 50_000):
+            cells = plan_cells_per_image(0.5, images, WEIGHTS)
+            rng = np.random.default_rng(4)
+            early = passed = 0
+            shares = []
+            repeats = max(runs // 10, 10)
+            for _ in range(repeats):
+                drawn = rng.integers(0, POPULATION, images)
+                outcome, used = first_verdict(difference, cells, 0.5, rng, drawn)
+                cost = used * (cells + 1)
+                early += outcome == "pass"
+                if outcome == "undecided":
+                    outcome = verdict(mean_interval(full[drawn], 100.0), 0.5).outcome
+                    cost = images * (CELLS + 1)
+                passed += outcome == "pass"
+                shares.append(cost / (images * (CELLS + 1)))
+            decidable = (1.96 + 1.28) * full.std() / np.sqrt(images)
+            yield (
+                name,
+                f"{images:,}",
+                cells,
+                f"{early / repeats:.0%}",
+                f"{passed / repeats:.0%}",
+                f"{1 - np.mean(shares):.0%}",
+                f"{decidable:.2f}",
+            )
+
+
+def stopped_corruptions(runs: int) -> Iterator[tuple[object, ...]]:
+    """Do the simultaneous intervals still hold where the run stopped itself?"""
+    each = corruption_weights(BENCHMARK_CORRUPTIONS, SEVERITIES, "none")
+    for name, model in (
+        ("no loss", SAME),
+        ("loss of 1", PairedModel((0.03,) * 15, 0.107)),
+        ("uneven loss", COVERAGE_MODELS["5% differ, uneven loss"]),
+    ):
+        difference = simulated(model)
+        truths = (each * difference.mean(axis=0)).sum(axis=1)
+        for cells in (CELLS, 10):
+            rng = np.random.default_rng(5)
+            joint, half = 0, 0.0
+            repeats = max(runs // 2, 10)
+            for _ in range(repeats):
+                drawn = rng.integers(0, POPULATION, 6000)
+                measured = random_cells(len(drawn), cells, rng)
+                scores = sequential_scores(difference[drawn], WEIGHTS, measured)
+                monitor = SequentialDelta(0.5)
+                used = 0
+                while used < len(drawn) and not monitor.state().decided:
+                    monitor.update(scores[used : used + 50])
+                    used += 50
+                paired = PairedErrors(
+                    difference[drawn[:used]],
+                    BENCHMARK_CORRUPTIONS,
+                    SEVERITIES,
+                    "none",
+                    measured[:used],
+                )
+                deltas = list(corruption_deltas(paired).intervals.values())
+                joint += all(i.lower <= t <= i.upper for i, t in zip(deltas, truths, strict=True))
+                half += float(np.mean([(i.upper - i.lower) / 2 for i in deltas])) / repeats
+            yield name, cells, f"{joint / repeats:.1%}", f"± {half:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=1000, help="simulated runs for each row")
+    runs = parser.parse_args().runs
+    print("Fewest images for a pass:")
+    for tolerance in (0.25, 0.5, 1.0, 2.0):
+        print(f"  tolerance {tolerance}: {fewest_images_to_pass(tolerance):,}")
+    table(
+        "Coverage of the 95% intervals",
+        ("data", "images", "ΔmCE", "missed below / above", "half width", "all 15 at once"),
+        coverage(runs),
+    )
+    table(
+        "Wrong verdicts when the loss is exactly at the tolerance (pass / fail), 100 looks",
+        ("data", "early stopping", "and a last look at 5,000", "peeking at the 95% interval"),
+        false_verdicts(runs),
+    )
+    table(
+        "Images until the verdict",
+        (
+            "truth (points)",
+            "tolerance",
+            "cells an image",
+            "sd of a score",
+            "verdict",
+            "median",
+            "90%",
+            "evaluations",
+            "less than 50,000 x 76",
+        ),
+        images_to_verdict(runs),
+    )
+    table(
+        "The whole procedure by size of the set, no loss, tolerance 0.5",
+        (
+            "data",
+            "images",
+            "cells an image",
+            "early pass",
+            "pass",
+            "work saved",
+            "tolerance that 90% of full runs pass",
+        ),
+        set_sizes(runs),
+    )
+    table(
+        "Simultaneous intervals where the run stopped itself",
+        ("truth", "cells an image", "all 15 covered", "half width"),
+        stopped_corruptions(runs),
+    )
+
+
+if __name__ == "__main__":
+    main()
