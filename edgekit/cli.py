@@ -12,12 +12,9 @@ from typing import NoReturn
 import click
 
 from edgekit import __version__
-from edgekit.cli_common import Command as Command
-from edgekit.cli_common import common as common
+from edgekit.cli_common import Command, common
 from edgekit.console import Console
 from edgekit.errors import EdgekitError, ToolchainMissing, UsageError
-
-_Command, _common = Command, common
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -40,8 +37,10 @@ def cli() -> None:
 
     \b
     Examples:
+      edgekit build                      built-in model and images, this CPU
+      edgekit build --checkpoint best.pth --data ./photos
+      edgekit predict build/cpu photo.jpg
       edgekit doctor                     what this machine can build
-      edgekit inspect best.pth           what a checkpoint is
       edgekit COMMAND --help             options and examples of a command
     """
 
@@ -126,11 +125,14 @@ def completion(console: Console, shell: str) -> None:
 def _add_commands() -> None:
     """The commands with modules of their own; these import nothing heavy either."""
     from edgekit.cli_build import build
+    from edgekit.cli_calibrate import calibrate
+    from edgekit.cli_export import export
     from edgekit.cli_parity import parity
     from edgekit.cli_predict import predict
     from edgekit.cli_targets import targets
+    from edgekit.cli_train import train
 
-    for command in (build, parity, predict, targets):
+    for command in (build, calibrate, export, parity, predict, targets, train):
         cli.add_command(command)
 
 

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, ToolchainMissing
 
 Status = Literal["ok", "missing", "warning", "none"]
 
@@ -50,6 +50,7 @@ def examine() -> list[Check]:
         _nvcc(),
         _jetpack(),
         _native(),
+        _extension(),
     ]
 
 
@@ -210,3 +211,19 @@ def _native() -> Check:
         found = f"loaded, but a lookup gave {indices} instead of [2, 0]"
         return Check("native library", "missing", found, fix, needed=True)
     return Check("native library", "ok", f"loaded, lookup correct ({path} path)", needed=True)
+
+
+def _extension() -> Check:
+    """Load our OpenVINO operator and run one lookup, without OpenVINO's Python package."""
+    from edgekit.extension import check_extension
+
+    name, fix = (
+        "OpenVINO operator",
+        "without it the lookup runs in OpenVINO's own operators, slower",
+    )
+    try:
+        return Check(name, "ok", check_extension(), needed=True)
+    except ToolchainMissing as error:
+        return Check(name, "warning", str(error), fix, needed=True)
+    except EdgekitError as error:
+        return Check(name, "missing", str(error), "report this as a bug", needed=True)

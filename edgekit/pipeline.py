@@ -22,6 +22,7 @@ from edgekit.descriptors import Descriptor, load_descriptor
 from edgekit.errors import UsageError
 from edgekit.files import file_sha256
 from edgekit.manifest import BundleError, tool_versions
+from edgekit.quantize.dialects import find_dialect
 from edgekit.quantize.recipes import read_recipe
 from edgekit.source import BuildData, data_fingerprint
 
@@ -66,7 +67,7 @@ def _build_target(
     exported = steps.export(job, checkpoint)
     data = steps.open_build_data(job, exported)
     exported = steps.name_classes(job, exported, data)
-    quantized = steps.calibrate(job, exported, data, descriptor)
+    quantized = steps.quantize(job, exported, data, descriptor)
     built = steps.compile_bundle(job, quantized, descriptor, key)
     benched = _bench(job, built)
     compared = _parity(job, built, data)
@@ -143,7 +144,7 @@ def plan(config: BuildConfig, console: Console, *, force: bool = False) -> list[
         )
         calibrated = False
         if exported and data and steps.precision(config, descriptor) == "int8":
-            inputs = steps.calibration_inputs(job, exported, data, descriptor)
+            inputs = steps.calibration_inputs(job, exported, data, find_dialect(descriptor.dialect))
             calibrated = find(job.cache, "calibrate", inputs, console) is not None
         if steps.precision(config, descriptor) == "int8":
             where = str(job.cache / "calibrate")

@@ -27,6 +27,7 @@ from edgekit.files import file_sha256, write_bytes, write_text
 from edgekit.inspection import read_labels
 from edgekit.manifest import Manifest, ModelInput, Source, tool_versions
 from edgekit.model.card import ModelCard, card_from_json, numbered_classes
+from edgekit.quantize.dialects import Dialect, find_dialect
 from edgekit.quantize.images import CalibrationImage, choose_images
 from edgekit.quantize.recipes import Recipe, read_recipe
 from edgekit.source import BuildData, open_data
@@ -62,10 +63,11 @@ class Exported:
 
 @dataclass(frozen=True)
 class Quantized:
-    """The ONNX graph that a target compiles: calibrated, or still float."""
+    """A calibrated ONNX graph, or a float one where nothing was to be calibrated."""
 
     exported: Exported
-    onnx: Path
+    onnx: Path  # in NNCF's form; `legal_onnx` gives the dialect's
+    dialect: Dialect | None  # None: float
     recipe: str  # SHA-256 of the recipe; "" when nothing was calibrated
     images: str  # SHA-256 of the list of calibration images
     report: Mapping[str, Any]
@@ -166,10 +168,16 @@ def name_classes(job: Job, exported: Exported, data: BuildData) -> Exported:
     return dataclasses.replace(exported, card=card)
 
 
-def calibrate(job: Job, exported: Exported, data: BuildData, descriptor: Descriptor) -> Quantized:
-    """Calibrate the float graph to INT8, unless the target wants floats."""
+def quantize(job: Job, exported: Exported, data: BuildData, descriptor: Descriptor) -> Quantized:
+    """Calibrate for a target, unless it wants floats."""
     if precision(job.config, descriptor) == "fp32":
-        return Quantized(exported, exported.onnx, "", "", {"precision": "fp32"})
+        return Quantized(exported, exported.onnx, None, "", "", {"precision": "fp32"})
+    return calibrate(job, exported, data, descriptor.dialect)
+
+
+def calibrate(job: Job, exported: Exported, data: BuildData, dialect_name: str) -> Quantized:
+    """Calibrate the float graph to INT8; dialects that calibrate alike share the result."""
+    dialect = find_dialect(dialect_name)
     recipe, images = _calibration_images(job.config, data)
     if len(images) < recipe.images:
         job.console.warn(
@@ -177,25 +185,22 @@ def calibrate(job: Job, exported: Exported, data: BuildData, descriptor: Descrip
             "the data have no more for calibration"
         )
     listed = [asdict(image) for image in images]
-    inputs = calibration_inputs(job, exported, data, descriptor)
+    inputs = calibration_inputs(job, exported, data, dialect)
 
     def make(folder: Path) -> None:
         import onnx
 
         from edgekit.data.loading import default_workers
         from edgekit.quantize.calibrate import calibrate as run_nncf
-        from edgekit.quantize.dialects import find_dialect, legalize
         from edgekit.quantize.images import load_images
 
-        dialect = find_dialect(descriptor.dialect)
         preprocessing = exported.card.preprocessing
         workers = min(default_workers(), len(images) // 64)  # starting one costs a second
         pixels = load_images(data.calibration(), images, preprocessing, job.config.seed, workers)
         model, report = run_nncf(
             onnx.load(exported.onnx), pixels, preprocessing, recipe, dialect, job.console
         )
-        legal = legalize(model, dialect)
-        write_bytes(folder / "model.onnx", legal.SerializeToString(deterministic=True))
+        write_bytes(folder / "model.onnx", model.SerializeToString(deterministic=True))
         write_text(folder / "images.json", json.dumps(listed, indent=1))
         document = {**asdict(report), "message": report.message()}
         write_text(folder / "report.json", json.dumps(document))
@@ -204,12 +209,27 @@ def calibrate(job: Job, exported: Exported, data: BuildData, descriptor: Descrip
         job.cache, "calibrate", inputs, make, job.console, force="calibrate" in job.forced
     )
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    job.console.info(f"calibrate ({descriptor.dialect}): {report['message']}")
-    return Quantized(exported, folder / "model.onnx", _hash(asdict(recipe)), _hash(listed), report)
+    job.console.info(f"calibrate ({dialect.name}): {report['message']}")
+    return Quantized(
+        exported, folder / "model.onnx", dialect, _hash(asdict(recipe)), _hash(listed), report
+    )
+
+
+def legal_onnx(quantized: Quantized, folder: Path) -> Path:
+    """The graph as its dialect wants it, written to ``folder`` where that is another one."""
+    if quantized.dialect is None or not quantized.dialect.rewrites:
+        return quantized.onnx
+    import onnx
+
+    from edgekit.quantize.dialects import legalize
+
+    legal = legalize(onnx.load(quantized.onnx), quantized.dialect)
+    write_bytes(folder / "legal.onnx", legal.SerializeToString(deterministic=True))
+    return folder / "legal.onnx"
 
 
 def calibration_inputs(
-    job: Job, exported: Exported, data: BuildData, descriptor: Descriptor
+    job: Job, exported: Exported, data: BuildData, dialect: Dialect
 ) -> dict[str, Any]:
     """All that a calibration depends on."""
     recipe, images = _calibration_images(job.config, data)
@@ -217,7 +237,7 @@ def calibration_inputs(
         "onnx": exported.report["sha256"],
         "images": [asdict(image) for image in images],
         "recipe": asdict(recipe),
-        "dialect": descriptor.dialect,
+        "saturates": dialect.saturates,
         "seed": job.config.seed,
         "preprocessing": exported.card.preprocessing.to_dict(),
         "tools": _versions("edgekit", "nncf", "onnx", "onnxruntime", "numpy"),
@@ -235,10 +255,12 @@ def compile_bundle(job: Job, quantized: Quantized, descriptor: Descriptor, key: 
     """Compile for the target's runtime and write the bundle, whole or not at all."""
     card = quantized.exported.card
     path = bundle_path(job.config, descriptor)
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        made = compiler(descriptor.backend)(
-            quantized.onnx, card.preprocessing, descriptor, Path(folder)
-        )
+    with (
+        tempfile.TemporaryDirectory(prefix="edgekit-") as folder,
+        tempfile.TemporaryDirectory(prefix="edgekit-") as scratch,
+    ):
+        graph = legal_onnx(quantized, Path(scratch))
+        made = compiler(descriptor.backend)(graph, card.preprocessing, descriptor, Path(folder))
         height, width = card.preprocessing.size
         model = asdict(card)
         del model["classes"], model["preprocessing"]

@@ -8,13 +8,15 @@ calibrated again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
-from onnx import numpy_helper
 
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.settings import nearest
+
+if TYPE_CHECKING:  # the table of dialects must not cost the import of onnx
+    import onnx
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class Dialect:
     # TensorRT: int8 with zero-point 0 only, and no Q/DQ between a convolution and its addition.
     signed_only: bool = False
     fuses_additions: bool = False
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether a calibrated graph must be changed to be legal."""
+        return self.signed_only or self.fuses_additions
 
 
 DIALECTS: dict[str, Dialect] = {
@@ -47,6 +54,8 @@ def find_dialect(name: str) -> Dialect:
 
 def legalize(model: onnx.ModelProto, dialect: Dialect) -> onnx.ModelProto:
     """A copy of a calibrated ``model`` that ``dialect``'s runtime accepts."""
+    import onnx
+
     legal = onnx.ModelProto()
     legal.CopyFrom(model)
     if dialect.fuses_additions:
@@ -64,6 +73,8 @@ def _make_signed(model: onnx.ModelProto) -> None:
     An unsigned range [0, 255 s] becomes the signed [-127 t, 127 t] with t = s * 255 / 127, so that
     its largest value stays representable; a ReLU's output loses one of its eight bits.
     """
+    from onnx import numpy_helper
+
     graph = model.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     replaced: dict[tuple[str, str], tuple[str, str]] = {}
