@@ -13,9 +13,9 @@ namespace edgekit::cuda {
 
 constexpr int kRowThreads = 256;
 constexpr int kRowWarps = kRowThreads / kWarp;
-constexpr int kRowsAtOnce = 4;                         // by one warp
-constexpr int kRowStep = kRowWarps * kRowsAtOnce;      // by one block
-constexpr int kRowBatch = 4 * kRowStep;                // screened at once
+constexpr int kRowsAtOnce = 4;                     // by one warp
+constexpr int kRowStep = kRowWarps * kRowsAtOnce;  // by one block
+constexpr int kRowBatch = 4 * kRowStep;            // screened at once
 static_assert(kRowStep == kWarp, "make_plan cuts at multiples of this");
 
 // Roundings on the way of a product: its thread's sum, and the warp's.

@@ -14,8 +14,8 @@
 
 namespace edgekit::cuda {
 
-constexpr int kTileDepth = 16;  // columns of x and codebook at once
-constexpr int kTileFlush = 8;   // depths between two additions to the second set of sums
+constexpr int kTileDepth = 16;   // columns of x and codebook at once
+constexpr int kTileFlush = 8;    // depths between two additions to the second set of sums
 constexpr int kTileColumns = 4;  // rows of the codebook to a thread
 
 inline int64_t tiles_depth(int64_t d) {
@@ -25,9 +25,9 @@ inline int64_t tiles_depth(int64_t d) {
 template <int tile>
 struct TileShape {
   static constexpr int kThreads = 2 * tile;
-  static constexpr int kAcross = tile / kTileColumns;        // threads over the rows
-  static constexpr int kDown = kThreads / kAcross;           // threads over the vectors
-  static constexpr int kVectors = tile / kDown;              // vectors to a thread
+  static constexpr int kAcross = tile / kTileColumns;          // threads over the rows
+  static constexpr int kDown = kThreads / kAcross;             // threads over the vectors
+  static constexpr int kVectors = tile / kDown;                // vectors to a thread
   static constexpr int kLoads = kTileDepth * tile / kThreads;  // values of each to a thread
   static_assert(kLoads == 8 && kVectors % 4 == 0, "loads are two wide ones");
 };

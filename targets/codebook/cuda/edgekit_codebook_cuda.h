@@ -56,7 +56,7 @@ typedef struct edgekit_codebook_cuda_request {
   int32_t x_type;
   int32_t codebook_type; /* half only where x is half as well */
   int32_t metric;
-  int32_t margin_type; /* of the array `margin` */
+  int32_t margin_type; /* of the array `margin`; half only where x is half as well */
   int64_t* indices;    /* m numbers in 0..n-1 */
   float* best;         /* null, or m best scores */
   void* margin;        /* null, or m margins: 0 for a tie, +infinity when n = 1 */

@@ -20,8 +20,7 @@ struct TopTwo {
 };
 
 EDGEKIT_DEVICE TopTwo nothing_seen() {
-  const double none = -std::numeric_limits<double>::infinity();
-  return {none, none, -1};
+  return {-static_cast<double>(kInfinity), -static_cast<double>(kInfinity), -1};
 }
 
 // Rows may come in any order; a tie goes to the lower index.
@@ -61,8 +60,8 @@ struct FinishJob {
   bool l2;
   const Shortlist* lists;  // [m][parts]
   int64_t* indices;
-  float* best;        // or null
-  Margin* margin;     // or null
+  float* best;         // or null
+  Margin* margin;      // or null
   int32_t* nonfinite;  // or null
 };
 
@@ -162,7 +161,7 @@ EDGEKIT_DEVICE void finish(Block& block, FinishMemory* memory, const FinishJob<X
     if (memory->nonfinite == 0 && memory->nonzero == 0 && !job.l2) {
       // Every score of a zero vector is zero (a spatial map after ReLU has such vectors).
       block.each_alone([&](int t, auto&) {
-        const float margin = job.n > 1 ? 0.0f : std::numeric_limits<float>::infinity();
+        const float margin = job.n > 1 ? 0.0f : kInfinity;
         if (t == 0) answer(job, v, 0, 0.0f, margin);
       });
       return;
@@ -206,8 +205,7 @@ EDGEKIT_DEVICE void finish(Block& block, FinishMemory* memory, const FinishJob<X
   block.each_alone([&](int t, auto&) {
     if (t != 0) return;
     if (memory->nonfinite != 0) {
-      const float nan = std::numeric_limits<float>::quiet_NaN();
-      answer(job, v, 0, nan, nan);
+      answer(job, v, 0, kNan, kNan);
       if (job.nonfinite != nullptr) *job.nonfinite = 1;
       return;
     }

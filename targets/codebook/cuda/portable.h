@@ -27,6 +27,9 @@ constexpr int kWarp = 32;
 // Number of partial sums in the score's fixed order of additions.
 constexpr int kLanes = 16;
 
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
 // An IEEE half as it is stored.
 struct Half {
   uint16_t bits;
@@ -42,8 +45,7 @@ EDGEKIT_DEVICE float to_float(Half value) {
   const int exponent = (value.bits >> 10) & 0x1f;
   const int fraction = value.bits & 0x3ff;
   if (exponent == 0x1f) {
-    return fraction != 0 ? std::numeric_limits<float>::quiet_NaN()
-                         : sign * std::numeric_limits<float>::infinity();
+    return fraction != 0 ? kNan : sign * kInfinity;
   }
   if (exponent == 0) return sign * std::ldexp(static_cast<float>(fraction), -24);
   return sign * std::ldexp(static_cast<float>(fraction + 0x400), exponent - 25);

@@ -24,8 +24,9 @@ inline int check_request(const edgekit_codebook_cuda_request* request) {
       request->d > kMaxWidth || request->m > INT64_MAX / 64 / request->d ||
       !is_type(request->x_type) || !is_type(request->codebook_type) ||
       !is_type(request->margin_type) ||
-      (request->codebook_type == EDGEKIT_CODEBOOK_CUDA_HALF &&
-       request->x_type != EDGEKIT_CODEBOOK_CUDA_HALF) ||
+      (request->x_type == EDGEKIT_CODEBOOK_CUDA_FLOAT &&
+       (request->codebook_type == EDGEKIT_CODEBOOK_CUDA_HALF ||
+        request->margin_type == EDGEKIT_CODEBOOK_CUDA_HALF)) ||
       (request->metric != EDGEKIT_CODEBOOK_CUDA_DOT &&
        request->metric != EDGEKIT_CODEBOOK_CUDA_L2)) {
     return EDGEKIT_CODEBOOK_CUDA_INVALID_ARGUMENT;
@@ -54,8 +55,9 @@ CoarseJob<X, E> coarse_job(const edgekit_codebook_cuda_request& request, const P
   job.m = request.m;
   job.n = request.n;
   job.d = request.d;
-  job.bounds = make_bounds(request.d, plan.tile != 0 ? tiles_depth(request.d) : rows_depth(request.d),
-                           request.metric == EDGEKIT_CODEBOOK_CUDA_L2);
+  job.bounds =
+      make_bounds(request.d, plan.tile != 0 ? tiles_depth(request.d) : rows_depth(request.d),
+                  request.metric == EDGEKIT_CODEBOOK_CUDA_L2);
   job.plan = plan;
   job.want_second = request.margin != nullptr;
   job.x_aligned = wide_loads<X>(request.x, request.d);
@@ -65,8 +67,7 @@ CoarseJob<X, E> coarse_job(const edgekit_codebook_cuda_request& request, const P
 }
 
 template <typename X, typename E, typename Margin>
-FinishJob<X, E, Margin> finish_job(const edgekit_codebook_cuda_request& request,
-                                   const Plan& plan) {
+FinishJob<X, E, Margin> finish_job(const edgekit_codebook_cuda_request& request, const Plan& plan) {
   FinishJob<X, E, Margin> job;
   job.x = static_cast<const X*>(request.x);
   job.codebook = static_cast<const E*>(request.codebook);

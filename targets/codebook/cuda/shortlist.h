@@ -13,9 +13,7 @@ struct Two {
   float second;
 };
 
-EDGEKIT_DEVICE Two no_values() {
-  return {-std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()};
-}
+EDGEKIT_DEVICE Two no_values() { return {-kInfinity, -kInfinity}; }
 
 EDGEKIT_DEVICE void offer(Two* two, float value) {
   if (value > two->first) {

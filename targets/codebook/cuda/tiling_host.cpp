@@ -51,10 +51,17 @@ void run(const edgekit_codebook_cuda_request& request, const Plan& plan) {
 void describe(const edgekit_codebook_cuda_request& request, const Plan& plan,
               edgekit_tiling_report* report) {
   *report = {plan.parts, plan.tile, 0, 0};
-  const auto* lists = static_cast<const Shortlist*>(request.workspace);
-  for (int64_t i = 0; i < request.m * plan.parts; ++i) {
-    report->candidates += std::min(lists[i].count, static_cast<int>(Shortlist::kRoom));
-    report->spilled += lists[i].spill != 0;
+  for (int64_t v = 0; v < request.m; ++v) {
+    const auto* lists = static_cast<const Shortlist*>(request.workspace) + v * plan.parts;
+    Two lower = no_values();
+    for (int64_t part = 0; part < plan.parts; ++part) merge(&lower, lists[part].lower);
+    const float least = threshold(lower, request.margin != nullptr);
+    for (int64_t part = 0; part < plan.parts; ++part) {
+      report->spilled += lists[part].spill != 0;
+      for (int i = 0; i < lists[part].count && i < Shortlist::kRoom; ++i) {
+        report->candidates += lists[part].upper[i] >= least;
+      }
+    }
   }
 }
 

@@ -13,7 +13,7 @@ extern "C" {
 typedef struct edgekit_tiling_report {
   int64_t parts;      /* parts of the codebook */
   int64_t tile;       /* tile size; 0 for the path for few vectors */
-  int64_t candidates; /* entries in all shortlists */
+  int64_t candidates; /* rows that were scored exactly, but for spilled parts */
   int64_t spilled;    /* shortlists without room: their part was scored exactly */
 } edgekit_tiling_report;
 
