@@ -13,15 +13,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgekit.backends import LookupForm
+from edgekit.backends import LookupForm, compiler
+from edgekit.bundle import write_bundle
 from edgekit.config import Quantize, VQSAConfig
 from edgekit.data.transforms import Preprocessing
-from edgekit.descriptors import load_descriptor
+from edgekit.descriptors import Descriptor, load_descriptor
 from edgekit.export.onnx import export_onnx
+from edgekit.manifest import Manifest, ModelInput, tool_versions
 from edgekit.model.backbones import Backbone
 from edgekit.model.card import ModelCard
 from edgekit.model.vqsa import VQSA, Output
-from edgekit.packing import pack
 
 CLASSES = tuple(f"kind {i}" for i in range(7))
 SIZE = (24, 32)  # not square, so that height and width cannot be mistaken for each other
@@ -110,3 +111,32 @@ def bundle(target: str = "cpu", lookup: LookupForm = "inline", batch: int | None
     path = folder() / f"{target}-{lookup}-{batch}"
     pack(this.onnx, this.card, descriptor, path, lookup=lookup)
     return path
+
+
+def pack(
+    onnx_path: Path,
+    card: ModelCard,
+    descriptor: Descriptor,
+    path: Path,
+    *,
+    lookup: LookupForm = "auto",
+) -> Manifest:
+    """Compile ``onnx_path`` for ``descriptor`` and put the bundle at ``path``."""
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as work:
+        compiled = compiler(descriptor.backend)(
+            onnx_path, card.preprocessing, descriptor, Path(work), lookup
+        )
+        manifest = Manifest(
+            model={"backbone": card.backbone},
+            classes=len(card.classes),
+            preprocessing=card.preprocessing,
+            input=ModelInput(compiled.input_name, *card.preprocessing.size),
+            target=descriptor,
+            arch=compiled.arch,
+            main=compiled.main,
+            plugins=compiled.plugins,
+            runtime=compiled.runtime,
+            versions=tool_versions(),
+        )
+        files = {file.name: file for file in compiled.files}
+        return write_bundle(path, manifest, files, card.classes)

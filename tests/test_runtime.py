@@ -381,3 +381,35 @@ def test_the_example_program_runs(photos: Path, tmp_path: Path) -> None:
     expected = edgekit.load(bundles.bundle(), cache=False).predict(photos / "0.png")[0]
     assert str(expected.label) in done.stdout
     assert "bad.jpg is not an image" in done.stdout
+
+
+def test_the_cpp_example_gives_the_same_answer(tmp_path: Path) -> None:
+    """Built by CMake against the `openvino` package, run with the bundle's plugin if it has one."""
+    import openvino
+
+    cmake, compiler = shutil.which("cmake"), shutil.which("c++") or shutil.which("g++")
+    packages = Path(openvino.__file__).parent / "cmake"
+    if cmake is None or compiler is None:
+        pytest.skip("needs cmake and a C++ compiler")
+    if not (packages / "OpenVINOConfig.cmake").is_file():
+        pytest.skip("this openvino package has no CMake files")
+    bundle = bundles.bundle(lookup="auto")
+    configure = [cmake, "-S", ROOT / "examples/cpp", "-B", tmp_path, f"-DOpenVINO_DIR={packages}"]
+    for command in (configure, [cmake, "--build", tmp_path]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    pixels = bundles.images(1)
+    (tmp_path / "image.rgb").write_bytes(pixels.tobytes())
+    words = [tmp_path / "classify", bundle, tmp_path / "image.rgb"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    expected = edgekit.load(bundle, cache=False).predict(pixels, fitted=True)[0]
+    assert found["label"] == expected.label
+    assert int(found["code"]) == expected.code
+    assert float(found["probability"]) == pytest.approx(expected.probability, abs=1e-4)
+    assert float(found["margin"]) == pytest.approx(expected.margin, abs=1e-4)
+    (tmp_path / "image.rgb").write_bytes(pixels.tobytes()[:-1])
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "bytes, the model takes" in done.stderr

@@ -57,7 +57,7 @@ def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> Op
             compiled = core.compile_model(model, _DEVICE, config)
             if entry is not None:
                 _export_blob(compiled, entry)
-        return OpenVinoRunner(compiled, settings.batch)
+        return OpenVinoRunner(core, compiled, settings.batch)
     except RuntimeError as error:
         raise EdgekitError(f"OpenVINO cannot load {bundle.path}: {_line(error)}") from error
 
@@ -65,7 +65,8 @@ def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> Op
 class OpenVinoRunner:
     """A compiled model and its infer requests; a call takes one, or waits for one."""
 
-    def __init__(self, compiled: Any, batch: int) -> None:
+    def __init__(self, core: Any, compiled: Any, batch: int) -> None:
+        self._core = core  # owns the plugin's library
         self._compiled = compiled
         self._batch = batch
         self.parallel = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))

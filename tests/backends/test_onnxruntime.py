@@ -12,8 +12,8 @@ from edgekit.backends.onnxruntime_compile import compile_model
 from edgekit.bundle import open_bundle
 from edgekit.descriptors import load_descriptor
 from edgekit.errors import EdgekitError, ToolchainMissing, UsageError
-from edgekit.packing import pack
 from tests import bundles
+from tests.bundles import pack
 
 
 @pytest.mark.parametrize("order", ["RGB", "BGR"])

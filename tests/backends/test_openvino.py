@@ -19,8 +19,8 @@ from edgekit.config import Quantize
 from edgekit.descriptors import host_arch, load_descriptor
 from edgekit.errors import EdgekitError, ToolchainMissing
 from edgekit.extension import extension_path
-from edgekit.packing import pack
 from tests import bundles
+from tests.bundles import pack
 
 
 def runner(path: Path, cache: Path | None = None, **options: object) -> OpenVinoRunner:
