@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,11 @@ from tests import bundles
 
 predict, targets = cli.commands["predict"], cli.commands["targets"]
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module", params=["cpu", "onnxruntime-cpu"])
@@ -220,8 +226,7 @@ def test_threads_and_hint_replace_the_targets() -> None:
         edgekit.load(path, hint="fast")  # type: ignore[arg-type]
 
 
-def test_a_zip_predicts_as_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+def test_a_zip_predicts_as_its_folder(tmp_path: Path) -> None:
     zip_bundle(bundles.bundle(), tmp_path / "b.zip")
     pixels = bundles.images(3)
     zipped = edgekit.load(tmp_path / "b.zip").predict(pixels)
@@ -413,3 +418,39 @@ def test_the_cpp_example_gives_the_same_answer(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "bytes, the model takes" in done.stderr
+
+
+WRITER = """
+import itertools, sys
+from pathlib import Path
+from edgekit.bundle import open_bundle, write_bundle
+source, target = open_bundle(Path(sys.argv[1])), Path(sys.argv[2])
+files = {name: source.folder / name for name in source.manifest.files if name != "labels.txt"}
+for number in itertools.count(int(sys.argv[3])):
+    labels = [f"{number} {label}" for label in source.labels]
+    write_bundle(target, source.manifest, files, labels)
+    print(number, flush=True)
+"""
+
+
+def test_load_finds_a_whole_bundle_after_a_kill_at_any_moment(tmp_path: Path) -> None:
+    """A process that replaces a bundle over and over is killed 20 times."""
+    target, random = tmp_path / "b", np.random.default_rng(3)
+    pixels = bundles.images(2)
+    expected = bundles.made().expect(pixels)
+    number = 0
+    for _ in range(20):
+        command = [sys.executable, "-c", WRITER, bundles.bundle(lookup="auto"), target, str(number)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        done = int(process.stdout.readline())
+        time.sleep(random.uniform(0, 0.04))
+        process.kill()
+        done = int((process.stdout.read().split() or [done])[-1])
+        process.wait()
+        model = edgekit.load(target, cache=False)
+        number = int(model.labels[0].split()[0])
+        assert number in (done, done + 1)  # the last finished one, or the one at work
+        assert model.labels == tuple(f"{number} {label}" for label in bundles.CLASSES)
+        np.testing.assert_allclose(model.run(pixels).logits, expected.logits, atol=1e-4)
+        number += 1
