@@ -27,21 +27,36 @@ class Dialect:
     # CPUs without VNNI add pairs of u8 x s8 products in 16 bits, which saturate: NNCF then halves
     # the range of the first convolution's weights.
     saturates: bool = False
-    # TensorRT: int8 with zero-point 0 only, and no Q/DQ between a convolution and its addition.
+    # TensorRT: int8 with zero-point 0 only, one scale for an activation (NNCF gives the input of a
+    # depthwise convolution one a channel), no Q/DQ between a convolution and its addition, and
+    # Q/DQ on both sides of a pooling.
     signed_only: bool = False
+    scalar_activations: bool = False
     fuses_additions: bool = False
+    pools_in_int8: bool = False
 
     @property
     def rewrites(self) -> bool:
         """Whether a calibrated graph must be changed to be legal."""
-        return self.signed_only or self.fuses_additions
+        return (
+            self.signed_only
+            or self.scalar_activations
+            or self.fuses_additions
+            or self.pools_in_int8
+        )
 
 
 DIALECTS: dict[str, Dialect] = {
     "openvino": Dialect("openvino"),
     "openvino-novnni": Dialect("openvino-novnni", saturates=True),
     "onnxruntime": Dialect("onnxruntime"),
-    "tensorrt": Dialect("tensorrt", signed_only=True, fuses_additions=True),
+    "tensorrt": Dialect(
+        "tensorrt",
+        signed_only=True,
+        scalar_activations=True,
+        fuses_additions=True,
+        pools_in_int8=True,
+    ),
 }
 
 
@@ -60,11 +75,87 @@ def legalize(model: onnx.ModelProto, dialect: Dialect) -> onnx.ModelProto:
     legal.CopyFrom(model)
     if dialect.fuses_additions:
         _free_additions(legal)
+    if dialect.scalar_activations:
+        _make_scalar(legal)
+    if dialect.pools_in_int8:
+        _quantize_pools(legal)
     if dialect.signed_only:
         _make_signed(legal)
         # Types noted for the unsigned tensors are wrong now; they follow from the zero-points.
         del legal.graph.value_info[:]
     return legal
+
+
+def _make_scalar(model: onnx.ModelProto) -> None:
+    """Give every activation one scale: the greatest of its channels', which covers all of them."""
+    from onnx import numpy_helper
+
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    replaced: dict[tuple[str, str], tuple[str, str]] = {}
+    for node in graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[0] in tensors:
+            continue
+        names = (node.input[1], node.input[2])
+        if not set(names) <= set(tensors):
+            raise EdgekitError(f"node {node.name}: its scale is not a stored constant")
+        scale, zero = (numpy_helper.to_array(tensors[name]) for name in names)
+        if scale.size == 1:
+            continue
+        if zero.any():
+            raise EdgekitError(
+                f"node {node.name}: zero-points by channel, and TensorRT takes only 0: "
+                "calibrate with preset = 'performance'"
+            )
+        if names not in replaced:
+            replaced[names] = (f"{names[0]}_scalar", f"{names[1]}_scalar_{len(replaced)}")
+            for name, value in zip(replaced[names], (scale.max(), zero.flat[0]), strict=True):
+                graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+        node.input[1], node.input[2] = replaced[names]
+        for attribute in [item for item in node.attribute if item.name == "axis"]:
+            node.attribute.remove(attribute)
+    _drop_unused(model)
+
+
+def _quantize_pools(model: onnx.ModelProto) -> None:
+    """Repeat the Q/DQ pair of a max pooling's input behind it.
+
+    The greatest of some 8-bit values is one of them, so nothing is rounded twice; and whoever
+    reads the pooled values (a convolution, an addition) then reads 8-bit values.
+    """
+    from onnx import helper
+
+    graph = model.graph
+    producer = {output: node for node in graph.node for output in node.output}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        before = producer.get(node.input[0]) if node.input else None
+        if node.op_type != "MaxPool" or before is None or before.op_type != "DequantizeLinear":
+            continue
+        pooled = node.output[0]
+        if any(output.name == pooled for output in graph.output) or all(
+            reader.op_type == "QuantizeLinear" for reader in readers.get(pooled, [])
+        ):
+            continue
+        names = [f"{pooled}_quantized", f"{pooled}_dequantized"]
+        for kind, source, result in (
+            ("QuantizeLinear", pooled, names[0]),
+            ("DequantizeLinear", names[0], names[1]),
+        ):
+            nodes.append(
+                helper.make_node(
+                    kind, [source, *before.input[1:]], [result], name=f"{kind}_{pooled}"
+                )
+            )
+        for reader in readers.get(pooled, []):
+            reader.input[:] = [names[1] if name == pooled else name for name in reader.input]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _make_signed(model: onnx.ModelProto) -> None:
