@@ -139,7 +139,7 @@ def update_bundle(
     """Add or replace summaries in the manifest, and report files (parity.json, report.html).
 
     Neither touches what is executed: the model's files keep their checksums, and the bundle its
-    identity if only sections change. A kill leaves the bundle as it was or as it should be.
+    identity. A kill leaves the bundle as it was or as it should be.
     """
     if path.is_file():
         raise UsageError(f"{path} is a .zip: update the folder it was made from and zip it again")
@@ -147,7 +147,8 @@ def update_bundle(
         bundle = open_bundle(path)
         manifest = bundle.manifest
         for name in reports or {}:
-            if not is_file_name(name) or _is_essential(manifest, name):
+            taken = name == MANIFEST or manifest.is_essential(name) or _LIBRARY.fullmatch(name)
+            if taken or not is_file_name(name):
                 raise UsageError(f"{name!r} cannot be a report in {path}: choose another name")
         added = {name: _entry(content) for name, content in (reports or {}).items()}
         manifest = dataclasses.replace(
@@ -257,16 +258,6 @@ def _check_replaceable(path: Path) -> None:
     if path.is_dir() and not any(path.iterdir()):
         return
     raise UsageError(f"{path} exists and is not a bundle: choose another place, or remove it")
-
-
-def _is_essential(manifest: Manifest, name: str) -> bool:
-    """Whether the file takes part in running the model: IR weights lie beside their graph."""
-    stem = Path(manifest.main).stem
-    return (
-        name in (MANIFEST, LABELS, *manifest.plugins)
-        or Path(name).stem == stem
-        or _LIBRARY.fullmatch(name) is not None
-    )
 
 
 def _entry(content: Path | bytes) -> FileEntry:

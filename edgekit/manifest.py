@@ -101,9 +101,15 @@ class Manifest:
     """Summaries added later: parity, bench."""
     created: str = ""
 
+    def is_essential(self, name: str) -> bool:
+        """Whether a file takes part in running the model; IR weights lie beside their graph."""
+        stem = self.main.rsplit(".", 1)[0]
+        return name == LABELS or name in self.plugins or name.rsplit(".", 1)[0] == stem
+
     def identity(self) -> str:
-        """SHA-256 of what decides how the bundle computes: no sections and no date."""
-        return _digest(dataclasses.replace(self, sections={}).to_dict())
+        """SHA-256 of what decides how the bundle computes: no summaries, reports or date."""
+        files = {name: entry for name, entry in self.files.items() if self.is_essential(name)}
+        return _digest(dataclasses.replace(self, sections={}, files=files).to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without the digest."""

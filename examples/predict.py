@@ -12,7 +12,7 @@ def main(bundle: str, paths: list[str]) -> None:
     model = edgekit.load(bundle)  # checks every file; refuses what was changed
     for result in model.predict_stream(paths):  # decodes one image while another is classified
         if result.error is not None:
-            print(f"{result.source}: {result.error}")
+            print(result.error)
             continue
         print(
             f"{result.source}: {result.label} ({result.probability:.1%}), "

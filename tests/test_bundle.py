@@ -304,11 +304,13 @@ def test_sections_change_neither_files_nor_identity(tmp_path: Path) -> None:
 
 def test_reports_join_the_bundle_with_their_checksums(tmp_path: Path) -> None:
     path = write(tmp_path / "b")
+    identity = open_bundle(path).manifest.identity()
     update_bundle(path, sections={"parity": {}}, reports={"parity.json": b"{}"})
     update_bundle(path, reports={"parity.json": b'{"v": 2}', "report.html": b"<html>"})
     opened = open_bundle(path)
     assert (path / "parity.json").read_bytes() == b'{"v": 2}'
     assert opened.manifest.files["report.html"].size == 6
+    assert opened.manifest.identity() == identity
     (path / "report.html").write_bytes(b"<HTML>")
     assert "report.html differs" in refusal(path)
     (path / "report.html").write_bytes(b"<html>")

@@ -23,6 +23,9 @@ from edgekit.files import write_bytes
 from edgekit.manifest import RuntimeNeed
 
 INPUT: Final = "images"
+# What ONNX Runtime 1.20, the oldest release we support, reads.
+_OLDEST: Final = "1.20.0"
+_OLDEST_IR, _OLDEST_OPSET = 10, 21
 _PREFIX: Final = "edgekit/normalize"
 
 
@@ -46,9 +49,18 @@ def compile_model(
         files=(out_dir / "model.onnx",),
         plugins=(),
         arch="any",
-        runtime=RuntimeNeed("onnxruntime", onnxruntime.__version__, "same-or-newer"),
+        runtime=RuntimeNeed("onnxruntime", _oldest_runtime(model), "same-or-newer"),
         input_name=INPUT,
     )
+
+
+def _oldest_runtime(model: onnx.ModelProto) -> str:
+    """The oldest release that is known to read the file; newer ones read older files."""
+    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if model.ir_version <= _OLDEST_IR and opset <= _OLDEST_OPSET:
+        return _OLDEST
+    version: str = onnxruntime.__version__
+    return version
 
 
 def _add_uint8_input(graph: onnx.GraphProto, preprocessing: Preprocessing) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from edgekit.backends import open_runner, run_settings
@@ -61,6 +62,17 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
         compile_model(made.onnx, made.card.preprocessing, descriptor, tmp_path / name)
     first, second = (tmp_path / name / "model.onnx" for name in ("one", "two"))
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_oldest_release_follows_from_the_file(tmp_path: Path) -> None:
+    made, descriptor = bundles.made(), load_descriptor("onnxruntime-cpu")
+    need = open_bundle(bundles.bundle("onnxruntime-cpu")).manifest.runtime
+    assert (need.version, need.match) == ("1.20.0", "same-or-newer")
+    newer = onnx.load(made.onnx)
+    newer.ir_version = 11
+    onnx.save(newer, tmp_path / "newer.onnx")
+    done = compile_model(tmp_path / "newer.onnx", made.card.preprocessing, descriptor, tmp_path)
+    assert done.runtime.version == onnxruntime.__version__
 
 
 def test_an_older_runtime_is_refused_and_a_newer_one_is_not() -> None:
