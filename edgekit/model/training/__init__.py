@@ -1,0 +1,1 @@
+"""The parts of the trainer; `edgekit.model.train` puts them together."""

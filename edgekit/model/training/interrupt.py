@@ -1,0 +1,40 @@
+"""Ctrl-C that waits for the end of a step, so that what is saved is never half a step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignal:
+    """In a ``with`` statement: `requested` turns true at the first Ctrl-C (or SIGTERM).
+
+    A second one ends the program at once.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: list[Any] = []
+
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+            self._before = [signal.signal(number, self._note) for number in _SIGNALS]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in zip(_SIGNALS, self._before, strict=False):
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True

@@ -1,0 +1,58 @@
+"""The loss of a batch: cross-entropy plus the codebook's two terms."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgekit.model.vqsa import VQSA, Output
+
+
+class Losses(NamedTuple):
+    """Means over a batch's images, except ``wrong``, which counts."""
+
+    total: Tensor
+    classification: Tensor
+    codebook: Tensor
+    commitment: Tensor
+    wrong: Tensor
+    features: Tensor  # [B, D] or [B, P, D], detached: what was looked up
+
+
+class Learner(nn.Module):
+    """A model and its loss as one module, which is what data-parallel training wraps."""
+
+    def __init__(self, model: VQSA, label_smoothing: float) -> None:
+        super().__init__()
+        self.model = model
+        self.label_smoothing = label_smoothing
+
+    def forward(self, inputs: Tensor, labels: Tensor, are_images: bool, quantizes: bool) -> Losses:
+        """``inputs`` are images [B, 3, H, W] or features; ``labels`` [B].
+
+        Without ``quantizes`` each feature stands in for its own codeword.
+        """
+        model = self.model
+        features = model.backbone.features(inputs, model.config.quantize) if are_images else inputs
+        output = model.head(features) if quantizes else without_codebook(model, features)
+        logits = output.logits.float()
+        classification = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        total = classification + output.codebook_loss + output.commitment_loss
+        return Losses(
+            total,
+            classification.detach(),
+            output.codebook_loss.detach(),
+            output.commitment_loss.detach(),
+            (logits.argmax(dim=1) != labels).sum(),
+            features.detach(),
+        )
+
+
+def without_codebook(model: VQSA, features: Tensor) -> Output:
+    """The head's output when every vector's codeword is the vector itself."""
+    pooled = features.mean(dim=1) if features.dim() == 3 else features
+    head, nothing = model.head, features.new_zeros(())
+    fused = pooled if head.codebook is None else head._fuse(pooled, pooled)
+    return Output(head.classifier(fused), None, None, nothing, nothing)
