@@ -120,6 +120,9 @@ def _document(result: Prediction) -> dict[str, Any]:
     document["top"] = [
         {"label": label, "probability": probability} for label, probability in result.top
     ]
-    if isinstance(result.margin, float) and not math.isfinite(result.margin):
-        document["margin"] = None  # a codebook of one row has no second best; JSON no infinity
+    # A codebook of one row has no second best, and JSON has no infinity.
+    if isinstance(result.margin, tuple):
+        document["margin"] = [value if math.isfinite(value) else None for value in result.margin]
+    elif result.margin is not None and not math.isfinite(result.margin):
+        document["margin"] = None
     return document

@@ -501,7 +501,7 @@ for number in itertools.count(int(sys.argv[3])):
 """
 
 
-@pytest.mark.parametrize(("how", "kills"), [("exchange", 8), ("renames", 8)])
+@pytest.mark.parametrize(("how", "kills"), [("exchange", 6), ("renames", 6)])
 def test_a_kill_at_any_moment_leaves_a_whole_bundle(how: str, kills: int, tmp_path: Path) -> None:
     path, generator = tmp_path / "b", random.Random(11)
     write(path, weights=bytes(200_000))
