@@ -1,0 +1,21 @@
+"""Standard ONNX operators that TensorRT does not take."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Those of which the parser of TensorRT-RTX 1.7 says that it does not know them.
+UNKNOWN_TO_TENSORRT: Final = frozenset(
+    {
+        *("AffineGrid", "Bernoulli", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr"),
+        *("BitwiseXor", "CenterCropPad", "Col2Im", "Compress", "ConcatFromSequence"),
+        *("ConvInteger", "CumProd", "DFT", "DeformConv", "Det", "DynamicQuantizeLinear"),
+        *("ImageDecoder", "MatMulInteger", "MaxRoiPool", "MaxUnpool", "MelWeightMatrix"),
+        *("Multinomial", "NegativeLogLikelihoodLoss", "Optional", "OptionalGetElement"),
+        *("OptionalHasElement", "QLinearConv", "QLinearMatMul", "RegexFullMatch", "SequenceAt"),
+        *("SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert"),
+        *("SequenceLength", "SequenceMap", "SoftmaxCrossEntropyLoss", "SplitToSequence"),
+        *("StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer", "Unique"),
+    }
+)
+OPSETS: Final = range(13, 24)  # what that parser takes
