@@ -108,6 +108,18 @@ def test_a_handful_of_losses_is_covered_where_the_usual_interval_is_not(
     assert usual / runs < 0.93
 
 
+def test_a_few_fragile_images_that_make_up_most_of_the_sum_are_covered() -> None:
+    model = PairedModel((0.0,) * 15, 0.03, noise_image_share=0.9, fragile_factor=25)
+    rng = np.random.default_rng(0)
+    everything = np.concatenate([model.draw(rng, 2500) for _ in range(4)])
+    scores = 100 * everything.reshape(-1, 75).mean(axis=1)
+    runs, covered = 1500, 0
+    for _ in range(runs):
+        interval = mean_interval(scores[rng.integers(0, len(scores), 100)], 100.0)
+        covered += interval.lower <= scores.mean() <= interval.upper
+    assert covered / runs >= 0.945
+
+
 def test_no_difference_seen_is_the_rule_of_three_not_certainty() -> None:
     for images in (100, 1000):
         interval = mean_interval(np.zeros(images), 100.0)
