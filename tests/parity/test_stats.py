@@ -181,7 +181,7 @@ def test_corruption_deltas_hold_all_at_once(name: str) -> None:
         half = 1.96 * scores.std(axis=0) / math.sqrt(500)
         alone += bool((np.abs(scores.mean(axis=0) - truth) <= half).all())
     assert 0.93 <= joint / runs <= 0.985
-    assert alone / runs < 0.75  # fifteen separate 95% intervals are a fishing licence
+    assert alone / runs < 0.75  # fifteen separate 95% intervals are a fishing license
 
 
 def test_critical_value_follows_the_correlation() -> None:
