@@ -190,7 +190,7 @@ def test_the_same_model_gives_the_same_bytes_in_any_process(tmp_path: Path) -> N
     once, again, other = (tmp_path / name for name in ("once", "again", "other"))
     for path in (once, again):  # OpenVINO numbers what it makes through the life of a process
         path.mkdir()
-        compile_model(made.onnx, made.card.preprocessing, load_descriptor("cpu"), path, "inline")
+        compile_model(made.onnx, made.card.preprocessing, load_descriptor("cpu"), path)
     other.mkdir()
     code = (
         "import sys\nfrom pathlib import Path\n"
@@ -199,7 +199,7 @@ def test_the_same_model_gives_the_same_bytes_in_any_process(tmp_path: Path) -> N
         "from edgekit.data.transforms import Preprocessing\n"
         f"values = {made.card.preprocessing.to_dict()!r}\n"
         "compile_model(Path(sys.argv[1]), Preprocessing.from_dict(values),"
-        " load_descriptor('cpu'), Path(sys.argv[2]), 'inline')\n"
+        " load_descriptor('cpu'), Path(sys.argv[2]))\n"
     )
     subprocess.run([sys.executable, "-c", code, str(made.onnx), str(other)], check=True)
     for name in ("model.xml", "model.bin"):
