@@ -15,6 +15,7 @@ from edgekit.errors import GateFailed, UsageError
 if TYPE_CHECKING:
     from edgekit.pipeline import Outcome
 
+_NOT_PASSED = ("fail", "undecided", "unlabeled")
 _STEPS = ("load", "export", "calibrate", "compile", "bench", "parity")
 
 
@@ -88,7 +89,7 @@ def build(
     for outcome in outcomes:
         state = "up to date" if outcome.up_to_date else "built"
         console.info(f"{outcome.target}: {state}: {outcome.path}")
-    gated = [outcome for outcome in outcomes if outcome.verdict in ("fail", "undecided")]
+    gated = [outcome for outcome in outcomes if outcome.verdict in _NOT_PASSED]
     if gated:
         names = ", ".join(f"{outcome.target} ({outcome.verdict})" for outcome in gated)
         raise GateFailed(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from edgekit.cli_common import Command, common
 from edgekit.console import Console
 from edgekit.errors import GateFailed, UsageError
+
+if TYPE_CHECKING:
+    from edgekit.parity.metrics import Baseline
 
 
 @click.command(
@@ -17,24 +21,32 @@ from edgekit.errors import GateFailed, UsageError
     edgekit parity build/cpu
     edgekit parity build/cpu --tolerance 0.3 --min-code-agreement 0.97 || echo "robustness lost"
     edgekit parity build/cpu --data imagenet-c:/data/imagenet-c --full
+    edgekit parity build/cpu --reference best.pth --max-corruption-delta 2 --json > parity.json
     edgekit parity build/new --reference build/old --allow-different-reference
     """,
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--reference", help="Checkpoint, float .onnx or bundle; default: its float original.")
-@click.option("--data", help="Images; default: the test part of what it was built with.")
+@click.option("--data", help="Images, or imagenet-c:FOLDER; default: the build's test images.")
 @click.option("--labels", help="Class names for a reference checkpoint that has none.")
 @click.option(
     "--tolerance", type=float, default=0.5, show_default=True, help="Points of corruption error."
 )
 @click.option("--corruptions", help="Names or a group, comma-separated.  [benchmark15]")
 @click.option("--severities", default="1,2,3,4,5", show_default=True, help="Some of 1 to 5.")
-@click.option("--extra", is_flag=True, help="The four extra corruptions as well.")
+@click.option("--extra", is_flag=True, help="The four extra corruptions as well, not averaged.")
+@click.option(
+    "--baseline",
+    type=click.Choice(["auto", "alexnet", "none"]),
+    default="auto",
+    show_default=True,
+    help="What mCE is normalized by; auto: AlexNet for 1000 classes.",
+)
 @click.option("--full", is_flag=True, help="All images, even if fewer would decide.")
 @click.option("--images", type=click.IntRange(0), default=0, help="Images at most; 0 is all.")
-@click.option("--min-code-agreement", type=click.FloatRange(0, 1), help="Gate, a fraction.")
+@click.option("--min-code-agreement", type=float, help="Gate, a fraction.")
 @click.option("--max-corruption-delta", type=float, help="Gate, points for any one corruption.")
-@click.option("--seed", type=int, help="Of split, order and corruptions; default: the build's.")
+@click.option("--seed", type=int, help="Of order and corruptions; default: the build's.")
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out.")
 @click.option("--allow-different-reference", is_flag=True, help="Compare different sources.")
 @common
@@ -48,6 +60,7 @@ def parity(
     corruptions: str | None,
     severities: str,
     extra: bool,
+    baseline: str,
     full: bool,
     images: int,
     min_code_agreement: float | None,
@@ -58,13 +71,14 @@ def parity(
 ) -> None:
     """Compare BUNDLE with its float original on clean and corrupted images.
 
-    Exits with 0 when the loss is within the tolerance, with 3 when it is not or when the images
-    do not decide.
+    Exits with 0 when the loss is within the tolerance, with 3 when it is not, when the images do
+    not decide, or when they have no labels to judge by.
     """
     from edgekit.cache import cache_root
-    from edgekit.parity.compare import Gates
-    from edgekit.parity.run import ParityOptions, default_job, parity_of_bundle
-    from edgekit.parity.table import COLUMNS, RIGHT, lines, rows
+    from edgekit.parity.judge import Gates
+    from edgekit.parity.run import default_job, parity_of_bundle, save_report
+    from edgekit.parity.settings import ParityOptions
+    from edgekit.parity.table import COLUMNS, RIGHT, header, lines, rows
 
     options = ParityOptions(
         reference=reference,
@@ -74,24 +88,33 @@ def parity(
         corruptions=corruptions,
         severities=_severities(severities),
         extra=extra,
+        baseline=None if baseline == "auto" else cast("Baseline", baseline),
         full=full,
         images=images,
-        seed=seed,
         skip_bad=skip_bad,
         allow_different_reference=allow_different_reference,
     )
-    document = parity_of_bundle(default_job(console, cache_root()), bundle, options)
+    document = parity_of_bundle(default_job(console, cache_root()), bundle, options, seed=seed)
+    save_report(bundle, document, console)
     console.document(document)
-    first, *rest = lines(document)
-    console.text(first)
+    for line in header(document):
+        console.text(line)
     if table := rows(document):
         console.table("", COLUMNS, table, right=RIGHT)
-    for line in rest:
+    for line in lines(document):
         console.text(line)
-    if document["verdict"] in ("fail", "undecided"):
-        worst = ", ".join(document["worst"]).replace("_", " ")
-        reasons = "; ".join(document["reasons"])
-        raise GateFailed(f"parity {document['verdict']} ({reasons}); lost most on {worst}")
+    if document["verdict"] != "pass":
+        raise GateFailed(failure(document))
+
+
+def failure(document: dict[str, Any]) -> str:
+    """The one line that says why parity did not pass."""
+    verdict = document["verdict"]
+    reasons = [reason for reason in document["reasons"] if not reason.startswith("pass: ")]
+    said = "; ".join(reason.removeprefix(f"{verdict}: ") for reason in reasons)
+    text = f"parity {verdict}: {said}"
+    lost = ", ".join(document["worst"]).replace("_", " ")
+    return f"{text}; lost most on {lost}" if lost else text
 
 
 def _severities(text: str) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -71,16 +71,23 @@ class Console:
             table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
         Terminal().print(table)
 
-    def track(self, items: Iterable[T], total: int, title: str) -> Iterator[T]:
-        """Yield ``items`` with a progress bar and ETA on a terminal, plain lines otherwise."""
+    def track(
+        self, items: Iterable[T], total: int, title: str, note: Callable[[], str] = str
+    ) -> Iterator[T]:
+        """Yield ``items`` with a progress bar and ETA on a terminal, plain lines otherwise.
+
+        ``note`` is asked for what else there is to say, such as a running estimate.
+        """
         if self.verbosity < 0:
             yield from items
         elif sys.stderr.isatty():
-            yield from self._bar(items, total, title)
+            yield from self._bar(items, total, title, note)
         else:
-            yield from self._lines(items, total, title)
+            yield from self._lines(items, total, title, note)
 
-    def _bar(self, items: Iterable[T], total: int, title: str) -> Iterator[T]:
+    def _bar(
+        self, items: Iterable[T], total: int, title: str, note: Callable[[], str]
+    ) -> Iterator[T]:
         from rich.console import Console as Terminal
         from rich.progress import (
             BarColumn,
@@ -98,14 +105,17 @@ class Console:
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=Terminal(stderr=True)) as progress:
-            task = progress.add_task(title, total=total)
+            task = progress.add_task(title, total=total, note="")
             for item in items:
                 yield item
-                progress.advance(task)
+                progress.update(task, advance=1, note=note())
 
-    def _lines(self, items: Iterable[T], total: int, title: str) -> Iterator[T]:
+    def _lines(
+        self, items: Iterable[T], total: int, title: str, note: Callable[[], str]
+    ) -> Iterator[T]:
         """A line at most every ten seconds, and one at the end."""
         start = last = time.monotonic()
         done = 0
@@ -114,7 +124,8 @@ class Console:
                 now = time.monotonic()
                 if done and now - last >= 10:
                     remaining = (now - start) / done * (total - done)
-                    self.info(f"{title}: {done}/{total}, about {remaining:.0f} s to go")
+                    said = ", ".join(filter(None, (f"about {remaining:.0f} s to go", note())))
+                    self.info(f"{title}: {done}/{total}, {said}")
                     last = now
                 done += 1
                 yield item
@@ -128,7 +139,10 @@ _STYLES = {
     "missing": "red",
     "fail": "bold red",
     "undecided": "bold yellow",
+    "unlabeled": "bold yellow",
     "warning": "yellow",
+    "worse": "red",
+    "better": "green",
 }
 
 

@@ -102,6 +102,12 @@ def finished(config: BuildConfig, descriptor: Descriptor, key: str) -> Outcome |
     made = sections.get("build", {})
     if made.get("key") != key or not made.get("complete"):
         return None
+    if config.parity:
+        from edgekit.parity.settings import made_by_build
+
+        # `edgekit parity` may have put another comparison in its place.
+        if not made_by_build(sections.get("parity"), config):
+            return None
     return Outcome(
         descriptor.name, bundle.path, True, sections.get("bench"), sections.get("parity")
     )

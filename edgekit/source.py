@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from edgekit.config import BuildConfig
 from edgekit.data.base import Dataset, Relabeled, with_classes
@@ -38,20 +39,31 @@ def open_data(config: BuildConfig, classes: tuple[str, ...]) -> BuildData:
     """Open and split the build's images, with labels translated to the model's classes."""
     dataset = open_dataset(config.data, skip_bad=config.skip_bad)
     splits = split_dataset(dataset, seed=config.seed)
+    named = match_classes(dataset, classes)
+    return BuildData(named.dataset, splits, named.labeled, dataset.classes, named.note)
+
+
+class Matched(NamedTuple):
+    """A data set with its labels in a model's terms, if ``labeled``; ``note`` is for the user."""
+
+    dataset: Dataset
+    labeled: bool
+    note: str
+
+
+def match_classes(dataset: Dataset, classes: tuple[str, ...]) -> Matched:
+    """Translate labels to a model's classes: by name, or by order for a model without names."""
     if classes != numbered_classes(len(classes)):
-        named = with_classes(dataset, classes)
-        return BuildData(named, splits, True, dataset.classes, "")
+        return Matched(with_classes(dataset, classes), True, "")
     count = len(dataset.classes)
     if count == len(classes):
-        order = list(range(count))
-        named = Relabeled(dataset, classes, order)
         note = "the checkpoint names no classes: the data's are taken, in their order"
-        return BuildData(named, splits, True, dataset.classes, note)
+        return Matched(Relabeled(dataset, classes, list(range(count))), True, note)
     note = (
         f"the checkpoint names none of its {len(classes)} classes and the data have {count}: "
         "errors cannot be measured, agreement with the float model can (give --labels)"
     )
-    return BuildData(dataset, splits, False, dataset.classes, note)
+    return Matched(dataset, False, note)
 
 
 def data_fingerprint(uri: str) -> str:

@@ -9,24 +9,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.data.base import Dataset
+from edgekit.data.base import Dataset, IndexArray
 from edgekit.data.corruptions import BENCHMARK15, EXTRA4, corrupt, parse_seen
 from edgekit.data.imagenet_c import ImageNetC
+from edgekit.data.sources import FileDataset
 from edgekit.data.transforms import Preprocessing
 from edgekit.errors import UsageError
 
 Kind = Literal["in memory", "published"]
+Cell = tuple[str, int]  # corruption, severity
+Task = tuple[int, tuple[int, ...]]  # an image of the dataset, and which of its variants
+
+_PIXELS = 1  # bump when decoding or fitting changes pixels: kept answers are then stale
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The corruptions and severities of a sweep, in the order of the arrays."""
+    """The corruptions and severities of a sweep, in the order of the arrays.
+
+    An image has 1 + `count` variants: number 0 is clean, then the cells, severities innermost.
+    """
 
     corruptions: tuple[str, ...]
     severities: tuple[int, ...]
@@ -38,16 +47,14 @@ class Cells:
         """Cells without the clean one."""
         return len(self.corruptions) * len(self.severities)
 
+    @property
+    def pairs(self) -> list[Cell]:
+        """The cells in order."""
+        return [(name, level) for name in self.corruptions for level in self.severities]
+
     def names(self) -> list[str]:
         """What error messages call the variants of an image, the clean one first."""
-        pairs = [(name, level) for name in self.corruptions for level in self.severities]
-        return ["clean", *(f"{name} severity {level}" for name, level in pairs)]
-
-
-class Variants(NamedTuple):
-    """One image, ready for both models."""
-
-    pixels: NDArray[np.uint8]  # [1 + cells, height, width, 3], clean first
+        return ["clean", *(f"{name} severity {level}" for name, level in self.pairs)]
 
 
 def choose_cells(
@@ -65,52 +72,149 @@ def choose_cells(
     return Cells(names, levels, "in memory", seed)
 
 
-def published_cells(data: ImageNetC, wanted: Cells) -> Cells:
-    """The part of ``wanted`` that a folder in ImageNet-C's layout must hold."""
-    have = set(data.cells())
-    for name in wanted.corruptions:
-        for level in wanted.severities:
-            if (name, level) not in have:
+class PublishedImages:
+    """A folder in ImageNet-C's layout as a dataset: the images that all wanted cells have.
+
+    The cells are listed once, when it is opened. Image ``i`` is the clean one; `variant` gives
+    the others.
+    """
+
+    def __init__(self, data: ImageNetC, cells: Cells) -> None:
+        have = data.cells()
+        for cell in cells.pairs:
+            if cell not in have:
                 raise UsageError(
-                    f"{data.name} has no {name}/{level}: add it, or leave it out with "
+                    f"{data.name} has no {cell[0]}/{cell[1]}: add it, or leave it out with "
                     "--corruptions and --severities"
                 )
-    return Cells(wanted.corruptions, wanted.severities, "published", 0)
+        clean = data.clean
+        if clean is None or not len(clean):
+            raise UsageError(
+                f"{data.name} has no clean images: add the folder 'clean', with the same class "
+                "folders and file names as in every cell"
+            )
+        order = {key: i for i, key in enumerate(clean.paths)}
+        first = have[cells.pairs[0]]
+        rows = [i for i, key in enumerate(first.paths) if key in order]
+        if len(rows) < len(first):
+            lacking = next(key for key in first.paths if key not in order)
+            raise UsageError(
+                f"{data.name}: its folder 'clean' lacks {lacking}, which the corrupted ones have: "
+                "name the clean files like the corrupted ones"
+            )
+        self._clean = replace(
+            clean,
+            name=data.name,
+            paths=first.paths,
+            labels=clean.labels[[order[key] for key in first.paths]],
+        )
+        # One list of paths and labels for all: 75 copies would travel to every worker.
+        parts = (have[cell] for cell in cells.pairs)
+        clean_part = self._clean
+        self._variants = (
+            clean_part,
+            *(replace(clean_part, name=part.name, root=part.root) for part in parts),
+        )
+
+    @property
+    def name(self) -> str:
+        """The name it was opened by."""
+        return self._clean.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class folders, or what ``classes.txt`` calls them."""
+        return self._clean.classes
+
+    @property
+    def given_splits(self) -> Mapping[str, IndexArray]:
+        """Everything is for testing."""
+        return {"test": np.arange(len(self))}
+
+    def __len__(self) -> int:
+        return len(self._clean)
+
+    def label(self, i: int) -> int:
+        """The class of image ``i``."""
+        return self._clean.label(i)
+
+    def key(self, i: int) -> str:
+        """Its path below the folder of any cell."""
+        return self._clean.key(i)
+
+    def digest(self, i: int) -> str:
+        """The digest of the clean image ``i``."""
+        return self._clean.digest(i)
+
+    def image(self, i: int) -> NDArray[np.uint8]:
+        """The clean image ``i``."""
+        return self._clean.image(i)
+
+    def variant(self, number: int) -> FileDataset:
+        """All images in variant ``number``: 0 is clean, 1 the first cell."""
+        return self._variants[number]
 
 
 @dataclass(frozen=True)
 class MakeVariants:
-    """The loading function: runs in worker processes, one image a call."""
+    """The loading function: runs in worker processes, one image a call.
+
+    ``published`` is set when ``cells`` are read and not made; it lies here, beside the dataset,
+    because that may have been relabeled or cut.
+    """
 
     preprocessing: Preprocessing
     cells: Cells
+    published: PublishedImages | None = None
 
-    def __call__(self, dataset: Dataset, index: int) -> Variants:
-        """All variants of image ``index``."""
+    @property
+    def count(self) -> int:
+        """Variants of an image, the clean one included."""
+        return 1 + self.cells.count
+
+    def __call__(self, dataset: Dataset, task: Task) -> NDArray[np.uint8]:
+        """The wanted variants of an image: uint8 [variants, height, width, 3]."""
+        index, numbers = task
+        if not numbers:
+            return np.empty((0, *self.preprocessing.size, 3), np.uint8)
+        if self.published is not None:
+            return np.stack([self._read(self.published, index, number) for number in numbers])
         clean = self.preprocessing.fit(dataset.image(index))
-        pixels = np.empty((1 + self.cells.count, *clean.shape), np.uint8)
-        pixels[0] = clean
-        if self.cells.kind == "published":
-            assert isinstance(dataset, ImageNetC)
-            parts = dataset.cells()
-            for place, cell in enumerate(self._pairs(), start=1):
-                pixels[place] = self.preprocessing.fit(parts[cell].image(index))
-            return Variants(pixels)
         identity = dataset.digest(index)
-        for place, (name, level) in enumerate(self._pairs(), start=1):
-            pixels[place] = corrupt(clean, name, level, image_id=identity, seed=self.cells.seed)
-        return Variants(pixels)
+        pairs = self.cells.pairs
+        pixels = np.empty((len(numbers), *clean.shape), np.uint8)
+        for place, number in enumerate(numbers):
+            if number == 0:
+                pixels[place] = clean
+            else:
+                name, level = pairs[number - 1]
+                pixels[place] = corrupt(clean, name, level, image_id=identity, seed=self.cells.seed)
+        return pixels
+
+    def _read(self, published: PublishedImages, index: int, number: int) -> NDArray[np.uint8]:
+        image = published.variant(number).image(index)
+        # Published files were resized and cropped already; doing it again would zoom in.
+        if number and image.shape[:2] == self.preprocessing.size:
+            return image
+        return self.preprocessing.fit(image)
+
+    def labels(self, dataset: Dataset, index: int) -> list[str]:
+        """Names of an image's variants that change when their pixels would."""
+        names = ["clean", *(f"{name}/{level}" for name, level in self.cells.pairs)]
+        if self.published is None:
+            return names
+        parts = (self.published.variant(number) for number in range(self.count))
+        return [f"{name} {part.digest(index)}" for name, part in zip(names, parts, strict=True)]
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that decides the pixels, beside the image itself."""
+        """SHA-256 of all that decides an image's pixels, beside itself and the variant's label."""
+        from edgekit.data.corruption_cache import code_version
+
         document = {
+            "version": _PIXELS,
             "preprocessing": self.preprocessing.to_dict(),
-            "corruptions": self.cells.corruptions,
-            "severities": self.cells.severities,
             "kind": self.cells.kind,
             "seed": self.cells.seed,
+            "code": code_version().hex(),  # of the corruptions, and the versions of libraries
         }
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-    def _pairs(self) -> list[tuple[str, int]]:
-        return [(name, level) for name in self.cells.corruptions for level in self.cells.severities]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,25 +16,27 @@ from numpy.typing import NDArray
 from edgekit.data.transforms import Preprocessing
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.files import file_sha256
+from edgekit.model.card import numbered_classes
+
+_CHUNK = 8  # images an inference, where the model leaves the choice
 
 
 class Answers(NamedTuple):
-    """What a model says about B images (in a block: B images of V variants each)."""
+    """What a model says about B images."""
 
     logits: NDArray[np.float32]  # [B, classes]
     code: NDArray[np.int64] | None  # [B] or [B, P]; None without a codebook
     margin: NDArray[np.float32] | None  # shaped as code; None where it was left out
 
 
-def join(parts: Sequence[Answers], *, stack: bool = False) -> Answers:
-    """Several answers as one: after each other, or (``stack``) along a new first axis."""
-    together = np.stack if stack else np.concatenate
+def join(parts: Sequence[Answers]) -> Answers:
+    """Several answers after each other."""
     codes = [part.code for part in parts if part.code is not None]
     margins = [part.margin for part in parts if part.margin is not None]
     return Answers(
-        together([part.logits for part in parts]),
-        together(codes) if codes else None,
-        together(margins) if margins else None,
+        np.concatenate([part.logits for part in parts]),
+        np.concatenate(codes) if codes else None,
+        np.concatenate(margins) if margins else None,
     )
 
 
@@ -70,7 +73,11 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class OnnxPredictor:
-    """A float interchange graph (`edgekit export`) under ONNX Runtime."""
+    """A float interchange graph (`edgekit export`) under ONNX Runtime.
+
+    One thread an inference and several inferences at a time: that wastes less than many threads
+    on one, and leaves no thread spinning while workers corrupt.
+    """
 
     name: str
     key: str
@@ -79,17 +86,19 @@ class OnnxPredictor:
     source: str
     seen: str
     session: Any
-    chunk: int = 32  # images an inference; bounds the memory of activations
+    threads: ThreadPoolExecutor
+    chunk: int = _CHUNK  # images an inference; bounds the memory of activations
 
     def run(self, images: NDArray[np.uint8]) -> Answers:
         """Normalize on the host, as the graph expects."""
+        pieces = -(-len(images) // self.chunk)
+        return join(list(self.threads.map(self._answer, np.array_split(images, pieces))))
+
+    def _answer(self, images: NDArray[np.uint8]) -> Answers:
         names = [output.name for output in self.session.get_outputs()]
-        parts = []
-        for start in range(0, len(images), self.chunk):
-            prepared = self.preprocessing.normalize(images[start : start + self.chunk])
-            parts.append(self.session.run(names, {"images": prepared}))
-        found = [dict(zip(names, values, strict=True)) for values in parts]
-        return join([Answers(one["logits"], one.get("code"), one.get("margin")) for one in found])
+        values = self.session.run(names, {"images": self.preprocessing.normalize(images)})
+        found = dict(zip(names, values, strict=True))
+        return Answers(found["logits"], found.get("code"), found.get("margin"))
 
 
 @dataclass(frozen=True)
@@ -103,15 +112,13 @@ class BundlePredictor:
     source: str
     seen: str
     model: Any
-    parallel: int
+    threads: ThreadPoolExecutor
+    chunk: int  # images an inference
 
     def run(self, images: NDArray[np.uint8]) -> Answers:
         """Share the images out to the runtime's streams."""
-        parts = [part for part in np.array_split(images, self.parallel) if len(part)]
-        if len(parts) == 1:
-            return self._answer(images)
-        with ThreadPoolExecutor(len(parts)) as threads:
-            return join(list(threads.map(self._answer, parts)))
+        pieces = -(-len(images) // self.chunk)
+        return join(list(self.threads.map(self._answer, np.array_split(images, pieces))))
 
     def _answer(self, images: NDArray[np.uint8]) -> Answers:
         raw = self.model.run(images)
@@ -124,11 +131,12 @@ def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-        key = file_sha256(path)
+        key = f"{file_sha256(path)} onnxruntime {onnxruntime.__version__}"
     except (RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"ONNX Runtime cannot load the reference {path}: {reason}") from error
@@ -143,6 +151,7 @@ def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
         source=metadata.get("edgekit.source_sha256", ""),
         seen=metadata.get("edgekit.training", "seen=unknown"),
         session=session,
+        threads=ThreadPoolExecutor(_cores(), thread_name_prefix="reference"),
     )
 
 
@@ -166,7 +175,8 @@ def open_bundle_predictor(path: Path) -> BundlePredictor:
         source=manifest.source.checkpoint,
         seen=from_dict(TrainingProtocol, training, str(path)).describe_seen(),
         model=model,
-        parallel=int(described["streams"]),
+        threads=ThreadPoolExecutor(int(described["streams"]), thread_name_prefix="candidate"),
+        chunk=int(described["batch"]) or _CHUNK,
     )
 
 
@@ -174,23 +184,51 @@ def check_comparable(
     reference: Predictor, candidate: Predictor, *, allow_different_source: bool
 ) -> None:
     """Refuse two models whose difference would not mean what the report says."""
-    if len(reference.classes) != len(candidate.classes):
+    ours, theirs = candidate.classes, reference.classes
+    if len(theirs) != len(ours):
         raise UsageError(
-            f"the reference has {len(reference.classes)} classes, the candidate "
-            f"{len(candidate.classes)}: they are not the same model"
+            f"the reference has {len(theirs)} classes, the candidate {len(ours)}: they are not "
+            "the same model"
+        )
+    if theirs != ours and not _nameless(theirs) and not _nameless(ours):
+        place = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
+        raise UsageError(
+            f"class {place} is '{theirs[place]}' in the reference and '{ours[place]}' in the "
+            "candidate: they are not the same model, or one was given other --labels"
         )
     if reference.preprocessing.size != candidate.preprocessing.size:
         raise UsageError(
-            f"the reference takes images of {list(reference.preprocessing.size)}, the candidate of "
-            f"{list(candidate.preprocessing.size)}: both must see the same pixels"
+            f"the reference takes images of {_size(reference)}, the candidate of "
+            f"{_size(candidate)}: both must see the same pixels"
         )
     if reference.preprocessing != candidate.preprocessing:
+        a, b = reference.preprocessing.to_dict(), candidate.preprocessing.to_dict()
+        name = next(name for name in a if a[name] != b[name])
         raise UsageError(
-            "reference and candidate differ in their preprocessing: both must see the same pixels"
+            f"reference and candidate differ in their preprocessing ({name}: {a[name]} and "
+            f"{b[name]}): both must see the same pixels"
         )
-    if reference.source != candidate.source and not allow_different_source:
+    if not same_source(reference, candidate) and not allow_different_source:
         raise UsageError(
-            f"the reference comes from checkpoint {reference.source[:12] or 'unknown'}, the "
-            f"candidate from {candidate.source[:12] or 'unknown'}: name the bundle's own source, "
+            f"the reference comes from checkpoint {reference.source[:12] or '(unknown)'}, the "
+            f"candidate from {candidate.source[:12] or '(unknown)'}: name the bundle's own source, "
             "or insist with --allow-different-reference"
         )
+
+
+def same_source(reference: Predictor, candidate: Predictor) -> bool:
+    """Whether both are known to be made from one checkpoint."""
+    return reference.source == candidate.source != ""
+
+
+def _nameless(classes: tuple[str, ...]) -> bool:
+    return classes == numbered_classes(len(classes))
+
+
+def _size(model: Predictor) -> str:
+    height, width = model.preprocessing.size
+    return f"{height} x {width} px"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

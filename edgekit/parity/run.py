@@ -4,133 +4,204 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from edgekit import steps
 from edgekit.bundle import open_bundle, update_bundle
+from edgekit.cache import find
 from edgekit.config import BuildConfig
-from edgekit.data.base import Dataset
+from edgekit.console import Console
+from edgekit.data.base import Dataset, subset
+from edgekit.data.datasets import open_dataset
 from edgekit.data.imagenet_c import ImageNetC
 from edgekit.data.loading import default_workers
-from edgekit.errors import UsageError
+from edgekit.errors import EdgekitError, UsageError
 from edgekit.manifest import Manifest
-from edgekit.parity.cells import MakeVariants, choose_cells, published_cells
-from edgekit.parity.compare import Gates, run_comparison
+from edgekit.model.card import numbered_classes
+from edgekit.parity.cells import Cells, MakeVariants, PublishedImages, choose_cells
+from edgekit.parity.compare import run_comparison
 from edgekit.parity.predictors import (
+    BundlePredictor,
     Predictor,
     check_comparable,
     open_bundle_predictor,
     open_onnx,
 )
+from edgekit.parity.settings import ParityOptions, options_of_build
 from edgekit.parity.sweep import Sweep
-from edgekit.source import BuildData, open_data
+from edgekit.source import BuildData, match_classes, open_data
 
-_REPORT = "parity.json"
-_DETAILS = ("per_corruption", "codes")  # in parity.json only, not in the manifest
+REPORT = "parity.json"
+# In parity.json only, not in the manifest's summary.
+_DETAILS = ("per_corruption", "codes", "top1_agreement", "kl_nats")
+_BIG = 1 << 30  # bytes of kept answers from which the user is told
 
 
-@dataclass(frozen=True)
-class ParityOptions:
-    """What ``edgekit parity`` was asked for."""
+class _Images(NamedTuple):
+    """The images that judge, and how they are put through the cells."""
 
-    reference: str | None = None  # None: the float original, from the cache
-    data: str | None = None  # None: what the bundle was built with
-    labels: str | None = None
-    gates: Gates = dataclasses.field(default_factory=Gates)
-    corruptions: str | None = None  # None: the 15 of the benchmark
-    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
-    extra: bool = False
-    full: bool = False
-    images: int = 0  # at most; 0 is all
-    seed: int | None = None  # None: the build's
-    skip_bad: bool = False
-    allow_different_reference: bool = False
+    dataset: Dataset
+    cells: Cells
+    published: PublishedImages | None
+    labeled: bool
 
 
 def parity_of_build(job: steps.Job, built: steps.Built, data: BuildData) -> dict[str, Any]:
     """The parity step of a build, against the float graph that the bundle was made from."""
-    config = job.config
-    options = ParityOptions(
-        gates=Gates(tolerance=config.tolerance), images=config.parity_images, seed=config.seed
-    )
-    card = built.quantized.exported.card
-    reference = dataclasses.replace(open_onnx(built.quantized.exported.onnx), classes=card.classes)
-    return _compare(job, built.path, options, reference, data)
+    options = options_of_build(job.config)
+    reference = open_onnx(built.quantized.exported.onnx)
+    candidate = open_bundle_predictor(built.path)
+    cells = choose_cells(None, options.severities, options.extra, options.seed)
+    images = _Images(data.test(), cells, None, data.labeled)
+    document = _compare(job, options, reference, candidate, images)
+    save_report(built.path, document, job.console)
+    return document
 
 
-def parity_of_bundle(job: steps.Job, path: Path, options: ParityOptions) -> dict[str, Any]:
-    """``edgekit parity``: like the build's step, with everything open to choice."""
+def parity_of_bundle(
+    job: steps.Job, path: Path, options: ParityOptions, *, seed: int | None = None
+) -> dict[str, Any]:
+    """``edgekit parity``: like the build's step, with everything open to choice.
+
+    ``seed`` None takes the build's. The split is always the build's own: with another one,
+    images that calibrated could judge.
+    """
     manifest = open_bundle(path).manifest
     made_with = manifest.sections.get("build", {})
-    uri = options.data or made_with.get("data")
-    if uri is None:
-        raise UsageError(f"{path} does not say which images it was built with: name some, --data")
-    seed = options.seed if options.seed is not None else int(made_with.get("seed", 0))
-    options = dataclasses.replace(options, seed=seed)
-    reference = _reference(job, manifest, options)
-    config = dataclasses.replace(job.config, data=uri, seed=seed, skip_bad=options.skip_bad)
-    data = open_data(config, reference.classes)
-    if data.note:
-        job.console.warn(data.note)
-    return _compare(job, path, options, reference, data)
+    split_seed = int(made_with.get("seed", 0))
+    options = dataclasses.replace(options, seed=split_seed if seed is None else seed)
+    cells = choose_cells(options.corruptions, options.severities, options.extra, options.seed)
+    candidate = open_bundle_predictor(path)
+    reference = _reference(job, path, manifest, candidate.classes, options)
+    check_comparable(reference, candidate, allow_different_source=options.allow_different_reference)
+    classes = candidate.classes
+    if classes == numbered_classes(len(classes)):
+        classes = reference.classes
+    images = _images(job, path, options, made_with, cells, classes)
+    return _compare(job, options, reference, candidate, images)
+
+
+def save_report(path: Path, document: dict[str, Any], console: Console) -> None:
+    """Put parity.json into the bundle and a summary into its manifest, if it is a folder."""
+    if not path.is_dir():
+        console.warn(
+            f"{path} is a .zip and stays as it is: unpack it to keep the report in the bundle, or "
+            "save the output of --json"
+        )
+        return
+    summary = {name: value for name, value in document.items() if name not in _DETAILS}
+    text = json.dumps(document, indent=1, sort_keys=True) + "\n"
+    try:
+        update_bundle(path, sections={"parity": summary}, reports={REPORT: text.encode()})
+    except (EdgekitError, PermissionError) as error:
+        console.warn(f"the report is not in the bundle: {error}")
+
+
+def default_job(console: Console, cache: Path) -> steps.Job:
+    """A job for commands that build nothing."""
+    return steps.Job(BuildConfig(), console, cache)
 
 
 def _compare(
     job: steps.Job,
-    path: Path,
     options: ParityOptions,
     reference: Predictor,
-    data: BuildData,
+    candidate: BundlePredictor,
+    images: _Images,
 ) -> dict[str, Any]:
-    candidate = open_bundle_predictor(path)
     check_comparable(reference, candidate, allow_different_source=options.allow_different_reference)
-    dataset: Dataset = data.dataset
-    seed = options.seed or 0
-    cells = choose_cells(options.corruptions, options.severities, options.extra, seed)
-    if isinstance(dataset, ImageNetC):
-        cells = published_cells(dataset, cells)
-    else:
-        dataset = data.test()
     sweep = Sweep(
-        dataset=dataset,
-        make=MakeVariants(candidate.preprocessing, cells),
+        dataset=images.dataset,
+        make=MakeVariants(candidate.preprocessing, images.cells, images.published),
         reference=reference,
         candidate=candidate,
         cache=job.cache / "parity",
-        images=options.images or len(dataset),
+        images=options.images,
         workers=default_workers(),
-        seed=seed,
+        seed=options.seed,
     )
-    vqsa = candidate.model.manifest.model["vqsa"]
-    size = 0 if vqsa["output"] == "none" else int(vqsa["codebook_size"])
+    kept = 2 * sweep.available * sweep.make.count * len(candidate.classes) * 4
+    if kept > _BIG:
+        job.console.info(
+            f"parity keeps up to {kept / 1e9:.0f} GB of answers in {sweep.cache}; you may delete "
+            "them at any time"
+        )
+    vqsa = candidate.model.manifest.model.get("vqsa", {"output": "none"})
     document = run_comparison(
         sweep,
         options.gates,
         job.console,
-        labeled=data.labeled,
+        labeled=images.labeled,
         full=options.full,
-        codebook_size=size,
+        codebook_size=0 if vqsa["output"] == "none" else int(vqsa["codebook_size"]),
+        baseline=options.baseline,
     )
-    summary = {name: value for name, value in document.items() if name not in _DETAILS}
-    if path.is_dir():
-        text = json.dumps(document, indent=1, sort_keys=True) + "\n"
-        update_bundle(path, sections={"parity": summary}, reports={_REPORT: text.encode()})
-    return document
+    return {**document, "asked": options.to_dict()}
 
 
-def _reference(job: steps.Job, manifest: Manifest, options: ParityOptions) -> Predictor:
+def _images(
+    job: steps.Job,
+    path: Path,
+    options: ParityOptions,
+    made_with: Mapping[str, Any],
+    cells: Cells,
+    classes: tuple[str, ...],
+) -> _Images:
+    """The test part of the data that the bundle was built with, or other data, all of them."""
+    uri = options.data or made_with.get("data")
+    if uri is None:
+        raise UsageError(f"{path} does not say which images it was built with: name some, --data")
+    published = None
+    if uri == made_with.get("data"):
+        seed = int(made_with.get("seed", 0))
+        config = dataclasses.replace(job.config, data=uri, seed=seed, skip_bad=options.skip_bad)
+        data = open_data(config, classes)
+        dataset, labeled, note = data.test(), data.labeled, data.note
+    else:
+        opened = open_dataset(uri, skip_bad=options.skip_bad, workers=default_workers())
+        if isinstance(opened, ImageNetC):
+            published = PublishedImages(opened, cells)
+            cells = dataclasses.replace(cells, kind="published")
+        dataset, labeled, note = match_classes(published or _judging(opened), classes)
+    if note:
+        job.console.warn(note)
+    return _Images(dataset, cells, published, labeled)
+
+
+def _judging(dataset: Dataset) -> Dataset:
+    """Of data named for parity alone: their test or validation part, or all if they have none."""
+    for part in ("test", "validation"):
+        rows = dataset.given_splits.get(part, np.zeros(0, np.int64))
+        if len(rows):
+            return subset(dataset, rows)
+    if not len(dataset):
+        raise UsageError(f"{dataset.name} has no images")
+    return dataset
+
+
+def _reference(
+    job: steps.Job,
+    bundle: Path,
+    manifest: Manifest,
+    classes: tuple[str, ...],
+    options: ParityOptions,
+) -> Predictor:
     """The model that is taken for right."""
     if options.reference is None:
-        found = _cached_original(job.cache, manifest.source.checkpoint)
+        found = _cached_original(job, manifest.source.checkpoint, classes)
         if found is None:
             raise UsageError(
-                "the bundle's float original is not in the cache: name it, with --reference "
-                "CHECKPOINT (or a float .onnx, or another bundle)"
+                f"the float original of {bundle} is not in the cache {job.cache}: name it, with "
+                "--reference CHECKPOINT (or a float .onnx, or another bundle)"
             )
         return open_onnx(found)
     path = Path(options.reference)
+    if not path.exists():
+        raise UsageError(f"no reference at {path}: give a checkpoint, a float .onnx or a bundle")
     if path.is_dir() or path.suffix == ".zip":
         return open_bundle_predictor(path)
     if path.suffix == ".onnx":
@@ -140,18 +211,16 @@ def _reference(job: steps.Job, manifest: Manifest, options: ParityOptions) -> Pr
     return open_onnx(steps.export(job, steps.load(job)).onnx)
 
 
-def _cached_original(cache: Path, checkpoint: str) -> Path | None:
-    """A float export of this checkpoint, from an earlier build."""
-    for record in sorted((cache / "export").glob("*/entry.json")):
+def _cached_original(job: steps.Job, checkpoint: str, classes: tuple[str, ...]) -> Path | None:
+    """A whole float export of this checkpoint, from an earlier build; the newest that fits."""
+    records = (job.cache / "export").glob("*/entry.json")
+    for record in sorted(records, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             inputs = json.loads(record.read_text(encoding="utf-8"))["inputs"]
-        except (OSError, ValueError, KeyError, TypeError):
+            wanted = checkpoint and inputs.get("checkpoint") == checkpoint
+            wanted = wanted and inputs.get("labels") in (None, list(classes))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
-        if inputs.get("checkpoint") == checkpoint:
-            return record.parent / "model.onnx"
+        if wanted and (entry := find(job.cache, "export", inputs, job.console)) is not None:
+            return entry / "model.onnx"
     return None
-
-
-def default_job(console: Any, cache: Path) -> steps.Job:
-    """A job for commands that build nothing."""
-    return steps.Job(BuildConfig(), console, cache)

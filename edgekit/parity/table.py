@@ -4,68 +4,100 @@ from __future__ import annotations
 
 from typing import Any
 
-COLUMNS = ("corruption", "float %", "bundle %", "difference", "95% interval", "severity 1-5", "")
-RIGHT = "float %,bundle %,difference,95% interval"
+COLUMNS = ("corruption", "float", "bundle", "difference", "95% interval", "severity", "")
+RIGHT = "float,bundle,difference,95% interval"
 _BARS = "▁▂▃▄▅▆▇█"
 
 
+def header(document: dict[str, Any]) -> list[str]:
+    """What was compared on what; the training protocol comes first, always."""
+    severities = ",".join(map(str, document["severities"]))
+    return [
+        f"trained with {document['seen']}",
+        f"{document['reference']} -> {document['candidate']}, {document['images']:,} of "
+        f"{document['images_available']:,} images of {document['data']}, corrupted "
+        f"{document['corrupted']}, severities {severities}",
+    ]
+
+
 def rows(document: dict[str, Any]) -> list[list[str]]:
-    """One row per corruption; the last column marks those beyond the tolerance."""
-    table = []
-    for name, found in document.get("per_corruption", {}).items():
-        table.append(
-            [
-                name.replace("_", " "),
-                f"{found['reference']:.2f}",
-                f"{found['candidate']:.2f}",
-                f"{found['delta']:+.2f}",
-                f"[{found['lower']:+.2f}, {found['upper']:+.2f}]",
-                sparkline(found["errors"]["candidate"]),
-                "worse" if found["lower"] > document["tolerance"] else "",
-            ]
-        )
-    return table
+    """A row for each corruption, then the mean with the verdict; errors in percent.
+
+    "worse" and "better" mark what the simultaneous intervals show; the bars are the bundle's
+    errors by severity, from 0 to 100%.
+    """
+    if document["per_corruption"] is None:
+        return []
+    table = [
+        [
+            name.replace("_", " ") + ("" if found["averaged"] else " (not averaged)"),
+            *_figures(found),
+            sparkline(found["errors"]["candidate"]),
+            "worse" if found["lower"] > 0 else "better" if found["upper"] < 0 else "",
+        ]
+        for name, found in document["per_corruption"].items()
+    ]
+    error, clean = document["corruption_error"], document["clean_error"]
+    change = clean["candidate"] - clean["reference"]
+    first = ["clean", f"{clean['reference']:.2f}", f"{clean['candidate']:.2f}", f"{change:+.2f}"]
+    last = [error["label"], *_figures(error), "", document["verdict"]]
+    return [[*first, "", "", ""], *table, last]
+
+
+def _figures(found: dict[str, Any]) -> list[str]:
+    return [
+        f"{found['reference']:.2f}",
+        f"{found['candidate']:.2f}",
+        f"{found['delta']:+.2f}",
+        f"[{found['lower']:+.2f}, {found['upper']:+.2f}]",
+    ]
 
 
 def lines(document: dict[str, Any]) -> list[str]:
-    """The figures under the table; the first line says what the model was trained on."""
-    text = [
-        f"trained with {document['seen']}; {document['images']} of "
-        f"{document['images_available']} images of {document['data']}, corrupted "
-        f"{document['corrupted']}",
-        f"reference: {document['reference']}; candidate: {document['candidate']}",
-    ]
-    error = document["corruption_error"]
-    if error is not None:
-        clean = document["clean_error"]
-        text += [
-            f"clean error {clean['reference']:.2f} -> {clean['candidate']:.2f} %",
-            f"{error['label']} {error['reference']:.2f} -> {error['candidate']:.2f} %, difference "
-            f"{error['delta']:+.2f} [{error['lower']:+.2f}, {error['upper']:+.2f}] points",
-        ]
+    """The figures under the table, and the verdict's reasons."""
+    text = []
+    if relative := document["relative_corruption_error"]:
+        text.append(
+            f"{relative['label']}: {relative['reference']:.2f} -> {relative['candidate']:.2f}"
+        )
     top, kl = document["top1_agreement"], document["kl_nats"]
     text.append(
-        f"same class: clean {100 * top['clean']:.2f} %, corrupted "
-        f"{100 * top['corrupted']['estimate']:.2f} %; KL(float || bundle): clean "
+        f"same class: clean {100 * top['clean']:.2f}%, corrupted "
+        f"{100 * top['corrupted']['estimate']:.2f}%; KL(float || bundle): clean "
         f"{kl['clean']:.2g}, corrupted {kl['corrupted']:.2g} nats"
     )
-    codes = document["codes"]
-    if codes is not None:
-        usage = codes["usage"]["reference"]
-        text.append(
-            f"same code: clean {100 * codes['clean_agreement']:.2f} %, corrupted "
-            f"{100 * codes['corrupted_agreement']['estimate']:.2f} %; {usage['used']} of "
-            f"{usage['size']} codes in use, perplexity {usage['perplexity']:.0f}"
-        )
-        margins = codes["margins"]
-        if margins and margins["flipped"]["margins"]:
-            flipped, kept = margins["flipped"]["margins"][2], margins["agreeing"]["margins"][2]
-            text.append(
-                f"median margin: {flipped:.2g} where the code flipped, {kept:.2g} elsewhere"
-            )
-    if document["saved"] > 0 and document["mode"] != "full":
-        text.append(f"stopped early: {100 * document['saved']:.0f} % of the images were not needed")
-    text += document.get("reasons", [])
+    if codes := document["codes"]:
+        text += _codes(codes)
+    text.append(_work(document))
+    text += document["reasons"]
+    if document["worst"] and document["verdict"] != "pass":
+        deltas = document["per_corruption"]
+        lost = (f"{name} {deltas[name]['delta']:+.2f}" for name in document["worst"])
+        text.append("lost most on " + ", ".join(lost).replace("_", " "))
+    return text
+
+
+def _codes(codes: dict[str, Any]) -> list[str]:
+    usage = codes["usage"]["reference"]
+    text = [
+        f"same code: clean {100 * codes['clean_agreement']:.2f}%, corrupted "
+        f"{100 * codes['corrupted_agreement']['estimate']:.2f}%; {usage['used']} of "
+        f"{usage['size']} codes in use, perplexity {usage['perplexity']:.0f}"
+    ]
+    margins = codes["margins"]
+    if margins and margins["flipped"]["count"]:
+        flipped, kept = margins["flipped"]["margins"][2], margins["agreeing"]["margins"]
+        elsewhere = "" if kept is None else f", {kept[2]:.2g} elsewhere"
+        text.append(f"median margin of the lookup: {flipped:.2g} where the code flipped{elsewhere}")
+    return text
+
+
+def _work(document: dict[str, Any]) -> str:
+    total = document["inferences"] + document["inferences_cached"]
+    text = f"{document['inferences']:,} of {total:,} inferences done now"
+    text += f" in {document['seconds']:.0f} s" if document["inferences"] else ", the rest was kept"
+    if document["saved"] > 0:
+        text += f"; the verdict came early, {100 * document['saved']:.0f}% of the images were saved"
     return text
 
 

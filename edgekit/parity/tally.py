@@ -1,13 +1,13 @@
-"""Adds up block after block what a comparison needs; memory grows by a byte per cell and image."""
+"""Adds up image after image what a comparison needs; memory grows by about 100 bytes an image."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.errors import EdgekitError
 from edgekit.parity.cells import Cells
 from edgekit.parity.codes import (
     MARGIN_QUANTILES,
@@ -17,97 +17,106 @@ from edgekit.parity.codes import (
     margin_histogram,
     margin_summary,
 )
-from edgekit.parity.metrics import CellErrors, kl_divergence, predicted_classes, wrong
+from edgekit.parity.metrics import CellErrors, kl_divergence
+from edgekit.parity.predictors import Answers
 from edgekit.parity.stats import Interval, agreement_interval
-from edgekit.parity.sweep import BlockPair
+from edgekit.parity.sweep import ImagePair
+
+Floats = NDArray[np.float64]
 
 
-@dataclass
+class Seen(NamedTuple):
+    """What one image adds to the evidence."""
+
+    difference: NDArray[np.int8]  # [C, S]: candidate wrong minus reference wrong; 0 unlabeled
+    same_code: float | None  # share of equal codes over its corrupted variants
+
+
 class Tally:
-    """Sums over images; index 0 of an axis of length V = 1 + cells is the clean variant."""
+    """Sums over images; index 0 of an axis of length V = 1 + cells is the clean variant.
 
-    cells: Cells
-    labeled: bool
-    codebook_size: int  # 0: no codebook
-    images: int = 0
-    computed: int = 0
-    difference: list[NDArray[np.int8]] = field(default_factory=list)  # [B, C, S] a block
-    wrong: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # [V] a model
-    same_class: list[NDArray[np.float64]] = field(default_factory=list)  # [B, V] a block
-    same_code: list[NDArray[np.float64]] = field(default_factory=list)  # [B, V] a block
-    divergence: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # [V] sums
-    counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # [N] a model
-    margins: NDArray[np.int64] | None = None
+    ``codebook_size`` is 0 where there are no codes to compare: no codebook, or two different
+    ones, whose indices mean different things.
+    """
 
-    def add(self, block: BlockPair) -> NDArray[np.int8]:
-        """Take in a block; returns its paired differences [B, C, S] (zeros without labels)."""
-        images, variants = block.reference.logits.shape[:2]
-        names = self.cells.names()
-        both = {"reference": block.reference, "candidate": block.candidate}
-        classes = {
-            who: np.stack(
-                [
-                    predicted_classes(answers.logits[:, v], model=who, cell=names[v])
-                    for v in range(variants)
-                ],
-                axis=1,
-            )
-            for who, answers in both.items()
-        }
-        shape = (images, len(self.cells.corruptions), len(self.cells.severities))
+    def __init__(self, cells: Cells, *, labeled: bool, codebook_size: int) -> None:
+        self.cells = cells
+        self.labeled = labeled
+        self.images = 0
+        self.computed = 0
+        self._size = codebook_size
+        self._names = cells.names()
+        variants = 1 + cells.count
+        self._wrong = {who: np.zeros(variants, np.int64) for who in ("reference", "candidate")}
+        self._same_class = np.zeros(variants, np.int64)
+        self._same_code = np.zeros(variants)
+        self._divergence = np.zeros(variants)
+        self._counts: dict[str, NDArray[np.int64]] = {}
+        self._margins: NDArray[np.int64] | None = None
+        self._differences: list[NDArray[np.int8]] = []  # [C, S] an image
+        self._corrupted_class: list[float] = []  # an image's agreement over its corruptions
+        self._corrupted_code: list[float] = []
+
+    def add(self, pair: ImagePair) -> Seen:
+        """Take in an image."""
+        reference = self._classes("reference", pair.reference)
+        candidate = self._classes("candidate", pair.candidate)
+        shape = (len(self.cells.corruptions), len(self.cells.severities))
         difference = np.zeros(shape, np.int8)
         if self.labeled:
-            errors = {
-                who: np.stack(
-                    [wrong(found[:, v], block.labels, cell=names[v]) for v in range(variants)],
-                    axis=1,
-                )
-                for who, found in classes.items()
-            }
-            for who, found in errors.items():
-                self.wrong[who] = self.wrong.get(who, np.zeros(variants, np.int64)) + found.sum(0)
-            gained = errors["candidate"].astype(np.int8) - errors["reference"].astype(np.int8)
-            difference = gained[:, 1:].reshape(shape)
-        self.difference.append(difference)
-        self.same_class.append((classes["reference"] == classes["candidate"]).astype(np.float64))
-        self._add_divergence(block)
-        self._add_codes(block)
-        self.images += images
-        self.computed += block.computed
-        return difference
+            errors = reference != pair.label, candidate != pair.label
+            for who, found in zip(self._wrong, errors, strict=True):
+                self._wrong[who] += found
+            difference = (errors[1].astype(np.int8) - errors[0])[1:].reshape(shape)
+            self._differences.append(difference)
+        same = reference == candidate
+        self._same_class += same
+        self._corrupted_class.append(float(same[1:].mean()))
+        self._divergence += kl_divergence(pair.reference.logits, pair.candidate.logits)
+        self.images += 1
+        self.computed += pair.computed
+        return Seen(difference, self._add_codes(pair))
 
-    def _add_divergence(self, block: BlockPair) -> None:
-        flat = [
-            a.logits.reshape(-1, a.logits.shape[-1]) for a in (block.reference, block.candidate)
-        ]
-        sums = kl_divergence(*flat).reshape(block.reference.logits.shape[:2]).sum(axis=0)
-        self.divergence = sums if self.images == 0 else self.divergence + sums
+    def _classes(self, who: str, answers: Answers) -> NDArray[np.int64]:
+        """The winning class of each variant. An argmax over NaN would silently be one, too."""
+        bad = ~np.isfinite(answers.logits).all(axis=1)
+        if bad.any():
+            raise EdgekitError(
+                f"the {who} returned NaN or infinite logits for {int(bad.sum())} of {bad.size} "
+                f"variants of an image, {self._names[int(bad.argmax())]} among them: build it "
+                "again with another precision or calibration recipe"
+            )
+        return np.asarray(answers.logits.argmax(axis=1), np.int64)
 
-    def _add_codes(self, block: BlockPair) -> None:
-        one, two = block.reference.code, block.candidate.code
-        if one is None or two is None:
-            return
-        images, variants = one.shape[:2]
-        flat = [codes.reshape(images * variants, -1) for codes in (one, two)]
-        self.same_code.append(code_agreement(*flat).reshape(images, variants))
+    def _add_codes(self, pair: ImagePair) -> float | None:
+        one, two = pair.reference.code, pair.candidate.code
+        if not self._size or one is None or two is None:
+            return None
+        flat = [codes.reshape(len(codes), -1) for codes in (one, two)]
+        same = code_agreement(*flat)
+        self._same_code += same
         for who, codes in (("reference", one), ("candidate", two)):
-            found = code_counts(codes, self.codebook_size)
-            self.counts[who] = self.counts.get(who, np.zeros_like(found)) + found
-        if block.reference.margin is not None:
-            histogram = margin_histogram(np.maximum(block.reference.margin, 0), one, two)
-            self.margins = histogram if self.margins is None else self.margins + histogram
+            found = code_counts(codes, self._size)
+            self._counts[who] = self._counts[who] + found if who in self._counts else found
+        if pair.reference.margin is not None:
+            margins = np.maximum(pair.reference.margin, 0).reshape(flat[0].shape)
+            histogram = margin_histogram(margins, *flat)
+            self._margins = histogram if self._margins is None else self._margins + histogram
+        corrupted = float(same[1:].mean())
+        self._corrupted_code.append(corrupted)
+        return corrupted
 
     def differences(self) -> NDArray[np.int8]:
         """Candidate wrong minus reference wrong: [images, C, S]."""
-        return np.concatenate(self.difference)
+        return np.stack(self._differences)
 
     def clean_error(self, who: str) -> float:
         """Fraction of clean images that a model gets wrong."""
-        return float(self.wrong[who][0] / self.images)
+        return float(self._wrong[who][0] / self.images)
 
     def errors(self, who: str) -> CellErrors:
         """Error fraction of every cell."""
-        found = (self.wrong[who][1:] / self.images).reshape(len(self.cells.corruptions), -1)
+        found = (self._wrong[who][1:] / self.images).reshape(len(self.cells.corruptions), -1)
         return {
             name: dict(zip(self.cells.severities, row.tolist(), strict=True))
             for name, row in zip(self.cells.corruptions, found, strict=True)
@@ -115,38 +124,46 @@ class Tally:
 
     def code_interval(self) -> Interval | None:
         """Agreement of the codes over the corrupted cells, clustered by image."""
-        if not self.same_code:
+        if not self._corrupted_code:
             return None
-        return agreement_interval(np.concatenate(self.same_code)[:, 1:].mean(axis=1))
+        return agreement_interval(np.array(self._corrupted_code))
 
     def agreement(self) -> dict[str, Any]:
         """Top-1 agreement, divergence and codes, as plain values for the report."""
-        same = np.concatenate(self.same_class)
-        divergence = self.divergence / self.images
-        document: dict[str, Any] = {
+        divergence = self._divergence / self.images
+        return {
             "top1_agreement": {
-                "clean": float(same[:, 0].mean()),
-                "corrupted": _interval(agreement_interval(same[:, 1:].mean(axis=1))),
+                "clean": float(self._same_class[0] / self.images),
+                "corrupted": plain(agreement_interval(np.array(self._corrupted_class))),
+                "per_corruption": self._by_corruption(self._same_class),
             },
             "kl_nats": {
                 "clean": float(divergence[0]),
                 "corrupted": float(divergence[1:].mean()),
+                "per_corruption": self._by_corruption(self._divergence),
             },
-            "codes": None,
+            "codes": self._codes(),
         }
+
+    def _codes(self) -> dict[str, Any] | None:
         interval = self.code_interval()
-        if interval is not None:
-            codes = np.concatenate(self.same_code)
-            document["codes"] = {
-                "clean_agreement": float(codes[:, 0].mean()),
-                "corrupted_agreement": _interval(interval),
-                "usage": {who: _usage(counts) for who, counts in self.counts.items()},
-                "margins": None if self.margins is None else _margins(self.margins),
-            }
-        return document
+        if interval is None:
+            return None
+        return {
+            "clean_agreement": float(self._same_code[0] / self.images),
+            "corrupted_agreement": plain(interval),
+            "per_corruption": self._by_corruption(self._same_code),
+            "usage": {who: _usage(counts) for who, counts in self._counts.items()},
+            "margins": None if self._margins is None else _margins(self._margins),
+        }
+
+    def _by_corruption(self, sums: NDArray[Any]) -> dict[str, float]:
+        means = (sums[1:] / self.images).reshape(len(self.cells.corruptions), -1).mean(axis=1)
+        return dict(zip(self.cells.corruptions, means.tolist(), strict=True))
 
 
-def _interval(interval: Interval) -> dict[str, float]:
+def plain(interval: Interval) -> dict[str, float]:
+    """An interval for JSON."""
     return {"estimate": interval.estimate, "lower": interval.lower, "upper": interval.upper}
 
 
