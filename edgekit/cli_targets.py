@@ -60,10 +60,16 @@ def targets(console: Console, name: str | None) -> None:
 def _rows(descriptor: Descriptor, reason: str | None) -> list[tuple[str, str]]:
     meanings = {"batch": "any", "threads": "automatic", "streams": "automatic"}
     rows = [("runs here", reason or "yes")]
-    for key, value in asdict(descriptor).items():
+    values = asdict(descriptor)
+    facts = values.pop("tensorrt")
+    if descriptor.tensorrt is not None:
+        values |= {f"TensorRT {key}": value for key, value in facts.items()}
+        values["TensorRT lookup"] = descriptor.tensorrt.form
+        meanings["TensorRT dla"] = "none"
+    for key, value in values.items():
         if key == "title" or value in ("", ()):
             continue
-        text = ", ".join(value) if isinstance(value, tuple) else str(value)
+        text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
         if value == 0:
             text = meanings.get(key, "unknown")
         rows.append((key.replace("_", " "), text))

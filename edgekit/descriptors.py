@@ -8,6 +8,7 @@ quantized graph may contain (its dialect), and how the runtime is to be set up. 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from edgekit.doctor import cpu_flags
 from edgekit.errors import UsageError
 from edgekit.resources import resource
 from edgekit.settings import nearest, read_toml
+from edgekit.tensorrt_facts import TensorRTFacts
 
 Backend = Literal["openvino", "onnxruntime", "tensorrt"]
 Arch = Literal["host", "any", "x86_64", "aarch64"]
@@ -70,6 +72,8 @@ class Descriptor:
     power: Power = "none"
     """Where the device tells its power: Intel/AMD's RAPL, or the INA3221 sensors of a Jetson."""
     note: str = ""
+    tensorrt: TensorRTFacts | None = None
+    """Versions, GPU and tools of a TensorRT device."""
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot work."""
@@ -78,6 +82,8 @@ class Descriptor:
             raise UsageError(
                 f"backend '{self.backend}' cannot run dialect '{self.dialect}' (known: {known})"
             )
+        if (self.backend == "tensorrt") != (self.tensorrt is not None):
+            raise UsageError("backend 'tensorrt' and the table [tensorrt] belong together")
         for name in ("batch", "threads", "streams", "memory_mib"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must not be negative, not {getattr(self, name)}")
@@ -135,6 +141,8 @@ def why_not_here(descriptor: Descriptor) -> str | None:
     """Why this machine cannot run what is built for the descriptor, or None."""
     if descriptor.arch not in ("any", "host", host_arch()):
         return f"needs {descriptor.arch}, this machine is {host_arch()}"
+    if descriptor.backend == "tensorrt" and importlib.util.find_spec("tensorrt") is None:
+        return "needs TensorRT's Python package, which is not installed"
     missing = missing_isa(descriptor)
     return f"needs a CPU with {missing}, this one has none" if missing else None
 
