@@ -7,6 +7,7 @@ needs nothing but ONNX Runtime.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import onnx
 import onnxruntime
@@ -20,11 +21,9 @@ from edgekit.export.variants import to_variant
 from edgekit.files import write_bytes
 from edgekit.manifest import RuntimeNeed
 
-INPUT: Final = "images"
 # What ONNX Runtime 1.20, the oldest release we support, reads.
 _OLDEST: Final = "1.20.0"
 _OLDEST_IR, _OLDEST_OPSET = 10, 21
-_PREFIX: Final = "edgekit/normalize"
 
 
 def compile_model(
