@@ -87,7 +87,7 @@ def load(job: Job) -> Checkpoint:
     """The checkpoint that the user named, or the built-in one, trained on first use."""
     if job.config.checkpoint is not None:
         return _hashed(Path(job.config.checkpoint))
-    from edgekit.model.training.builtin import train_builtin
+    from edgekit.model.builtin_model import train_builtin
 
     return _hashed(train_builtin(job.cache / "builtin", job.console))
 
@@ -96,9 +96,9 @@ def known_checkpoint(job: Job) -> Checkpoint | None:
     """Like `load`, but None where the built-in model would have to be trained first."""
     if job.config.checkpoint is not None:
         return _hashed(Path(job.config.checkpoint))
-    from edgekit.model.training.builtin import builtin_checkpoint
+    from edgekit.model.builtin_model import builtin_checkpoint
 
-    path = builtin_checkpoint(job.cache / "builtin")
+    path = builtin_checkpoint(job.cache / "builtin", job.console)
     return None if path is None else _hashed(path)
 
 

@@ -1,0 +1,251 @@
+"""`edgekit build` on a small trained model: the bundle, the caching, and being killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgekit
+from edgekit.bundle import open_bundle
+from edgekit.files import file_sha256
+from tests.e2e import trained
+
+# A build of everything in it takes a few seconds; bench and parity have tests of their own.
+QUICK = ("--data", trained.DATA, "--recipe", "fast", "--no-parity", "--bench-seconds", "0.3")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One cache for these tests, so that each step is computed once."""
+    before = os.environ.get("EDGEKIT_CACHE")
+    os.environ["EDGEKIT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["EDGEKIT_CACHE"]
+    else:
+        os.environ["EDGEKIT_CACHE"] = before
+
+
+def edgekit_build(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgekit", "build", "--checkpoint", str(trained.checkpoint())]
+    return subprocess.run(
+        [*command, "--out", str(out), *QUICK, *words], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("build")
+    done = edgekit_build(out, "--target", "cpu", "--target", "onnxruntime-cpu")
+    assert done.returncode == 0, done.stderr
+    # The second target calibrates alike: it takes the first one's result.
+    assert done.stderr.count("calibrate: cached") == 1
+    assert done.stderr.count("export: cached") == 1
+    table = done.stdout.splitlines()
+    assert table[0].split()[:2] == ["target", "size"]
+    assert [line.split()[0] for line in table[1:3]] == ["cpu", "onnxruntime-cpu"]
+    return out
+
+
+def fitted(count: int) -> np.ndarray:
+    random_ = np.random.default_rng(0)
+    return random_.integers(0, 256, (count, *trained.SIZE, 3), np.uint8)
+
+
+def test_bundles_load_and_agree(built: Path) -> None:
+    dataset = trained.open_dataset(trained.DATA)
+    test = trained.split_dataset(dataset).part("test", dataset)
+    images = [test.image(index) for index in range(200)]
+    labels = [test.classes[test.label(index)] for index in range(200)]
+    found = {}
+    for name in ("cpu", "onnxruntime-cpu"):
+        predictions = edgekit.load(built / name).predict(images)
+        found[name] = predictions
+        right = np.mean([a == b for a, b in zip(predictions.labels, labels, strict=True)])
+        assert right > 0.6, name  # ten classes, a head trained for seconds
+    same = [a == b for a, b in zip(found["cpu"].codes, found["onnxruntime-cpu"].codes, strict=True)]
+    assert np.mean(same) > 0.9
+
+
+def test_the_manifest_tells_where_the_bundle_comes_from(built: Path) -> None:
+    manifest = open_bundle(built / "cpu").manifest
+    assert manifest.source.checkpoint == file_sha256(trained.checkpoint())
+    assert len(manifest.source.recipe) == len(manifest.source.calibration_images) == 64
+    assert "--target cpu" in manifest.rebuild
+    assert {"torch", "nncf", "openvino"} <= set(manifest.versions)
+    bench = manifest.sections["bench"]
+    assert bench["latencies"]["bundle"]["median_ms"] > 0
+    assert set(bench["ratios"]) == {"float, ONNX Runtime", "float, OpenVINO"}
+    text = (built / "cpu" / "manifest.json").read_text(encoding="utf-8")
+    assert str(trained.checkpoint().parent) not in text  # no paths of the machine that built it
+
+
+def test_a_second_run_has_nothing_to_do(built: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (built / "cpu").iterdir()}
+    done = edgekit_build(built, "--target", "cpu")
+    assert done.returncode == 0
+    assert "cpu: up to date" in done.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in (built / "cpu").iterdir()}
+
+
+def test_nothing_to_do_imports_nothing_heavy(built: Path) -> None:
+    words = ["build", "--checkpoint", str(trained.checkpoint()), "--out", str(built), *QUICK]
+    code = (
+        "import sys\nfrom edgekit.cli import main\n"
+        f"try:\n    main({words!r})\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
+        "heavy = {'torch', 'nncf', 'onnx', 'onnxruntime', 'openvino', 'cv2', 'scipy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "up to date" in done.stderr
+
+
+@pytest.mark.parametrize("change", ["recipe", "damaged bundle", "seed"])
+def test_what_changed_is_built_again(built: Path, tmp_path: Path, change: str) -> None:
+    words = []
+    out = built
+    if change == "recipe":
+        recipe = tmp_path / "other.toml"
+        recipe.write_text("images = 16\nbias_correction = 'none'\n")
+        words = ["--recipe", str(recipe)]
+    elif change == "seed":
+        words = ["--seed", "5"]
+    else:
+        (built / "cpu" / "labels.txt").write_text("x\n")
+    done = edgekit_build(out, *words)
+    assert done.returncode == 0, done.stderr
+    assert "cpu: built" in done.stderr
+    assert ("calibrate: cached" in done.stderr) == (change == "damaged bundle")
+    assert edgekit_build(out).returncode == 0  # back to what the other tests expect
+    open_bundle(built / "cpu")
+
+
+def test_dry_run_says_and_does_nothing(built: Path, tmp_path: Path) -> None:
+    done = edgekit_build(tmp_path / "new", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    states = {row["step"]: row["state"] for row in json.loads(done.stdout)["steps"]}
+    assert states == {
+        "load": "given",
+        "export": "cached",
+        "calibrate": "cached",
+        "compile": "to do",
+        "bench": "to do",
+    }
+    assert not (tmp_path / "new").exists()
+    done = edgekit_build(built, "--dry-run", "--json")
+    states = {row["step"]: row["state"] for row in json.loads(done.stdout)["steps"]}
+    assert states["compile"] == "up to date"
+
+
+def test_saved_settings_repeat_the_build(built: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "build.toml"
+    assert edgekit_build(built, "--save-config", str(saved)).returncode == 0
+    command = [sys.executable, "-m", "edgekit", "build", "--config", str(saved)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "up to date" in done.stderr
+    again = edgekit_build(built, "--save-config", str(saved))
+    assert again.returncode == 2
+    assert "exists: choose another name" in again.stderr
+
+
+def test_only_and_force(built: Path) -> None:
+    only = edgekit_build(built, "--only", "compile")
+    assert "calibrate: cached" in only.stderr
+    assert "cpu: built" in only.stderr
+    forced = edgekit_build(built, "--force", "--no-bench")
+    assert "cached" not in forced.stderr
+
+
+def test_the_same_inputs_give_the_same_bytes(built: Path, tmp_path: Path) -> None:
+    done = edgekit_build(tmp_path, "--no-bench", "--zip")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "cpu.zip").exists()
+    one, two = open_bundle(built / "cpu").manifest, open_bundle(tmp_path / "cpu").manifest
+    assert one.files == two.files
+    assert one.identity() == two.identity()
+
+
+def test_float_precision_gives_the_codes_of_torch(tmp_path: Path) -> None:
+    import torch
+
+    from edgekit.model.checkpoint import load_checkpoint
+
+    done = edgekit_build(tmp_path, "--precision", "fp32", "--no-bench")
+    assert done.returncode == 0, done.stderr
+    images = fitted(16)
+    raw = edgekit.load(tmp_path / "cpu").run(images)
+    model, card, _ = load_checkpoint(trained.checkpoint())
+    with torch.no_grad():
+        output = model(torch.from_numpy(card.preprocessing.normalize(images)))
+    assert raw.code is not None
+    assert output.code is not None
+    assert np.array_equal(raw.code, output.code.numpy())
+    expected = output.logits.numpy()
+    assert np.abs(raw.logits - expected).max() / np.abs(expected).max() < 1e-3
+
+
+def test_killed_at_random_moments_it_never_leaves_half_a_bundle(
+    built: Path, tmp_path: Path
+) -> None:
+    """The slow steps are cached, so that kills fall into compiling, writing and benchmarking."""
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "edgekit", "build", "--out", str(out), "--target", "cpu"]
+    command += ["--checkpoint", str(trained.checkpoint()), *QUICK, "--only", "compile"]
+    start = time.monotonic()
+    subprocess.run(command, capture_output=True, check=True)
+    whole = time.monotonic() - start
+    moments = random.Random(0)
+    loaded = 0
+    for _ in range(20):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(moments.uniform(0.3, 1.0) * whole)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        open_bundle(out / "cpu")  # always there, old or new, every checksum right
+        loaded += 1
+    assert loaded == 20
+    done = edgekit_build(out)
+    assert done.returncode == 0, done.stderr
+    edgekit.load(out / "cpu").run(fitted(1))
+    assert [path.name for path in out.iterdir()] == ["cpu"]  # leftovers are cleaned up
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--checkpoint", "absent.pth"], "cannot read checkpoint absent.pth"),
+        (["--target", "cpuu"], "unknown target 'cpuu' (did you mean 'cpu'?)"),
+        (["--recipe", "robusst"], "did you mean 'robust'"),
+        (["--data", "absent"], "no data at 'absent'"),
+        (["--target", "cpu", "--target", "cpu"], "names a device twice"),
+        (["--config", "absent.toml"], "cannot read absent.toml"),
+        (["--tolerance", "-1"], "tolerance must not be negative"),
+    ],
+)
+def test_mistakes(tmp_path: Path, words: list[str], message: str) -> None:
+    done = edgekit_build(tmp_path / "out", *words)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "thesis.txt").write_text("years of work")
+    done = edgekit_build(tmp_path)
+    assert done.returncode == 2
+    assert "exists and is not a bundle" in done.stderr
+    assert (tmp_path / "cpu" / "thesis.txt").read_text() == "years of work"

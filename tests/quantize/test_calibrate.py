@@ -1,0 +1,135 @@
+"""NNCF's calibration of a real exported model: what is quantized, what stays float, how well."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+from edgekit.console import Console
+from edgekit.errors import EdgekitError
+from edgekit.quantize.calibrate import CalibrationReport, calibrate
+from edgekit.quantize.dialects import DIALECTS, legalize
+from edgekit.quantize.recipes import Recipe
+from edgekit.quantize.scope import float_nodes
+from tests import bundles
+
+RECIPE = Recipe(images=48)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    made: bundles.Made
+    float_graph: onnx.ModelProto
+    graph: onnx.ModelProto
+    report: CalibrationReport
+
+
+def run(made: bundles.Made, recipe: Recipe = RECIPE, dialect: str = "openvino") -> Calibrated:
+    graph = onnx.load(made.onnx)
+    images = bundles.images(recipe.images, seed=3)
+    preprocessing = made.card.preprocessing
+    result, report = calibrate(
+        graph, images, preprocessing, recipe, DIALECTS[dialect], Console(verbosity=-1)
+    )
+    return Calibrated(made, graph, result, report)
+
+
+@pytest.fixture(scope="module", params=["pooled", "spatial"])
+def calibrated(request: pytest.FixtureRequest) -> Calibrated:
+    return run(bundles.made(quantize=request.param))
+
+
+def answers(graph: onnx.ModelProto, made: bundles.Made, count: int = 64) -> list[NDArray]:  # type: ignore[type-arg]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
+    images = made.card.preprocessing.normalize(bundles.images(count, seed=9))
+    found: list[NDArray] = session.run(["logits", "code"], {"images": images})  # type: ignore[type-arg]
+    return found
+
+
+def test_int8_stays_close_to_float(calibrated: Calibrated) -> None:
+    before = answers(calibrated.float_graph, calibrated.made)
+    after = answers(calibrated.graph, calibrated.made)
+    error = np.abs(after[0] - before[0]).max() / np.abs(before[0]).max()
+    assert 0 < error < 0.1
+    # Random weights make close calls; a broken calibration would agree by chance, 1 in 16.
+    assert (after[1] == before[1]).mean() > 0.7
+
+
+def test_the_lookup_and_the_attention_stay_float(calibrated: Calibrated) -> None:
+    graph = calibrated.graph
+    assert [function.name for function in graph.functions] == ["CodebookLookup"]
+    dequantized = {
+        name
+        for node in graph.graph.node
+        if node.op_type == "DequantizeLinear"
+        for name in node.output
+    }
+    kept = set(float_nodes(calibrated.float_graph))
+    assert {"CodebookLookup", "Sigmoid"} <= {
+        node.op_type for node in calibrated.float_graph.graph.node if node.name in kept
+    }
+    for node in graph.graph.node:
+        if node.name in kept:
+            assert not dequantized & set(node.input), node.name
+    products = [node for node in graph.graph.node if node.op_type in ("Gemm", "MatMul")]
+    assert len(products) == 2  # the folded projection and the classifier
+    for node in products:
+        assert node.input[0] in dequantized, node.name
+        assert node.input[1] in dequantized, node.name
+    assert calibrated.report.quantized == 5
+    assert calibrated.report.kept_float == 0
+
+
+def test_the_report_counts_and_says(calibrated: Calibrated) -> None:
+    report = calibrated.report
+    assert report.images == 48
+    assert 100 < report.peak_mb < 20_000
+    assert "calibrated on 48 images" in report.message()
+    assert "5 convolutions and products in INT8, 0 in float" in report.message()
+
+
+@pytest.mark.parametrize("name", sorted(DIALECTS))
+def test_every_dialect_runs_alike(calibrated: Calibrated, name: str) -> None:
+    legal = legalize(calibrated.graph, DIALECTS[name])
+    onnx.checker.check_model(legal)
+    before = answers(calibrated.graph, calibrated.made)
+    after = answers(legal, calibrated.made)
+    error = np.abs(after[0] - before[0]).max() / np.abs(before[0]).max()
+    assert error < (0.1 if DIALECTS[name].rewrites else 1e-6)
+
+
+def test_mixed_zero_points_are_refused_for_tensorrt() -> None:
+    mixed = run(bundles.made(), Recipe(images=8, preset="mixed", bias_correction="none"))
+    with pytest.raises(EdgekitError, match="TensorRT takes only 0: calibrate with preset"):
+        legalize(mixed.graph, DIALECTS["tensorrt"])
+
+
+def test_without_vnni_the_first_convolution_keeps_to_half_the_range() -> None:
+    recipe = Recipe(images=8, bias_correction="none")
+
+    def largest(dialect: str) -> int:
+        graph = run(bundles.made(), recipe, dialect).graph
+        stored = {tensor.name: tensor for tensor in graph.graph.initializer}
+        first = next(node for node in graph.graph.node if node.op_type == "Conv")
+        weights = next(node for node in graph.graph.node if first.input[1] in node.output)
+        return int(np.abs(onnx.numpy_helper.to_array(stored[weights.input[0]]).astype(int)).max())
+
+    assert largest("openvino") >= 127
+    assert largest("openvino-novnni") <= 64
+
+
+def test_a_model_without_codebook_is_quantized_whole() -> None:
+    plain = run(bundles.made(plain=True), Recipe(images=8, bias_correction="none"))
+    assert float_nodes(plain.float_graph) == []
+    assert plain.report.kept_float == 0
+
+
+def test_stdout_stays_clean(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run(bundles.made(), Recipe(images=8))
+    assert capsys.readouterr().out == ""
