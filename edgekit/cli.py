@@ -13,8 +13,8 @@ import click
 
 from edgekit import __version__
 from edgekit.cli_common import Command, common
-from edgekit.console import Console
-from edgekit.errors import EdgekitError, ToolchainMissing, UsageError
+from edgekit.console import Console, document_printed
+from edgekit.errors import EdgekitError, GateFailed, ToolchainMissing, UsageError
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -83,6 +83,7 @@ def doctor(console: Console) -> None:
     cls=Command,
     examples="""
     edgekit inspect best.pth
+    edgekit inspect build/cpu
     edgekit inspect resnet50.pth --labels labels.txt --json
     edgekit inspect vit.safetensors --backbone timm:vit_tiny_patch16_224
     """,
@@ -92,9 +93,14 @@ def doctor(console: Console) -> None:
 @click.option("--labels", type=click.Path(path_type=Path), help="Text file, a class name a line.")
 @common
 def inspect(console: Console, path: Path, backbone: str | None, labels: Path | None) -> None:
-    """Show what a checkpoint is: architecture, size, cost, training protocol, preprocessing."""
-    from edgekit.inspection import inspect_checkpoint, read_labels
+    """Show what a checkpoint or a bundle is, and where it comes from."""
+    from edgekit.inspection import inspect_bundle, inspect_checkpoint, is_bundle, read_labels
 
+    if is_bundle(path):
+        bundle = inspect_bundle(path)
+        console.document(bundle.to_dict())
+        console.table(str(path), ("", ""), bundle.rows())
+        return
     report = inspect_checkpoint(path, backbone, read_labels(labels) if labels else None)
     console.document(report.to_dict())
     console.table(str(path), ("", ""), report.rows())
@@ -126,13 +132,14 @@ def _add_commands() -> None:
     """The commands with modules of their own; these import nothing heavy either."""
     from edgekit.cli_build import build
     from edgekit.cli_calibrate import calibrate
+    from edgekit.cli_check import check
     from edgekit.cli_export import export
     from edgekit.cli_parity import parity
     from edgekit.cli_predict import predict
     from edgekit.cli_targets import targets
     from edgekit.cli_train import train
 
-    for command in (build, calibrate, export, parity, predict, targets, train):
+    for command in (build, calibrate, check, export, parity, predict, targets, train):
         cli.add_command(command)
 
 
@@ -154,6 +161,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _fail(f"{message} (see '{command} --help')", UsageError.exit_code, words)
     except click.ClickException as error:
         _fail(error.format_message(), UsageError.exit_code, words)
+    except GateFailed as error:  # the document that says so is on stdout already
+        _fail(str(error), error.exit_code, [])
     except EdgekitError as error:
         _fail(str(error), error.exit_code, words)
     except BrokenPipeError:  # the reader of a pipe (head, say) has enough
@@ -163,7 +172,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _fail(message: str, code: int, words: list[str]) -> NoReturn:
-    if "--json" in words:
+    if "--json" in words and not document_printed():
         Console(as_json=True).document({"error": message, "exit_code": code})
     print(f"error: {message}", file=sys.stderr)
     sys.exit(code)

@@ -39,6 +39,7 @@ class Console:
     def document(self, value: Any) -> None:
         """The command's one JSON document (with --json only)."""
         if self.as_json:
+            _printed.append(True)
             print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False), flush=True)
 
     def text(self, text: str) -> None:
@@ -131,6 +132,15 @@ class Console:
                 yield item
         finally:  # some consumers take what they want and never ask again
             self.info(f"{title}: {done}/{total} in {time.monotonic() - start:.1f} s")
+
+
+# Whether this process has printed its JSON document; there must be only one.
+_printed: list[bool] = []
+
+
+def document_printed() -> bool:
+    """Whether stdout already carries the command's JSON document."""
+    return bool(_printed)
 
 
 _STYLES = {

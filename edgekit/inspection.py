@@ -1,14 +1,18 @@
-"""``edgekit inspect``: what a checkpoint is, as numbers and as rows for people."""
+"""``edgekit inspect``: what a checkpoint or a bundle is, as numbers and as rows for people."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.bundle import open_bundle
 from edgekit.errors import UsageError
-from edgekit.model.card import ModelCard
+from edgekit.manifest import Manifest
+from edgekit.model.card import ModelCard, TrainingProtocol
+from edgekit.settings import from_dict
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,71 @@ def inspect_checkpoint(
         fold=folded.message,
         notes=notes,
     )
+
+
+@dataclass(frozen=True)
+class BundleReport:
+    """What a bundle's manifest says, after every checksum was found right."""
+
+    path: str
+    manifest: Manifest
+    file_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ``--json`` document: the whole manifest."""
+        return {"path": self.path, "file_bytes": self.file_bytes, **self.manifest.to_dict()}
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value, for the table."""
+        manifest, target = self.manifest, self.manifest.target
+        model, training = manifest.model, manifest.model.get("training", {})
+        seen = from_dict(TrainingProtocol, dict(training), self.path).describe_seen()
+        need = manifest.runtime
+        rows = [
+            ("format", f"bundle, every checksum right, built {manifest.created}"),
+            ("target", f"{target.name}: {target.title}"),
+            ("precision", f"{target.precision} (dialect {target.dialect})"),
+            ("model", f"{model.get('backbone')}, D = {model.get('width')}, {_codebook(model)}"),
+            ("classes", str(manifest.classes)),
+            ("input", f"{manifest.input.height} x {manifest.input.width} RGB, uint8"),
+            ("training", seen),
+            (
+                "runtime",
+                f"{need.name} {need.version}{'' if need.match == 'exact' else ' or newer'}",
+            ),
+            ("files", f"{', '.join(sorted(manifest.files))} ({self.file_bytes / 1e6:.1f} MB)"),
+            ("plugins", ", ".join(manifest.plugins) or "none"),
+            ("source checkpoint", manifest.source.checkpoint[:16] or "unknown"),
+            ("built with", ", ".join(f"{k} {v}" for k, v in sorted(manifest.versions.items()))),
+            ("rebuild", manifest.rebuild),
+        ]
+        parity, bench = (manifest.sections.get(name) for name in ("parity", "bench"))
+        if bench:
+            rows.append(("latency", f"{bench['latencies']['bundle']['median_ms']:.2f} ms"))
+        rows.append(("parity", "not measured" if not parity else _parity(parity)))
+        return rows
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether ``path`` is meant to be a bundle: a folder, or a .zip (which checkpoints are too)."""
+    return path.is_dir() or path.suffix == ".zip"
+
+
+def inspect_bundle(path: Path) -> BundleReport:
+    """Check a bundle as loading it would, without its runtime."""
+    manifest = open_bundle(path).manifest
+    return BundleReport(str(path), manifest, sum(file.size for file in manifest.files.values()))
+
+
+def _codebook(model: Mapping[str, Any]) -> str:
+    vqsa = model.get("vqsa", {})
+    if vqsa.get("output") == "none":
+        return "no codebook"
+    return f"N = {vqsa.get('codebook_size')}, {vqsa.get('output')}, {vqsa.get('quantize')}"
+
+
+def _parity(parity: Mapping[str, Any]) -> str:
+    return "; ".join([str(parity.get("verdict")), *parity.get("reasons", [])])
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

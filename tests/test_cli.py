@@ -113,3 +113,22 @@ def test_an_interrupt_exits_130() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 130
     assert "interrupted" in done.stderr
+
+
+def test_a_failed_gate_still_prints_one_document() -> None:
+    """A result and an error of the same run: the document is the result, the error goes to stderr."""
+    code = (
+        "import click\n"
+        "from edgekit.cli import cli, main\n"
+        "from edgekit.cli_common import common\n"
+        "from edgekit.errors import GateFailed\n"
+        "@cli.command()\n@common\n"
+        "def gate(console):\n"
+        "    console.document({'verdict': 'fail'})\n"
+        "    raise GateFailed('lost')\n"
+        "main(['gate', '--json'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert json.loads(done.stdout) == {"verdict": "fail"}
+    assert done.stderr == "error: lost\n"
