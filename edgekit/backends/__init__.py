@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, Protocol, cast
+from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +31,12 @@ LookupForm = Literal["auto", "plugin", "inline"]
 _COMPILE: Final = {
     "openvino": "edgekit.backends.openvino_compile",
     "onnxruntime": "edgekit.backends.onnxruntime_compile",
+    "tensorrt": "edgekit.backends.tensorrt_compile",
 }
 _RUN: Final = {
     "openvino": "edgekit.backends.openvino",
     "onnxruntime": "edgekit.backends.onnxruntime",
+    "tensorrt": "edgekit.backends.tensorrt",
 }
 
 
@@ -51,6 +53,8 @@ class CompiledFiles:
     """Of the plugins; "any" without."""
     runtime: RuntimeNeed
     input_name: str
+    sections: Mapping[str, Any] = field(default_factory=dict)
+    """What the manifest is to say beside: a TensorRT engine may be pending."""
 
 
 class Raw(NamedTuple):

@@ -1,0 +1,163 @@
+"""TensorRT, compile side: everything but the engine, and the engine too where this is the device.
+
+An engine fits one GPU and one TensorRT release, so it is built on the device: by the bundle's
+``build_on_device.sh``, which this module runs itself when it finds itself on such a device.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from edgekit import jetson
+from edgekit.backends import CompiledFiles, LookupForm
+from edgekit.data.transforms import Preprocessing
+from edgekit.descriptors import Descriptor, host_arch
+from edgekit.errors import EdgekitError, UsageError
+from edgekit.export.check import check_model
+from edgekit.export.uint8_input import INPUT, add_uint8_input
+from edgekit.export.variants import Variant, lookup_node, to_variant
+from edgekit.files import write_bytes
+from edgekit.manifest import RuntimeNeed
+from edgekit.quantize.dialects import find_dialect
+from edgekit.tensorrt_facts import TensorRTFacts, version
+
+_SELF_TEST_IMAGES: Final = 8
+
+
+def compile_model(
+    onnx_path: Path,
+    preprocessing: Preprocessing,
+    descriptor: Descriptor,
+    out_dir: Path,
+    lookup: LookupForm = "auto",
+) -> CompiledFiles:
+    """Write the graph, the self-test, the script and the plugin's source to ``out_dir``."""
+    facts = descriptor.tensorrt
+    if facts is None:
+        raise UsageError(f"target {descriptor.name} is not a TensorRT device")
+    model = onnx.load(onnx_path)
+    _refuse_what_does_not_fit(model, onnx_path, descriptor)
+    add_uint8_input(model.graph, preprocessing)
+    images = pictures(_SELF_TEST_IMAGES, preprocessing.size)
+    jetson.write_self_test(out_dir / jetson.SELFTEST, images, run_reference(model, images))
+    form = lookup_form(facts, lookup, descriptor.name)
+    plugin = form != "inline" and lookup_node(model) is not None
+    data = to_variant(model, form).SerializeToString(deterministic=True)
+    write_bytes(out_dir / jetson.MODEL, data)
+    files = (
+        out_dir / jetson.MODEL,
+        out_dir / jetson.SELFTEST,
+        *jetson.write_device_build(out_dir, descriptor, size=preprocessing.size, plugin=plugin),
+    )
+    if builds_here(descriptor):
+        return _with_engine(out_dir, files, plugin)
+    return CompiledFiles(
+        main=jetson.MODEL,
+        files=files,
+        plugins=(),
+        arch="any",
+        runtime=RuntimeNeed("tensorrt", facts.tensorrt, "same-or-newer"),
+        input_name=INPUT,
+        sections={"engine": jetson.PENDING},
+    )
+
+
+def lookup_form(facts: TensorRTFacts, wanted: LookupForm, target: str) -> Variant:
+    """The form of the lookup in the graph."""
+    if wanted == "inline":
+        return "inline"
+    if wanted == "plugin" and not facts.has_plugins:
+        raise UsageError(
+            f"target {target} has TensorRT {facts.tensorrt}, plugins need 10.0: use lookup 'inline'"
+        )
+    return facts.form
+
+
+def builds_here(descriptor: Descriptor) -> bool:
+    """Whether this machine is of the target's kind and has what builds engines."""
+    facts = descriptor.tensorrt
+    if facts is None or descriptor.arch not in ("any", host_arch()):
+        return False
+    if facts.jetpack and not Path("/etc/nv_tegra_release").exists():
+        return False
+    return shutil.which(facts.trtexec) is not None or shutil.which("trtexec") is not None
+
+
+def pictures(count: int, size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
+    """Made-up images with large and small structures, uint8 [count, height, width, 3]."""
+    random = np.random.default_rng(seed)
+    height, width = size
+    total = np.zeros((count, height, width, 3))
+    for cells, strength in ((3, 70.0), (12, 40.0), (max(size), 15.0)):
+        coarse = random.normal(128 / 3, strength, (count, cells, cells, 3))
+        rows = np.arange(height) * cells // height
+        columns = np.arange(width) * cells // width
+        total += coarse[:, rows][:, :, columns]
+    return np.clip(total, 0, 255).astype(np.uint8)
+
+
+def run_reference(
+    model: onnx.ModelProto, images: NDArray[np.uint8]
+) -> dict[str, NDArray[np.generic]]:
+    """The deployed graph's outputs, by name, as ONNX Runtime computes them on this machine."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [output.name for output in session.get_outputs()]
+    # One by one, so that a graph for one image runs as well.
+    parts = [session.run(names, {INPUT: image[np.newaxis]}) for image in images]
+    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
+
+
+def _refuse_what_does_not_fit(model: onnx.ModelProto, path: Path, descriptor: Descriptor) -> None:
+    findings = check_model(model, find_dialect("tensorrt"))
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        raise EdgekitError(
+            f"{path.name} does not fit target {descriptor.name} in {len(errors)} place(s); the "
+            f"first: {errors[0].describe()}"
+        )
+
+
+def _with_engine(folder: Path, files: tuple[Path, ...], plugin: bool) -> CompiledFiles:
+    """Run the script here; it leaves engine and plugin beside the folder."""
+    run = subprocess.run(
+        ["bash", str(folder / jetson.SCRIPT), "--engine-only"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if run.returncode != 0:
+        lines = (run.stderr.strip() or run.stdout.strip() or "no output").splitlines()
+        message = lines[-1].removeprefix("error: ")
+        if run.returncode == 2:
+            raise UsageError(message)
+        raise EdgekitError(f"the engine was not built: {message}")
+    work = folder.with_name(f"{folder.name}.build")
+    found = (work / "tensorrt.version").read_text(encoding="utf-8").strip()
+    assert version(found)
+    made = [folder / jetson.ENGINE]
+    shutil.move(work / jetson.ENGINE, folder / jetson.ENGINE)
+    if plugin:
+        shutil.copyfile(work / "plugin" / jetson.PLUGIN, folder / jetson.PLUGIN)
+        made.append(folder / jetson.PLUGIN)
+    shutil.rmtree(work)
+    return CompiledFiles(
+        main=jetson.ENGINE,
+        files=(*files, *made),
+        plugins=(jetson.PLUGIN,) if plugin else (),
+        arch=host_arch() if plugin else "any",
+        runtime=RuntimeNeed("tensorrt", found, "exact"),
+        input_name=INPUT,
+        sections={"engine": f"built on the device with TensorRT {found}"},
+    )
