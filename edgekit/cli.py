@@ -14,7 +14,7 @@ import click
 from edgekit import __version__
 from edgekit.cli_common import Command, common
 from edgekit.console import Console, document_printed
-from edgekit.errors import EdgekitError, GateFailed, ToolchainMissing, UsageError
+from edgekit.errors import EdgekitError, ToolchainMissing, UsageError
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -161,8 +161,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _fail(f"{message} (see '{command} --help')", UsageError.exit_code, words)
     except click.ClickException as error:
         _fail(error.format_message(), UsageError.exit_code, words)
-    except GateFailed as error:  # the document that says so is on stdout already
-        _fail(str(error), error.exit_code, [])
     except EdgekitError as error:
         _fail(str(error), error.exit_code, words)
     except BrokenPipeError:  # the reader of a pipe (head, say) has enough

@@ -116,7 +116,7 @@ def test_an_interrupt_exits_130() -> None:
 
 
 def test_a_failed_gate_still_prints_one_document() -> None:
-    """A result and an error of the same run: the document is the result, the error goes to stderr."""
+    """The document is the result; the error goes to stderr alone."""
     code = (
         "import click\n"
         "from edgekit.cli import cli, main\n"
