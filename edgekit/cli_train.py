@@ -13,7 +13,7 @@ from edgekit.cli_common import Command, common
 from edgekit.config import CodebookUpdate, Distance, OutputForm, Quantize
 from edgekit.console import Console
 from edgekit.settings import read_toml
-from edgekit.train_config import Augment, Optimizer, Pairing, Precision, TrainConfig
+from edgekit.train_config import AttentionStart, Augment, Optimizer, Pairing, Precision, TrainConfig
 
 _FILE = click.Path(path_type=Path)
 
@@ -50,12 +50,14 @@ def _choice(kind: Any) -> click.Choice[str]:
 @click.option("--commitment", type=float, help="Weight of the commitment loss.")
 @click.option("--codebook-update", type=_choice(CodebookUpdate), help="How codewords learn.")
 @click.option("--logit-scale/--no-logit-scale", default=None, help="Divide attention by sqrt(2).")
+@click.option("--attention-start", type=_choice(AttentionStart), help="K = Q, or random.")
 @click.option("--kmeans/--no-kmeans", default=None, help="Start codewords on the features.")
 @click.option("--quantizer-start", type=int, help="Epochs before the codebook starts.")
 @click.option("--reset-dead-codes/--keep-dead-codes", default=None, help="Move unused codewords.")
 @click.option("--seen", help="Corruptions in training: benchmark15, extra4, none or a list.")
 @click.option("--pairing", type=_choice(Pairing), help="How clean and corrupted images mix.")
 @click.option("--validate-on", help="Corruptions that choose the best epoch; default: --seen.")
+@click.option("--train-images", type=int, help="Train on at most so many images.")
 @click.option("--validation-images", type=int, help="At most so many.")
 @click.option("--variants", type=int, help="Cached corrupted variants of each image.")
 @click.option("--augment", type=_choice(Augment), help="Random crops and flips; not if cached.")

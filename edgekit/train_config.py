@@ -13,6 +13,7 @@ Pairing = Literal["paired", "sampled", "clean"]
 Optimizer = Literal["sgd", "adamw"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Augment = Literal["none", "flip", "crop"]
+AttentionStart = Literal["self", "random"]
 
 # Settings that change how a run is carried out, not what comes out of it.
 _BYSTANDERS = ("out", "cache", "workers", "save_every")
@@ -46,6 +47,9 @@ class TrainConfig:
     commitment: float = 0.25
     codebook_update: CodebookUpdate = "gradient"
     logit_scale: bool = False
+    # self: K and Q start equal, so that each token attends to itself and the feature gets through;
+    # random: as in the released code, whose attention starts by mixing the tokens at random.
+    attention_start: AttentionStart = "self"
     kmeans: bool = True  # start the codebook on the features instead of at random
     # Epochs that the feature itself stands in for its codeword, before the codebook starts.
     quantizer_start: int = 0
@@ -57,11 +61,12 @@ class TrainConfig:
     pairing: Pairing = "paired"
     # Corruptions that early stopping looks at: "seen", or names as in ``seen``.
     validate_on: str = "seen"
-    validation_images: int = 500  # at most
+    train_images: int | None = None  # at most so many, every class in proportion; None is all
+    validation_images: int = 500  # likewise
     variants: int = 2  # corrupted variants of each image that are cached for a frozen backbone
     augment: Augment = "none"  # only without cached features
 
-    epochs: int = 8
+    epochs: int = 5
     batch_size: int = 128  # images, over all processes; a paired image counts once
     optimizer: Optimizer = "sgd"
     lr: float = 0.05
@@ -94,8 +99,9 @@ class TrainConfig:
         for name in ("ema", "label_smoothing", "momentum", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} must be 0 or more and below 1, not {getattr(self, name)}")
-        if self.threads is not None:
-            _at_least(1, "threads", self.threads)
+        for name in ("threads", "train_images"):
+            if getattr(self, name) is not None:
+                _at_least(1, name, getattr(self, name))
         if self.workers is not None:
             _at_least(0, "workers", self.workers)
         if self.image_size is not None and not 8 <= self.image_size <= 8192:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from edgekit.console import Console
+from edgekit.data.base import IndexArray
 from edgekit.data.corruptions import parse_seen
 from edgekit.data.datasets import open_dataset
 from edgekit.data.loading import Skipped, default_workers
@@ -113,16 +114,19 @@ def _material(
     splits = split_dataset(dataset, seed=config.data_seed)
     for part in ("train", "validation"):
         splits.part(part, dataset)  # refuses an empty part, in words
-    validation = stratified_sample(
-        dataset, config.validation_images, seed=config.data_seed, indices=splits.validation
-    )
+    train_count = config.train_images or len(splits.train)
+
+    def some(indices: IndexArray, count: int) -> IndexArray:
+        return stratified_sample(dataset, count, seed=config.data_seed, indices=indices)
+
     seen = parse_seen(config.seen)
     workers = default_workers() // world.size if config.workers is None else config.workers
     return Material(
         config=config,
         dataset=dataset,
         splits=splits,
-        validation=validation,
+        train=some(splits.train, train_count),
+        validation=some(splits.validation, config.validation_images),
         preprocessing=start.preprocessing,
         seen=seen,
         looked_at=seen if config.validate_on == "seen" else parse_seen(config.validate_on),

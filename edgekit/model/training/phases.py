@@ -38,7 +38,8 @@ class Material:
     config: TrainConfig
     dataset: Dataset
     splits: Splits
-    validation: IndexArray  # the part of the validation split that is looked at
+    train: IndexArray  # the parts of the splits that are used
+    validation: IndexArray
     preprocessing: Preprocessing
     seen: tuple[str, ...]
     looked_at: tuple[str, ...]
@@ -77,7 +78,7 @@ class _CachedPhase:
     @contextmanager
     def _open(self) -> Iterator[CachedSource]:
         m = self._material
-        train_set = subset(m.dataset, m.splits.train)
+        train_set = subset(m.dataset, m.train)
         rows = range(len(train_set))
         wanted = [[View(row, (CLEAN,)) for row in rows]]
         if m.config.pairing != "clean":
@@ -147,7 +148,7 @@ class _ImagePhase:
         with Pool(m.dataset, look, m.workers) as self._pool:
             yield ImageSource(
                 m.dataset,
-                m.splits.train,
+                m.train,
                 self._pool,
                 m.preprocessing,
                 m.config,

@@ -34,6 +34,10 @@ class Start:
         """The model to train, and whether its head goes on from trained weights."""
         torch.manual_seed(config.seed)
         model = VQSA(self.backbone, len(classes), config.vqsa())
+        attention = model.head.attention
+        if attention is not None and config.attention_start == "self":
+            with torch.no_grad():
+                attention.query.copy_(attention.key)
         card = self.card
         if card is None or self.head is None:
             return model, False

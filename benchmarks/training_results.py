@@ -1,0 +1,214 @@
+"""The tables of docs/results.md: VQ-SA's head beside plain training on the same images.
+
+    python benchmarks/training_results.py --work /tmp/results
+    python benchmarks/training_results.py --work /tmp/results --only fashion-mnist --table
+
+CIFAR-10 is taken from the .npz file that EDGEKIT_CIFAR10 names (`train_jpeg`, `train_offsets`,
+`train_labels`, the same for `test_`, and `classes`); without it that part is skipped. Runs that
+are finished in --work are not repeated, and features of the frozen backbone are shared between
+them, so an interrupted script goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from edgekit.console import Console
+from edgekit.data.base import labels, subset
+from edgekit.data.corruptions import BENCHMARK15
+from edgekit.data.datasets import open_dataset
+from edgekit.data.loading import default_workers
+from edgekit.data.pool import Pool
+from edgekit.data.splits import split_dataset, stratified_sample
+from edgekit.model.checkpoint import load_checkpoint
+from edgekit.model.train import run_training
+from edgekit.model.training.arithmetic import reproducible
+from edgekit.model.training.distributed import World
+from edgekit.model.training.evaluation import Evaluation, evaluate_features, evaluation_views
+from edgekit.model.training.features import FeatureCache, usable_rows
+from edgekit.model.training.interrupt import StopSignal
+from edgekit.model.training.samples import Look
+from edgekit.model.training.validation import evaluate_images
+from edgekit.train_config import TrainConfig
+
+SEEDS = (0, 1, 2)
+TRAIN_IMAGES, TEST_IMAGES = 3000, 1000
+CPU = torch.device("cpu")
+BASE = TrainConfig(
+    image_size=96, train_images=TRAIN_IMAGES, validation_images=300, threads=1, save_every=600.0
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A row of a table: what it is called, and its settings."""
+
+    name: str
+    config: TrainConfig
+    seeds: tuple[int, ...] = SEEDS
+
+
+def main_variants() -> Iterator[Variant]:
+    """Every head on the same images, for both sets of seen corruptions."""
+    clean = dataclasses.replace(BASE, head="none", pairing="clean", seen="none")
+    yield Variant("clean images only, no codebook", clean)
+    for seen in ("benchmark15", "extra4"):
+        for head, name in (
+            ("none", "paired, no codebook"),
+            ("replace", "paired, VQ, replace"),
+            ("concat", "paired, VQ, concat"),
+            ("attention", "paired, VQ-SA, attention"),
+        ):
+            config = dataclasses.replace(BASE, head=head, seen=seen)
+            yield Variant(name, config)
+
+
+def ablations() -> Iterator[Variant]:
+    """What might move VQ-SA, one change at a time."""
+    base = dataclasses.replace(BASE, seen="benchmark15")
+    for name, changes in (
+        ("attention starts at random, as released", {"attention_start": "random"}),
+        ("codebook of 32", {"codebook_size": 32}),
+        ("codebook of 1000", {"codebook_size": 1000}),
+        ("codebook at random, no k-means", {"kmeans": False}),
+        ("codebook by moving average", {"codebook_update": "ema"}),
+        ("residual form, codebook from epoch 2", {"head": "residual", "quantizer_start": 1}),
+        ("sampled pairing, as released", {"pairing": "sampled"}),
+        ("15 epochs", {"epochs": 15}),
+        ("15 epochs, no codebook", {"epochs": 15, "head": "none"}),
+        ("spatial quantization", {"quantize": "spatial"}),
+        ("backbone learns for 1 more epoch", {"finetune_epochs": 1}),
+        ("the same, no codebook", {"finetune_epochs": 1, "head": "none"}),
+    ):
+        yield Variant(name, dataclasses.replace(base, **changes), (0,))
+
+
+def run(variant: Variant, data: str, work: Path, console: Console) -> list[Evaluation]:
+    """Train with every seed and judge the best checkpoint on test images."""
+    results = []
+    for seed in variant.seeds:
+        slug = f"{variant.config.seen}-{variant.name}-{seed}".replace(" ", "-").replace(",", "")
+        config = dataclasses.replace(
+            variant.config, data=data, seed=seed, out=work / slug, cache=work / "features"
+        )
+        found = config.out / "test.json"
+        if not found.exists():
+            console.info(f"== {slug}")
+            run_training(config, console)
+            evaluation = test(config, console)
+            found.write_text(json.dumps(evaluation.to_dict()))
+        results.append(Evaluation(**json.loads(found.read_text())))
+    return results
+
+
+def test(config: TrainConfig, console: Console) -> Evaluation:
+    """All 15 benchmark corruptions on test images, severities in rotation."""
+    loaded = load_checkpoint(config.out / "best.safetensors")
+    model, preprocessing = loaded.model, loaded.card.preprocessing
+    dataset = open_dataset(config.data)
+    rows = stratified_sample(dataset, TEST_IMAGES, indices=split_dataset(dataset).test)
+    with StopSignal() as stop, reproducible(0, config.threads):
+        if config.finetune_epochs:
+            with Pool(dataset, Look(preprocessing), default_workers()) as pool:
+                return evaluate_images(
+                    model, dataset, rows, BENCHMARK15, preprocessing, pool, CPU, World()
+                )
+        assert config.cache is not None
+        held_out = subset(dataset, rows)
+        cache = FeatureCache(
+            config.cache,
+            held_out,
+            model.backbone,
+            preprocessing,
+            config.quantize,
+            CPU,
+            default_workers(),
+        )
+        views = evaluation_views(np.arange(len(rows)), BENCHMARK15)
+        stores = cache.stores(list(views.values()), "test features", console, stop)
+        codebook = model.head.codebook
+        with torch.inference_mode():
+            return evaluate_features(
+                model.head,
+                dict(zip(views, stores, strict=True)),
+                labels(held_out),
+                usable_rows(stores),
+                None if codebook is None else len(codebook.usage),
+                CPU,
+                World(),
+            )
+
+
+def table(title: str, rows: Sequence[tuple[Variant, list[Evaluation]]]) -> str:
+    """Markdown: percent, mean and (largest - smallest) / 2 over the seeds."""
+    lines = [
+        f"**{title}**",
+        "",
+        "| training | seen | clean error | mean corruption error | codes used (perplexity) "
+        "| same code clean and corrupted |",
+        "|---|---|---|---|---|---|",
+    ]
+    for variant, results in rows:
+        clean = [100 * result.clean_error for result in results]
+        corrupted = [100 * (result.mean_corruption_error or 0) for result in results]
+        codes, same = "—", "—"
+        if results[0].code_perplexity is not None:
+            used = np.mean([result.used_codes or 0 for result in results])
+            spread = np.mean([result.code_perplexity or 0 for result in results])
+            codes = f"{used:.0f} of {variant.config.codebook_size} ({spread:.0f})"
+            same = f"{100 * np.mean([result.code_agreement or 0 for result in results]):.0f}%"
+        lines.append(
+            f"| {variant.name} | {variant.config.seen} | {_spread(clean)} | {_spread(corrupted)} "
+            f"| {codes} | {same} |"
+        )
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float]) -> str:
+    middle = f"{np.mean(values):.1f}"
+    return middle if len(values) == 1 else f"{middle} ± {(max(values) - min(values)) / 2:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder for runs and features")
+    parser.add_argument("--only", choices=("fashion-mnist", "cifar10", "ablations"))
+    parser.add_argument("--table", action="store_true", help="print what is finished, run nothing")
+    arguments = parser.parse_args()
+    console = Console()
+    cifar = os.environ.get("EDGEKIT_CIFAR10")
+    parts = [
+        ("fashion-mnist", "builtin:fashion-mnist", list(main_variants())),
+        ("cifar10", cifar, list(main_variants())),
+        ("ablations", "builtin:fashion-mnist", list(ablations())),
+    ]
+    for name, data, variants in parts:
+        if arguments.only not in (None, name):
+            continue
+        if data is None:
+            console.warn("EDGEKIT_CIFAR10 names no file: CIFAR-10 is skipped")
+            continue
+        work = arguments.work / ("cifar10" if name == "cifar10" else "fashion-mnist")
+        rows = []
+        for variant in variants:
+            if arguments.table and not _is_finished(variant, work):
+                continue
+            rows.append((variant, run(variant, data, work, console)))
+        print(table(name, rows), end="\n\n", flush=True)
+
+
+def _is_finished(variant: Variant, work: Path) -> bool:
+    start = f"{variant.config.seen}-{variant.name}-".replace(" ", "-").replace(",", "")
+    return all((work / f"{start}{seed}" / "test.json").exists() for seed in variant.seeds)
+
+
+if __name__ == "__main__":
+    main()
