@@ -156,13 +156,12 @@ def trace(prepared: Prepared, size: tuple[int, int], opset: int, batch: Batch) -
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the exporter's advice to its own developers; errors still surface."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Hide what the exporter tells its own developers; what goes wrong still raises."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)

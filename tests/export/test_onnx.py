@@ -25,7 +25,7 @@ from edgekit.export.variants import lookup_node, to_variant
 from edgekit.model.backbones import create_backbone
 from edgekit.model.vqsa import VQSA
 from tests.export.conftest import Exported
-from tests.export.models import CLASSES, SIZE, card, real, tiny
+from tests.export.models import CLASSES, SIZE, TinyBackbone, card, real, tiny
 from tests.model.authors import authors_forward, authors_state
 
 
@@ -342,3 +342,15 @@ def test_what_does_not_fit_into_one_file(tmp_path: Path) -> None:
     # The tables of the released training script's 100,000 codewords alone are 2.5 GB.
     assert not export_module._fitting_tables(large, tables=True)
     assert export_module._fitting_tables(tiny(), tables=True)
+
+
+def test_a_network_that_cannot_be_traced(tmp_path: Path) -> None:
+    class Branching(TinyBackbone):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            features = super().forward(images)
+            return features if float(features.sum()) > 0 else -features
+
+    model = VQSA(Branching(), 3, VQSAConfig(codebook_size=4))
+    with pytest.raises(EdgekitError, match="PyTorch cannot export this model: ") as caught:
+        export_onnx(model, card(model), tmp_path / "m.onnx", batch=1)
+    assert "\n" not in str(caught.value)
