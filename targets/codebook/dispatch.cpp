@@ -40,6 +40,15 @@ const Int8Range* int8_range(const Kernels& kernels) {
   return nullptr;
 }
 
+// Rows and columns are padded: small codebooks would take more memory than an int8 path is worth.
+bool padding_pays(int64_t n, int64_t d) {
+  const int64_t rows = (n + kGroup - 1) / kGroup * kGroup;
+  const int64_t width = (d + kWidthStep - 1) / kWidthStep * kWidthStep;
+  const auto bytes = static_cast<double>(rows) *
+                     static_cast<double>(width + static_cast<int64_t>(sizeof(RowGroup)) / kGroup);
+  return bytes <= 2.5 * static_cast<double>(n) * static_cast<double>(d);
+}
+
 bool method_runs(const Kernels& kernels, Method method) {
   return method != Method::kInt8 || kernels.int8_vectors > 0;
 }
@@ -88,8 +97,8 @@ bool read_path_request(PathRequest* request) {
 bool method_possible(const Kernels& kernels, Method method, int64_t n, int64_t d) {
   if (method == Method::kDouble) return true;
   const Int8Range* range = int8_range(kernels);
-  const bool int8 =
-      range != nullptr && n >= range->min_rows && d >= range->min_width && d <= kMaxInt8Width;
+  const bool int8 = range != nullptr && n >= range->min_rows && d >= range->min_width &&
+                    d <= kMaxInt8Width && padding_pays(n, d);
   if (method == Method::kInt8) return int8;
   if (int8 && range->max_vectors == kAnyNumber) return false;  // it would never be chosen
   return n >= kMinRowsFp32 && d >= kMinWidthFp32;

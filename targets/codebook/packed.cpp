@@ -60,28 +60,34 @@ float scaled_half(const Packed& packed, int64_t row) {
   return static_cast<float>(std::ldexp(packed.offset(row), -2 * packed.exponent));
 }
 
+// Subtracting a mean row this short would not help, and its multiples could overflow.
+constexpr double kLeastMeanNorm = 0x1p-40;
+
 void set_mean(Packed* packed) {
-  const int64_t d = packed->d;
-  std::vector<double> sums(static_cast<size_t>(packed->padded));
+  const auto width = static_cast<size_t>(packed->d);
+  const auto padded = static_cast<size_t>(packed->padded);
+  std::vector<double> sums(width);
   for (int64_t i = 0; i < packed->n; ++i) {
     const float* row = packed->row(i);
-    for (int64_t k = 0; k < d; ++k) sums[static_cast<size_t>(k)] += static_cast<double>(row[k]);
+    for (size_t k = 0; k < width; ++k) sums[k] += static_cast<double>(row[k]);
   }
-  packed->mean = Buffer<float>(sums.size());
-  packed->signed_mean = Buffer<float>(sums.size());
-  packed->signs = Buffer<float>(sums.size());
-  double squares = 0;
-  for (int64_t k = 0; k < packed->padded; ++k) {
-    const double average = sums[static_cast<size_t>(k)] / static_cast<double>(packed->n);
-    const float value = static_cast<float>(std::ldexp(average, -packed->exponent));
-    const float sign = rotation_sign(k);
-    packed->mean.data()[k] = value;
-    packed->signed_mean.data()[k] = sign * value;
+  std::vector<double> mean(padded);
+  for (size_t k = 0; k < width; ++k) {
+    const double average = std::ldexp(sums[k] / static_cast<double>(packed->n), -packed->exponent);
+    mean[k] = static_cast<double>(static_cast<float>(average));
+  }
+  if (norm(mean.data(), packed->padded) < kLeastMeanNorm) std::fill(mean.begin(), mean.end(), 0.0);
+  packed->mean_norm = norm(mean.data(), packed->padded) * kDoubleInflate;
+  packed->mean_square = packed->mean_norm * packed->mean_norm;
+  packed->mean = Buffer<float>(padded);
+  packed->signed_mean = Buffer<float>(padded);
+  packed->signs = Buffer<float>(padded);
+  for (size_t k = 0; k < padded; ++k) {
+    const float sign = rotation_sign(static_cast<int64_t>(k));
+    packed->mean.data()[k] = static_cast<float>(mean[k]);
+    packed->signed_mean.data()[k] = sign * static_cast<float>(mean[k]);
     packed->signs.data()[k] = sign;
-    squares += static_cast<double>(value) * static_cast<double>(value);
   }
-  packed->mean_square = squares;
-  packed->mean_norm = std::sqrt(squares) * kDoubleInflate;
 }
 
 // Centers, rotates and quantizes one row; writes its codes (padded of them) and its bounds.
