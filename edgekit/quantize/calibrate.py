@@ -101,12 +101,12 @@ def calibrate(
 
 def count_quantized(model: onnx.ModelProto) -> tuple[int, int]:
     """How many convolutions and products read 8-bit data, and how many do not."""
-    dequantized = {
-        output
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear"
-        for output in node.output
-    }
+    dequantized: set[str] = set()
+    for node in model.graph.node:  # in topological order
+        # The largest of some 8-bit values is one of them.
+        passes_on = node.op_type == "MaxPool" and node.input[0] in dequantized
+        if node.op_type == "DequantizeLinear" or passes_on:
+            dequantized.update(node.output)
     products = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
     done = sum(node.input[0] in dequantized for node in products)
     return done, len(products) - done
