@@ -2,9 +2,7 @@
 // serializes and recreates it and, where there is a GPU, runs `enqueue` and compares every index
 // and margin with the score's definition.
 //
-//   drive_plugin libedgekit_tensorrt.so [libnvinfer_lean.so.10]
-//
-// With a TensorRT library the creator comes out of that library's plugin registry.
+//   drive_plugin libedgekit_tensorrt.so
 #include <NvInferRuntime.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -56,24 +54,6 @@ IPluginCreatorV3One* creator_of_library(const char* path) {
   IPluginCreatorInterface* const* creators = get_creators(count);
   expect(count == 1, "one creator");
   return static_cast<IPluginCreatorV3One*>(creators[0]);
-}
-
-// The creator as TensorRT's registry finds it by name, version and namespace.
-IPluginCreatorV3One* creator_of_registry(const char* path, const char* tensorrt) {
-  void* library = dlopen(tensorrt, RTLD_NOW | RTLD_GLOBAL);
-  if (library == nullptr) fail(dlerror());
-  const auto version = reinterpret_cast<int32_t (*)()>(dlsym(library, "getInferLibVersion"));
-  const auto get_registry =
-      reinterpret_cast<IPluginRegistry* (*)()>(dlsym(library, "getPluginRegistry"));
-  expect(version != nullptr && get_registry != nullptr, "not a TensorRT library");
-  IPluginRegistry* registry = get_registry();
-  expect(registry != nullptr, "no registry");
-  expect(registry->getCreator("CodebookLookup", "1", "edgekit") == nullptr, "already registered");
-  expect(registry->loadLibrary(path) != nullptr, "the registry does not load the library");
-  IPluginCreatorInterface* found = registry->getCreator("CodebookLookup", "1", "edgekit");
-  expect(found != nullptr, "the registry does not find the creator");
-  std::printf("registry: TensorRT %d\n", version());
-  return static_cast<IPluginCreatorV3One*>(found);
 }
 
 std::unique_ptr<IPluginV3> create(IPluginCreatorV3One* creator, const char* metric, int32_t margin,
@@ -230,13 +210,11 @@ void run_case(IPluginV3* plugin, const Case& size) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count < 2 || count > 3) {
-    std::printf("usage: %s libedgekit_tensorrt.so [libnvinfer_lean.so]\n", arguments[0]);
+  if (count != 2) {
+    std::printf("usage: %s libedgekit_tensorrt.so\n", arguments[0]);
     return 2;
   }
-  const bool own = count == 2;
-  IPluginCreatorV3One* creator =
-      own ? creator_of_library(arguments[1]) : creator_of_registry(arguments[1], arguments[2]);
+  IPluginCreatorV3One* creator = creator_of_library(arguments[1]);
   expect(creator->getFieldNames()->nbFields == 2, "field names");
   std::unique_ptr<IPluginV3> plugin;
   for (const char* metric : {"l2", "dot"}) {
@@ -255,7 +233,7 @@ int main(int count, char** arguments) {
     }
   }
   expect(create(creator, "cosine", 0) == nullptr, "an unknown metric is refused");
-  if (own) expect(listener.last.find("'metric'") != std::string::npos, "and named");
+  expect(listener.last.find("'metric'") != std::string::npos, "and named");
   expect(create(creator, "dot", 2) == nullptr, "a wrong margin is refused");
   std::printf("create, query, serialize: ok\n");
 
