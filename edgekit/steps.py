@@ -21,7 +21,7 @@ from edgekit.bundle import update_bundle, write_bundle, zip_bundle
 from edgekit.cache import cached, find
 from edgekit.config import BuildConfig
 from edgekit.console import Console
-from edgekit.descriptors import Descriptor
+from edgekit.descriptors import Descriptor, Precision
 from edgekit.errors import ToolchainMissing, UsageError
 from edgekit.files import file_sha256, write_bytes, write_text
 from edgekit.inspection import read_labels
@@ -280,6 +280,8 @@ def compile_bundle(job: Job, quantized: Quantized, descriptor: Descriptor, key: 
             sections={"build": _provenance(job.config, key, complete=False)},
         )
         files = {file.name: file for file in made.files}
+        if quantized.dialect is not None:  # which images, with hashes, so that it can be repeated
+            files["calibration.json"] = quantized.onnx.with_name("images.json")
         written = write_bundle(path, manifest, files, card.classes)
     job.console.info(f"compile ({descriptor.name}): wrote {path}")
     return Built(path, descriptor, quantized, written)
@@ -300,7 +302,7 @@ def bundle_path(config: BuildConfig, descriptor: Descriptor) -> Path:
     return Path(config.out) / descriptor.name
 
 
-def precision(config: BuildConfig, descriptor: Descriptor) -> str:
+def precision(config: BuildConfig, descriptor: Descriptor) -> Precision:
     """ "int8" or "fp32": what the user says, or what the target asks for."""
     return descriptor.precision if config.precision == "auto" else config.precision
 

@@ -80,6 +80,8 @@ def test_the_manifest_tells_where_the_bundle_comes_from(built: Path) -> None:
     assert manifest.source.checkpoint == file_sha256(trained.checkpoint())
     assert len(manifest.source.recipe) == len(manifest.source.calibration_images) == 64
     assert "--target cpu" in manifest.rebuild
+    images = json.loads((built / "cpu" / "calibration.json").read_text(encoding="utf-8"))
+    assert len({image["sha256"] for image in images}) == 64
     assert {"torch", "nncf", "openvino"} <= set(manifest.versions)
     bench = manifest.sections["bench"]
     assert bench["latencies"]["bundle"]["median_ms"] > 0
