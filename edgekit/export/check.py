@@ -69,10 +69,11 @@ def check_model(model: onnx.ModelProto, dialect: Dialect) -> list[Finding]:
     """Everything in ``model`` that does not fit ``dialect``, in the graph's order; errors first."""
     graph = _Graph(model)
     findings = [*_check_pairs(graph), *_check_head(graph)]
+    if dialect.scalar_activations:
+        findings += _check_scales_by_channel(graph, dialect.name)
     if dialect.signed_only:
         findings += [
             *_check_signed(graph),
-            *_check_scales_by_channel(graph),
             *_check_additions(graph),
             *_check_operators(graph),
             *_check_lookup(graph),
@@ -202,8 +203,8 @@ def _integer_type(graph: _Graph, node: onnx.NodeProto) -> int | None:
     return None  # the Q before it says it
 
 
-def _check_scales_by_channel(graph: _Graph) -> Iterator[Finding]:
-    """TensorRT: one scale an activation; weights by output channel. RTX's parser takes either."""
+def _check_scales_by_channel(graph: _Graph, dialect: str) -> Iterator[Finding]:
+    """One scale an activation; weights by output channel. TensorRT-RTX's parser takes any."""
     for node in graph.pairs():
         scale = graph.value(node, 1)
         if scale is None or scale.size <= 1:
@@ -211,8 +212,8 @@ def _check_scales_by_channel(graph: _Graph) -> Iterator[Finding]:
         if not graph.is_weight(node):
             yield _finding(
                 "error", "activation-scale", node,
-                f"an activation has {scale.size} scales, TensorRT takes one",
-                "calibrate for it ('edgekit calibrate --dialect tensorrt'), or take the greatest",
+                f"an activation has {scale.size} scales, {dialect} takes one",
+                f"calibrate for it ('edgekit calibrate --dialect {dialect}'), or take the greatest",
             )  # fmt: skip
             continue
         if node.op_type != "DequantizeLinear":

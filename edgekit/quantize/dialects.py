@@ -27,11 +27,12 @@ class Dialect:
     # CPUs without VNNI add pairs of u8 x s8 products in 16 bits, which saturate: NNCF then halves
     # the range of the first convolution's weights.
     saturates: bool = False
-    # TensorRT: int8 with zero-point 0 only, one scale for an activation (NNCF gives the input of a
-    # depthwise convolution one a channel), no Q/DQ between a convolution and its addition, and
+    # One scale for an activation: NNCF gives the input of a depthwise convolution one a channel,
+    # which TensorRT does not build and ONNX Runtime does not run.
+    scalar_activations: bool = False
+    # TensorRT: int8 with zero-point 0 only, no Q/DQ between a convolution and its addition, and
     # Q/DQ on both sides of a pooling.
     signed_only: bool = False
-    scalar_activations: bool = False
     fuses_additions: bool = False
     pools_in_int8: bool = False
 
@@ -49,7 +50,7 @@ class Dialect:
 DIALECTS: dict[str, Dialect] = {
     "openvino": Dialect("openvino"),
     "openvino-novnni": Dialect("openvino-novnni", saturates=True),
-    "onnxruntime": Dialect("onnxruntime"),
+    "onnxruntime": Dialect("onnxruntime", scalar_activations=True),
     "tensorrt": Dialect(
         "tensorrt",
         signed_only=True,

@@ -12,6 +12,7 @@ def quantized(
     unsigned: bool = True,
     zero_point: int = 0,
     by_channel: bool = True,
+    pooling: bool = True,
 ) -> onnx.ModelProto:
     """images -> Conv -> ReLU -> Q/DQ -> MaxPool -> (depthwise Conv -> Q/DQ, itself) -> Add.
 
@@ -48,10 +49,12 @@ def quantized(
     images = pair("images", np.array(0.03), unsigned=False) if zero_point == 0 else "images"
     add("Conv", [images, weight("w1", (CHANNELS, 3, 3, 3)), "bias"], "conv1", pads=[1, 1, 1, 1])
     relu = pair(add("Relu", ["conv1"], "relu"), by, unsigned)
-    pool = add("MaxPool", [relu], "pool", kernel_shape=[2, 2], strides=[2, 2])
+    pool = relu
+    if pooling:
+        pool = add("MaxPool", [relu], "pool", kernel_shape=[2, 2], strides=[2, 2])
     add(
         "Conv",
-        [pool, weight("w2", (CHANNELS, 1, 3, 3)), "bias"],
+        [pool, weight("w2", (CHANNELS, 1, 3, 3))],
         "conv2",
         group=CHANNELS,
         pads=[1, 1, 1, 1],
@@ -62,7 +65,11 @@ def quantized(
         nodes,
         "test",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 8, 8])],
-        [helper.make_tensor_value_info("sum", TensorProto.FLOAT, ["batch", 4, 4, 4])],
+        [
+            helper.make_tensor_value_info(
+                "sum", TensorProto.FLOAT, ["batch", 4, *([4, 4] if pooling else [8, 8])]
+            )
+        ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
