@@ -128,6 +128,7 @@ class BundlePredictor:
 def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
     """A float ONNX file that edgekit exported; its metadata say what it is."""
     import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -137,7 +138,10 @@ def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
             str(path), options, providers=["CPUExecutionProvider"]
         )
         key = f"{file_sha256(path)} onnxruntime {onnxruntime.__version__}"
-    except (RuntimeError, ValueError, OSError) as error:
+    except (
+        *(state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf),
+        *(state.NotImplemented, state.RuntimeException, state.NoSuchFile, OSError),
+    ) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"ONNX Runtime cannot load the reference {path}: {reason}") from error
     metadata = session.get_modelmeta().custom_metadata_map

@@ -60,7 +60,7 @@ def checkpoint() -> Path:
     loaded = load_checkpoint(lite0_imagenet_file(), vqsa=dataclasses.replace(vqsa, output="none"))
     classes = open_dataset(DATA).classes
     model = VQSA(loaded.model.backbone, len(classes), vqsa).eval()
-    pixels, labels = training_images(400)
+    pixels, labels = training_images(300)
     with torch.no_grad():
         features = torch.cat(
             [
@@ -84,14 +84,14 @@ def checkpoint() -> Path:
     return path
 
 
-def train_head(model: VQSA, features: Tensor, labels: Tensor, steps: int = 150) -> None:
-    """Fit everything behind the lookup; the codebook stays where k-means put it."""
-    learned = [
-        parameter
-        for name, parameter in model.head.named_parameters()
-        if not name.startswith("codebook")
-    ]
-    optimizer = torch.optim.Adam(learned, lr=2e-3)
+def train_head(model: VQSA, features: Tensor, labels: Tensor, steps: int = 80) -> None:
+    """Fit what comes behind the attention; the codebook stays where k-means put it."""
+    assert model.head.fuse is not None
+    model.requires_grad_(False)
+    learned = [*model.head.fuse.parameters(), *model.head.classifier.parameters()]
+    for parameter in learned:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.Adam(learned, lr=1e-3, weight_decay=1e-3)
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
         rows = torch.randint(len(features), (128,), generator=generator)

@@ -81,7 +81,7 @@ BGR = Preprocessing(size=(32, 32), channel_order="BGR")
         (coarse(preprocessing=BGR), r"preprocessing \(channel_order: BGR and RGB\)"),
         (
             coarse(source="bead"),
-            "checkpoint bead, the candidate from c0ffee: name the bundle's own",
+            "checkpoint bead, the candidate from c0ffee: name the bundle",
         ),
         (coarse(source=""), r"checkpoint \(unknown\), the candidate from c0ffee"),
     ],
