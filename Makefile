@@ -9,10 +9,10 @@ NATIVE := $(shell git ls-files '*.cpp' '*.h' '*.cu' 2>/dev/null)
 .PHONY: build test setup lint native-test format clean
 
 build: setup
-	$(BIN)/edgekit doctor
+	$(BIN)/edgekit build
 
 test: lint native-test
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 setup: $(STAMP)
 
