@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := $(shell git ls-files '*.py' 2>/dev/null)
 NATIVE := $(shell git ls-files '*.cpp' '*.h' '*.cu' 2>/dev/null)
 
 .PHONY: build test setup lint native-test format clean
@@ -32,6 +31,7 @@ lint: setup
 
 # The native tests as their own CMake build, with the address and undefined-behavior sanitizers.
 native-test: setup
+	mkdir -p build
 	$(BIN)/cmake -S . -B build/native -DCMAKE_BUILD_TYPE=RelWithDebInfo -DEDGEKIT_TESTS=ON \
 	  -DEDGEKIT_SANITIZE=address,undefined > build/native-configure.log || \
 	  (cat build/native-configure.log; exit 1)
