@@ -86,7 +86,8 @@ def train(job: Job, state: RunState | None) -> Progress:
     progress = state.progress if state else Progress(quantizes=job.starts_quantized)
     journal = Journal(job.out, progress.log_bytes, job.world.leads)
     if state is None:
-        journal.write("start", images=[phase.name for phase in job.phases], seed=job.config.seed)
+        phases = {phase.name: phase.epochs for phase in job.phases}
+        journal.write("start", phases=phases, processes=job.world.size, seed=job.config.seed)
     try:
         while progress.phase < len(job.phases):
             _PhaseRun(job, job.phases[progress.phase], progress, journal, state).run()
