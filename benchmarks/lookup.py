@@ -6,6 +6,7 @@ The peers answer the same question in float32 (a product and an argmax), without
 
     python benchmarks/lookup.py                 # the table of docs/exact-lookup.md
     python benchmarks/lookup.py --widths 512 --rows 1000 --vectors 1,49
+    python benchmarks/lookup.py --paths         # our own paths, for targets/codebook/dispatch.cpp
 
 Needs edgekit with its [build] extra and the package faiss-cpu, best in a virtual environment of its
 own; a peer that is missing is left out and named.
@@ -17,7 +18,6 @@ import argparse
 import ctypes
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -234,6 +234,33 @@ def compare(
     return medians, ratio
 
 
+def compare_paths(rows: int, width: int, count: int, seconds: float) -> None:
+    """Prints the processor time of every path of this machine, in microseconds, fastest first."""
+    rng = np.random.default_rng([rows, width, count])
+    book = clustered(rows, width, rng)
+    x = features(book, count, rng)
+    indices = np.empty(count, np.int64)
+    lookup = native.load_library().edgekit_codebook_lookup
+    with native.Codebook(book) as codebook:
+        paths = codebook.describe()["available"]
+        chosen = codebook.describe()["path"]
+    times = {}
+    for path in paths:
+        os.environ["EDGEKIT_LOOKUP_PATH"] = path
+        with native.Codebook(book) as codebook:
+            spent = []
+            end = time.thread_time() + seconds
+            while len(spent) < 3 or time.thread_time() < end:
+                start = time.thread_time()
+                lookup(codebook._handle, x.ctypes.data, count, indices.ctypes.data, None, None, 1)
+                spent.append(time.thread_time() - start)
+        times[path] = min(spent) * 1e6
+    del os.environ["EDGEKIT_LOOKUP_PATH"]
+    order = sorted(times, key=lambda path: times[path])
+    listed = ", ".join(f"{path} {times[path]:.1f}" for path in order)
+    print(f"N={rows} D={width} M={count}: chosen {chosen}; {listed}", flush=True)
+
+
 def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
@@ -247,7 +274,14 @@ def main() -> None:
     parser.add_argument("--vectors", type=numbers, default=[1, 49, 392])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.1, help="for each contender in a round")
+    parser.add_argument("--paths", action="store_true", help="compare our own paths instead")
     options = parser.parse_args()
+    if options.paths:
+        for width in options.widths:
+            for rows in options.rows:
+                for count in options.vectors:
+                    compare_paths(rows, width, count, options.seconds)
+        return
     makers = peers()
     print(
         f"| N, D, M | {' | '.join(f'{name} ms' for name in makers)} | ratio to best peer | note |"
@@ -274,4 +308,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

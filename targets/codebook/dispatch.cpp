@@ -1,7 +1,6 @@
 #include "dispatch.h"
 
 #include <cstdlib>
-#include <cstring>
 #include <string_view>
 
 #include "bounds.h"
@@ -11,34 +10,13 @@ namespace {
 
 constexpr Method kMethods[] = {Method::kDouble, Method::kFp32, Method::kInt8};
 
-// From how large a codebook on, and up to how many vectors at once, int8 scores are fastest: see
-// benchmarks/lookup.py, which prints the table that these come from.
-struct Int8Range {
-  const char* kernels;
-  int64_t min_rows;
-  int64_t min_width;
-  int64_t max_vectors;
-};
-
-constexpr int64_t kAnyNumber = INT64_MAX;
-constexpr Int8Range kInt8Ranges[] = {
-    {"avx512vnni", 256, 64, kAnyNumber},
-    {"avxvnni", 256, 64, kAnyNumber},
-    {"avx512", 256, 256, 4},
-    {"avx2", 256, 256, 4},
-    {"neondot", 256, 64, kAnyNumber},
-};
-
-// Below this many values the bounds cost more than they save.
+// The choice, as measured by `benchmarks/lookup.py --paths` on each instruction set (NEON: on none;
+// it is assumed to behave like AVX-VNNI). Where there is an int8 kernel it was fastest from one
+// full group of rows on, for every width and number of vectors: for 64 rows by 1 to 1.5 times, for
+// 1000 by 2 to 5. Below that, float scores beat exact ones from about this many values on.
+constexpr int64_t kMinRowsInt8 = kGroup;
+constexpr int64_t kMinValuesFp32 = 2048;
 constexpr int64_t kMinWidthFp32 = 16;
-constexpr int64_t kMinRowsFp32 = 32;
-
-const Int8Range* int8_range(const Kernels& kernels) {
-  for (const Int8Range& range : kInt8Ranges) {
-    if (std::strcmp(range.kernels, kernels.name) == 0) return &range;
-  }
-  return nullptr;
-}
 
 // Rows and columns are padded: small codebooks would take more memory than an int8 path is worth.
 bool padding_pays(int64_t n, int64_t d) {
@@ -94,28 +72,17 @@ bool read_path_request(PathRequest* request) {
   return false;
 }
 
-bool method_possible(const Kernels& kernels, Method method, int64_t n, int64_t d) {
-  if (method == Method::kDouble) return true;
-  const Int8Range* range = int8_range(kernels);
-  const bool int8 = range != nullptr && n >= range->min_rows && d >= range->min_width &&
-                    d <= kMaxInt8Width && padding_pays(n, d);
-  if (method == Method::kInt8) return int8;
-  if (int8 && range->max_vectors == kAnyNumber) return false;  // it would never be chosen
-  return n >= kMinRowsFp32 && d >= kMinWidthFp32;
-}
-
-Method fastest_method(const Packed& packed, int64_t m) {
-  if (packed.int8_groups.size() > 0) {
-    const Int8Range* range = int8_range(*packed.kernels);
-    const bool pays = range == nullptr || m <= range->max_vectors;
-    if (pays || packed.fp32_groups.size() == 0) return Method::kInt8;
+Method fastest_method(const Kernels& kernels, int64_t n, int64_t d) {
+  if (method_runs(kernels, Method::kInt8) && n >= kMinRowsInt8 && d <= kMaxInt8Width &&
+      padding_pays(n, d)) {
+    return Method::kInt8;
   }
-  return packed.fp32_groups.size() > 0 ? Method::kFp32 : Method::kDouble;
+  return n * d >= kMinValuesFp32 && d >= kMinWidthFp32 ? Method::kFp32 : Method::kDouble;
 }
 
-int useful_planes(const Packed& packed, int64_t m) {
-  // A single vector waits for memory: its second plane is free and halves the bounds.
-  return m == 1 && packed.kernels->int8_vectors >= kMaxPlanes ? 2 : 1;
+int useful_planes(int64_t m) {
+  // A single vector waits for memory: its second plane costs next to nothing and halves the bounds.
+  return m == 1 ? 2 : 1;
 }
 
 std::string quoted_paths() {

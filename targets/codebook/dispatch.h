@@ -19,14 +19,11 @@ struct PathRequest {
 // Reads the environment variable; false if it names what this machine or library does not have.
 bool read_path_request(PathRequest* request);
 
-// Whether lookups in an n x d codebook may use the method at all, for some number of vectors.
-bool method_possible(const Kernels& kernels, Method method, int64_t n, int64_t d);
+// The fastest method for lookups in an n x d codebook. The number of vectors did not matter.
+Method fastest_method(const Kernels& kernels, int64_t n, int64_t d);
 
-// The fastest method for m vectors, of those that the packed codebook is ready for.
-Method fastest_method(const Packed& packed, int64_t m);
-
-// How many int8 planes of each vector pay.
-int useful_planes(const Packed& packed, int64_t m);
+// How many int8 planes of each of m vectors pay.
+int useful_planes(int64_t m);
 
 const char* method_name(Method method);
 

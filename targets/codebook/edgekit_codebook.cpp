@@ -20,8 +20,7 @@
 
 struct edgekit_codebook {
   edgekit::Packed packed;
-  bool forced;  // the environment chose the method
-  edgekit::Method forced_method;
+  edgekit::Method method;
   mutable edgekit::ArenaPool arenas;
 };
 
@@ -30,7 +29,6 @@ namespace {
 
 constexpr int64_t kMaxRows = (int64_t{1} << 31) - 1;
 constexpr int64_t kMaxWidth = int64_t{1} << 24;
-constexpr int64_t kManyVectors = 1024;  // stands for "many" in descriptions
 
 // The default floating-point environment for as long as it lives. A runtime that calls us may have
 // set the processor to treat denormal numbers as zero, or another rounding: scores would change.
@@ -125,8 +123,7 @@ void lookup(const edgekit_codebook& handle, const float* x, int64_t m, int threa
   const double work =
       static_cast<double>(m) * static_cast<double>(packed.n) * static_cast<double>(packed.d);
   const int parts = useful_threads(threads, work);
-  const Method method = handle.forced ? handle.forced_method : fastest_method(packed, m);
-  Job job{packed, method, useful_planes(packed, m), {outputs.margin != nullptr, true}};
+  Job job{packed, handle.method, useful_planes(m), {outputs.margin != nullptr, true}};
   // With few vectors each thread takes a part of the rows, so that it reads those only once.
   const bool split_rows = parts > 1 && m < 16 * parts && packed.groups() >= parts;
   ArenaLease lease(handle.arenas, packed);
@@ -154,36 +151,28 @@ int pack(const float* codebook, int64_t n, int64_t d, int metric, edgekit_codebo
   const Kernels* kernels = request.kernels;
   if (kernels == nullptr) kernels = available_kernels()[0];
   if (!all_finite(*kernels, codebook, n * d)) return EDGEKIT_CODEBOOK_NONFINITE_CODEBOOK;
+  const Method method = request.any_method ? fastest_method(*kernels, n, d) : request.method;
+  if (method == Method::kInt8 && d > kMaxInt8Width) return EDGEKIT_CODEBOOK_UNSUPPORTED_PATH;
   auto handle = std::make_unique<edgekit_codebook>();
-  handle->forced = !request.any_method;
-  handle->forced_method = request.method;
+  handle->method = method;
   Packed& packed = handle->packed;
   packed.kernels = kernels;
-  const auto use = [&](Method method) {
-    if (handle->forced) return method == request.method;
-    return method_possible(*kernels, method, n, d);
-  };
-  if (use(Method::kInt8) && d > kMaxInt8Width) return EDGEKIT_CODEBOOK_UNSUPPORTED_PATH;
   pack_rows(codebook, n, d, metric, &packed);
-  if (use(Method::kFp32)) pack_fp32(&packed);
-  if (use(Method::kInt8)) pack_int8(&packed);
+  if (method == Method::kFp32) pack_fp32(&packed);
+  if (method == Method::kInt8) pack_int8(&packed);
   *out = handle.release();
   return EDGEKIT_CODEBOOK_OK;
 }
 
 std::string describe(const edgekit_codebook& handle) {
   const Packed& packed = handle.packed;
-  const auto path = [&](int64_t m) {
-    const Method method = handle.forced ? handle.forced_method : fastest_method(packed, m);
-    return std::string(packed.kernels->name) + "-" + method_name(method);
-  };
   char text[256];
   std::snprintf(text, sizeof text,
-                R"({"n": %lld, "d": %lld, "metric": "%s", "packed_bytes": %zu, )",
+                R"({"n": %lld, "d": %lld, "metric": "%s", "path": "%s-%s", "packed_bytes": %zu, )",
                 static_cast<long long>(packed.n), static_cast<long long>(packed.d),
-                packed.metric == EDGEKIT_CODEBOOK_L2 ? "l2" : "dot", packed.bytes());
-  return text + ("\"path\": \"" + path(kManyVectors)) + "\", \"path_single\": \"" + path(1) +
-         "\", \"available\": [" + quoted_paths() + "]}";
+                packed.metric == EDGEKIT_CODEBOOK_L2 ? "l2" : "dot", packed.kernels->name,
+                method_name(handle.method), packed.bytes());
+  return text + ("\"available\": [" + quoted_paths()) + "]}";
 }
 
 }  // namespace

@@ -7,11 +7,7 @@
 namespace edgekit {
 namespace {
 
-// -----------------------------------------------------------------------------
-
-typedef float Lanes __attribute__((vector_size(kLaneWidth * sizeof(float))));
-
-inline float sum_lanes(const Lanes& v) {
+inline float sum_lanes(const FloatRegister& v) {
   float total = 0;
   for (int i = 0; i < kLaneWidth; ++i) total += v[i];
   return total;
@@ -20,22 +16,22 @@ inline float sum_lanes(const Lanes& v) {
 // kRows rows against kVectors vectors, all partial sums in registers.
 template <int kRows, int kVectors>
 inline void tile_fp32(const float* e, int64_t d, const float* x, int64_t stride, float* out) {
-  Lanes sums[kRows * kVectors];
-  unroll<kRows * kVectors>([&](auto i) EDGEKIT_INLINE { sums[i] = Lanes{}; });
+  FloatRegister sums[kRows * kVectors];
+  unroll<kRows * kVectors>([&](auto i) EDGEKIT_INLINE { sums[i] = FloatRegister{}; });
   int64_t k = 0;
   for (; k + kLaneWidth <= d; k += kLaneWidth) {
-    Lanes rows[kRows];
-    unroll<kRows>([&](auto r) EDGEKIT_INLINE { rows[r] = load<Lanes>(e + r * d + k); });
+    FloatRegister rows[kRows];
+    unroll<kRows>([&](auto r) EDGEKIT_INLINE { rows[r] = load<FloatRegister>(e + r * d + k); });
     unroll<kVectors>([&](auto v) EDGEKIT_INLINE {
-      const Lanes value = load<Lanes>(x + v * stride + k);
+      const FloatRegister value = load<FloatRegister>(x + v * stride + k);
       unroll<kRows>([&](auto r) EDGEKIT_INLINE { sums[r * kVectors + v] += rows[r] * value; });
     });
   }
   if (k < d) {
     unroll<kRows>([&](auto r) EDGEKIT_INLINE {
-      const Lanes row = load_part<Lanes>(e + r * d + k, d - k);
+      const FloatRegister row = load_part<FloatRegister>(e + r * d + k, d - k);
       unroll<kVectors>([&](auto v) EDGEKIT_INLINE {
-        sums[r * kVectors + v] += row * load<Lanes>(x + v * stride + k);
+        sums[r * kVectors + v] += row * load<FloatRegister>(x + v * stride + k);
       });
     });
   }

@@ -10,22 +10,18 @@ namespace {
 uint32_t largest_bits(const float* x, int64_t d) {
   // Floats without their sign order as integers do, and NaN and infinity come last.
   I16 top[kStreams] = {};
-  const I16 no_sign = I16{} + 0x7fffffff;
+  const I16 no_sign = splat_int(0x7fffffff);
   int64_t k = 0;
   for (; k + 16 * kStreams <= d; k += 16 * kStreams) {
     unroll<kStreams>([&](auto i) EDGEKIT_INLINE {
-      const I16 bits = load<I16>(x + k + 16 * i) & no_sign;
-      top[i] = bits > top[i] ? bits : top[i];
+      top[i] = larger(top[i], load<I16>(x + k + 16 * i) & no_sign);
     });
   }
-  for (; k < d; k += 16) {
-    const I16 bits = reinterpret_cast<I16>(load_up_to<F16>(x + k, d - k)) & no_sign;
-    top[0] = bits > top[0] ? bits : top[0];
-  }
+  for (; k < d; k += 16) top[0] = larger(top[0], load_up_to<I16>(x + k, d - k) & no_sign);
+  int32_t values[16];
+  store(values, larger(larger(top[0], top[1]), larger(top[2], top[3])));
   int32_t found = 0;
-  unroll<kStreams>([&](auto i) EDGEKIT_INLINE {
-    for (int j = 0; j < 16; ++j) found = top[i][j] > found ? top[i][j] : found;
-  });
+  for (int i = 0; i < 16; ++i) found = values[i] > found ? values[i] : found;
   return static_cast<uint32_t>(found);
 }
 
@@ -108,7 +104,7 @@ inline void center_and_rotate(const QuantizePlan& plan, float alpha, float* x) {
   const float window_scale = static_cast<float>(rotation.vector_scale);
   for (int64_t k = 0; k < plan.padded; k += 16) {
     const F16 value = k < plan.width ? load<F16>(x + k) : F16{};
-    const F16 centered = value * load<F16>(plan.signs + k) - alpha * load<F16>(plan.mean + k);
+    const F16 centered = value * load<F16>(plan.signs + k) - load<F16>(plan.mean + k) * alpha;
     store(x + k, k < first_window ? centered * window_scale : centered);
   }
   hadamard(x, rotation.window);
@@ -121,11 +117,11 @@ inline void center_and_rotate(const QuantizePlan& plan, float alpha, float* x) {
 // Rounds to codes in -levels..levels and stores them; leaves what they miss in `value`.
 inline void encode(F16& value, float inverse, float step, float levels, int8_t* codes, I16& sums) {
   const F16 limit = splat(levels);
-  const F16 code = larger(smaller(nearest(value * inverse), limit), -limit);
-  const I16 integers = __builtin_convertvector(code, I16);
-  store(codes, __builtin_convertvector(integers, B16));
+  const F16 code = larger(smaller(nearest(value * inverse), limit), negative(limit));
+  const I16 integers = to_int(code);
+  store_bytes(codes, integers);
   sums += integers;
-  value -= code * step;
+  value = value - code * step;
 }
 
 template <int kPlanes>
@@ -148,8 +144,10 @@ inline float encode_all(const QuantizePlan& plan, float step, const float* x, in
     });
   }
   for (int p = 0; p < kPlanes; ++p) {
+    int32_t values[16];
+    store(values, sums[p]);
     totals[p] = 0;
-    for (int i = 0; i < 16; ++i) totals[p] += sums[p][i];
+    for (int i = 0; i < 16; ++i) totals[p] += values[i];
   }
   return __builtin_sqrtf(sum(join(errors)));
 }
@@ -162,7 +160,7 @@ void quantize(const QuantizePlan& plan, float alpha, float* x, int8_t* const* co
   for (int64_t k = 0; k < plan.padded; k += 16 * kStreams) {
     unroll<kStreams>([&](auto i) EDGEKIT_INLINE {
       const F16 value = load<F16>(x + k + 16 * i);
-      top[i] = larger(top[i], larger(value, -value));
+      top[i] = larger(top[i], larger(value, negative(value)));
       squares[i] += value * value;
     });
   }

@@ -7,30 +7,28 @@
 namespace edgekit {
 namespace {
 
-// -----------------------------------------------------------------------
-
 // The formula of docs/exact-lookup.md, "Bounds", for sixteen rows; returns their upper bounds.
-inline F16 bounds(const RowGroup& group, int row, const F16& product, VectorState* state,
-                  F16* lanes) {
-  const F16 scaled_product = product * (load<F16>(group.scale + row) * state->step);
+EDGEKIT_INLINE inline F16 bounds(const RowGroup& group, int row, const F16& product,
+                                 const VectorState& state, F16& lanes) {
   const F16 half = load<F16>(group.half + row);
-  const F16 score =
-      scaled_product + state->alpha * load<F16>(group.center + row) - state->lambda * half;
-  const F16 error = state->norm_error * load<F16>(group.norm + row) +
-                    (state->residual_error * load<F16>(group.residual + row) +
-                     (state->half_error * half + state->constant_error));
-  *lanes = larger(*lanes, score - error);
+  const F16 score = product * (load<F16>(group.scale + row) * state.step) +
+                    load<F16>(group.center + row) * state.alpha - half * state.lambda;
+  const F16 error = load<F16>(group.norm + row) * state.norm_error +
+                    (load<F16>(group.residual + row) * state.residual_error +
+                     (half * state.half_error + splat(state.constant_error)));
+  lanes = larger(lanes, score - error);
   return score + error;
 }
 
 template <typename Product>
-inline uint64_t screen(const RowGroup& group, VectorState* state, float* upper,
-                       const Product& product_at) {
+EDGEKIT_INLINE inline uint64_t screen(const RowGroup& group, VectorState* state, float* upper,
+                                      const Product& product_at) {
+  const VectorState copy = *state;  // stores below cannot change it
   F16 lanes = load<F16>(state->lanes);
   const F16 threshold = splat(state->threshold);
   uint64_t found = 0;
   for (int row = 0; row < kGroup; row += 16) {
-    const F16 bound = bounds(group, row, product_at(row), state, &lanes);
+    const F16 bound = bounds(group, row, product_at(row), copy, lanes);
     store(upper + row, bound);
     found |= reaches(bound, threshold) << row;
   }
@@ -45,18 +43,16 @@ uint64_t screen_fp32(const RowGroup& group, const float* products, VectorState* 
 
 [[maybe_unused]] uint64_t screen_int8(const RowGroup& group, const int32_t* products, int planes,
                                       VectorState* state, float* upper) {
-  const I16 coarse = I16{} + state->correction[0];
+  const I16 coarse = splat_int(state->correction[0]);
   if (planes == 1) {
-    return screen(group, state, upper, [&](int row) {
-      return __builtin_convertvector(load<I16>(products + row) - coarse, F16);
-    });
+    return screen(group, state, upper,
+                  [&](int row) { return to_float(load<I16>(products + row) - coarse); });
   }
-  const I16 fine = I16{} + state->correction[1];
+  const I16 fine = splat_int(state->correction[1]);
   return screen(group, state, upper, [&](int row) {
     const I16 first = load<I16>(products + row) - coarse;
     const I16 second = load<I16>(products + kGroup + row) - fine;
-    return __builtin_convertvector(first, F16) +
-           __builtin_convertvector(second, F16) * state->plane_ratio;
+    return to_float(first) + to_float(second) * state->plane_ratio;
   });
 }
 
