@@ -44,6 +44,11 @@ _STEPS = ("load", "export", "calibrate", "compile", "bench", "parity")
 @click.option("--zip/--no-zip", default=None, help="Write each bundle as a .zip, too.")
 @click.option("--bench/--no-bench", default=None, help="Measure latency.")
 @click.option("--parity/--no-parity", default=None, help="Compare robustness with the original.")
+@click.option(
+    "--require-engine/--no-require-engine",
+    default=None,
+    help="Fail (4) where a TensorRT engine can only be built on its device.",
+)
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file.")
 @click.option("--save-config", type=click.Path(path_type=Path), help="Write what runs as TOML.")
 @click.option("--dry-run", is_flag=True, help="Show the steps and their state, do nothing.")

@@ -52,6 +52,9 @@ def build(
     forced = frozenset(STEPS if force else () if only is None else (only,))
     job = steps.Job(config, console, cache_root(), forced)
     descriptors = [load_descriptor(target) for target in config.target]
+    if config.require_engine:
+        for descriptor in descriptors:
+            steps.check_engine(descriptor)
     checkpoint = steps.load(job)
     outcomes = []
     for descriptor in descriptors:
@@ -69,8 +72,11 @@ def _build_target(
     exported = steps.name_classes(job, exported, data)
     quantized = steps.quantize(job, exported, data, descriptor)
     built = steps.compile_bundle(job, quantized, descriptor, key)
-    benched = _bench(job, built)
-    compared = _parity(job, built, data)
+    reason = built.why_not_measured()
+    if reason is not None:
+        job.console.info(f"bench, parity ({descriptor.name}): not measured here: {reason}")
+    benched = None if reason else _bench(job, built)
+    compared = None if reason else _parity(job, built, data)
     steps.complete(job, built, key)
     steps.pack(job, built)
     return Outcome(descriptor.name, built.path, False, benched, compared)
@@ -116,7 +122,7 @@ def finished(config: BuildConfig, descriptor: Descriptor, key: str) -> Outcome |
 def build_key(config: BuildConfig, descriptor: Descriptor, checkpoint_sha256: str) -> str:
     """The SHA-256 of all that a finished bundle depends on."""
     settings = asdict(config)
-    for name in ("out", "target", "checkpoint", "labels", "recipe", "zip"):
+    for name in ("out", "target", "checkpoint", "labels", "recipe", "zip", "require_engine"):
         del settings[name]
     document = {
         "settings": settings,

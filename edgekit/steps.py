@@ -21,10 +21,11 @@ from edgekit.bundle import update_bundle, write_bundle, zip_bundle
 from edgekit.cache import cached, find
 from edgekit.config import BuildConfig
 from edgekit.console import Console
-from edgekit.descriptors import Descriptor, Precision
+from edgekit.descriptors import Descriptor, Precision, why_not_here
 from edgekit.errors import ToolchainMissing, UsageError
 from edgekit.files import file_sha256, write_bytes, write_text
 from edgekit.inspection import read_labels
+from edgekit.jetson import PENDING, SCRIPT
 from edgekit.manifest import Manifest, ModelInput, Source, tool_versions
 from edgekit.model.card import ModelCard, card_from_json, numbered_classes
 from edgekit.quantize.dialects import Dialect, find_dialect
@@ -81,6 +82,17 @@ class Built:
     descriptor: Descriptor
     quantized: Quantized
     manifest: Manifest
+
+    @property
+    def pending(self) -> bool:
+        """Whether the bundle runs only after a step on its device."""
+        return self.manifest.sections.get("engine") == PENDING
+
+    def why_not_measured(self) -> str | None:
+        """Why this machine cannot run the bundle, or None."""
+        if self.pending:
+            return "its engine is built on the device"
+        return why_not_here(self.descriptor)
 
 
 def load(job: Job) -> Checkpoint:
@@ -277,14 +289,31 @@ def compile_bundle(job: Job, quantized: Quantized, descriptor: Descriptor, key: 
             versions=tool_versions(),
             source=Source(quantized.exported.checkpoint.sha256, quantized.recipe, quantized.images),
             rebuild=command(job.config, descriptor),
-            sections={"build": _provenance(job.config, key, complete=False)},
+            sections={**made.sections, "build": _provenance(job.config, key, complete=False)},
         )
         files = {file.name: file for file in made.files}
         if quantized.dialect is not None:  # which images, with hashes, so that it can be repeated
             files["calibration.json"] = quantized.onnx.with_name("images.json")
         written = write_bundle(path, manifest, files, card.classes)
     job.console.info(f"compile ({descriptor.name}): wrote {path}")
-    return Built(path, descriptor, quantized, written)
+    built = Built(path, descriptor, quantized, written)
+    if built.pending:
+        script = path / SCRIPT
+        job.console.info(f"engine ({descriptor.name}): {PENDING}, with 'bash {script}' there")
+    return built
+
+
+def check_engine(descriptor: Descriptor) -> None:
+    """Refuse a target whose engine this machine cannot build."""
+    if descriptor.backend != "tensorrt":
+        return
+    from edgekit.backends.tensorrt_compile import builds_here
+
+    if not builds_here(descriptor):
+        raise ToolchainMissing(
+            f"no engine for {descriptor.name} can be built here: build on the device, where "
+            "trtexec is (apt-get install libnvinfer-bin), or without --require-engine"
+        )
 
 
 def pack(job: Job, built: Built) -> Path | None:
