@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from edgekit.data.base import IndexArray
+from edgekit.errors import UsageError
 from edgekit.model.codebook import perplexity
 from edgekit.model.training.distributed import World
 from edgekit.model.training.draws import CLEAN, Corruption, rotated_severities
@@ -97,6 +98,9 @@ class Tally:
         """The evaluation over the images of all processes."""
         counts = world.total(self._counts.to(device)).cpu()
         usage = world.total(self._usage.to(device)).cpu()
+        images, wrong = int(counts[0, 0, 0]), int(counts[0, 0, 1])
+        if not images:
+            raise UsageError("none of the images to evaluate on can be read: check the data")
         cells = counts[1:, 1:]  # [types, 5 severities, 4]
         by_type: dict[str, float] = {}
         for name, rows in zip(self._names[1:], cells, strict=True):
@@ -104,8 +108,8 @@ class Tally:
             by_type[name] = float((measured[:, 1] / measured[:, 0]).mean())
         vectors = int(cells[..., 2].sum())
         return Evaluation(
-            images=int(counts[0, 0, 0]),
-            clean_error=float(counts[0, 0, 1] / counts[0, 0, 0]),
+            images=images,
+            clean_error=wrong / images,
             corruption_errors=by_type,
             mean_corruption_error=float(np.mean(list(by_type.values()))) if by_type else None,
             used_codes=int((usage > 0).sum()) if len(usage) else None,

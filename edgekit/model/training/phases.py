@@ -16,7 +16,6 @@ from edgekit.data.loading import Skipped
 from edgekit.data.pool import Pool
 from edgekit.data.splits import Splits
 from edgekit.data.transforms import Preprocessing
-from edgekit.errors import EdgekitError
 from edgekit.model.training.distributed import World
 from edgekit.model.training.draws import CLEAN, draw, noise_seed
 from edgekit.model.training.evaluation import Evaluation, evaluate_features, evaluation_views
@@ -123,8 +122,6 @@ class _CachedPhase:
         m = self._material
         truth = labels(m.dataset, m.validation)
         rows = usable_rows(list(self._stores.values()))
-        if not len(rows):
-            raise EdgekitError(f"{m.dataset.name}: none of its validation images can be read")
         codebook = model.head.codebook
         size = None if codebook is None else len(codebook.usage)
         with torch.inference_mode():

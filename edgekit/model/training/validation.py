@@ -11,7 +11,6 @@ from edgekit.data.base import Dataset, IndexArray
 from edgekit.data.loading import batched
 from edgekit.data.pool import Pool
 from edgekit.data.transforms import Preprocessing
-from edgekit.errors import UsageError
 from edgekit.model.training.distributed import World
 from edgekit.model.training.draws import CLEAN, Corruption, rotated_severities
 from edgekit.model.training.evaluation import Answers, Evaluation, Tally, answer
@@ -74,10 +73,7 @@ def evaluate_images(
             },
         )
     model.train(was_training)
-    result = tally.result(world, device)
-    if not result.images:
-        raise UsageError(f"{dataset.name}: none of its validation images can be read")
-    return result
+    return tally.result(world, device)
 
 
 def _every(answers: Answers, first: int, step: int) -> Answers:
