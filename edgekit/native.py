@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import json
+import os
 import platform
 from types import TracebackType
 from typing import Any, Final, NamedTuple
@@ -25,6 +26,7 @@ _LIBRARY: Final = "_native/libedgekit_codebook.so"
 _METRICS: Final = {"dot": 0, "l2": 1}
 _NONFINITE_CODEBOOK: Final = 2
 _NONFINITE_INPUT: Final = 3
+_UNSUPPORTED_PATH: Final = 6
 _LANES: Final = 16  # partial sums in the score's fixed order of additions
 
 _REBUILD: Final = "run 'pip install .' in edgekit's folder (needs a C++ compiler: package g++)"
@@ -63,6 +65,12 @@ class Codebook:
         )
         if status == _NONFINITE_CODEBOOK:
             raise UsageError(_nonfinite("codebook", rows))
+        if status == _UNSUPPORTED_PATH:
+            path = os.environ.get("EDGEKIT_LOOKUP_PATH")
+            raise UsageError(
+                f"EDGEKIT_LOOKUP_PATH: this machine or codebook cannot use {path!r}; unset it, or"
+                " take one of the paths that Codebook.describe() lists as 'available'"
+            )
         self._check(status)
         self._handle = handle
         self.rows, self.width = rows.shape
@@ -102,7 +110,7 @@ class Codebook:
         return LookupResult(indices, best, margin)
 
     def describe(self) -> dict[str, Any]:
-        """Sizes, bytes and the path that lookups take."""
+        """Sizes, bytes, the path that lookups take ("avx512vnni-int8") and all available ones."""
         if self._handle is None:
             raise EdgekitError(
                 "the codebook is closed: describe it before leaving its 'with' block"

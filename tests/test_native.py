@@ -5,48 +5,108 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from edgekit import native
 from edgekit.errors import EdgekitError, ToolchainMissing, UsageError
 
 METRICS = ["dot", "l2"]
+FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=True)
 
 
-def same(found: native.LookupResult, expected: native.LookupResult) -> None:
-    np.testing.assert_array_equal(found.indices, expected.indices)
-    np.testing.assert_array_equal(found.best, expected.best)
-    np.testing.assert_array_equal(found.margin, expected.margin)
+def available_paths() -> list[str]:
+    with native.Codebook(np.ones((1, 1), np.float32)) as codebook:
+        return list(codebook.describe()["available"])
 
 
-def check(rows: np.ndarray, x: np.ndarray, threads: int = 1) -> None:
+def same(found: native.LookupResult, expected: native.LookupResult, what: str = "") -> None:
+    np.testing.assert_array_equal(found.indices, expected.indices, what)
+    np.testing.assert_array_equal(found.best, expected.best, what)
+    np.testing.assert_array_equal(found.margin, expected.margin, what)
+
+
+def check(rows: np.ndarray, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All paths of this machine, both metrics, equal to the definition bit for bit."""
     for metric in METRICS:
         expected = native.lookup_reference(rows, x, metric)
-        with native.Codebook(rows, metric) as codebook:
-            same(codebook.lookup(x, threads), expected)
+        for path in available_paths():
+            monkeypatch.setenv("EDGEKIT_LOOKUP_PATH", path)
+            with native.Codebook(rows, metric) as codebook:
+                assert codebook.describe()["path"] == path
+                same(codebook.lookup(x), expected, path)
+                one = codebook.lookup(x[:1], want_margin=False)
+                np.testing.assert_array_equal(one.indices, expected.indices[:1], path)
+            monkeypatch.delenv("EDGEKIT_LOOKUP_PATH")
 
 
-@pytest.mark.parametrize("width", [*range(1, 34), 2048])
-def test_equals_the_definition_for_every_width(width):
+@pytest.mark.parametrize("width", [*range(1, 34), 64, 200, 2048])
+def test_equals_the_definition_for_every_width(width, monkeypatch):
     rng = np.random.default_rng(width)
     rows = rng.standard_normal((37, width), np.float32)
-    check(rows, rng.standard_normal((5, width), np.float32))
+    check(rows, rng.standard_normal((5, width), np.float32), monkeypatch)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 100, 5000])
-def test_equals_the_definition_for_every_size(count):
+@pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 1000])
+def test_equals_the_definition_for_every_size(count, monkeypatch):
     rng = np.random.default_rng(count)
     rows = rng.standard_normal((count, 24), np.float32)
-    check(rows, rng.standard_normal((7, 24), np.float32))
+    check(rows, rng.standard_normal((7, 24), np.float32), monkeypatch)
+
+
+def test_a_hundred_thousand_rows():
+    rng = np.random.default_rng(5)
+    rows = rng.standard_normal((100_000, 64), np.float32)
+    x = rows[rng.integers(0, 100_000, 3)] + rng.standard_normal((3, 64), np.float32) / 8
+    with native.Codebook(rows) as codebook:
+        same(codebook.lookup(x, threads=0), native.lookup_reference(rows, x))
+
+
+def test_392_vectors_match_a_float64_argmax():
+    rng = np.random.default_rng(6)
+    rows = np.maximum(rng.standard_normal((1000, 512), np.float32), 0)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    x = np.maximum(rng.standard_normal((392, 512), np.float32), 0)
+    with native.Codebook(rows) as codebook:
+        found = codebook.lookup(x).indices
+    np.testing.assert_array_equal(found, (x.astype(float) @ rows.astype(float).T).argmax(axis=1))
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_finite_floats(data, monkeypatch):
+    n, d, m = (
+        data.draw(st.integers(1, 9)),
+        data.draw(st.integers(1, 20)),
+        data.draw(st.integers(1, 3)),
+    )
+    rows = data.draw(arrays(np.float32, (n, d), elements=FINITE))
+    x = data.draw(arrays(np.float32, (m, d), elements=FINITE))
+    check(rows, x, monkeypatch)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 2**32), width=st.integers(60, 140), near=st.integers(0, 24))
+def test_rows_that_differ_in_their_last_bits(seed, width, near, monkeypatch):
+    """A row, copies with 2^-near of noise, and vectors along their differences."""
+    rng = np.random.default_rng(seed)
+    row = rng.standard_normal(width).astype(np.float32)
+    noise = rng.standard_normal((80, width)).astype(np.float32) * np.float32(2.0**-near)
+    rows = row + noise
+    x = np.stack([row, row + noise[3], noise[3], noise[5] - noise[7], row - noise[9]])
+    check(rows, x, monkeypatch)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_small_integers_give_the_first_of_many_ties(data):
     n, d, m = (data.draw(st.integers(1, 20)) for _ in range(3))
-    seed = data.draw(st.integers(0, 2**32))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     rows = rng.integers(-1, 2, (n, d)).astype(np.float32)
     x = rng.integers(-1, 2, (m, d)).astype(np.float32)
     with native.Codebook(rows) as codebook:
@@ -83,11 +143,11 @@ def test_without_margin_the_rest_is_the_same():
     assert np.isnan(short.margin).all()
 
 
-def test_an_array_with_strides_is_taken_as_it_reads():
+def test_an_array_with_strides_is_taken_as_it_reads(monkeypatch):
     rng = np.random.default_rng(2)
     rows = rng.standard_normal((8, 30), np.float32).T
     x = rng.standard_normal((8, 12), np.float32).T
-    check(rows[::2], x[::3])
+    check(rows[::2], x[::3], monkeypatch)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -118,6 +178,13 @@ def test_wrong_arguments_are_one_line():
         with pytest.raises(UsageError) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["abacus", "portable-int8", "avx2-", "int8-portable"])
+def test_an_unknown_path_is_named(path, monkeypatch):
+    monkeypatch.setenv("EDGEKIT_LOOKUP_PATH", path)
+    with pytest.raises(UsageError, match=f"EDGEKIT_LOOKUP_PATH.*{path}"):
+        native.Codebook(np.ones((3, 4), np.float32))
 
 
 def test_a_closed_codebook_says_so():

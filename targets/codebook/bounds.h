@@ -15,8 +15,8 @@ namespace bounds {
 
 constexpr double kUnit = 0x1p-24;         // rounding error of one operation in float
 constexpr double kRotation = 32 * kUnit;  // centering and rotating a vector
-constexpr double kQuantize = 4 * kUnit;   // computing what the codes miss
-constexpr double kProduct = 20 * kUnit;   // from integer products to a score
+constexpr double kQuantize = 5 * kUnit;   // computing what the codes miss
+constexpr double kProduct = 24 * kUnit;   // from integer products to a score
 constexpr double kCenter = 8 * kUnit;     // the part that comes from the mean row
 constexpr double kHalf = 8 * kUnit;       // the part that comes from half the squared norm
 constexpr double kInflate = 1 + 0x1p-20;  // evaluating the bound itself in float

@@ -11,10 +11,12 @@ namespace {
 // for each thread (some 100 microseconds of work) a second one does not pay.
 constexpr double kWorkPerThread = 2e6;
 
+constexpr int kMaxThreads = 256;
+
 }  // namespace
 
 int useful_threads(int requested, double work) {
-  int limit = requested;
+  int limit = std::min(requested, kMaxThreads);
   if (limit == 0) limit = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   const double worth = std::max(1.0, work / kWorkPerThread);
   return worth < limit ? static_cast<int>(worth) : limit;

@@ -7,15 +7,29 @@
 namespace edgekit {
 namespace {
 
+// The weights of a feature vector, where the compiler can see that no store changes them.
+struct Weights {
+  explicit Weights(const VectorState& state)
+      : step(state.step),
+        alpha(state.alpha),
+        lambda(state.lambda),
+        norm_error(state.norm_error),
+        residual_error(state.residual_error),
+        half_error(state.half_error),
+        constant_error(state.constant_error) {}
+
+  const float step, alpha, lambda, norm_error, residual_error, half_error, constant_error;
+};
+
 // The formula of docs/exact-lookup.md, "Bounds", for sixteen rows; returns their upper bounds.
 EDGEKIT_INLINE inline F16 bounds(const RowGroup& group, int row, const F16& product,
-                                 const VectorState& state, F16& lanes) {
+                                 const Weights& weights, F16& lanes) {
   const F16 half = load<F16>(group.half + row);
-  const F16 score = product * (load<F16>(group.scale + row) * state.step) +
-                    load<F16>(group.center + row) * state.alpha - half * state.lambda;
-  const F16 error = load<F16>(group.norm + row) * state.norm_error +
-                    (load<F16>(group.residual + row) * state.residual_error +
-                     (half * state.half_error + splat(state.constant_error)));
+  const F16 score = product * (load<F16>(group.scale + row) * weights.step) +
+                    load<F16>(group.center + row) * weights.alpha - half * weights.lambda;
+  const F16 error = load<F16>(group.norm + row) * weights.norm_error +
+                    (load<F16>(group.residual + row) * weights.residual_error +
+                     (half * weights.half_error + splat(weights.constant_error)));
   lanes = larger(lanes, score - error);
   return score + error;
 }
@@ -23,12 +37,12 @@ EDGEKIT_INLINE inline F16 bounds(const RowGroup& group, int row, const F16& prod
 template <typename Product>
 EDGEKIT_INLINE inline uint64_t screen(const RowGroup& group, VectorState* state, float* upper,
                                       const Product& product_at) {
-  const VectorState copy = *state;  // stores below cannot change it
-  F16 lanes = load<F16>(state->lanes);
+  const Weights weights(*state);
   const F16 threshold = splat(state->threshold);
+  F16 lanes = load<F16>(state->lanes);
   uint64_t found = 0;
   for (int row = 0; row < kGroup; row += 16) {
-    const F16 bound = bounds(group, row, product_at(row), copy, lanes);
+    const F16 bound = bounds(group, row, product_at(row), weights, lanes);
     store(upper + row, bound);
     found |= reaches(bound, threshold) << row;
   }
@@ -49,10 +63,11 @@ uint64_t screen_fp32(const RowGroup& group, const float* products, VectorState* 
                   [&](int row) { return to_float(load<I16>(products + row) - coarse); });
   }
   const I16 fine = splat_int(state->correction[1]);
+  const float ratio = state->plane_ratio;
   return screen(group, state, upper, [&](int row) {
     const I16 first = load<I16>(products + row) - coarse;
     const I16 second = load<I16>(products + kGroup + row) - fine;
-    return to_float(first) + to_float(second) * state->plane_ratio;
+    return to_float(first) + to_float(second) * ratio;
   });
 }
 
