@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(shell git ls-files '*.cpp' '*.h' '*.cu' 2>/dev/null)
 
-.PHONY: build test setup lint native-test format clean
+.PHONY: build test setup lint native-test test-tensorrt format clean
 
 build: setup
 	$(BIN)/edgekit build
@@ -37,6 +37,11 @@ native-test: setup
 	  (cat build/native-configure.log; exit 1)
 	$(BIN)/cmake --build build/native --parallel 2
 	$(BIN)/ctest --test-dir build/native --output-on-failure
+
+# TensorRT's parser, registries and cross-compiler, none of which needs a GPU: downloads 190 MB.
+test-tensorrt: setup
+	$(BIN)/python -m tests.tensorrt.kit build/tensorrt-kit
+	EDGEKIT_TENSORRT_KIT=build/tensorrt-kit $(BIN)/python -m pytest tests/tensorrt
 
 format: setup
 	$(BIN)/ruff check --fix .

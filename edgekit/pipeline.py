@@ -18,7 +18,7 @@ from edgekit.bundle import open_bundle
 from edgekit.cache import cache_root, find
 from edgekit.config import BuildConfig
 from edgekit.console import Console
-from edgekit.descriptors import Descriptor, load_descriptor
+from edgekit.descriptors import Descriptor, load_descriptor, why_not_here
 from edgekit.errors import UsageError
 from edgekit.files import file_sha256
 from edgekit.manifest import BundleError, tool_versions
@@ -163,8 +163,9 @@ def plan(config: BuildConfig, console: Console, *, force: bool = False) -> list[
             rows.append(_planned("calibrate", descriptor.name, _state(calibrated), where))
         state = "up to date" if done else "to do"
         rows.append(_planned("compile", descriptor.name, state, path))
+        here = why_not_here(descriptor) is None
         for step, wanted in (("bench", config.bench), ("parity", config.parity)):
-            if wanted:
+            if wanted and here:
                 rows.append(_planned(step, descriptor.name, state, path))
     return rows
 
