@@ -77,16 +77,16 @@ def ablations() -> Iterator[Variant]:
     for name, changes in (
         ("attention starts at random, as released", {"attention_start": "random"}),
         ("codebook of 32", {"codebook_size": 32}),
-        ("codebook of 1000", {"codebook_size": 1000}),
-        ("codebook at random, no k-means", {"kmeans": False}),
-        ("codebook by moving average", {"codebook_update": "ema"}),
-        ("residual form, codebook from epoch 2", {"head": "residual", "quantizer_start": 1}),
-        ("sampled pairing, as released", {"pairing": "sampled"}),
-        ("15 epochs", {"epochs": 15}),
-        ("15 epochs, no codebook", {"epochs": 15, "head": "none"}),
         ("spatial quantization", {"quantize": "spatial"}),
+        ("15 epochs, no codebook", {"epochs": 15, "head": "none"}),
+        ("15 epochs", {"epochs": 15}),
+        ("codebook of 1000", {"codebook_size": 1000}),
+        ("backbone learns for 1 more epoch, no codebook", {"finetune_epochs": 1, "head": "none"}),
         ("backbone learns for 1 more epoch", {"finetune_epochs": 1}),
-        ("the same, no codebook", {"finetune_epochs": 1, "head": "none"}),
+        ("residual form, codebook from epoch 2", {"head": "residual", "quantizer_start": 1}),
+        ("codebook by moving average", {"codebook_update": "ema"}),
+        ("codebook at random, no k-means", {"kmeans": False}),
+        ("sampled pairing, as released", {"pairing": "sampled"}),
     ):
         yield Variant(name, dataclasses.replace(base, **changes), (0,))
 
