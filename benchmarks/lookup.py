@@ -1,8 +1,10 @@
 """The codebook lookup against its peers, side by side in one run, one thread.
 
 Every round times each contender in turn on the same vectors, so that a slow moment of the machine
-hits all of them; a ratio is the median over the rounds of (a peer's best call / our best call).
-The peers answer the same question in float32 (a product and an argmax), without our guarantee.
+hits all of them. Times are the medians of each round's best call; the ratio is the median (and
+quartiles) over the rounds of the best peer's time over ours. The peers answer the same question in
+float32 (a product and an argmax), without our guarantee. For a single vector the note tells how
+close the lookup comes to reading the bytes that it needs, which is timed in the same rounds.
 
     python benchmarks/lookup.py                 # the table of docs/exact-lookup.md
     python benchmarks/lookup.py --widths 512 --rows 1000 --vectors 1,49
@@ -31,6 +33,7 @@ from edgekit import native
 
 Call = Callable[[], np.ndarray]
 Contender = tuple[Call, Callable[[], None]]  # the call, and what frees its memory
+Makers = dict[str, Callable[[np.ndarray, np.ndarray], Contender]]
 
 
 def clustered(rows: int, width: int, rng: np.random.Generator) -> np.ndarray:
@@ -40,6 +43,13 @@ def clustered(rows: int, width: int, rng: np.random.Generator) -> np.ndarray:
     book *= np.float32(0.5)
     book += centers[rng.integers(0, len(centers), rows)]
     np.maximum(book, 0, out=book)
+    book /= np.linalg.norm(book, axis=1, keepdims=True)
+    return book
+
+
+def unrelated(rows: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """Normalized ReLU of noise: no structure that an approximate score could use."""
+    book = np.maximum(rng.standard_normal((rows, width), dtype=np.float32), 0)
     book /= np.linalg.norm(book, axis=1, keepdims=True)
     return book
 
@@ -155,7 +165,7 @@ def faiss_peer() -> Callable[[np.ndarray, np.ndarray], Contender]:
     return build
 
 
-def peers() -> dict[str, Callable[[np.ndarray, np.ndarray], Contender]]:
+def peers() -> Makers:
     """The contenders that are installed, ours first."""
     makers: dict[str, Callable[[], Callable[[np.ndarray, np.ndarray], Contender]]] = {
         "OV ArgMax": lambda: openvino_peer("argmax"),
@@ -164,7 +174,7 @@ def peers() -> dict[str, Callable[[np.ndarray, np.ndarray], Contender]]:
         "torch": torch_peer,
         "faiss": faiss_peer,
     }
-    found: dict[str, Callable[[np.ndarray, np.ndarray], Contender]] = {"edgekit": own}
+    found: Makers = {"edgekit": own}
     for name, make in makers.items():
         try:
             found[name] = make()
@@ -184,14 +194,22 @@ def best_call(call: Call, seconds: float) -> float:
     return best * 1e3
 
 
-def read_bandwidth(size: int) -> float:
-    """GB/s at which one thread reads `size` bytes over and over, by a small compiled program."""
+def reader(size: int, folder: str) -> Call:
+    """A call in which one thread reads `size` bytes, by a small library compiled in `folder`."""
     source = Path(__file__).with_name("read_bandwidth.cpp")
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "read_bandwidth"
-        command = ["g++", "-std=c++20", "-O3", "-march=native", "-Wno-psabi", source, "-o", program]
-        subprocess.run(command, check=True)
-        return float(subprocess.run([program, str(size)], capture_output=True, check=True).stdout)
+    target = Path(folder) / "read_bandwidth.so"
+    flags = ["-std=c++20", "-O3", "-march=native", "-shared", "-fPIC", "-Wno-psabi"]
+    subprocess.run(["g++", *flags, source, "-o", target], check=True)
+    read_all = ctypes.CDLL(str(target)).read_all
+    read_all.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    data = np.ones(size + 64, np.uint8)
+    start = data.ctypes.data + -data.ctypes.data % 64
+
+    def call() -> np.ndarray:
+        read_all(start, size)
+        return data
+
+    return call
 
 
 def code_bytes(rows: int, width: int) -> int:
@@ -200,45 +218,53 @@ def code_bytes(rows: int, width: int) -> int:
     return padded_rows * (padded_width + 5 * ctypes.sizeof(ctypes.c_float))
 
 
-def compare(
-    makers: dict[str, Callable[[np.ndarray, np.ndarray], Contender]],
-    size: tuple[int, int, int],
-    rounds: int,
-    seconds: float,
-) -> tuple[dict[str, float], float]:
-    """Prints a row of the table; returns the medians in ms and the ratio to the best peer."""
-    rows, width, count = size
+def problem(rows: int, width: int, count: int, hard: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """A codebook and feature vectors; the hard ones are as far from each row as from any other."""
     rng = np.random.default_rng([rows, width, count])
+    if hard:
+        return unrelated(rows, width, rng), unrelated(count, width, rng)
     book = clustered(rows, width, rng)
-    x = features(book, count, rng)
+    return book, features(book, count, rng)
+
+
+def compare(
+    makers: Makers, size: tuple[int, int, int], hard: bool, rounds: int, seconds: float
+) -> float:
+    """Prints a row of the table; returns the ratio to the best peer."""
+    rows, width, count = size
+    book, x = problem(rows, width, count, hard)
     contenders = {name: make(book, x) for name, make in makers.items()}
-    expected = contenders["edgekit"][0]().copy()
-    differ = {name: int((call() != expected).sum()) for name, (call, _) in contenders.items()}
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, (call, _) in contenders.items():
-            times[name].append(best_call(call, seconds))
+    calls = {name: call for name, (call, _) in contenders.items()}
+    expected = calls["edgekit"]().copy()
+    differ = sum(int((call() != expected).sum()) for call in calls.values())
+    size_read = code_bytes(rows, width)
+    with tempfile.TemporaryDirectory() as folder:
+        if count == 1:
+            calls["read"] = reader(size_read, folder)
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(rounds):
+            for name, call in calls.items():
+                times[name].append(best_call(call, seconds))
     for _, release in contenders.values():
         release()
-    medians = {name: float(np.median(series)) for name, series in times.items()}
-    others = [name for name in times if name != "edgekit"]
-    ratio = float("nan")
-    if others:
-        best_peer = np.min([times[name] for name in others], axis=0)
-        ratio = float(np.median(best_peer / np.array(times["edgekit"])))
-    share = f"{code_bytes(rows, width) / medians['edgekit'] / 1e6:.1f} GB/s" if count == 1 else ""
-    cells = " | ".join(f"{medians[name]:.3f}" for name in medians)
-    wrong = sum(differ.values())
-    note = f"{share} {wrong} float32 answers differ" if wrong else share
-    print(f"| {rows}, {width}, {count} | {cells} | {ratio:.2f} | {note} |", flush=True)
-    return medians, ratio
+    own_times = np.array(times["edgekit"])
+    notes = [f"{differ} float32 answers differ"] if differ else []
+    if count == 1:
+        share = np.median(np.array(times.pop("read")) / own_times)
+        speed = size_read / np.median(own_times) / 1e6
+        notes.append(f"{size_read / 1e6:.1f} MB at {speed:.1f} GB/s, {share:.0%} of plain reading")
+    others = [times[name] for name in times if name != "edgekit"]
+    ratios = np.min(others, axis=0) / own_times if others else np.array([np.nan])
+    cells = " | ".join(f"{np.median(series):.3f}" for series in times.values())
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    ratio = f"{middle:.2f} ({low:.2f}-{high:.2f})"
+    print(f"| {rows}, {width}, {count} | {cells} | {ratio} | {'; '.join(notes)} |", flush=True)
+    return float(middle)
 
 
 def compare_paths(rows: int, width: int, count: int, seconds: float) -> None:
     """Prints the processor time of every path of this machine, in microseconds, fastest first."""
-    rng = np.random.default_rng([rows, width, count])
-    book = clustered(rows, width, rng)
-    x = features(book, count, rng)
+    book, x = problem(rows, width, count)
     indices = np.empty(count, np.int64)
     lookup = native.load_library().edgekit_codebook_lookup
     with native.Codebook(book) as codebook:
@@ -274,6 +300,7 @@ def main() -> None:
     parser.add_argument("--vectors", type=numbers, default=[1, 49, 392])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.1, help="for each contender in a round")
+    parser.add_argument("--hard", action="store_true", help="rows and vectors without structure")
     parser.add_argument("--paths", action="store_true", help="compare our own paths instead")
     options = parser.parse_args()
     if options.paths:
@@ -283,27 +310,15 @@ def main() -> None:
                     compare_paths(rows, width, count, options.seconds)
         return
     makers = peers()
-    print(
-        f"| N, D, M | {' | '.join(f'{name} ms' for name in makers)} | ratio to best peer | note |"
-    )
+    names = " | ".join(f"{name} ms" for name in makers)
+    print(f"| N, D, M | {names} | to best peer | note |")
     print("|" + "---|" * (len(makers) + 3))
-    ratios = []
-    for width in options.widths:
-        for rows in options.rows:
-            for count in options.vectors:
-                medians, ratio = compare(
-                    makers, (rows, width, count), options.rounds, options.seconds
-                )
-                ratios.append(ratio)
-                if count == 1:
-                    size = code_bytes(rows, width)
-                    limit = read_bandwidth(size)
-                    reached = size / medians["edgekit"] / 1e6
-                    print(
-                        f"  reads {size / 1e6:.1f} MB: {reached:.1f} of {limit:.1f} GB/s = "
-                        f"{reached / limit:.0%} of what one thread can read",
-                        flush=True,
-                    )
+    ratios = [
+        compare(makers, (rows, width, count), options.hard, options.rounds, options.seconds)
+        for width in options.widths
+        for rows in options.rows
+        for count in options.vectors
+    ]
     print(f"ratio to the best peer: median {np.median(ratios):.2f}, least {min(ratios):.2f}")
 
 

@@ -9,21 +9,32 @@
 
 namespace edgekit {
 
-void Candidates::raise_threshold() {
-  // Each lane holds the lower bound of another row: the second greatest lane is a lower bound of
-  // the second-best row. Halving keeps the two greatest of each pair of pairs.
-  float first[kChunk];
-  float second[kChunk];
-  std::copy(state_.lanes, state_.lanes + kChunk, first);
-  std::fill(second, second + kChunk, -std::numeric_limits<float>::infinity());
-  for (int64_t width = kChunk / 2; width > 0; width /= 2) {
-    for (int64_t i = 0; i < width; ++i) {
-      const float loser = std::min(first[i], first[i + width]);
-      first[i] = std::max(first[i], first[i + width]);
-      second[i] = std::max(loser, std::max(second[i], second[i + width]));
-    }
+namespace {
+
+float greatest(const float* lanes) {
+  float top[4];
+  for (int i = 0; i < 4; ++i) {
+    top[i] = std::max(std::max(lanes[i], lanes[i + 4]), std::max(lanes[i + 8], lanes[i + 12]));
   }
-  state_.threshold = std::max(state_.threshold, wanted_.margin ? second[0] : first[0]);
+  return std::max(std::max(top[0], top[1]), std::max(top[2], top[3]));
+}
+
+float second_greatest(const float* lanes) {
+  float first = -std::numeric_limits<float>::infinity();
+  float second = first;
+  for (int64_t i = 0; i < kChunk; ++i) {
+    second = std::max(second, std::min(first, lanes[i]));
+    first = std::max(first, lanes[i]);
+  }
+  return second;
+}
+
+}  // namespace
+
+void Candidates::raise_threshold() {
+  // Each lane is the lower bound of another row: the second greatest is one of the second-best row.
+  const float bound = wanted_.margin ? second_greatest(state_.lanes) : greatest(state_.lanes);
+  state_.threshold = std::max(state_.threshold, bound);
 }
 
 void Candidates::add_group(int64_t first_row, const float* upper, uint64_t reached) {

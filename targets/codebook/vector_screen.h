@@ -22,19 +22,25 @@ struct Weights {
 };
 
 // The formula of docs/exact-lookup.md, "Bounds", for sixteen rows; returns their upper bounds.
+// Without half norms (the dot metric) their terms are zero and left out.
+template <bool kHalves>
 EDGEKIT_INLINE inline F16 bounds(const RowGroup& group, int row, const F16& product,
                                  const Weights& weights, F16& lanes) {
-  const F16 half = load<F16>(group.half + row);
-  const F16 score = product * (load<F16>(group.scale + row) * weights.step) +
-                    load<F16>(group.center + row) * weights.alpha - half * weights.lambda;
-  const F16 error = load<F16>(group.norm + row) * weights.norm_error +
-                    (load<F16>(group.residual + row) * weights.residual_error +
-                     (half * weights.half_error + splat(weights.constant_error)));
+  F16 score = product * (load<F16>(group.scale + row) * weights.step) +
+              load<F16>(group.center + row) * weights.alpha;
+  F16 error = splat(weights.constant_error);
+  if constexpr (kHalves) {
+    const F16 half = load<F16>(group.half + row);
+    score = score - half * weights.lambda;
+    error = half * weights.half_error + error;
+  }
+  error = load<F16>(group.norm + row) * weights.norm_error +
+          (load<F16>(group.residual + row) * weights.residual_error + error);
   lanes = larger(lanes, score - error);
   return score + error;
 }
 
-template <typename Product>
+template <bool kHalves, typename Product>
 EDGEKIT_INLINE inline uint64_t screen(const RowGroup& group, VectorState* state, float* upper,
                                       const Product& product_at) {
   const Weights weights(*state);
@@ -42,7 +48,7 @@ EDGEKIT_INLINE inline uint64_t screen(const RowGroup& group, VectorState* state,
   F16 lanes = load<F16>(state->lanes);
   uint64_t found = 0;
   for (int row = 0; row < kGroup; row += 16) {
-    const F16 bound = bounds(group, row, product_at(row), weights, lanes);
+    const F16 bound = bounds<kHalves>(group, row, product_at(row), weights, lanes);
     store(upper + row, bound);
     found |= reaches(bound, threshold) << row;
   }
@@ -50,21 +56,28 @@ EDGEKIT_INLINE inline uint64_t screen(const RowGroup& group, VectorState* state,
   return found;
 }
 
+template <typename Product>
+EDGEKIT_INLINE inline uint64_t screen_any(const RowGroup& group, VectorState* state, float* upper,
+                                          const Product& product_at) {
+  return state->half_error > 0 ? screen<true>(group, state, upper, product_at)
+                               : screen<false>(group, state, upper, product_at);
+}
+
 uint64_t screen_fp32(const RowGroup& group, const float* products, VectorState* state,
                      float* upper) {
-  return screen(group, state, upper, [&](int row) { return load<F16>(products + row); });
+  return screen_any(group, state, upper, [&](int row) { return load<F16>(products + row); });
 }
 
 [[maybe_unused]] uint64_t screen_int8(const RowGroup& group, const int32_t* products, int planes,
                                       VectorState* state, float* upper) {
   const I16 coarse = splat_int(state->correction[0]);
   if (planes == 1) {
-    return screen(group, state, upper,
-                  [&](int row) { return to_float(load<I16>(products + row) - coarse); });
+    return screen_any(group, state, upper,
+                      [&](int row) { return to_float(load<I16>(products + row) - coarse); });
   }
   const I16 fine = splat_int(state->correction[1]);
   const float ratio = state->plane_ratio;
-  return screen(group, state, upper, [&](int row) {
+  return screen_any(group, state, upper, [&](int row) {
     const I16 first = load<I16>(products + row) - coarse;
     const I16 second = load<I16>(products + kGroup + row) - fine;
     return to_float(first) + to_float(second) * ratio;
