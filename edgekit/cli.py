@@ -13,7 +13,7 @@ import click
 
 from edgekit import __version__
 from edgekit.cli_common import Command, common
-from edgekit.console import Console, document_printed
+from edgekit.console import Console, document_printed, expect_document
 from edgekit.errors import EdgekitError, ToolchainMissing, UsageError
 
 _EXIT_CODES = """\b
@@ -149,6 +149,7 @@ _add_commands()
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; every foreseen failure is one line on stderr and an exit code."""
     words = sys.argv[1:] if arguments is None else arguments
+    expect_document()
     try:
         cli.main(words, prog_name="edgekit", standalone_mode=False)
     except click.exceptions.Exit as stop:

@@ -134,8 +134,13 @@ class Console:
             self.info(f"{title}: {done}/{total} in {time.monotonic() - start:.1f} s")
 
 
-# Whether this process has printed its JSON document; there must be only one.
+# Whether the running command has printed its JSON document; there must be only one.
 _printed: list[bool] = []
+
+
+def expect_document() -> None:
+    """A command begins: it has not printed its document yet."""
+    _printed.clear()
 
 
 def document_printed() -> bool:
