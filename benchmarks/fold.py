@@ -47,7 +47,7 @@ class Before(nn.Module):
         code = (x @ self.rows.T).topk(1, dim=1).indices.squeeze(1)
         assert self.head.codebook is not None
         q = nn.functional.embedding(code, self.head.codebook.embeddings)
-        return self.head.classifier(self.head._fuse(q, x))
+        return self.head.classifier(self.head.combine(q, x))
 
 
 class After(nn.Module):
@@ -59,19 +59,19 @@ class After(nn.Module):
         rows = self.head.lookup.codebook
         code = (x @ rows.T).topk(1, dim=1).indices.squeeze(1)
         q = nn.functional.embedding(code, rows) * nn.functional.embedding(code, self.head.norm)
-        return self.head.classifier(self.head._fuse(x, q, code))
+        return self.head.classifier(self.head.combine(x, q, code))
 
 
 class BeforeBetween(Before):
     """What lies between lookup and classifier, on a codeword already found."""
 
     def forward(self, x: Tensor, q: Tensor) -> Tensor:  # type: ignore[override]
-        return self.head._fuse(q, x)
+        return self.head.combine(q, x)
 
 
 class AfterBetween(After):
     def forward(self, x: Tensor, q: Tensor, code: Tensor) -> Tensor:  # type: ignore[override]
-        return self.head._fuse(x, q, code)
+        return self.head.combine(x, q, code)
 
 
 class Case(NamedTuple):

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
-from edgekit.cache import cache_root, file_sha256
+from edgekit.cache import cache_root
 from edgekit.errors import EdgekitError
-from edgekit.files import write_atomically
+from edgekit.files import file_sha256, write_atomically
 from edgekit.folders import replace_folder
 from edgekit.manifest import MANIFEST, BundleError, is_file_name, parse_manifest
 

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgekit import archive
-from edgekit.cache import file_sha256
 from edgekit.descriptors import host_arch
 from edgekit.errors import UsageError
-from edgekit.files import write_text
+from edgekit.files import file_sha256, write_text
 from edgekit.folders import existing_folder, locked, replace_folder
 from edgekit.manifest import (
     LABELS,

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from edgekit.console import Console
 from edgekit.errors import EdgekitError
-from edgekit.files import file_sha256 as file_sha256
-from edgekit.files import write_text
+from edgekit.files import file_sha256, write_text
 from edgekit.folders import replace_folder
 
 _RECORD = "entry.json"

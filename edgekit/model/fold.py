@@ -120,10 +120,10 @@ class FoldedHead(nn.Module):
         codeword = F.embedding(code, self.lookup.codebook) * F.embedding(code, self.norm)
         if features.dim() == 3:
             features, codeword = features.mean(dim=1), codeword.mean(dim=1)
-        fused = self._fuse(features, codeword, code)
+        fused = self.combine(features, codeword, code)
         return FoldedOutput(self.classifier(fused), code, margin)
 
-    def _fuse(self, x: Tensor, q: Tensor, code: Tensor) -> Tensor:
+    def combine(self, x: Tensor, q: Tensor, code: Tensor) -> Tensor:
         """The feature that is classified, [B, D]; with tables, ``code`` is [B]."""
         if self.tables:
             of_x, of_q = F.linear(x, self.projection), F.embedding(code, self.table)

@@ -79,7 +79,7 @@ class VQSAHead(nn.Module):
         found = self.codebook(features)
         # Spatial: every position is quantized, then both maps are pooled into one token each.
         codeword = found.codeword.mean(dim=1) if features.dim() == 3 else found.codeword
-        fused = self._fuse(codeword, feature)
+        fused = self.combine(codeword, feature)
         return Output(
             self.classifier(fused),
             found.code,
@@ -88,7 +88,7 @@ class VQSAHead(nn.Module):
             found.commitment_loss,
         )
 
-    def _fuse(self, codeword: Tensor, feature: Tensor) -> Tensor:
+    def combine(self, codeword: Tensor, feature: Tensor) -> Tensor:
         """Two [B, D] tokens to the [B, D] that is classified."""
         if self.config.output == "replace":
             return codeword

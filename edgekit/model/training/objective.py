@@ -54,5 +54,5 @@ def without_codebook(model: VQSA, features: Tensor) -> Output:
     """The head's output when every vector's codeword is the vector itself."""
     pooled = features.mean(dim=1) if features.dim() == 3 else features
     head, nothing = model.head, features.new_zeros(())
-    fused = pooled if head.codebook is None else head._fuse(pooled, pooled)
+    fused = pooled if head.codebook is None else head.combine(pooled, pooled)
     return Output(head.classifier(fused), None, None, nothing, nothing)
