@@ -118,7 +118,6 @@ class CorruptionCache:
                 file.write(content)
             with self._locked():
                 if path.exists():  # another process was faster
-                    fresh.unlink()
                     return
                 total = self._total()
                 if total + len(content) > self.max_bytes:
@@ -126,10 +125,8 @@ class CorruptionCache:
                 # Counted before it is there: a crash in between only makes the sum too large.
                 (self.folder / "total").write_text(str(total + len(content)))
                 fresh.replace(path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                fresh.unlink()
-            raise
+        finally:
+            fresh.unlink(missing_ok=True)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -124,6 +124,7 @@ class Pool(Generic[T, R]):
     def _start(self, workers: int) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
+        started = False
         try:
             for _ in range(workers):
                 ours, theirs = context.Pipe()
@@ -138,9 +139,10 @@ class Pool(Generic[T, R]):
                     pipe.send_bytes(job)
                 except OSError as error:
                     raise self._crash(pipe) from error
-        except BaseException:
-            self.close()
-            raise
+            started = True
+        finally:
+            if not started:
+                self.close()
 
     def _across(self, groups: Iterator[list[T]]) -> Iterator[R | BadImage]:
         self._busy = True
@@ -253,12 +255,18 @@ def _compute(dataset: Dataset, function: Callable[[Dataset, T], R], tasks: list[
 
 
 def _call(function: Callable[[Dataset, T], R], dataset: Dataset, task: T) -> R:
+    """What the function returns or refuses; whatever else it raises becomes a `WorkerBug`."""
+    explained = False
     try:
-        return function(dataset, task)
+        result = function(dataset, task)
+        explained = True
     except EdgekitError:
+        explained = True
         raise
-    except Exception as error:  # may not survive pickling, and its traceback never does
-        raise WorkerBug(f"in a loading worker:\n{traceback.format_exc()}") from error
+    finally:
+        if not explained:  # it may not survive pickling, and its traceback never does
+            raise WorkerBug(f"in a loading worker:\n{traceback.format_exc()}")
+    return result
 
 
 def _send_all(pipe: Connection, outbox: queue.SimpleQueue[bytes | None]) -> None:
