@@ -64,6 +64,7 @@ class BuildConfig:
     parity: bool = True
     tolerance: float = 0.5  # points of mean corruption error
     parity_images: int = 0  # test images at most; 0 is all of them
+    plugin: str | None = None  # TensorRT plugin, compiled for the device, to put into its bundle
     require_engine: bool = False  # fail where a TensorRT engine can only be built on its device
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import hashlib
 import io
 import shlex
 import tarfile
@@ -20,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bundle import Bundle, open_bundle, write_bundle
+from edgekit.bundle import Bundle, elf_arch, open_bundle, write_bundle
 from edgekit.descriptors import Descriptor, host_arch
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.files import file_sha256, write_bytes, write_text
@@ -37,6 +38,7 @@ SELFTEST: Final = "selftest.npz"
 PENDING: Final = "pending: build on device"
 """The manifest's section ``engine`` until there is one."""
 
+_PLUGIN_SYMBOLS: Final = (b"getCreators\0", b"edgekit_tensorrt_built_with\0")
 _SOURCE_FOLDERS: Final = ("targets/tensorrt", "targets/codebook/cuda")
 _SOURCE_SUFFIXES: Final = frozenset({".cpp", ".h", ".cu", ".txt", ".map", ".cmake"})
 # Two implementations of the same INT8 graph round differently here and there; a wrong graph
@@ -91,10 +93,46 @@ def write_device_build(
     return tuple(written)
 
 
+def carry_plugin(
+    folder: Path, library: Path, descriptor: Descriptor, *, size: tuple[int, int]
+) -> Path:
+    """Put a plugin that was compiled already into ``folder``, so that the device needs no compiler.
+
+    ``folder`` is what `write_device_build` wrote to; its script is written anew.
+    """
+    try:
+        data = library.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read plugin {library}: {error.strerror}") from error
+    arch = elf_arch(data, str(library))
+    if descriptor.arch not in ("any", arch):
+        raise UsageError(
+            f"plugin {library} is for {arch}, target {descriptor.name} is {descriptor.arch}"
+        )
+    if not all(name in data for name in _PLUGIN_SYMBOLS):
+        raise UsageError(
+            f"{library} is not edgekit's TensorRT plugin: build it from targets/tensorrt, or leave "
+            "--plugin out"
+        )
+    if not (folder / PLUGIN_SOURCE).exists():
+        raise UsageError(
+            f"target {descriptor.name} needs no plugin for this model: leave --plugin out"
+        )
+    write_bytes(folder / PLUGIN, data)
+    script = build_script(folder / MODEL, descriptor, size=size, plugin=True, compiled=data)
+    write_text(folder / SCRIPT, script)
+    return folder / PLUGIN
+
+
 def build_script(
-    model: Path, descriptor: Descriptor, *, size: tuple[int, int], plugin: bool
+    model: Path,
+    descriptor: Descriptor,
+    *,
+    size: tuple[int, int],
+    plugin: bool,
+    compiled: bytes = b"",
 ) -> str:
-    """The text of ``build_on_device.sh``."""
+    """The text of ``build_on_device.sh``; ``compiled`` is the plugin where the bundle has it."""
     facts = _facts(descriptor)
     height, width = size
     batches = (descriptor.batch,) * 3 if descriptor.batch else _FREE_BATCH
@@ -114,6 +152,7 @@ def build_script(
         trtexec=facts.trtexec,
         model_sha256=file_sha256(model),
         plugin_source=PLUGIN_SOURCE if plugin else "",
+        plugin_sha256=hashlib.sha256(compiled).hexdigest() if compiled else "",
         least=shapes[0],
         typical=shapes[1],
         greatest=shapes[2],

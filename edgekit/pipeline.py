@@ -27,6 +27,11 @@ from edgekit.quantize.recipes import read_recipe
 from edgekit.source import BuildData, data_fingerprint
 
 STEPS = ("load", "export", "calibrate", "compile", "bench", "parity")
+# Settings that change no bundle, and those of which the content counts rather than the name.
+_OUTSIDE_KEY = (
+    *("out", "target", "zip", "require_engine"),
+    *("checkpoint", "labels", "recipe", "plugin"),
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ def build(
     forced = frozenset(STEPS if force else () if only is None else (only,))
     job = steps.Job(config, console, cache_root(), forced)
     descriptors = [load_descriptor(target) for target in config.target]
+    if config.plugin is not None and all(item.backend != "tensorrt" for item in descriptors):
+        raise UsageError("--plugin is for TensorRT, and no --target is: leave it out")
     if config.require_engine:
         for descriptor in descriptors:
             steps.check_engine(descriptor)
@@ -122,12 +129,13 @@ def finished(config: BuildConfig, descriptor: Descriptor, key: str) -> Outcome |
 def build_key(config: BuildConfig, descriptor: Descriptor, checkpoint_sha256: str) -> str:
     """The SHA-256 of all that a finished bundle depends on."""
     settings = asdict(config)
-    for name in ("out", "target", "checkpoint", "labels", "recipe", "zip", "require_engine"):
+    for name in _OUTSIDE_KEY:
         del settings[name]
     document = {
         "settings": settings,
         "checkpoint": checkpoint_sha256,
         "labels": None if config.labels is None else _file_hash(config.labels),
+        "plugin": None if config.plugin is None else _file_hash(config.plugin),
         "recipe": asdict(read_recipe(config.recipe)),
         "data": data_fingerprint(config.data),
         "descriptor": asdict(descriptor),

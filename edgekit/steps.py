@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.backends import compiler
+from edgekit.backends import CompiledFiles, compiler
 from edgekit.bundle import update_bundle, write_bundle, zip_bundle
 from edgekit.cache import cached, find
 from edgekit.config import BuildConfig
@@ -25,7 +25,7 @@ from edgekit.descriptors import Descriptor, Precision, why_not_here
 from edgekit.errors import ToolchainMissing, UsageError
 from edgekit.files import file_sha256, write_bytes, write_text
 from edgekit.inspection import read_labels
-from edgekit.jetson import PENDING, SCRIPT
+from edgekit.jetson import PENDING, SCRIPT, carry_plugin
 from edgekit.manifest import Manifest, ModelInput, Source, tool_versions
 from edgekit.model.card import ModelCard, card_from_json, numbered_classes
 from edgekit.quantize.dialects import Dialect, find_dialect
@@ -273,6 +273,7 @@ def compile_bundle(job: Job, quantized: Quantized, descriptor: Descriptor, key: 
     ):
         graph = legal_onnx(quantized, Path(scratch))
         made = compiler(descriptor.backend)(graph, card.preprocessing, descriptor, Path(folder))
+        made = _with_plugin(job.config, made, descriptor, card.preprocessing.size)
         height, width = card.preprocessing.size
         model = asdict(card)
         del model["classes"], model["preprocessing"]
@@ -301,6 +302,17 @@ def compile_bundle(job: Job, quantized: Quantized, descriptor: Descriptor, key: 
         script = path / SCRIPT
         job.console.info(f"engine ({descriptor.name}): {PENDING}, with 'bash {script}' there")
     return built
+
+
+def _with_plugin(
+    config: BuildConfig, made: CompiledFiles, descriptor: Descriptor, size: tuple[int, int]
+) -> CompiledFiles:
+    """Add the compiled plugin that the user named to a bundle whose engine is pending."""
+    if config.plugin is None or made.sections.get("engine") != PENDING:
+        return made
+    folder = made.files[0].parent
+    library = carry_plugin(folder, Path(config.plugin), descriptor, size=size)
+    return dataclasses.replace(made, files=(*made.files, library))
 
 
 def check_engine(descriptor: Descriptor) -> None:

@@ -19,7 +19,7 @@ from edgekit import jetson
 from edgekit.backends import compiler, open_runner, run_settings
 from edgekit.backends.tensorrt_compile import lookup_form, pictures
 from edgekit.bundle import open_bundle, write_bundle
-from edgekit.descriptors import descriptor_names, load_descriptor
+from edgekit.descriptors import descriptor_names, host_arch, load_descriptor
 from edgekit.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.export.variants import lookup_node
 from edgekit.jetson_device import main as device_main
@@ -304,6 +304,54 @@ def test_without_a_compiler_it_says_what_to_install(tmp_path, device):
         if found:
             (tools / name).symlink_to(found)
     refused(device.build(path, search=str(tools)), 4, "no cmake", "apt-get install cmake")
+
+
+def library(folder: Path, source: str, compiler: str = "gcc") -> Path:
+    """A shared library made of ``source``; what it does is never called."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler}")
+    path = folder / "plugin.so"
+    command = [compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", path]
+    subprocess.run(command, input=source.encode(), check=True)
+    return path
+
+
+EXPORTS = "int getCreators(void){return 0;} int edgekit_tensorrt_built_with(void){return 0;}"
+
+
+def test_a_compiled_plugin_goes_with_the_bundle(tmp_path, device):
+    """Then the device needs neither cmake nor nvcc."""
+    scratch = tmp_path / "made"
+    scratch.mkdir()
+    compiled(scratch)
+    plugin = library(tmp_path, EXPORTS)
+    jetson.carry_plugin(scratch, plugin, any_arch("jetson-orin-nano"), size=bundles.SIZE)
+    for said in ("as it came with the bundle", "up to date"):
+        run = device.build(scratch, "--engine-only")
+        assert run.returncode == 0, run.stderr
+        assert f"plugin: {said}" in run.stdout
+    (call,) = device.calls()
+    carried = scratch.with_name("made.build") / "plugin" / jetson.PLUGIN
+    assert f"--staticPlugins={carried}" in call
+    assert carried.read_bytes() == plugin.read_bytes()
+    (scratch / jetson.PLUGIN).write_bytes(b"changed")
+    shutil.rmtree(scratch.with_name("made.build"))
+    refused(device.build(scratch), 2, "is not the plugin that came with it")
+
+
+def test_a_plugin_that_does_not_fit_is_refused(tmp_path):
+    compiled(tmp_path)
+    here = any_arch("jetson-orin-nano")
+    with pytest.raises(UsageError, match="is not edgekit's TensorRT plugin"):
+        jetson.carry_plugin(tmp_path, library(tmp_path, "int x;"), here, size=bundles.SIZE)
+    with pytest.raises(UsageError, match="cannot read plugin"):
+        jetson.carry_plugin(tmp_path, tmp_path / "none.so", here, size=bundles.SIZE)
+    other = dataclasses.replace(here, arch="aarch64" if host_arch() == "x86_64" else "x86_64")
+    with pytest.raises(UsageError, match=f"is for {host_arch()}, target jetson-orin-nano is"):
+        jetson.carry_plugin(tmp_path, library(tmp_path, EXPORTS), other, size=bundles.SIZE)
+    (tmp_path / jetson.PLUGIN_SOURCE).unlink()
+    with pytest.raises(UsageError, match="needs no plugin"):
+        jetson.carry_plugin(tmp_path, library(tmp_path, EXPORTS), here, size=bundles.SIZE)
 
 
 def test_the_source_has_all_that_a_device_compiles(tmp_path):
