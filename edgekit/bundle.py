@@ -107,17 +107,20 @@ def zip_bundle(path: Path, target: Path) -> None:
     archive.write_zip(target, {name: bundle.folder / name for name in names})
 
 
-def open_bundle(path: Path) -> Bundle:
-    """Check a bundle and read its manifest and labels; every refusal is one line."""
+def open_bundle(path: Path, *, any_arch: bool = False) -> Bundle:
+    """Check a bundle and read its manifest and labels; every refusal is one line.
+
+    ``any_arch`` takes one for another machine as well, which can be copied but not run here.
+    """
     if path.is_file():
-        return archive.open_zip(path, lambda folder: _open_folder(folder, path))
+        return archive.open_zip(path, lambda folder: _open_folder(folder, path, any_arch))
     while True:
         folder = existing_folder(path)
         before = _identity(folder)
         if before is None:
             raise BundleError(f"{path} is not there: name a bundle's folder or .zip")
         try:
-            return _open_folder(folder, path)
+            return _open_folder(folder, path, any_arch)
         except BundleError:
             # A build may have put a new bundle in place while we read the old one.
             if _identity(existing_folder(path)) == before:
@@ -143,7 +146,7 @@ def update_bundle(
     if path.is_file():
         raise UsageError(f"{path} is a .zip: update the folder it was made from and zip it again")
     with locked(existing_folder(path)):
-        bundle = open_bundle(path)
+        bundle = open_bundle(path, any_arch=True)
         manifest = bundle.manifest
         for name in reports or {}:
             taken = name == MANIFEST or manifest.is_essential(name) or _LIBRARY.fullmatch(name)
@@ -187,7 +190,7 @@ def elf_arch(data: bytes, name: str) -> str:
     return _ELF_MACHINES[machine]
 
 
-def _open_folder(folder: Path, path: Path) -> Bundle:
+def _open_folder(folder: Path, path: Path, any_arch: bool = False) -> Bundle:
     manifest_path = folder / MANIFEST
     if not manifest_path.is_file() or manifest_path.is_symlink():
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}")
@@ -213,7 +216,8 @@ def _open_folder(folder: Path, path: Path) -> Bundle:
         raise BundleError(
             f"{path}: {LABELS} has {len(labels)} names, the manifest says {manifest.classes}"
         )
-    _check_arch(manifest, path)
+    if not any_arch:
+        _check_arch(manifest, path)
     return Bundle(path, folder, manifest, labels)
 
 

@@ -122,18 +122,19 @@ def host_arch() -> str:
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
-def host_isa() -> tuple[Isa, ...]:
-    """Which of the instruction sets that matter for int8 this machine has."""
-    flags = cpu_flags()
+def host_isa(flags: frozenset[str] | None = None) -> tuple[Isa, ...]:
+    """Which of the instruction sets that matter for int8 a CPU has; this one without ``flags``."""
+    flags = cpu_flags() if flags is None else flags
     return tuple(isa for isa, names in _FLAGS.items() if flags & names)
 
 
-def missing_isa(descriptor: Descriptor) -> str | None:
-    """The instruction sets that this CPU lacks for the descriptor's int8 graphs, or None.
+def missing_isa(descriptor: Descriptor, flags: frozenset[str] | None = None) -> str | None:
+    """The instruction sets that a CPU lacks for the descriptor's int8 graphs, or None.
 
-    Without VNNI, int8 sums overflow in a graph made for it: it runs, and answers wrongly.
+    This machine's CPU, unless ``flags`` are given as Linux spells them. Without VNNI, int8 sums
+    overflow in a graph made for it: it runs, and answers wrongly.
     """
-    missing = [isa for isa in descriptor.isa if isa not in host_isa()]
+    missing = [isa for isa in descriptor.isa if isa not in host_isa(flags)]
     return " and ".join(missing) if missing and descriptor.precision == "int8" else None
 
 

@@ -1,0 +1,192 @@
+"""The runtime on a device: an environment of its own for each release of what executes bundles.
+
+It holds edgekit's Python files, what these need, and the bundle's runtime; nothing that builds.
+A stamp says what was installed, so that the next deploy has nothing to do.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgekit.console import Console
+from edgekit.devices import receiving
+from edgekit.devices.copying import Blob, send
+from edgekit.devices.session import Session, remote_path
+from edgekit.devices.wheel import runtime_wheel
+from edgekit.errors import EdgekitError, ToolchainMissing, UsageError
+from edgekit.files import file_sha256
+from edgekit.manifest import RuntimeNeed
+
+_STAMP: Final = "edgekit-runtime.json"
+_OLDEST: Final = (3, 10)
+# Bytes of an installed runtime with all that it needs, rounded up (docs/devices.md measures them).
+_BYTES: Final = {"openvino": 350 << 20, "onnxruntime": 250 << 20, "tensorrt": 150 << 20}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """An environment on a device."""
+
+    folder: str
+    stamp: str
+    """What is in it, as text that changes whenever that does."""
+    installed: bool
+    """Whether it was made or changed now."""
+
+    @property
+    def python(self) -> str:
+        """Its interpreter."""
+        return f"{self.folder}/bin/python"
+
+
+def runtime_folder(root: str, need: RuntimeNeed) -> str:
+    """Where the environment for a bundle's runtime lies, below edgekit's folder ``root``."""
+    release = "" if need.name == "tensorrt" else f"-{need.version}"
+    return f"{root}/runtimes/{need.name}{release}"
+
+
+def requirement(need: RuntimeNeed) -> str:
+    """What pip is to install; "" where the system brings the runtime."""
+    if need.name == "tensorrt":
+        return ""
+    return f"{need.name}{'==' if need.match == 'exact' else '>='}{need.version}"
+
+
+def check_python(name: str, facts: dict[str, Any]) -> None:
+    """Refuse a device whose Python cannot run the runtime."""
+    found = tuple(int(part) for part in facts["python"].split(".")[:2])
+    if found < _OLDEST:
+        raise ToolchainMissing(
+            f"{name} has Python {facts['python']}, edgekit needs 3.10: install one there and name "
+            "it with 'edgekit device add --python'"
+        )
+
+
+def ensure_runtime(
+    session: Session,
+    root: str,
+    need: RuntimeNeed,
+    facts: dict[str, Any],
+    wheels: Path | None,
+    console: Console,
+) -> Runtime:
+    """The environment for ``need``, made or brought up to date if it is not."""
+    name = session.device.name
+    check_python(name, facts)
+    folder = runtime_folder(root, need)
+    wheel = runtime_wheel()
+    offline = _wheels(wheels)
+    wanted = {
+        "edgekit": wheel.sha256,
+        "requirement": requirement(need),
+        "python": facts["python"],
+        "wheels": sorted(blob.sha256 for blob in offline),
+    }
+    stamp = json.dumps(wanted, sort_keys=True)
+    found = session.call(receiving, "read", f"{folder}/{_STAMP}")
+    if found is not None and _same(found, wanted):
+        console.detail(f"runtime: {folder} is up to date")
+        return Runtime(folder, stamp, installed=False)
+    if found is None:
+        _check_room(session, root, need)
+        if not facts["venv"]:
+            raise ToolchainMissing(
+                f"{name}: its Python has no venv: run 'sudo apt-get install python3-venv' there"
+            )
+    console.info(f"runtime: installing into {folder}")
+    session.call(receiving, "remove", f"{folder}/{_STAMP}")
+    staged = f"{root}/wheels"
+    blobs = [Blob(wheel.name, wheel.sha256, len(wheel.data), wheel.data), *offline]
+    send(session, staged, "", blobs, console)
+    links = f"{root}/wheels.named"
+    session.call(receiving, "name_all", staged, links, {b.name: b.sha256 for b in blobs})
+    _make(session, folder, need, console)
+    pip = [f"{folder}/bin/python", "-m", "pip", "install", "--disable-pip-version-check"]
+    pip += ["--no-input", "--progress-bar", "off", "--retries", "1", "--timeout", "20"]
+    if wheels is not None:
+        pip += ["--no-index", "--find-links", links]
+    _pip(session, [*pip, f"{links}/{wheel.name}", *filter(None, [requirement(need)])], console)
+    session.call(receiving, "remove", links)
+    session.call(receiving, "remove", staged)
+    session.call(receiving, "write", f"{folder}/{_STAMP}", stamp)
+    return Runtime(folder, stamp, installed=True)
+
+
+def _make(session: Session, folder: str, need: RuntimeNeed, console: Console) -> None:
+    """Create the environment; one with a broken interpreter is made anew."""
+    try:
+        works, _ = session.run([f"{folder}/bin/python", "-m", "pip", "--version"])
+    except EdgekitError:
+        works = 1
+    if works == 0:
+        return
+    session.call(receiving, "remove", folder)
+    system = ["--system-site-packages"] if need.name == "tensorrt" else []
+    python = remote_path(session.device.python)
+    code, said = _logged(
+        session, ["sh", "-c", f'exec {python} -m venv "$@"', "sh", *system, folder], console
+    )
+    if code:
+        raise EdgekitError(f"{session.device.name}: cannot create {folder}: {said}")
+
+
+def _pip(session: Session, command: list[str], console: Console) -> None:
+    code, said = _logged(session, command, console)
+    if code == 0:
+        return
+    name = session.device.name
+    if "No space left" in said:
+        raise EdgekitError(f"{name}: no space left to install the runtime: make room, run again")
+    raise EdgekitError(
+        f"{name}: pip cannot install the runtime ({said}): if the device has no internet, collect "
+        "the wheels with 'pip download' and give their folder with --wheels"
+    )
+
+
+def _logged(session: Session, command: list[str], console: Console) -> tuple[int, str]:
+    """Run a command, its lines as details; the exit code and the line that says why."""
+    lines: list[str] = []
+
+    def take(line: str) -> None:
+        lines.append(line)
+        console.detail(line)
+
+    code, _ = session.run(command, on_line=take)
+    errors = [line for line in lines if line.startswith("ERROR")]
+    return code, (errors or lines or ["no message"])[-1].removeprefix("ERROR: ")
+
+
+def _same(text: str, wanted: dict[str, Any]) -> bool:
+    """Whether a stamp says what is wanted; wheels matter only where some are given."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    keys = ["edgekit", "requirement", "python", *(["wheels"] if wanted["wheels"] else [])]
+    return isinstance(found, dict) and all(found.get(key) == wanted[key] for key in keys)
+
+
+def _wheels(folder: Path | None) -> list[Blob]:
+    if folder is None:
+        return []
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder: --wheels takes one that holds .whl files")
+    found = [
+        Blob(p.name, file_sha256(p), p.stat().st_size, p) for p in sorted(folder.glob("*.whl"))
+    ]
+    if not found:
+        raise UsageError(f"{folder} holds no .whl files: fill it with 'pip download'")
+    return found
+
+
+def _check_room(session: Session, root: str, need: RuntimeNeed) -> None:
+    free = int(session.call(receiving, "free_bytes", root))
+    wanted = _BYTES[need.name]
+    if free < wanted:
+        raise EdgekitError(
+            f"{session.device.name}: {root} has {free >> 20} MiB free, the runtime takes up to "
+            f"{wanted >> 20}: make room, or choose another place with 'edgekit device add --folder'"
+        )

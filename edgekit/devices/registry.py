@@ -1,0 +1,119 @@
+"""The user's devices: a name each, in one TOML file of their configuration folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from edgekit.errors import UsageError
+from edgekit.files import write_text
+from edgekit.settings import nearest, read_toml, to_toml
+
+FOLDER: Final = "~/.edgekit"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_HOST = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]*@)?[A-Za-z0-9_\[:][A-Za-z0-9._:%\]-]*")
+_UNCHECKED = re.compile(r"stricthostkeychecking[ =]*(no|off)$|userknownhostsfile[ =]*/dev/null$")
+
+
+@dataclass(frozen=True)
+class Device:
+    """How a device is reached, and what edgekit uses there."""
+
+    name: str
+    host: str
+    """``user@host``, or a host of the user's ssh configuration."""
+    port: int = 0
+    """0: what ssh's configuration says."""
+    descriptor: str = ""
+    """The target that bundles must be built for; empty takes any that fits."""
+    python: str = "python3"
+    """The device's Python, 3.10 or newer."""
+    folder: str = FOLDER
+    """Where everything goes that edgekit puts there."""
+    options: tuple[str, ...] = ()
+    """Arguments for ssh, before the host."""
+
+    def __post_init__(self) -> None:
+        """Refuse what ssh or the remote shell would take for something else."""
+        if not _HOST.fullmatch(self.host):
+            raise UsageError(f"'{self.host}' is no host: write user@host, or a host of your config")
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"port {self.port} does not exist: 1 to 65535")
+        for name in ("python", "folder"):
+            text = getattr(self, name)
+            if not text or not text.isprintable() or "'" in text:
+                raise UsageError(f"device {self.name}: {name} {text!r} is no path")
+        for option in self.options:
+            if _UNCHECKED.search(option.lower().strip()):
+                raise UsageError(
+                    f"'{option}' would let anybody pose as {self.name}: add its key to known_hosts "
+                    f"instead (run 'ssh {self.host}' once and compare the fingerprint)"
+                )
+
+
+@dataclass(frozen=True)
+class _File:
+    device: tuple[Device, ...] = ()
+
+
+def registry_path() -> Path:
+    """$EDGEKIT_DEVICES, or devices.toml in edgekit's configuration folder."""
+    if chosen := os.environ.get("EDGEKIT_DEVICES"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base).expanduser() / "edgekit" / "devices.toml"
+
+
+def devices() -> dict[str, Device]:
+    """The registered devices by name, in the order they were added."""
+    path = registry_path()
+    if not path.exists():
+        return {}
+    return {device.name: device for device in read_toml(path, _File).device}
+
+
+def add_device(device: Device) -> bool:
+    """Register a device; whether it replaced one of that name."""
+    if not _NAME.fullmatch(device.name):
+        raise UsageError(f"'{device.name}' is no device name: use letters, digits, ._-")
+    known = devices()
+    replaced = device.name in known
+    _save({**known, device.name: device})
+    return replaced
+
+
+def remove_device(name: str) -> Device:
+    """Forget a device; nothing happens on it."""
+    known = devices()
+    if name not in known:
+        raise UsageError(_unknown(name, list(known)))
+    removed = known.pop(name)
+    _save(known)
+    return removed
+
+
+def find_device(name: str) -> Device:
+    """The device of this name; ``user@host`` needs no registration."""
+    known = devices()
+    if name in known:
+        return known[name]
+    for device in known.values():
+        if device.host == name:
+            return replace(device, name=name)
+    if "@" in name:
+        return Device(name, name)
+    raise UsageError(_unknown(name, list(known)))
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    if not known:
+        return f"unknown device '{name}': run 'edgekit device add {name} user@host'"
+    return f"unknown device '{name}'{nearest(name, known)}: 'edgekit device list' shows them"
+
+
+def _save(known: dict[str, Device]) -> None:
+    tables = [f"[[device]]\n{to_toml(device)}" for device in known.values()]
+    write_text(registry_path(), "\n".join(tables))
