@@ -130,6 +130,7 @@ def completion(console: Console, shell: str) -> None:
 
 def _add_commands() -> None:
     """The commands with modules of their own; these import nothing heavy either."""
+    from edgekit.cli_bench import bench
     from edgekit.cli_build import build
     from edgekit.cli_calibrate import calibrate
     from edgekit.cli_check import check
@@ -139,7 +140,7 @@ def _add_commands() -> None:
     from edgekit.cli_targets import targets
     from edgekit.cli_train import train
 
-    for command in (build, calibrate, check, export, parity, predict, targets, train):
+    for command in (bench, build, calibrate, check, export, parity, predict, targets, train):
         cli.add_command(command)
 
 

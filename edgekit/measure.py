@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgekit.bench import compare
+from edgekit.bench.baseline import FLOAT_OPENVINO, FLOAT_ORT, float_onnxruntime, float_openvino
+from edgekit.bench.document import latency_summary
+from edgekit.bench.turns import compare
 from edgekit.bundle import update_bundle
 from edgekit.steps import Built, Job
-
-FLOAT_ORT = "float, ONNX Runtime"
-FLOAT_OPENVINO = "float, OpenVINO"
 
 
 def bench(job: Job, built: Built) -> dict[str, Any]:
@@ -44,35 +40,7 @@ def bench(job: Job, built: Built) -> dict[str, Any]:
         "batch": 1,
         "runtime": model.describe(),
         "cores": len(os.sched_getaffinity(0)),
-        **comparison.to_dict(),
+        **latency_summary(comparison.to_dict()),
     }
     update_bundle(built.path, sections={"bench": document})
     return document
-
-
-def float_onnxruntime(
-    path: Path, prepared: NDArray[np.float32], threads: int = 0
-) -> Callable[[], object]:
-    """The float graph under ONNX Runtime; ``prepared`` is a normalized batch."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, {"images": prepared})
-
-
-def float_openvino(path: Path, prepared: NDArray[np.float32]) -> Callable[[], object]:
-    """The float graph under OpenVINO, its lookup in OpenVINO's own operators, in true float32."""
-    import onnx
-    import openvino as ov
-
-    from edgekit.export.variants import to_variant
-
-    model = ov.Core().read_model(to_variant(onnx.load(path), "inline").SerializeToString())
-    model.reshape(list(prepared.shape))
-    compiled = ov.Core().compile_model(
-        model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    )
-    request = compiled.create_infer_request()
-    return lambda: request.infer({0: prepared}, share_inputs=True)

@@ -102,9 +102,10 @@ class Predictions(Sequence[Prediction]):
 class Model:
     """A bundle ready to predict; any number of threads may use it at a time."""
 
-    def __init__(self, bundle: Bundle, runner: Runner) -> None:
+    def __init__(self, bundle: Bundle, runner: Runner, batch: int) -> None:
         self._bundle = bundle
         self._runner = runner
+        self._batch = batch  # images an inference; 0 for any number
         self.labels = bundle.labels
 
     @property
@@ -116,6 +117,11 @@ class Model:
     def size(self) -> tuple[int, int]:
         """Height and width of the images that `run` takes."""
         return self.manifest.preprocessing.size
+
+    @property
+    def parallel(self) -> int:
+        """Calls of `run` that the runtime runs side by side; more callers than that wait."""
+        return self._runner.parallel
 
     def describe(self) -> dict[str, str | int]:
         """What the runtime uses: version, threads, streams, precision."""
@@ -142,7 +148,7 @@ class Model:
         A bad image is not fatal: its prediction carries the error.
         """
         items = _items(images)
-        batch = self.manifest.target.batch or min(len(items), 32) or 1
+        batch = self._batch or min(len(items), 32) or 1
         if len(items) <= batch:  # one inference: no threads, no waiting
             return Predictions(self._predict_batch(list(enumerate(items)), top, fitted))
         return Predictions(self.predict_stream(items, batch=batch, top=top, fitted=fitted))
@@ -245,13 +251,15 @@ def load(
     *,
     threads: int | None = None,
     hint: Hint | None = None,
+    batch: int | None = None,
     cache: bool = True,
 ) -> Model:
     """Open a bundle (its folder or .zip), check it, and make its model ready.
 
-    ``threads`` (0: the runtime's choice) and ``hint`` ("latency" or "throughput") replace what
-    the bundle's target says. ``cache`` keeps the compiled model in the user's cache folder, which
-    makes the next load faster. Everything that does not fit is refused in one line.
+    ``threads`` (0: the runtime's choice), ``hint`` ("latency" or "throughput") and ``batch``
+    (images an inference) replace what the bundle's target says. ``cache`` keeps the compiled
+    model in the user's cache folder, which makes the next load faster. Everything that does not
+    fit is refused in one line.
     """
     where = Path(path)
     with locked(existing_folder(where), shared=True):
@@ -262,8 +270,9 @@ def load(
                 f"{where} holds int8 made for a CPU with {missing}, which this one lacks: build it "
                 "with '--target cpu' on this machine"
             )
-        settings = run_settings(target, threads=threads, hint=hint)
-        model = Model(bundle, open_runner(bundle, settings, _cache_folder() if cache else None))
+        settings = run_settings(target, threads=threads, hint=hint, batch=batch)
+        runner = open_runner(bundle, settings, _cache_folder() if cache else None)
+        model = Model(bundle, runner, settings.batch)
     raw = model.run(np.zeros((1, *model.size, 3), np.uint8))  # the first call is slower than others
     if raw.logits.shape != (1, len(bundle.labels)):
         raise EdgekitError(

@@ -131,15 +131,27 @@ def compiler(backend: str) -> Compiler:
 
 
 def run_settings(
-    descriptor: Descriptor, *, threads: int | None = None, hint: Hint | None = None
+    descriptor: Descriptor,
+    *,
+    threads: int | None = None,
+    hint: Hint | None = None,
+    batch: int | None = None,
 ) -> RunSettings:
     """The descriptor's settings, where the caller does not say otherwise."""
     if threads is not None and threads < 0:
         raise UsageError(f"threads must not be negative, not {threads}; 0 is the runtime's choice")
     if hint not in (None, "latency", "throughput"):
         raise UsageError(f"unknown hint '{hint}' (known: latency, throughput)")
+    made_for = descriptor.batch
+    if batch is not None and batch < 1:
+        raise UsageError(f"batch must be at least 1, not {batch}")
+    if batch is not None and descriptor.backend == "tensorrt" and made_for not in (0, batch):
+        raise UsageError(
+            f"an engine for {descriptor.name} takes {made_for} image(s) at a time, not {batch}: "
+            "build for a target with that batch"
+        )
     return RunSettings(
-        batch=descriptor.batch,
+        batch=made_for if batch is None else batch,
         hint=hint or descriptor.hint,
         threads=descriptor.threads if threads is None else threads,
         streams=descriptor.streams if hint in (None, descriptor.hint) else 0,

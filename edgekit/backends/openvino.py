@@ -39,7 +39,7 @@ def runtime_version() -> str:
 
 def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> OpenVinoRunner:
     """Compile the model for this machine, or take it from the ``cache`` folder."""
-    config = _config(settings)
+    config = model_config(settings)
     try:
         core = ov.Core()
         for plugin in bundle.plugins():
@@ -123,7 +123,8 @@ class OpenVinoRunner:
             self._free.put(request)
 
 
-def _config(settings: RunSettings) -> dict[str, str | int]:
+def model_config(settings: RunSettings) -> dict[str, str | int]:
+    """What OpenVINO is told at compiling and again at importing."""
     config: dict[str, str | int] = {
         "INFERENCE_PRECISION_HINT": settings.inference_precision,
         "PERFORMANCE_HINT": settings.hint.upper(),

@@ -138,6 +138,10 @@ class TensorRTRunner:
             "cuda_graph": int(self._use_graph),
         }
 
+    def report_layers_to(self, profiler: Any) -> None:
+        """Let TensorRT tell a ``tensorrt.IProfiler`` the time of every layer, from now on."""
+        self._context.profiler = profiler
+
     def _largest(self) -> int:
         """The most images that the engine takes at once."""
         _, _, most = self._engine.get_tensor_profile_shape(self._input, 0)

@@ -26,6 +26,7 @@ from edgekit.export.uint8_input import INPUT, add_uint8_input
 from edgekit.export.variants import Variant, lookup_node, to_variant
 from edgekit.files import write_bytes
 from edgekit.manifest import RuntimeNeed
+from edgekit.pictures import pictures
 from edgekit.quantize.dialects import find_dialect
 from edgekit.tensorrt_facts import TensorRTFacts, version
 
@@ -89,19 +90,6 @@ def builds_here(descriptor: Descriptor) -> bool:
     if facts.jetpack and not Path("/etc/nv_tegra_release").exists():
         return False
     return shutil.which(facts.trtexec) is not None or shutil.which("trtexec") is not None
-
-
-def pictures(count: int, size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
-    """Made-up images with large and small structures, uint8 [count, height, width, 3]."""
-    random = np.random.default_rng(seed)
-    height, width = size
-    total = np.zeros((count, height, width, 3))
-    for cells, strength in ((3, 70.0), (12, 40.0), (max(size), 15.0)):
-        coarse = random.normal(128 / 3, strength, (count, cells, cells, 3))
-        rows = np.arange(height) * cells // height
-        columns = np.arange(width) * cells // width
-        total += coarse[:, rows][:, :, columns]
-    return np.clip(total, 0, 255).astype(np.uint8)
 
 
 def run_reference(

@@ -1,0 +1,103 @@
+"""What a bundle is compared with: its float original under ONNX Runtime and under OpenVINO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bundle import Bundle
+from edgekit.console import Console
+from edgekit.errors import EdgekitError, UsageError
+from edgekit.originals import cached_original
+
+FLOAT_ORT: Final = "float, ONNX Runtime"
+FLOAT_OPENVINO: Final = "float, OpenVINO"
+
+
+class Baselines(NamedTuple):
+    """The float models that can be run here, and why the others cannot."""
+
+    runs: dict[str, Callable[[], object]]
+    missing: dict[str, str]
+
+
+def baselines(
+    chosen: str,
+    bundle: Bundle,
+    cache: Path,
+    images: NDArray[np.uint8],
+    threads: int,
+    console: Console,
+) -> Baselines:
+    """The bundle's float original on the same ``images``, which it gets normalized already.
+
+    ``chosen`` is "none", a float ONNX file, or "auto" for the one in the cache.
+    """
+    if chosen == "none":
+        return Baselines({}, {})
+    manifest = bundle.manifest
+    if chosen == "auto":
+        found = cached_original(cache, manifest.source.checkpoint, bundle.labels, console)
+        if found is None:
+            why = f"the float original is not in the cache {cache}: name it with --baseline"
+            return Baselines({}, dict.fromkeys((FLOAT_ORT, FLOAT_OPENVINO), why))
+    else:
+        found = Path(chosen)
+        if not found.is_file():
+            raise UsageError(f"no float model at {found}: --baseline takes a float .onnx file")
+    prepared = manifest.preprocessing.normalize(images)
+    runs: dict[str, Callable[[], object]] = {}
+    missing: dict[str, str] = {}
+    for name, make in ((FLOAT_ORT, float_onnxruntime), (FLOAT_OPENVINO, float_openvino)):
+        try:
+            run = make(found, prepared, threads)
+            run()
+            runs[name] = run
+        except ModuleNotFoundError as error:
+            missing[name] = f"package {error.name} is not installed"
+        except (RuntimeError, ValueError) as error:  # ONNX Runtime's and OpenVINO's own
+            if chosen != "auto":
+                reason = " ".join(str(error).split())[:200]
+                raise EdgekitError(f"{found} does not run as '{name}': {reason}") from error
+            missing[name] = " ".join(str(error).split())[:200]
+    return Baselines(runs, missing)
+
+
+def float_onnxruntime(
+    path: Path, prepared: NDArray[np.float32], threads: int = 0
+) -> Callable[[], object]:
+    """The float graph under ONNX Runtime; ``prepared`` is a normalized batch."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda: session.run(None, {name: prepared})
+
+
+def float_openvino(
+    path: Path, prepared: NDArray[np.float32], threads: int = 0
+) -> Callable[[], object]:
+    """The float graph under OpenVINO, its lookup in OpenVINO's own operators, in true float32."""
+    import onnx
+    import openvino as ov
+
+    from edgekit.export.variants import to_variant
+
+    model = ov.Core().read_model(to_variant(onnx.load(path), "inline").SerializeToString())
+    model.reshape(list(prepared.shape))
+    config: dict[str, str | int] = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    if threads:
+        config["INFERENCE_NUM_THREADS"] = threads
+    compiled = ov.Core().compile_model(model, "CPU", config)
+    request = compiled.create_infer_request()
+    return lambda: request.infer({0: prepared}, share_inputs=True)

@@ -1,0 +1,222 @@
+"""Under which conditions a benchmark ran: processor, clocks, limits, temperatures, versions, load.
+
+All of it is read from files that Linux keeps, so it works on any board without further packages;
+what a machine does not tell is None. ``root`` is another folder in tests only.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+_CPUS: Final = "sys/devices/system/cpu"
+_PACKAGES: Final = ("edgekit", "numpy", "openvino", "onnxruntime", "tensorrt")
+
+
+def conditions(root: Path = Path("/")) -> dict[str, Any]:
+    """Everything that stays as it is through a run, and the state it begins in."""
+    return {
+        "host": platform.node(),
+        "board": _text(root / "proc/device-tree/model"),
+        "cpu": cpu_model(root),
+        "arch": platform.machine(),
+        "cores": cores(root),
+        "virtual": _virtual(root),
+        "system": _system(root),
+        "kernel": platform.release(),
+        "memory_mib": _memory(root),
+        "governor": _same(_each(root, "cpufreq/scaling_governor")),
+        "driver": _same(_each(root, "cpufreq/scaling_driver")),
+        "mhz_range": _range(root),
+        "boost": _boost(root),
+        "power_mode": power_mode(root),
+        "gpu_driver": _gpu_driver(root),
+        "l4t": _first_line(root / "etc/nv_tegra_release"),
+        "versions": versions(),
+        "before": state(root),
+    }
+
+
+def state(root: Path = Path("/")) -> dict[str, Any]:
+    """What changes: clocks, temperatures, load."""
+    return {
+        "mhz": megahertz(root),
+        "celsius": celsius(root),
+        "throttled": throttle_count(root),
+        "load": load(root),
+    }
+
+
+def cpu_model(root: Path = Path("/")) -> str | None:
+    """The processor's name as the kernel knows it."""
+    text = _text(root / "proc/cpuinfo") or ""
+    found = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else None
+
+
+def cores(root: Path = Path("/")) -> dict[str, Any]:
+    """Cores of the machine, those that this process may use, and its container's limit."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"machine": os.cpu_count(), "usable": usable, "limit": cpu_limit(root)}
+
+
+def cpu_limit(root: Path = Path("/")) -> float | None:
+    """Cores' worth of time that the container may use; None is no limit.
+
+    A container sees the host's control groups under its own root, as version 2 or 1.
+    """
+    words = (_text(root / "sys/fs/cgroup/cpu.max") or "").split()
+    if len(words) == 2 and words[0].isdigit():
+        return int(words[0]) / int(words[1])
+    quota = _integer(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+    period = _integer(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us")
+    return quota / period if quota and period and quota > 0 else None
+
+
+def megahertz(root: Path = Path("/")) -> float | None:
+    """The mean clock of all cores, as cpufreq tells it, or /proc/cpuinfo."""
+    kilohertz = [int(text) for text in _each(root, "cpufreq/scaling_cur_freq") if text.isdigit()]
+    if kilohertz:
+        return sum(kilohertz) / len(kilohertz) / 1000
+    text = _text(root / "proc/cpuinfo") or ""
+    found = [float(value) for value in re.findall(r"^cpu MHz\s*:\s*([\d.]+)", text, re.MULTILINE)]
+    return sum(found) / len(found) if found else None
+
+
+def celsius(root: Path = Path("/")) -> dict[str, float]:
+    """Temperatures by sensor: thermal zones, and the CPU's and GPU's own sensors."""
+    found: dict[str, float] = {}
+    for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
+        value = _integer(zone / "temp")
+        if value is not None and value > 0:  # zones of parts that are off give errors or -256
+            found[_unused(found, _text(zone / "type") or zone.name)] = value / 1000
+    for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
+        chip = _text(folder / "name") or folder.name
+        if chip not in ("coretemp", "k10temp", "zenpower", "cpu_thermal"):
+            continue
+        for file in sorted(folder.glob("temp*_input")):
+            value = _integer(file)
+            label = _text(file.with_name(file.name.replace("_input", "_label"))) or file.name
+            if value is not None:
+                found[_unused(found, f"{chip} {label}")] = value / 1000
+    return found
+
+
+def throttle_count(root: Path = Path("/")) -> int | None:
+    """How often cores were slowed down for heat, or a Raspberry Pi's throttle flags as a number."""
+    counts = [int(text) for text in _each(root, "thermal_throttle/core_throttle_count")]
+    if counts:
+        return sum(counts)
+    flags = _text(root / "sys/devices/platform/soc/soc:firmware/get_throttled")
+    return int(flags, 16) if flags else None
+
+
+def load(root: Path = Path("/")) -> float | None:
+    """Processes that want to run, averaged over a minute."""
+    words = (_text(root / "proc/loadavg") or "").split()
+    return float(words[0]) if words else None
+
+
+def power_mode(root: Path = Path("/")) -> str | None:
+    """A Jetson's power mode, as ``nvpmodel -q`` names it."""
+    if not (root / "etc/nv_tegra_release").exists() and not (root / "etc/nvpmodel.conf").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["nvpmodel", "-q"], capture_output=True, text=True, check=False, timeout=10
+        )
+        found = re.search(r"Power Mode:\s*(\S+)", done.stdout)
+        if found:
+            return found[1]
+    except (OSError, subprocess.TimeoutExpired):
+        pass
+    status = _text(root / "var/lib/nvpmodel/status")  # "pmode:0002 fmode:quiet"
+    found = re.search(r"pmode:0*(\d+)", status or "")
+    return f"mode {found[1]}" if found else None
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that take part."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _system(root: Path) -> str | None:
+    text = _text(root / "etc/os-release") or ""
+    found = re.search(r'^PRETTY_NAME="?([^"\n]*)', text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def _virtual(root: Path) -> bool:
+    text = _text(root / "proc/cpuinfo") or ""
+    return re.search(r"^flags\s*:.*\bhypervisor\b", text, re.MULTILINE) is not None
+
+
+def _memory(root: Path) -> int | None:
+    found = re.search(r"^MemTotal:\s*(\d+) kB", _text(root / "proc/meminfo") or "", re.MULTILINE)
+    return int(found[1]) // 1024 if found else None
+
+
+def _range(root: Path) -> list[float] | None:
+    low = [int(text) for text in _each(root, "cpufreq/scaling_min_freq") if text.isdigit()]
+    high = [int(text) for text in _each(root, "cpufreq/scaling_max_freq") if text.isdigit()]
+    return [min(low) / 1000, max(high) / 1000] if low and high else None
+
+
+def _boost(root: Path) -> bool | None:
+    """Whether the processor may clock higher than its nominal clock."""
+    disabled = _integer(root / _CPUS / "intel_pstate/no_turbo")
+    if disabled is not None:
+        return disabled == 0
+    enabled = _integer(root / _CPUS / "cpufreq/boost")
+    return None if enabled is None else enabled == 1
+
+
+def _gpu_driver(root: Path) -> str | None:
+    line = _first_line(root / "proc/driver/nvidia/version")
+    found = re.search(r"(\d+\.\d+(?:\.\d+)?)", line or "")
+    return found[1] if found else None
+
+
+def _each(root: Path, name: str) -> list[str]:
+    """The file ``name`` of every core that has it."""
+    files = sorted((root / _CPUS).glob(f"cpu[0-9]*/{name}"))
+    return [text for file in files if (text := _text(file)) is not None]
+
+
+def _same(values: list[str]) -> str | None:
+    """The value that all cores share, or all of theirs."""
+    return ", ".join(sorted(set(values))) or None
+
+
+def _unused(found: dict[str, float], name: str) -> str:
+    number = sum(key == name or key.startswith(f"{name} #") for key in found)
+    return f"{name} #{number + 1}" if number else name
+
+
+def _integer(file: Path) -> int | None:
+    text = _text(file)
+    return int(text) if text is not None and re.fullmatch(r"-?\d+", text) else None
+
+
+def _first_line(file: Path) -> str | None:
+    text = _text(file)
+    return text.splitlines()[0] if text else None
+
+
+def _text(file: Path) -> str | None:
+    """A file's text; None where there is none, or the driver behind it fails."""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").strip(" \t\r\n\0")
+    except OSError:
+        return None

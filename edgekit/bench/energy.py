@@ -1,0 +1,173 @@
+"""Energy where the device tells: Intel's and AMD's RAPL counters, or a Jetson's INA3221 sensors.
+
+Both are read from sysfs. RAPL counts the energy of whole processor packages, an INA3221 measures
+the power of the board's rails: neither knows which program used it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from edgekit.errors import EdgekitError
+
+_POWERCAP: Final = "sys/class/powercap"
+# The rail that feeds all others, by board: Xavier, Orin Nano and NX; AGX Orin; Thor.
+_TOTAL_RAILS: Final = ("VDD_IN", "VIN_SYS_5V0", "VIN")
+
+
+class NoEnergy(EdgekitError):
+    """Why this device does not tell its energy."""
+
+
+class Meter(Protocol):
+    """Counts energy while it is sampled, once a second or so."""
+
+    source: str
+    """What is counted, for people."""
+
+    @property
+    def joules(self) -> float:
+        """Energy up to the latest sample."""
+
+    def sample(self) -> None:
+        """Read the device."""
+
+
+def open_meter(root: Path = Path("/")) -> Meter:
+    """The device's meter; `NoEnergy` says why there is none."""
+    rapl, why_not = _rapl(root)
+    if rapl is not None:
+        return rapl
+    rails = _rails(root)
+    if rails:
+        return InaMeter(rails)
+    raise NoEnergy(why_not)
+
+
+@dataclass(frozen=True)
+class _Domain:
+    """A RAPL counter in microjoules; it starts again at ``limit``."""
+
+    name: str
+    file: Path
+    limit: int
+
+
+class RaplMeter:
+    """Adds up RAPL counters, which start again at their limit after some minutes."""
+
+    def __init__(self, domains: list[_Domain]) -> None:
+        self.source = f"RAPL: {', '.join(domain.name for domain in domains)}"
+        self._domains = domains
+        self._last = [_number(domain.file) for domain in domains]
+        self._total = 0
+
+    @property
+    def joules(self) -> float:
+        """Energy since the meter was opened."""
+        return self._total / 1e6
+
+    def sample(self) -> None:
+        """Add what was used since the last sample."""
+        for index, domain in enumerate(self._domains):
+            now = _number(domain.file)
+            used = now - self._last[index]
+            self._total += used if used >= 0 else used + domain.limit
+            self._last[index] = now
+
+
+@dataclass(frozen=True)
+class _Rail:
+    """A power rail: voltage in millivolts and current in milliamperes."""
+
+    name: str
+    voltage: Path
+    current: Path
+
+    def watts(self) -> float:
+        return _number(self.voltage) * _number(self.current) / 1e6
+
+
+class InaMeter:
+    """Integrates the power of a Jetson's rails between samples."""
+
+    def __init__(self, rails: list[_Rail], clock: Callable[[], float] = time.monotonic) -> None:
+        self.source = f"INA3221: {', '.join(rail.name for rail in rails)}"
+        self._rails = rails
+        self._clock = clock
+        self._total = 0.0
+        self._last = (clock(), self._watts())
+
+    @property
+    def joules(self) -> float:
+        """Energy since the meter was opened."""
+        return self._total
+
+    def sample(self) -> None:
+        """Add the mean of the last two powers, times the time between them."""
+        now, watts = self._clock(), self._watts()
+        before, watts_before = self._last
+        self._total += (now - before) * (watts + watts_before) / 2
+        self._last = (now, watts)
+
+    def _watts(self) -> float:
+        return sum(rail.watts() for rail in self._rails)
+
+
+def _rapl(root: Path) -> tuple[RaplMeter | None, str]:
+    """A meter of the packages and their memory, or why there is none."""
+    folder = root / _POWERCAP
+    domains = []
+    for counter in sorted(folder.glob("*-rapl:*/energy_uj")):
+        name = _text(counter.with_name("name"))
+        if name is None or not name.startswith(("package", "dram")):
+            continue  # parts of a package, or the whole platform: they would count twice
+        try:
+            _number(counter)
+            limit = _number(counter.with_name("max_energy_range_uj"))
+        except PermissionError:
+            why = f"{counter} is readable by root only: run 'sudo chmod a+r {counter}'"
+            return None, why
+        except (OSError, ValueError):
+            continue
+        domains.append(_Domain(f"{counter.parent.name} {name}", counter, limit))
+    if domains:
+        return RaplMeter(domains), ""
+    return None, (
+        f"no RAPL counters in {folder} (a virtual machine or a container hides them) and no "
+        "INA3221 sensors: this device does not tell its energy"
+    )
+
+
+def _rails(root: Path) -> list[_Rail]:
+    """The rail that feeds the board, or all rails where none of them is known to."""
+    rails = []
+    for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
+        if not (_text(folder / "name") or "").startswith("ina3221"):
+            continue
+        for label in sorted(folder.glob("in*_label")):
+            number = label.name.removeprefix("in").removesuffix("_label")
+            name = _text(label) or ""
+            rail = _Rail(name, folder / f"in{number}_input", folder / f"curr{number}_input")
+            try:
+                rail.watts()
+            except (OSError, ValueError):  # a channel that is not connected
+                continue
+            rails.append(rail)
+    total = [rail for rail in rails if rail.name in _TOTAL_RAILS]
+    return total or rails
+
+
+def _number(file: Path) -> int:
+    return int(file.read_text(encoding="ascii"))
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None

@@ -1,0 +1,70 @@
+"""Per-layer times of an OpenVINO bundle, from its own profiling (PERF_COUNT)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from edgekit.backends import RunSettings
+from edgekit.backends.openvino import model_config
+from edgekit.bench.layers import Layer, Profile, is_lookup, parts_of_graph
+from edgekit.bundle import Bundle
+
+_OPERATOR = "CodebookLookup"
+
+
+def profile(
+    bundle: Bundle, settings: RunSettings, images: NDArray[np.uint8], calls: int
+) -> Profile:
+    """The mean times of ``calls`` inferences of the model, compiled once more with profiling."""
+    core = ov.Core()
+    for plugin in bundle.plugins():
+        core.add_extension(str(plugin))
+    model = core.read_model(str(bundle.folder / bundle.manifest.main))
+    model.reshape({0: list(images.shape)})
+    lookup = {
+        node.get_friendly_name()
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == _OPERATOR
+    }
+    compiled = core.compile_model(model, "CPU", {**model_config(settings), "PERF_COUNT": True})
+    parts = _parts(compiled.get_runtime_model(), lookup)
+    request = compiled.create_infer_request()
+    for _ in range(5):
+        request.infer({0: images}, share_inputs=True)
+    totals: dict[str, float] = {}
+    kinds: dict[str, str] = {}
+    for _ in range(calls):
+        request.infer({0: images}, share_inputs=True)
+        for found in request.profiling_info:
+            if str(found.status).endswith("EXECUTED"):
+                milliseconds = 1e3 * found.real_time.total_seconds()
+                totals[found.node_name] = totals.get(found.node_name, 0.0) + milliseconds
+                kinds[found.node_name] = f"{found.node_type} {found.exec_type}"
+    layers = tuple(
+        Layer(name, kinds[name], total / calls, parts.get(name, "unassigned"))
+        for name, total in totals.items()
+    )
+    return Profile(layers, "parts from the graph that OpenVINO executes")
+
+
+def _parts(graph: Any, lookup: set[str]) -> dict[str, Any]:
+    """The part of every node of the executed graph, in which some nodes are fused from several."""
+    nodes = []
+    found = set()
+    for node in graph.get_ordered_ops():
+        name = node.get_friendly_name()
+        information = node.get_rt_info()
+        originals = [name]
+        if "originalLayersNames" in information:
+            originals += information["originalLayersNames"].astype(str).split(",")
+        if lookup.intersection(originals) or any(is_lookup(original) for original in originals):
+            found.add(name)
+        sources = [
+            value.get_source_output().get_node().get_friendly_name() for value in node.inputs()
+        ]
+        nodes.append((name, sources))
+    return dict(parts_of_graph(nodes, found))

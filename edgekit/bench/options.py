@@ -1,0 +1,54 @@
+"""What ``edgekit bench`` is asked to measure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, get_args
+
+from edgekit.errors import UsageError
+from edgekit.settings import nearest
+
+Scenario = Literal["latency", "throughput", "cold-start", "memory", "sustained"]
+SCENARIOS: Final[tuple[Scenario, ...]] = get_args(Scenario)
+USUAL: Final[tuple[Scenario, ...]] = ("latency", "throughput", "cold-start", "memory")
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Settings of one run; every bundle of the run gets the same."""
+
+    scenarios: tuple[Scenario, ...] = USUAL
+    seconds: float = 10.0
+    """For latency and throughput, each."""
+    minutes: float = 5.0
+    """For sustained load."""
+    batch: int | None = None
+    """Images an inference; None is what the bundle was made for."""
+    threads: int | None = None
+    """CPU threads; 0 is the runtime's choice, None the bundle's."""
+    compare: bool = False
+    """Run the bundles in turns and compare them with the first."""
+    baseline: str = "auto"
+    """A float ONNX file, "none", or "auto": the bundle's own original from the cache."""
+    layers: bool = False
+    """Time every layer as well."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured."""
+        for scenario in self.scenarios:
+            if scenario not in SCENARIOS:
+                raise UsageError(
+                    f"unknown scenario '{scenario}'{nearest(scenario, list(SCENARIOS))}"
+                )
+        for name, value in (("seconds", self.seconds), ("minutes", self.minutes)):
+            if not math.isfinite(value) or value <= 0:
+                raise UsageError(f"{name} must be above 0, not {value:g}")
+        if self.batch is not None and self.batch < 1:
+            raise UsageError(f"batch must be at least 1, not {self.batch}")
+        if self.threads is not None and self.threads < 0:
+            raise UsageError(f"threads must not be negative, not {self.threads}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "scenarios": list(self.scenarios)}

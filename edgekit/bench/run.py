@@ -1,0 +1,226 @@
+"""``edgekit bench``: what is measured of every bundle, and in which order."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bench import scenarios
+from edgekit.bench.baseline import Baselines, baselines
+from edgekit.bench.conditions import conditions
+from edgekit.bench.document import OWN, SCHEMA, empty_document
+from edgekit.bench.fresh import FreshSettings, cold_start, memory, start_fresh
+from edgekit.bench.options import BenchOptions
+from edgekit.bench.scenarios import Load
+from edgekit.bench.selftest import self_test
+from edgekit.bundle import Bundle, open_bundle
+from edgekit.console import Console
+from edgekit.descriptors import Hint
+from edgekit.errors import EdgekitError, ToolchainMissing, UsageError
+from edgekit.jetson import PENDING, SCRIPT
+from edgekit.pictures import pictures
+from edgekit.runtime import Model, load
+
+_COLD_STARTS: Final = 5  # processes each way
+_SAY_EVERY: Final = 10.0  # seconds
+
+
+def bench_bundles(
+    paths: Sequence[Path], options: BenchOptions, console: Console, cache: Path
+) -> dict[str, Any]:
+    """Measure the bundles and return the command's document; nothing is stored."""
+    if options.compare and len(paths) < 2:
+        raise UsageError("--compare takes two bundles or more")
+    if options.compare and len(set(paths)) < len(paths):
+        raise UsageError("--compare: the same bundle is named twice")
+    bundles = [_open(path) for path in paths]
+    comparison = _compare(bundles, options, console) if options.compare else None
+    alone = tuple(
+        name
+        for name in options.scenarios
+        if not options.compare or name not in ("latency", "throughput")
+    )
+    options = dataclasses.replace(options, scenarios=alone)
+    documents = [_bench(bundle, options, console, cache) for bundle in bundles]
+    return {"schema": SCHEMA, "bundles": documents, "comparison": comparison}
+
+
+def _bench(bundle: Bundle, options: BenchOptions, console: Console, cache: Path) -> dict[str, Any]:
+    """One bundle by itself, beside its float original."""
+    document = empty_document(bundle, options, conditions())
+    model = _load(bundle, options, "latency")
+    document["runtime"] = model.describe()
+    document["self_test"] = self_test(model, bundle)
+    images = _images(model)
+    found = document["scenarios"]
+    for scenario in options.scenarios:
+        _announce(console, bundle, scenario, options)
+        if scenario == "latency":
+            others = _baselines(options, bundle, cache, images, console)
+            runs = {OWN: lambda: model.run(images), **others.runs}
+            found[scenario] = scenarios.latency(
+                OWN, runs, images=len(images), seconds=options.seconds
+            )
+            document["not_measured"] += [
+                {"what": name, "why": why} for name, why in others.missing.items()
+            ]
+        elif scenario == "throughput":
+            loads = {OWN: _load_streams(bundle, options)}
+            found[scenario] = scenarios.throughput(OWN, loads, seconds=options.seconds)
+        elif scenario == "sustained":
+            found[scenario] = scenarios.sustained(
+                lambda: model.run(images),
+                images=len(images),
+                minutes=options.minutes,
+                on_point=_Progress(console, options.minutes),
+            )
+    fresh = [name for name in options.scenarios if name in ("cold-start", "memory")]
+    if fresh:
+        found |= _in_fresh_processes(bundle, options, fresh, cache)
+    if options.layers:
+        from edgekit.bench.layers import layer_times
+
+        document["layers"] = layer_times(bundle, options, images)
+    document["notes"] = [
+        f"{name}: {note}" for name, entry in found.items() for note in entry.get("notes", [])
+    ]
+    return document
+
+
+def _compare(bundles: list[Bundle], options: BenchOptions, console: Console) -> dict[str, Any]:
+    """Latency and throughput of several bundles in turns."""
+    models = {str(bundle.path): _load(bundle, options, "latency") for bundle in bundles}
+    for bundle in bundles:
+        self_test(models[str(bundle.path)], bundle)
+    candidate = str(bundles[0].path)
+    images = {name: _images(model) for name, model in models.items()}
+    document: dict[str, Any] = {
+        "candidate": candidate,
+        "conditions": conditions(),
+        "runtimes": {name: model.describe() for name, model in models.items()},
+    }
+    if "latency" in options.scenarios:
+        console.info(f"latency: {len(bundles)} bundles in turns, about {options.seconds:.0f} s")
+        document["latency"] = scenarios.latency(
+            candidate,
+            {name: _call(model, images[name]) for name, model in models.items()},
+            images=len(images[candidate]),
+            seconds=options.seconds,
+        )
+    if "throughput" in options.scenarios:
+        console.info(f"throughput: {len(bundles)} bundles in turns, about {options.seconds:.0f} s")
+        document["throughput"] = scenarios.throughput(
+            candidate,
+            {str(bundle.path): _load_streams(bundle, options) for bundle in bundles},
+            seconds=options.seconds,
+        )
+    return document
+
+
+def _in_fresh_processes(
+    bundle: Bundle, options: BenchOptions, wanted: Sequence[str], cache: Path
+) -> dict[str, Any]:
+    """Cold start and memory: with the model compiled anew, and with it kept from an earlier start.
+
+    Only OpenVINO compiles at loading and keeps the result.
+    """
+    count = _COLD_STARTS if "cold-start" in wanted else 1
+    kept = str(cache / "compiled")
+    caches = {"first": None, "later": kept}
+    if bundle.manifest.target.backend != "openvino":
+        caches = {"later": None}
+    found: dict[str, Any] = {name: {} for name in wanted}
+    for name, folder in caches.items():
+        settings = FreshSettings(str(bundle.path), options.batch, options.threads, folder)
+        start_fresh(settings)  # brings the files into memory, and the model into the cache
+        runs = [start_fresh(settings) for _ in range(count)]
+        if "cold-start" in wanted:
+            found["cold-start"][name] = cold_start(runs)
+        if "memory" in wanted:
+            found["memory"][name] = memory(runs)
+    return found
+
+
+def _open(path: Path) -> Bundle:
+    bundle = open_bundle(path)
+    if bundle.manifest.sections.get("engine") == PENDING:
+        raise ToolchainMissing(
+            f"{path} has no engine yet: run 'bash {path / SCRIPT}' on the device"
+        )
+    return bundle
+
+
+def _load(bundle: Bundle, options: BenchOptions, hint: Hint) -> Model:
+    """The bundle, ready; one that does not take the batch asked for is the user's mistake."""
+    try:
+        model = load(bundle.path, threads=options.threads, hint=hint, batch=options.batch)
+        model.run(_images(model))
+    except EdgekitError as error:
+        if options.batch is None or isinstance(error, (UsageError, ToolchainMissing)):
+            raise
+        raise UsageError(
+            f"{bundle.path} does not run with --batch {options.batch}: {error}"
+        ) from error
+    return model
+
+
+def _load_streams(bundle: Bundle, options: BenchOptions) -> Load:
+    model = _load(bundle, options, "throughput")
+    images = _images(model)
+    return Load(_call(model, images), len(images), model.parallel)
+
+
+def _call(model: Model, images: NDArray[np.uint8]) -> Any:
+    return lambda: model.run(images)
+
+
+def _images(model: Model) -> NDArray[np.uint8]:
+    """One inference's worth of pictures."""
+    return pictures(int(model.describe()["batch"]) or 1, model.size)
+
+
+def _baselines(
+    options: BenchOptions,
+    bundle: Bundle,
+    cache: Path,
+    images: NDArray[np.uint8],
+    console: Console,
+) -> Baselines:
+    return baselines(options.baseline, bundle, cache, images, options.threads or 0, console)
+
+
+def _announce(console: Console, bundle: Bundle, scenario: str, options: BenchOptions) -> None:
+    times = {
+        "latency": f"about {options.seconds:.0f} s",
+        "throughput": f"about {options.seconds:.0f} s",
+        "cold-start": f"{_COLD_STARTS} processes each way",
+        "memory": "in a process of its own",
+        "sustained": f"{options.minutes:g} min",
+    }
+    console.info(f"{scenario} ({bundle.path}): {times[scenario]}")
+
+
+class _Progress:
+    """Says now and then how a sustained run is going."""
+
+    def __init__(self, console: Console, minutes: float) -> None:
+        self._console = console
+        self._minutes = minutes
+        self._said = time.monotonic()
+
+    def __call__(self, point: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if now - self._said < _SAY_EVERY:
+            return
+        self._said = now
+        heat = "" if point["celsius"] is None else f", {point['celsius']:.0f} °C"
+        self._console.info(
+            f"sustained: {point['seconds'] / 60:.1f} of {self._minutes:g} min, "
+            f"{point['median_ms']:.2f} ms{heat}"
+        )

@@ -1,0 +1,183 @@
+"""What is timed in this process: latency, throughput, and latency under sustained load."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from edgekit.bench import turns
+from edgekit.bench.turns import Run
+from edgekit.bench.watch import Watch
+
+_WINDOW_SECONDS: Final = 1.0
+_POINTS: Final = 240  # of a sustained run's time series, at most
+
+
+def latency(
+    candidate: str, runs: Mapping[str, Run], *, images: int, seconds: float
+) -> dict[str, Any]:
+    """One inference of ``images`` after the other, several models in turns.
+
+    With one model alone, energy is that of its inferences; with several it cannot be told apart.
+    """
+    watch = Watch()
+    comparison = turns.compare(candidate, runs, seconds=seconds, between=watch.look)
+    watch.finish()
+    calls = comparison.latencies[candidate].calls + comparison.warmup_calls
+    energy = watch.energy(calls, calls * images)
+    if len(runs) > 1 and energy["available"]:
+        energy = {"available": False, "why": "several models ran in turns: use --baseline none"}
+    return {
+        **comparison.to_dict(),
+        "images": images,
+        "watch": watch.summary(),
+        "energy": energy,
+        "notes": [
+            *(_unstable(name) for name, warm in comparison.warmups.items() if not warm.stable),
+            *watch.notes(latency_drift=comparison.drift),
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class Load:
+    """A model as the throughput scenario drives it."""
+
+    run: Run
+    images: int
+    """In one call."""
+    parallel: int
+    """Calls that the runtime runs side by side."""
+
+
+def throughput(candidate: str, loads: Mapping[str, Load], *, seconds: float) -> dict[str, Any]:
+    """As many inferences side by side as the runtime has streams, in windows of about a second."""
+    watch = Watch()
+    rates: dict[str, list[float]] = {name: [] for name in loads}
+    for load in loads.values():
+        _window(load)  # warms all streams up
+    start = time.monotonic()
+    done = 0
+    while time.monotonic() - start < seconds or len(rates[candidate]) < 3:
+        for name, load in loads.items():
+            rate, calls = _window(load)
+            rates[name].append(rate)
+            done += calls
+            watch.look()
+    watch.finish()
+    own = rates[candidate]
+    drift = turns.drift([1 / rate for rate in own])
+    images = loads[candidate].images
+    energy = watch.energy(done, done * images)
+    if len(loads) > 1 and energy["available"]:
+        energy = {"available": False, "why": "several models ran in turns"}
+    return {
+        "candidate": candidate,
+        "models": {
+            name: {
+                "images_per_second": statistics.median(found),
+                "least": min(found),
+                "most": max(found),
+                "windows": len(found),
+                "streams": loads[name].parallel,
+                "images": loads[name].images,
+            }
+            for name, found in rates.items()
+        },
+        "ratios": {
+            name: asdict(turns.ratio([1 / rate for rate in found], [1 / rate for rate in own]))
+            for name, found in rates.items()
+            if name != candidate
+        },
+        "drift": drift,
+        "watch": watch.summary(),
+        "energy": energy,
+        "notes": watch.notes(latency_drift=drift),
+    }
+
+
+def sustained(
+    run: Run, *, images: int, minutes: float, on_point: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Back-to-back inferences for ``minutes``, as a time series of latency and conditions."""
+    watch = Watch()
+    warm = turns.warm_up(run, most_seconds=10.0)
+    total = 60 * minutes
+    interval = max(min(1.0, total / 10), total / _POINTS)
+    points: list[dict[str, Any]] = []
+    start = time.monotonic()
+    while (begin := time.monotonic()) - start < total:
+        found = turns.summarize(turns.window(run, seconds=interval, calls=3))
+        watch.look()
+        sample = watch.samples[-1]
+        before = watch.samples[-2] if len(watch.samples) > 1 else sample
+        watts = None
+        if sample.joules is not None and before.joules is not None and sample is not before:
+            watts = (sample.joules - before.joules) / (sample.seconds - before.seconds)
+        point = {
+            "seconds": begin - start,
+            "calls": found.calls,
+            "median_ms": found.median_ms,
+            "p95_ms": found.p95_ms,
+            "mhz": sample.mhz,
+            "celsius": sample.celsius,
+            "watts": watts,
+        }
+        points.append(point)
+        on_point(point)
+    watch.finish()
+    drift = turns.drift([point["median_ms"] for point in points])
+    calls = sum(point["calls"] for point in points)
+    return {
+        "minutes": minutes,
+        "images": images,
+        "calls": calls,
+        "warmup": asdict(warm),
+        "points": points,
+        "drift": drift,
+        "fastest_ms": min(point["median_ms"] for point in points),
+        "slowest_ms": max(point["median_ms"] for point in points),
+        "watch": watch.summary(),
+        "energy": watch.energy(calls + warm.calls, (calls + warm.calls) * images),
+        "notes": watch.notes(latency_drift=drift),
+    }
+
+
+def _unstable(name: str) -> str:
+    return f"the latency of '{name}' was not stable when the warm-up's time ran out"
+
+
+def _window(load: Load) -> tuple[float, int]:
+    """Images a second over about a second of full load, and the calls that took.
+
+    The first and last calls of a window meet streams that are idle, so the rate is that between
+    the moment each stream has finished its first call and the last call that began in time.
+    """
+    ends: list[float] = []
+    failures: list[BaseException] = []
+    deadline = time.monotonic() + _WINDOW_SECONDS
+    least = 4 * load.parallel
+
+    def work(run: Callable[[], object]) -> None:
+        try:
+            while time.monotonic() < deadline or len(ends) < least:
+                run()
+                ends.append(time.monotonic())  # atomic
+        except BaseException as error:  # noqa: BLE001 # raised again below, in the caller's thread
+            failures.append(error)
+
+    workers = [threading.Thread(target=work, args=(load.run,)) for _ in range(load.parallel)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if failures:
+        raise failures[0]
+    ends.sort()
+    first, last = ends[load.parallel - 1], ends[-load.parallel]
+    between = len(ends) - 2 * load.parallel + 1
+    return load.images * between / (last - first), len(ends)

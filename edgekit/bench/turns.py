@@ -1,0 +1,232 @@
+"""Latency of one model, or of several in turns, so that drift hits all alike.
+
+Turns last a fraction of a second rather than one call: a call right after another runtime's finds
+its cores busy with that runtime's waiting threads, and its data gone from the caches. The calls
+that a turn begins with are not counted.
+
+Callers hand in plain functions; this module knows no runtime and imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+Run = Callable[[], object]
+
+_TURN_SECONDS: Final = 0.15
+_TURN_CALLS: Final = 3
+_SETTLE_SECONDS: Final = 0.03  # not counted at a turn's beginning; one call at least
+_BINS: Final = 24
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one call, over ``calls`` calls."""
+
+    calls: int
+    median_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+    min_ms: float
+    max_ms: float
+    mean_ms: float
+    jitter_ms: float
+    """Mean difference between a call and the one after it."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Calls by latency: ``counts[i]`` lie in [``edges_ms[i]``, ``edges_ms[i + 1]``)."""
+
+    edges_ms: tuple[float, ...]
+    counts: tuple[int, ...]
+    above: int
+    """Calls slower than the last edge, which is where 99% of the calls end."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster the candidate was, turn by turn: the median and its 95% interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """Calls that were not counted because latency was still changing."""
+
+    calls: int
+    seconds: float
+    stable: bool
+    """Whether latency stood still in the end, or the time for it ran out."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Latencies by name, and the ratios other / candidate."""
+
+    candidate: str
+    latencies: dict[str, Latency]
+    histograms: dict[str, Histogram]
+    ratios: dict[str, Ratio]
+    turns: int
+    warmups: dict[str, WarmUp]
+    drift: float  # candidate's median of the last third over that of the first third
+
+    @property
+    def warmup_calls(self) -> int:
+        """Calls of all models before the first that was counted."""
+        return sum(warmup.calls for warmup in self.warmups.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "warmup_calls": self.warmup_calls}
+
+
+def compare(
+    candidate: str,
+    runs: Mapping[str, Run],
+    *,
+    seconds: float = 4.0,
+    minimum: int = 6,
+    between: Callable[[], object] = lambda: None,
+) -> Comparison:
+    """Time ``runs`` in turns for about ``seconds`` in all, but ``minimum`` turns each at least.
+
+    ``between`` is called between turns; what it takes is not counted.
+    """
+    patience = max(1.0, seconds / 4)
+    warmups = {name: warm_up(run, most_seconds=patience) for name, run in runs.items()}
+    turns: dict[str, list[list[float]]] = {name: [] for name in runs}
+    end = time.monotonic() + seconds
+    while time.monotonic() < end or len(turns[candidate]) < minimum:
+        for name, run in runs.items():
+            turns[name].append(_turn(run, settle=len(runs) > 1))
+            between()
+    flat = {name: [value for turn in these for value in turn] for name, these in turns.items()}
+    medians = {name: [statistics.median(turn) for turn in these] for name, these in turns.items()}
+    return Comparison(
+        candidate=candidate,
+        latencies={name: summarize(values) for name, values in flat.items()},
+        histograms={name: histogram(values) for name, values in flat.items()},
+        ratios={
+            name: ratio(values, medians[candidate])
+            for name, values in medians.items()
+            if name != candidate
+        },
+        turns=len(turns[candidate]),
+        warmups=warmups,
+        drift=drift(flat[candidate]),
+    )
+
+
+def summarize(milliseconds: list[float]) -> Latency:
+    """The usual quantiles; each is a value that was measured."""
+    ordered = sorted(milliseconds)
+
+    def quantile(share: float) -> float:
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+    steps = [abs(b - a) for a, b in itertools.pairwise(milliseconds)]
+    return Latency(
+        calls=len(ordered),
+        median_ms=statistics.median(ordered),
+        p90_ms=quantile(0.90),
+        p95_ms=quantile(0.95),
+        p99_ms=quantile(0.99),
+        min_ms=ordered[0],
+        max_ms=ordered[-1],
+        mean_ms=statistics.fmean(ordered),
+        jitter_ms=statistics.fmean(steps) if steps else 0.0,
+    )
+
+
+def histogram(milliseconds: list[float], bins: int = _BINS) -> Histogram:
+    """Equal bins from the fastest call to the 99th percentile; slower calls are counted apart."""
+    ordered = sorted(milliseconds)
+    low = ordered[0]
+    high = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
+    if high <= low:
+        return Histogram((low, low), (len(ordered),), 0)
+    width = (high - low) / bins
+    counts = [0] * bins
+    inside = [value for value in ordered if value <= high]
+    for value in inside:
+        counts[min(bins - 1, int((value - low) / width))] += 1
+    edges = (*tuple(low + width * index for index in range(bins)), high)
+    return Histogram(edges, tuple(counts), len(ordered) - len(inside))
+
+
+def ratio(other: list[float], own: list[float]) -> Ratio:
+    """Median of the paired ratios other / own, with a distribution-free 95% interval.
+
+    The interval's ends are order statistics: of n values, fewer than k lie below the median with
+    the probability P(Bin(n, 1/2) < k), so the k-th from either end enclose it with at least 95%
+    when that is at most 2.5%. Fewer than six pairs cannot; then the ends are the extremes.
+    """
+    ratios = sorted(a / b for a, b in zip(other, own, strict=True))
+    rank = max(1, _rank(len(ratios)))
+    return Ratio(statistics.median(ratios), ratios[rank - 1], ratios[-rank])
+
+
+def _rank(count: int) -> int:
+    """The greatest k with P(Bin(count, 1/2) < k) <= 2.5%; 0 if there is none."""
+    below, rank = 0.0, 0
+    log_half = count * math.log(0.5)
+    for successes in range(count // 2 + 1):
+        ways = math.lgamma(count + 1) - math.lgamma(successes + 1)
+        below += math.exp(ways - math.lgamma(count - successes + 1) + log_half)
+        if below > 0.025:
+            break
+        rank = successes + 1
+    return rank
+
+
+def drift(values: list[float]) -> float:
+    """Median of the last third over that of the first third; 1.0 is none."""
+    third = max(1, len(values) // 3)
+    return statistics.median(values[-third:]) / statistics.median(values[:third])
+
+
+def warm_up(run: Run, *, most_seconds: float) -> WarmUp:
+    """Call until the medians of three windows in a row lie within 5%, but not for ever.
+
+    A window is five calls and 50 ms at least.
+    """
+    start = time.monotonic()
+    medians: list[float] = []
+    calls = 0
+    while True:
+        times = window(run, seconds=0.05, calls=5)
+        calls += len(times)
+        medians.append(statistics.median(times))
+        latest = medians[-3:]
+        stable = len(latest) == 3 and max(latest) <= 1.05 * min(latest)
+        if stable or time.monotonic() - start > most_seconds:
+            return WarmUp(calls, time.monotonic() - start, stable)
+
+
+def _turn(run: Run, *, settle: bool) -> list[float]:
+    if settle:
+        window(run, seconds=_SETTLE_SECONDS, calls=1)
+    return window(run, seconds=_TURN_SECONDS, calls=_TURN_CALLS)
+
+
+def window(run: Run, *, seconds: float, calls: int) -> list[float]:
+    """Milliseconds of the calls that fill ``seconds``, and of ``calls`` at least."""
+    times: list[float] = []
+    end = time.monotonic() + seconds
+    while len(times) < calls or time.monotonic() < end:
+        start = time.perf_counter()
+        run()
+        times.append(1e3 * (time.perf_counter() - start))
+    return times

@@ -1,0 +1,209 @@
+"""Watches the machine while something is timed, and says what may have disturbed it."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgekit.bench import conditions
+from edgekit.bench.energy import Meter, NoEnergy, open_meter
+
+_EVERY: Final = 1.0  # seconds between two looks at the machine
+# What is worth a word: relative changes of latency and clock, kelvin, and cores taken by others.
+_LATENCY: Final = 0.05
+_CLOCK: Final = 0.03
+_HEAT: Final = 5.0
+_OTHERS: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at the machine."""
+
+    seconds: float  # since the watch began
+    mhz: float | None
+    celsius: float | None  # of the hottest sensor
+    throttled: int | None
+    joules: float | None
+    others: float | None  # cores' worth of time that other programs took since the last look
+
+
+class Watch:
+    """Looks at the machine about once a second, whenever `look` is called."""
+
+    def __init__(
+        self,
+        root: Path = Path("/"),
+        *,
+        every: float = _EVERY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.no_energy = ""
+        self.samples: list[Sample] = []
+        self._root = root
+        self._every = every
+        self._clock = clock
+        self._meter = self._open_meter()
+        self._start = clock()
+        self._processor = _ProcessorTime.now(root)
+        self._record()
+
+    def look(self) -> Sample | None:
+        """Take a sample, if it is time for one."""
+        if self._clock() - self._start - self.samples[-1].seconds < self._every:
+            return None
+        return self._record()
+
+    def finish(self) -> None:
+        """Take the last sample."""
+        if self._clock() - self._start - self.samples[-1].seconds > 0.2:
+            self._record()
+
+    @property
+    def seconds(self) -> float:
+        """From the first sample to the last."""
+        return self.samples[-1].seconds
+
+    def energy(self, inferences: int, images: int) -> dict[str, Any]:
+        """What was used in all, or why that is not known."""
+        if self._meter is None:
+            return {"available": False, "why": self.no_energy}
+        joules = self.samples[-1].joules or 0.0
+        return {
+            "available": True,
+            "source": self._meter.source,
+            "joules": joules,
+            "watts": joules / self.seconds if self.seconds else 0.0,
+            "millijoules_per_inference": 1e3 * joules / inferences if inferences else None,
+            "millijoules_per_image": 1e3 * joules / images if images else None,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """First, last and extreme values, for the document."""
+        return {
+            "seconds": self.seconds,
+            "mhz": _span([sample.mhz for sample in self.samples]),
+            "celsius": _span([sample.celsius for sample in self.samples]),
+            "throttled": self._throttled(),
+            "other_programs_cores": self._others(),
+        }
+
+    def notes(self, *, latency_drift: float = 1.0) -> list[str]:
+        """What a reader must know before believing the figures; empty if nothing stood out."""
+        notes = []
+        if abs(latency_drift - 1) > _LATENCY:
+            way = "rose" if latency_drift > 1 else "fell"
+            notes.append(
+                f"latency {way} by {abs(latency_drift - 1):.0%} from the first to the last third"
+            )
+        notes += _drifted(
+            "the clock", "MHz", [sample.mhz for sample in self.samples], relative=_CLOCK
+        )
+        notes += _drifted(
+            "the temperature", "°C", [sample.celsius for sample in self.samples], absolute=_HEAT
+        )
+        if throttled := self._throttled():
+            notes.append(f"the processor was throttled {throttled} time(s)")
+        others = self._others()
+        if others is not None and others > _OTHERS:
+            notes.append(f"other programs kept {others:.1f} cores busy meanwhile")
+        return notes
+
+    def _record(self) -> Sample:
+        heat = conditions.celsius(self._root)
+        joules = None
+        if self._meter is not None:
+            self._meter.sample()
+            joules = self._meter.joules
+        processor = _ProcessorTime.now(self._root)
+        others = None if processor is None else processor.others_since(self._processor)
+        self._processor = processor
+        sample = Sample(
+            seconds=self._clock() - self._start,
+            mhz=conditions.megahertz(self._root),
+            celsius=max(heat.values()) if heat else None,
+            throttled=conditions.throttle_count(self._root),
+            joules=joules,
+            others=others,
+        )
+        self.samples.append(sample)
+        return sample
+
+    def _throttled(self) -> int | None:
+        counts = [sample.throttled for sample in self.samples if sample.throttled is not None]
+        return counts[-1] - counts[0] if counts else None
+
+    def _others(self) -> float | None:
+        found = [sample.others for sample in self.samples[1:] if sample.others is not None]
+        return statistics.fmean(found) if found else None
+
+    def _open_meter(self) -> Meter | None:
+        try:
+            return open_meter(self._root)
+        except NoEnergy as why:
+            self.no_energy = str(why)
+            return None
+
+
+@dataclass(frozen=True)
+class _ProcessorTime:
+    """Seconds of processor time since boot: everybody's, and this process's and its children's."""
+
+    at: float
+    all: float
+    own: float
+
+    @staticmethod
+    def now(root: Path) -> _ProcessorTime | None:
+        """None where the kernel does not tell."""
+        try:
+            line = (root / "proc/stat").read_text(encoding="ascii").splitlines()[0].split()
+            user, nice, system, _, _, interrupts, soft = (int(word) for word in line[1:8])
+        except (OSError, ValueError, IndexError):
+            return None
+        busy = user + nice + system + interrupts + soft
+        if not busy:  # some sandboxes show zeros
+            return None
+        mine = os.times()
+        own = mine.user + mine.system + mine.children_user + mine.children_system
+        return _ProcessorTime(time.monotonic(), busy / os.sysconf("SC_CLK_TCK"), own)
+
+    def others_since(self, before: _ProcessorTime | None) -> float | None:
+        """Cores' worth of time that others took; the kernel's clock ticks are coarse."""
+        if before is None or self.at - before.at < 0.2:
+            return None
+        others = (self.all - before.all) - (self.own - before.own)
+        return max(0.0, others / (self.at - before.at))
+
+
+def _span(values: list[float | None]) -> dict[str, float] | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return {"first": known[0], "last": known[-1], "least": min(known), "most": max(known)}
+
+
+def _drifted(
+    what: str,
+    unit: str,
+    values: list[float | None],
+    *,
+    relative: float | None = None,
+    absolute: float | None = None,
+) -> list[str]:
+    """A note, if the last third differs from the first third by more than the limit."""
+    known = [value for value in values if value is not None]
+    third = len(known) // 3
+    if not third:
+        return []
+    first, last = statistics.median(known[:third]), statistics.median(known[-third:])
+    limit = relative * first if relative is not None else absolute or 0.0
+    if abs(last - first) <= limit:
+        return []
+    way = "rose" if last > first else "fell"
+    return [f"{what} {way} from {first:.0f} to {last:.0f} {unit}"]
