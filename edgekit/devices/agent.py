@@ -141,6 +141,7 @@ class Agent:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
+            cwd="/",  # a folder of the home directory could shadow a package
             start_new_session=True,
         )
         self._child = child

@@ -22,6 +22,7 @@ from edgekit.devices.fit import check_fit
 from edgekit.devices.install import Runtime, ensure_runtime
 from edgekit.devices.registry import Device
 from edgekit.devices.session import Session
+from edgekit.devices.wheel import runtime_wheel
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.files import file_sha256
 from edgekit.jetson import PENDING, SCRIPT
@@ -126,7 +127,12 @@ def deploy(
     else:
         tested = _remote(session, place, runtime, "selftest", place.bundle).strip()
         console.info(tested)
-        state = {"key": key, "runtime": runtime.stamp, "selftest": tested}
+        state = {
+            "key": key,
+            "runtime": runtime.stamp,
+            "python": runtime.python,
+            "selftest": tested,
+        }
         session.call(receiving, "write", place.state, json.dumps(state))
     return Deployment(
         device=device.name,
@@ -240,6 +246,20 @@ def read_state(session: Session, place: Place) -> dict[str, Any]:
     return state if isinstance(state, dict) else {}
 
 
+def require_deployed(session: Session, bundle: Bundle) -> tuple[Place, str]:
+    """Where a deployed bundle is, and the interpreter that runs it; refuses one that is not."""
+    place = place_of(session, bundle.path)
+    name = session.device.name
+    advice = f"run 'edgekit deploy {bundle.path} --device {name}'"
+    state = read_state(session, place)
+    if state.get("key") != deployment_key(bundle.manifest):
+        held = "another bundle of that name" if state else "no such bundle"
+        raise UsageError(f"{name} holds {held} ({place.name}): {advice}")
+    if json.loads(state["runtime"])["edgekit"] != runtime_wheel().sha256:
+        raise UsageError(f"{name} has the runtime of another edgekit: {advice}")
+    return place, str(state["python"])
+
+
 def _blobs(bundle: Bundle) -> list[Blob]:
     """The manifest first, then the files it lists."""
     manifest = bundle.folder / MANIFEST
@@ -284,7 +304,7 @@ def _engine(
         environment=place.environment,
     )
     if code:
-        raise failure(code, f"{session.device.name}: {_reason(lines)}")
+        raise failure(code, f"{session.device.name}: {reason(lines)}")
     there = json.loads(session.call(receiving, "read", f"{place.bundle}/{MANIFEST}") or "{}")
     return str(there.get("sections", {}).get("engine", ""))
 
@@ -298,7 +318,7 @@ def _remote(session: Session, place: Place, runtime: Runtime, module: str, *word
         environment=place.environment,
     )
     if code:
-        raise failure(code, f"{session.device.name}: {_reason(lines)}")
+        raise failure(code, f"{session.device.name}: {reason(lines)}")
     return output
 
 
@@ -310,6 +330,7 @@ def failure(code: int, message: str) -> EdgekitError:
     return EdgekitError(message)
 
 
-def _reason(lines: list[str]) -> str:
+def reason(lines: Sequence[str]) -> str:
+    """The line that says why a command there failed."""
     errors = [line for line in lines if line.startswith("error: ")]
     return (errors or lines or ["it failed and said nothing"])[-1].removeprefix("error: ")

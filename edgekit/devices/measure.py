@@ -1,0 +1,71 @@
+"""``edgekit bench`` on a device: runs it there and brings back its document."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgekit.bench.options import BenchOptions
+from edgekit.bundle import open_bundle
+from edgekit.console import Console
+from edgekit.devices.deploy import failure, reason, require_deployed
+from edgekit.devices.registry import Device
+from edgekit.devices.session import Session
+from edgekit.errors import EdgekitError, UsageError
+
+
+def bench_on_device(
+    paths: Sequence[Path], options: BenchOptions, device: Device, console: Console
+) -> dict[str, Any]:
+    """The document that `edgekit bench` prints there, with this machine's paths of the bundles."""
+    if options.baseline not in ("auto", "none"):
+        raise UsageError("--baseline with a file does not work on a device: leave it out")
+    bundles = [open_bundle(path, any_arch=True) for path in paths]
+    lines: list[str] = []
+
+    def take(line: str) -> None:
+        lines.append(line)
+        console.info(line)
+
+    with Session(device) as session:
+        places = [require_deployed(session, bundle) for bundle in bundles]
+        pythons = {python for _, python in places}
+        if len(pythons) > 1:
+            raise UsageError("these bundles need different runtimes: measure them one by one")
+        session.lock(places[0][0].lock)
+        words = [place.bundle for place, _ in places]
+        command = [*pythons, "-m", "edgekit", "bench", *words, "--json", *_words(options)]
+        code, output = session.run(
+            command, on_line=take, environment=places[0][0].environment, quiet_output=True
+        )
+    try:
+        document: dict[str, Any] = json.loads(output)
+        entries = document["bundles"]
+    except (ValueError, KeyError, TypeError) as error:
+        text = f"{device.name}: {reason(lines)}"
+        raise (failure(code, text) if code else EdgekitError(text)) from error
+    for path, entry in zip(paths, entries, strict=True):
+        entry["bundle"]["path"] = str(path)
+        entry["device"] = {"name": device.name, "host": device.host}
+    return document
+
+
+def _words(options: BenchOptions) -> list[str]:
+    """The options as the command line spells them; those of the default are left out."""
+    words: list[str] = []
+    for field in dataclasses.fields(BenchOptions):
+        value = getattr(options, field.name)
+        flag = f"--{field.name.replace('_', '-')}"
+        if field.name == "scenarios":
+            words += [word for name in value for word in ("--scenario", name)]
+        elif field.name == "minutes":
+            if "sustained" in options.scenarios:
+                words += [flag, str(value)]
+        elif value is True:
+            words.append(flag)
+        elif value is not None and value is not False and value != field.default:
+            words += [flag, str(value)]
+    return words
