@@ -134,6 +134,8 @@ def _add_commands() -> None:
     from edgekit.cli_build import build
     from edgekit.cli_calibrate import calibrate
     from edgekit.cli_check import check
+    from edgekit.cli_deploy import deploy
+    from edgekit.cli_device import device
     from edgekit.cli_export import export
     from edgekit.cli_parity import parity
     from edgekit.cli_predict import predict
@@ -142,6 +144,8 @@ def _add_commands() -> None:
 
     for command in (bench, build, calibrate, check, export, parity, predict, targets, train):
         cli.add_command(command)
+    for group in (deploy, device):
+        cli.add_command(group)
 
 
 _add_commands()
