@@ -142,10 +142,9 @@ def _add_commands() -> None:
     from edgekit.cli_targets import targets
     from edgekit.cli_train import train
 
-    for command in (bench, build, calibrate, check, export, parity, predict, targets, train):
+    commands = (bench, build, calibrate, check, deploy, device, export, parity, predict)
+    for command in (*commands, targets, train):
         cli.add_command(command)
-    for group in (deploy, device):
-        cli.add_command(group)
 
 
 _add_commands()
