@@ -25,7 +25,6 @@ from edgekit.model.card import numbered_classes
 from edgekit.parity.cells import Cells, MakeVariants, PublishedImages, choose_cells
 from edgekit.parity.compare import run_comparison
 from edgekit.parity.predictors import (
-    BundlePredictor,
     Predictor,
     check_comparable,
     open_bundle_predictor,
@@ -57,32 +56,38 @@ def parity_of_build(job: steps.Job, built: steps.Built, data: BuildData) -> dict
     candidate = open_bundle_predictor(built.path)
     cells = choose_cells(None, options.severities, options.extra, options.seed)
     images = _Images(data.test(), cells, None, data.labeled)
-    document = _compare(job, options, reference, candidate, images)
+    manifest = candidate.model.manifest
+    document = _compare(job, options, reference, candidate, images, manifest)
     save_report(built.path, document, job.console)
     return document
 
 
 def parity_of_bundle(
-    job: steps.Job, path: Path, options: ParityOptions, *, seed: int | None = None
+    job: steps.Job,
+    path: Path,
+    options: ParityOptions,
+    *,
+    seed: int | None = None,
+    candidate: Predictor | None = None,
 ) -> dict[str, Any]:
     """``edgekit parity``: like the build's step, with everything open to choice.
 
     ``seed`` None takes the build's. The split is always the build's own: with another one,
-    images that calibrated could judge.
+    images that calibrated could judge. ``candidate`` is the bundle answering elsewhere.
     """
-    manifest = open_bundle(path).manifest
+    manifest = open_bundle(path, any_arch=candidate is not None).manifest
     made_with = manifest.sections.get("build", {})
     split_seed = int(made_with.get("seed", 0))
     options = dataclasses.replace(options, seed=split_seed if seed is None else seed)
     cells = choose_cells(options.corruptions, options.severities, options.extra, options.seed)
-    candidate = open_bundle_predictor(path)
+    candidate = candidate or open_bundle_predictor(path)
     reference = _reference(job, path, manifest, candidate.classes, options)
     check_comparable(reference, candidate, allow_different_source=options.allow_different_reference)
     classes = candidate.classes
     if classes == numbered_classes(len(classes)):
         classes = reference.classes
     images = _images(job, path, options, made_with, cells, classes)
-    return _compare(job, options, reference, candidate, images)
+    return _compare(job, options, reference, candidate, images, manifest)
 
 
 def save_report(path: Path, document: dict[str, Any], console: Console) -> None:
@@ -110,8 +115,9 @@ def _compare(
     job: steps.Job,
     options: ParityOptions,
     reference: Predictor,
-    candidate: BundlePredictor,
+    candidate: Predictor,
     images: _Images,
+    manifest: Manifest,
 ) -> dict[str, Any]:
     check_comparable(reference, candidate, allow_different_source=options.allow_different_reference)
     sweep = Sweep(
@@ -130,7 +136,7 @@ def _compare(
             f"parity keeps up to {kept / 1e9:.0f} GB of answers in {sweep.cache}; you may delete "
             "them at any time"
         )
-    vqsa = candidate.model.manifest.model.get("vqsa", {"output": "none"})
+    vqsa = manifest.model.get("vqsa", {"output": "none"})
     document = run_comparison(
         sweep,
         options.gates,
