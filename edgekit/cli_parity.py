@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     edgekit parity build/cpu --data imagenet-c:/data/imagenet-c --full
     edgekit parity build/cpu --reference best.pth --max-corruption-delta 2 --json > parity.json
     edgekit parity build/new --reference build/old --allow-different-reference
+    edgekit parity build/jetson-orin-nano --device nano
     """,
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, help="Of order and corruptions; default: the build's.")
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out.")
 @click.option("--allow-different-reference", is_flag=True, help="Compare different sources.")
+@click.option("--device", help="Where the bundle answers: a registered device, or user@host.")
 @common
 def parity(
     console: Console,
@@ -68,6 +70,7 @@ def parity(
     seed: int | None,
     skip_bad: bool,
     allow_different_reference: bool,
+    device: str | None,
 ) -> None:
     """Compare BUNDLE with its float original on clean and corrupted images.
 
@@ -94,7 +97,14 @@ def parity(
         skip_bad=skip_bad,
         allow_different_reference=allow_different_reference,
     )
-    document = parity_of_bundle(default_job(console, cache_root()), bundle, options, seed=seed)
+    job = default_job(console, cache_root())
+    if device is None:
+        document = parity_of_bundle(job, bundle, options, seed=seed)
+    else:
+        from edgekit.devices.predictor import on_device
+
+        with on_device(device, bundle, console) as candidate:
+            document = parity_of_bundle(job, bundle, options, seed=seed, candidate=candidate)
     save_report(bundle, document, console)
     console.document(document)
     for line in header(document):
