@@ -19,6 +19,7 @@ from edgekit.console import Console
     edgekit bench build/cpu --scenario latency --seconds 30 --layers
     edgekit bench build/cpu --minutes 10 -o sustained.json
     edgekit bench build/new build/old --compare
+    edgekit bench build/jetson-orin-nano --device nano
     edgekit bench build/cpu --json | jq '.bundles[0].scenarios.latency.latencies.bundle.p99_ms'
     """,
 )
@@ -44,6 +45,7 @@ from edgekit.console import Console
     help="Float .onnx to compare with, or none; auto: the bundle's original in the cache.",
 )
 @click.option("--layers", is_flag=True, help="Time every layer, too.")
+@click.option("--device", help="Measure there: a registered device, or user@host.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Also write the JSON document here."
 )
@@ -59,9 +61,10 @@ def bench(
     compare: bool,
     baseline: str,
     layers: bool,
+    device: str | None,
     output: Path | None,
 ) -> None:
-    """Measure BUNDLES here: latency, throughput, cold start, memory, sustained load, energy.
+    """Measure BUNDLES, here or on a device: latency, throughput, cold start, memory, sustained load, energy.
 
     A self-test comes first. The result is kept in each bundle as bench.json.
     """
@@ -84,7 +87,13 @@ def bench(
         baseline=baseline,
         layers=layers,
     )
-    document = bench_bundles(bundles, options, console, cache_root())
+    if device is None:
+        document = bench_bundles(bundles, options, console, cache_root())
+    else:
+        from edgekit.devices.measure import bench_on_device
+        from edgekit.devices.registry import find_device
+
+        document = bench_on_device(bundles, options, find_device(device), console)
     for path, found in zip(bundles, document["bundles"], strict=True):
         save(path, found, console)
     if output is not None:
