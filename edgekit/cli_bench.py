@@ -64,9 +64,9 @@ def bench(
     device: str | None,
     output: Path | None,
 ) -> None:
-    """Measure BUNDLES, here or on a device: latency, throughput, cold start, memory, sustained load, energy.
+    """Measure BUNDLES: latency, throughput, cold start, memory, sustained load, energy.
 
-    A self-test comes first. The result is kept in each bundle as bench.json.
+    Here or on a device. A self-test comes first. The result is kept in each bundle as bench.json.
     """
     from edgekit.bench.document import save
     from edgekit.bench.run import bench_bundles
