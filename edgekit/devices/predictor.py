@@ -11,17 +11,19 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bundle import Bundle
+from edgekit.bundle import Bundle, open_bundle
 from edgekit.console import Console
 from edgekit.data.transforms import Preprocessing
 from edgekit.devices import facts as facts_source
 from edgekit.devices.agent import pack, unpack
 from edgekit.devices.deploy import failure, reason, require_deployed
+from edgekit.devices.registry import find_device
 from edgekit.devices.serve import KINDS
 from edgekit.devices.session import Session
 from edgekit.errors import EdgekitError
@@ -135,6 +137,17 @@ def device_predictor(
     session.end_input()
     for _ in session.output():  # until it has ended
         pass
+
+
+@contextlib.contextmanager
+def on_device(name: str, path: Path, console: Console) -> Iterator[DevicePredictor]:
+    """The bundle at ``path`` answering on the device of this name; it must be deployed there."""
+    bundle = open_bundle(path, any_arch=True)
+    with (
+        Session(find_device(name)) as session,
+        device_predictor(session, bundle, console) as predictor,
+    ):
+        yield predictor
 
 
 def device_key(facts: dict[str, Any]) -> str:
