@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from edgekit.bench.options import BenchOptions
 from edgekit.bundle import open_bundle
@@ -16,6 +16,8 @@ from edgekit.devices.registry import Device
 from edgekit.devices.session import Session
 from edgekit.errors import EdgekitError, UsageError
 
+_IN_DOCUMENT: Final = ("warning: ", "not measured: ")
+
 
 def bench_on_device(
     paths: Sequence[Path], options: BenchOptions, device: Device, console: Console
@@ -23,12 +25,14 @@ def bench_on_device(
     """The document that `edgekit bench` prints there, with this machine's paths of the bundles."""
     if options.baseline not in ("auto", "none"):
         raise UsageError("--baseline with a file does not work on a device: leave it out")
+    options = dataclasses.replace(options, baseline="none")  # the original is not there
     bundles = [open_bundle(path, any_arch=True) for path in paths]
     lines: list[str] = []
 
     def take(line: str) -> None:
         lines.append(line)
-        console.info(line)
+        if not line.startswith(_IN_DOCUMENT):  # said again when the document is shown
+            console.info(line)
 
     with Session(device) as session:
         places = [require_deployed(session, bundle) for bundle in bundles]
