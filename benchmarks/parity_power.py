@@ -15,11 +15,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from edgekit.parity.judge import ALPHA, SAMPLE_CONFIDENCE
 from edgekit.parity.metrics import BENCHMARK_CORRUPTIONS
 from edgekit.parity.sequential import (
     SequentialDelta,
     fewest_images_to_pass,
-    plan_cells_per_image,
+    sample_severities,
     score_bound,
     sequential_scores,
 )
@@ -35,7 +36,7 @@ from edgekit.parity.stats import (
 )
 
 SEVERITIES = (1, 2, 3, 4, 5)
-CELLS = 75
+ALL, SOME = 5, 2  # severities of each corruption that an image goes through: all, and by default
 POPULATION = 20_000
 WEIGHTS = cell_weights(BENCHMARK_CORRUPTIONS, SEVERITIES, "none")
 FULL_SET = 50_000
@@ -57,20 +58,15 @@ def simulated(model: PairedModel, seed: int = 0) -> np.ndarray:
     return np.concatenate([model.draw(rng, 2000) for _ in range(POPULATION // 2000)])
 
 
-def sampled_scores(difference: np.ndarray, cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Each image's score from ``cells`` of its cells, drawn afresh."""
-    if cells == CELLS:
-        return sequential_scores(difference, WEIGHTS)
-    measured = random_cells(len(difference), cells, rng)
-    return sequential_scores(difference, WEIGHTS, measured)
-
-
-def random_cells(images: int, cells: int, rng: np.random.Generator) -> np.ndarray:
+def drawn_cells(images: int, levels: int, rng: np.random.Generator) -> np.ndarray:
     """Which cells each image goes through: bool [images, C, S]."""
-    measured = np.zeros((images, CELLS), dtype=bool)
-    order = rng.random((images, CELLS), dtype=np.float32).argpartition(cells - 1, axis=1)
-    np.put_along_axis(measured, order[:, :cells], True, axis=1)
-    return measured.reshape(images, 15, 5)
+    bits = rng.integers(0, 2**64, (images, 20), np.uint64)
+    return sample_severities(bits, len(SEVERITIES), levels)
+
+
+def evaluations(images: float, levels: int) -> float:
+    """Inferences of one model for so many images, each with its clean one."""
+    return images * (1 + 15 * levels)
 
 
 def table(title: str, header: tuple[str, ...], rows: Iterator[tuple[object, ...]]) -> None:
@@ -112,22 +108,35 @@ def coverage(runs: int) -> Iterator[tuple[object, ...]]:
 
 
 def first_verdict(
-    difference: np.ndarray,
-    cells: int,
-    tolerance: float,
-    rng: np.random.Generator,
-    drawn: np.ndarray,
-    batch: int = 50,
+    scores: np.ndarray, tolerance: float, alpha: float = ALPHA, batch: int = 50
 ) -> tuple[str, int]:
-    """Outcome and images used, looking after every batch of the ``drawn`` images."""
-    monitor = SequentialDelta(tolerance, bound=score_bound(WEIGHTS))
+    """Outcome of a sequence and images used, looking after every batch."""
+    monitor = SequentialDelta(tolerance, alpha, bound=score_bound(WEIGHTS))
     state = monitor.state()
-    for start in range(0, len(drawn), batch):
-        part = difference[drawn[start : start + batch]]
-        state = monitor.update(sampled_scores(part, cells, rng))
+    for start in range(0, len(scores), batch):
+        state = monitor.update(scores[start : start + batch])
         if state.decided:
             break
     return state.outcome, state.images
+
+
+def procedure(
+    difference: np.ndarray, levels: int, tolerance: float, rng: np.random.Generator
+) -> tuple[str, str, float]:
+    """What a comparison of these images does: outcome, what decided, and its evaluations."""
+    images = len(difference)
+    measured = drawn_cells(images, levels, rng)
+    scores = sequential_scores(difference, WEIGHTS, measured)
+    outcome, used = first_verdict(scores, tolerance)
+    if outcome != "undecided":
+        return outcome, "early", evaluations(used, levels)
+    if levels < ALL:
+        paired = PairedErrors(difference, BENCHMARK_CORRUPTIONS, SEVERITIES, "none", measured)
+        outcome = verdict(delta_interval(paired, SAMPLE_CONFIDENCE), tolerance).outcome
+        if outcome != "undecided":
+            return outcome, "sample", evaluations(images, levels)
+    everything = mean_interval(sequential_scores(difference, WEIGHTS), 100.0)
+    return verdict(everything, tolerance).outcome, "all", evaluations(images, ALL)
 
 
 def peeking(scores: np.ndarray, tolerance: float, batch: int) -> str:
@@ -139,31 +148,28 @@ def peeking(scores: np.ndarray, tolerance: float, batch: int) -> str:
 
 
 def false_verdicts(runs: int) -> Iterator[tuple[object, ...]]:
-    images, batch = 5000, 50
+    images, batch = 2000, 50
     loss = simulated(PairedModel((0.02,) * 15, 0.08))
     clustered = simulated(PairedModel((0.02,) * 15, 0.095, **CLUSTERED))
     lost = np.zeros((POPULATION, 15, 5), np.int8)
     lost[: POPULATION // 200] = 1
     cases = {
-        "all cells": (loss, CELLS),
-        "2 cells an image": (loss, 2),
-        "2 cells, clustered": (clustered, 2),
-        "1 image in 200 lost completely": (lost, CELLS),
+        "all cells": (loss, ALL),
+        "2 of 5 severities": (loss, SOME),
+        "2 of 5 severities, clustered": (clustered, SOME),
+        "1 image in 200 lost completely": (lost, SOME),
     }
-    for name, (difference, cells) in cases.items():
+    for name, (difference, levels) in cases.items():
         rng = np.random.default_rng(2)
         tolerance = float((WEIGHTS * difference.mean(axis=0)).sum())
         early = {"pass": 0, "fail": 0, "undecided": 0}
         ended, peeked = dict(early), dict(early)
         for _ in range(runs):
-            drawn = rng.integers(0, POPULATION, images)
-            outcome, _ = first_verdict(difference, cells, tolerance, rng, drawn, batch)
-            early[outcome] += 1
-            scores = sequential_scores(difference[drawn], WEIGHTS)
-            if outcome == "undecided":
-                outcome = verdict(mean_interval(scores, 100.0), tolerance).outcome
+            drawn = difference[rng.integers(0, POPULATION, images)]
+            outcome, by, _ = procedure(drawn, levels, tolerance, rng)
+            early[outcome if by == "early" else "undecided"] += 1
             ended[outcome] += 1
-            peeked[peeking(scores, tolerance, batch)] += 1
+            peeked[peeking(sequential_scores(drawn, WEIGHTS), tolerance, batch)] += 1
         yield (
             name,
             *(
@@ -188,59 +194,55 @@ def images_to_verdict(runs: int) -> Iterator[tuple[object, ...]]:
     for name, model, tolerance in cases:
         difference = simulated(model)
         truth = float((WEIGHTS * difference.mean(axis=0)).sum())
-        for cells in (CELLS, 10, 4, 2):
+        for levels in (ALL, SOME, 1):
             rng = np.random.default_rng(3)
-            spread = sampled_scores(difference, cells, rng).std()
+            measured = drawn_cells(POPULATION, levels, rng)
+            scores = sequential_scores(difference, WEIGHTS, measured)
             found = [
-                first_verdict(
-                    difference, cells, tolerance, rng, rng.integers(0, POPULATION, FULL_SET)
-                )
+                first_verdict(scores[rng.integers(0, POPULATION, FULL_SET)], tolerance)
                 for _ in range(max(runs // 10, 10))
             ]
             counts = np.asarray([images for _, images in found])
             outcomes = [outcome for outcome, _ in found]
             usual = max(set(outcomes), key=outcomes.count)
-            evaluations = float(np.median(counts)) * (cells + 1)
+            cost = evaluations(float(np.median(counts)), levels)
             yield (
                 f"{name} ({truth:+.2f})",
                 tolerance,
-                cells,
-                f"{spread:.1f}",
+                levels,
+                f"{scores.std():.1f}",
                 f"{usual} {outcomes.count(usual) / len(found):.0%}",
                 f"{np.median(counts):,.0f}",
                 f"{np.quantile(counts, 0.9):,.0f}",
-                f"{evaluations:,.0f}",
-                f"{FULL_SET * (CELLS + 1) / evaluations:,.0f} x",
+                f"{cost:,.0f}",
+                f"{evaluations(FULL_SET, ALL) / cost:,.0f} x",
             )
 
 
 def set_sizes(runs: int) -> Iterator[tuple[object, ...]]:
-    """The whole procedure: planned cells for each image, then all cells if that did not decide."""
+    """The whole procedure by size of the set."""
     for name, model in (("usual", SAME), ("clustered", SAME_CLUSTERED)):
         difference = simulated(model)
-        full = sequential_scores(difference, WEIGHTS)
+        spread = sequential_scores(difference, WEIGHTS).std()
         for images in (200, 500, 1000, 2000, 5000, 10_000, 50_000):
-            cells = plan_cells_per_image(0.5, images, WEIGHTS)
             rng = np.random.default_rng(4)
-            early = passed = 0
+            decided = {"early": 0, "sample": 0, "all": 0}
+            passed = 0
             shares = []
             repeats = max(runs // 10, 10)
             for _ in range(repeats):
-                drawn = rng.integers(0, POPULATION, images)
-                outcome, used = first_verdict(difference, cells, 0.5, rng, drawn)
-                cost = used * (cells + 1)
-                early += outcome == "pass"
-                if outcome == "undecided":
-                    outcome = verdict(mean_interval(full[drawn], 100.0), 0.5).outcome
-                    cost = images * (CELLS + 1)
-                passed += outcome == "pass"
-                shares.append(cost / (images * (CELLS + 1)))
-            decidable = (1.96 + 1.28) * full.std() / np.sqrt(images)
+                drawn = difference[rng.integers(0, POPULATION, images)]
+                outcome, by, cost = procedure(drawn, SOME, 0.5, rng)
+                if outcome == "pass":
+                    passed += 1
+                    decided[by] += 1
+                shares.append(cost / evaluations(images, ALL))
+            decidable = (1.96 + 1.28) * spread / np.sqrt(images)
             yield (
                 name,
                 f"{images:,}",
-                cells,
-                f"{early / repeats:.0%}",
+                f"{decided['early'] / repeats:.0%}",
+                f"{decided['sample'] / repeats:.0%}",
                 f"{passed / repeats:.0%}",
                 f"{1 - np.mean(shares):.0%}",
                 f"{decidable:.2f}",
@@ -257,30 +259,41 @@ def stopped_corruptions(runs: int) -> Iterator[tuple[object, ...]]:
     ):
         difference = simulated(model)
         truths = (each * difference.mean(axis=0)).sum(axis=1)
-        for cells in (CELLS, 10):
+        for levels in (ALL, SOME):
             rng = np.random.default_rng(5)
             joint, half = 0, 0.0
             repeats = max(runs // 2, 10)
             for _ in range(repeats):
-                drawn = rng.integers(0, POPULATION, 6000)
-                measured = random_cells(len(drawn), cells, rng)
-                scores = sequential_scores(difference[drawn], WEIGHTS, measured)
-                monitor = SequentialDelta(0.5)
-                used = 0
-                while used < len(drawn) and not monitor.state().decided:
-                    monitor.update(scores[used : used + 50])
-                    used += 50
+                drawn = difference[rng.integers(0, POPULATION, 6000)]
+                measured = drawn_cells(len(drawn), levels, rng)
+                scores = sequential_scores(drawn, WEIGHTS, measured)
+                _, used = first_verdict(scores, 0.5)
                 paired = PairedErrors(
-                    difference[drawn[:used]],
-                    BENCHMARK_CORRUPTIONS,
-                    SEVERITIES,
-                    "none",
-                    measured[:used],
+                    drawn[:used], BENCHMARK_CORRUPTIONS, SEVERITIES, "none", measured[:used]
                 )
                 deltas = list(corruption_deltas(paired).intervals.values())
                 joint += all(i.lower <= t <= i.upper for i, t in zip(deltas, truths, strict=True))
                 half += float(np.mean([(i.upper - i.lower) / 2 for i in deltas])) / repeats
-            yield name, cells, f"{joint / repeats:.1%}", f"± {half:.1f}"
+            yield name, levels, f"{joint / repeats:.1%}", f"± {half:.1f}"
+
+
+def sample_coverage(runs: int) -> Iterator[tuple[object, ...]]:
+    """The interval of the look at the sample, whose confidence is 99%."""
+    for name, model in COVERAGE_MODELS.items():
+        difference = simulated(model)
+        truth = float((WEIGHTS * difference.mean(axis=0)).sum())
+        for images in (200, 1000, 2000):
+            rng = np.random.default_rng(6)
+            below, above = 0, 0
+            for _ in range(runs):
+                drawn = difference[rng.integers(0, POPULATION, images)]
+                measured = drawn_cells(images, SOME, rng)
+                paired = PairedErrors(drawn, BENCHMARK_CORRUPTIONS, SEVERITIES, "none", measured)
+                interval = delta_interval(paired, SAMPLE_CONFIDENCE)
+                below += truth < interval.lower
+                above += truth > interval.upper
+            covered = 1 - (below + above) / runs
+            yield name, images, f"{covered:.1%}", f"{below / runs:.1%} / {above / runs:.1%}"
 
 
 def main() -> None:
@@ -289,15 +302,15 @@ def main() -> None:
     runs = parser.parse_args().runs
     print("Fewest images for a pass:")
     for tolerance in (0.25, 0.5, 1.0, 2.0):
-        print(f"  tolerance {tolerance}: {fewest_images_to_pass(tolerance):,}")
+        print(f"  tolerance {tolerance}: {fewest_images_to_pass(tolerance, alpha=ALPHA):,}")
     table(
         "Coverage of the 95% intervals",
         ("data", "images", "ΔmCE", "missed below / above", "half width", "all 15 at once"),
         coverage(runs),
     )
     table(
-        "Wrong verdicts when the loss is exactly at the tolerance (pass / fail), 100 looks",
-        ("data", "early stopping", "and a last look at 5,000", "peeking at the 95% interval"),
+        "Wrong verdicts when the loss is exactly at the tolerance (pass / fail), 40 looks",
+        ("data", "early stopping", "and the last looks at 2,000", "peeking at the 95% interval"),
         false_verdicts(runs),
     )
     table(
@@ -305,7 +318,7 @@ def main() -> None:
         (
             "truth (points)",
             "tolerance",
-            "cells an image",
+            "severities",
             "sd of a score",
             "verdict",
             "median",
@@ -320,8 +333,8 @@ def main() -> None:
         (
             "data",
             "images",
-            "cells an image",
             "early pass",
+            "by the sample",
             "pass",
             "work saved",
             "tolerance that 90% of full runs pass",
@@ -330,8 +343,13 @@ def main() -> None:
     )
     table(
         "Simultaneous intervals where the run stopped itself",
-        ("truth", "cells an image", "all 15 covered", "half width"),
+        ("truth", "severities", "all 15 covered", "half width"),
         stopped_corruptions(runs),
+    )
+    table(
+        "Coverage of the 99% interval of a sample, 2 of 5 severities",
+        ("data", "images", "ΔmCE", "missed below / above"),
+        sample_coverage(runs),
     )
 
 

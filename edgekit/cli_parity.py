@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="What mCE is normalized by; auto: AlexNet for 1000 classes.",
 )
-@click.option("--full", is_flag=True, help="All images, even if fewer would decide.")
+@click.option("--full", is_flag=True, help="Everything of all images, even if less would decide.")
 @click.option("--images", type=click.IntRange(0), default=0, help="Images at most; 0 is all.")
 @click.option("--min-code-agreement", type=float, help="Gate, a fraction.")
 @click.option("--max-corruption-delta", type=float, help="Gate, points for any one corruption.")

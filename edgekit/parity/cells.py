@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from edgekit.data.base import Dataset, IndexArray
 from edgekit.data.corruptions import BENCHMARK15, EXTRA4, corrupt, parse_seen
 from edgekit.data.imagenet_c import ImageNetC
+from edgekit.data.loading import rng_for
 from edgekit.data.sources import FileDataset
 from edgekit.data.transforms import Preprocessing
 from edgekit.errors import UsageError
+from edgekit.parity.sequential import sample_severities
 
 Kind = Literal["in memory", "published"]
 Cell = tuple[str, int]  # corruption, severity
@@ -51,6 +53,21 @@ class Cells:
     def pairs(self) -> list[Cell]:
         """The cells in order."""
         return [(name, level) for name in self.corruptions for level in self.severities]
+
+    def sample(self, image: str, levels: int) -> tuple[int, ...]:
+        """The variants that an image goes through: clean, and ``levels`` severities of everything.
+
+        Drawn from the image's digest and the seed alone, so that a resumed run draws the same.
+        0 stands for all severities.
+        """
+        steps = len(self.severities)
+        if levels == 0 or levels >= steps:
+            return tuple(range(1 + self.count))
+        bits = rng_for(self.seed, 0, f"severities {image}").bit_generator.random_raw(
+            steps + len(self.corruptions)
+        )
+        measured = sample_severities(bits[None], steps, levels)[0]
+        return (0, *(1 + np.flatnonzero(measured)).tolist())
 
     def names(self) -> list[str]:
         """What error messages call the variants of an image, the clean one first."""
@@ -198,12 +215,13 @@ class MakeVariants:
             return image
         return self.preprocessing.fit(image)
 
-    def labels(self, dataset: Dataset, index: int) -> list[str]:
-        """Names of an image's variants that change when their pixels would."""
-        names = ["clean", *(f"{name}/{level}" for name, level in self.cells.pairs)]
+    def labels(self, dataset: Dataset, index: int, numbers: tuple[int, ...]) -> list[str]:
+        """Names of some of an image's variants that change when their pixels would."""
+        every = ["clean", *(f"{name}/{level}" for name, level in self.cells.pairs)]
+        names = [every[number] for number in numbers]
         if self.published is None:
             return names
-        parts = (self.published.variant(number) for number in range(self.count))
+        parts = (self.published.variant(number) for number in numbers)
         return [f"{name} {part.digest(index)}" for name, part in zip(names, parts, strict=True)]
 
     def fingerprint(self) -> str:

@@ -1,7 +1,8 @@
 """Runs a comparison to its verdict and writes down what was found.
 
-By default the run stops as soon as the verdict is certain, however often it looked; ``full`` goes
-through all images and uses the interval of a fixed sample size.
+By default each image goes through two of five severities of every corruption, drawn at random, and
+the run stops as soon as the verdict is certain, however often it looked. If the images run out and
+do not decide, and with ``full``, all images go through everything.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ import contextlib
 import os
 import time
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import Any, cast
 
 from edgekit.console import Console
 from edgekit.errors import UsageError
-from edgekit.parity.judge import Gates, Judge, Judgment, worst
+from edgekit.parity.judge import SAMPLE_CONFIDENCE, Gates, Judge, Judgment, worst
 from edgekit.parity.metrics import Baseline, choose_baseline, mce, relative_mce
 from edgekit.parity.predictors import same_source
 from edgekit.parity.stats import CorruptionDeltas
 from edgekit.parity.sweep import ImagePair, Sweep
 from edgekit.parity.tally import Tally, plain
 
-SCHEMA = 1
+SCHEMA = 2
+_SAMPLED = 0.4  # of the severities: what an image goes through at first
 _MODELS = ("reference", "candidate")
 
 
@@ -47,18 +50,11 @@ def run_comparison(
     available = sweep.available
     if available < 2:
         raise UsageError(f"{sweep.dataset.name} has {available} test images: parity needs more")
-    judge = Judge(gates, cells, chosen, labeled=labeled, coded=size > 0)
-    tally = Tally(cells, labeled=labeled, codebook_size=size)
     start, busy = time.monotonic(), os.times()
-    title = f"parity, {sweep.make.count} variants an image"
-    pairs = cast("Generator[ImagePair, None, None]", sweep.pairs())
-    # Closed whatever happens: an open one would leave its worker processes until it is collected.
-    with contextlib.closing(pairs):
-        for pair in console.track(pairs, available, title, note=judge.running):
-            judge.add(tally.add(pair))
-            if not full and judge.decided:
-                break
-    judged = judge.judge(tally, full=full)
+    run = _Run(sweep, gates, chosen, console, labeled, size)
+    with sweep.hold():
+        seen = run.all_cells(stops=False) if full or not run.judge().gated else run.go()
+    tally, judged = seen.tally, seen.judged
     used = os.times()
     document: dict[str, Any] = {
         "schema": SCHEMA,
@@ -82,9 +78,10 @@ def run_comparison(
         },
         "images": tally.images,
         "images_available": available,
-        "saved": 1 - tally.images / available,
-        "inferences": tally.computed,
-        "inferences_cached": 2 * tally.images * sweep.make.count - tally.computed,
+        "severities_per_image": seen.levels,
+        "saved": 1 - tally.evaluated / (2 * available * sweep.make.count),
+        "inferences": seen.computed,
+        "inferences_cached": tally.evaluated - seen.computed,
         "seconds": time.monotonic() - start,
         "cpu_seconds": (used.user + used.system + used.children_user + used.children_system)
         - (busy.user + busy.system + busy.children_user + busy.children_system),
@@ -93,6 +90,80 @@ def run_comparison(
     if judged.interval is None or judged.fixed is None or judged.deltas is None:
         return {**document, **dict.fromkeys(_NEED_LABELS), "worst": []}
     return {**document, **_errors(tally, chosen, judged, judged.deltas)}
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a comparison looked at before it ended."""
+
+    tally: Tally
+    judged: Judgment
+    levels: int  # severities of a corruption that an image went through
+    computed: int  # inferences
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Looks at images until the verdict is certain."""
+
+    sweep: Sweep
+    gates: Gates
+    baseline: Baseline
+    console: Console
+    labeled: bool
+    codebook_size: int
+
+    def judge(self) -> Judge:
+        """One that has seen nothing yet."""
+        return Judge(
+            self.gates,
+            self.sweep.make.cells,
+            self.baseline,
+            labeled=self.labeled,
+            coded=self.codebook_size > 0,
+        )
+
+    def go(self) -> _Seen:
+        """First a sample of each image's cells; if that does not decide, all of all.
+
+        An image tells most in its first few cells. What was computed for the sample is kept, so
+        going on costs only the other cells.
+        """
+        levels = max(1, int(_SAMPLED * self._every))
+        if levels == self._every:
+            return self.all_cells(stops=True)
+        tally, judge = self._look(levels, stops=True)
+        if tally.complete:
+            judged = judge.judge(tally, full=False, confidence=SAMPLE_CONFIDENCE)
+            if judged.outcome in ("pass", "fail"):
+                return _Seen(tally, judged, levels, tally.computed)
+        self.console.info("parity: the sample does not decide; going through all severities")
+        return self.all_cells(stops=False, computed=tally.computed)
+
+    def all_cells(self, *, stops: bool, computed: int = 0) -> _Seen:
+        """All cells of every image that is looked at; ``computed`` inferences went before."""
+        tally, judge = self._look(self._every, stops=stops)
+        judged = judge.judge(tally, full=not stops)
+        return _Seen(tally, judged, self._every, computed + tally.computed)
+
+    @property
+    def _every(self) -> int:
+        return len(self.sweep.make.cells.severities)
+
+    def _look(self, levels: int, *, stops: bool) -> tuple[Tally, Judge]:
+        """Image after image, until the gates are decided where it ``stops`` for that."""
+        cells, total = self.sweep.make.cells, self.sweep.available
+        judge = self.judge()
+        tally = Tally(cells, labeled=self.labeled, codebook_size=self.codebook_size)
+        title = f"parity, {1 + levels * len(cells.corruptions)} variants an image"
+        pairs = cast("Generator[ImagePair, None, None]", self.sweep.pairs(levels))
+        # Closed whatever happens: an open one would leave its workers until it is collected.
+        with contextlib.closing(pairs):
+            for pair in self.console.track(pairs, total, title, note=judge.running):
+                judge.add(tally.add(pair))
+                if stops and judge.decided and tally.complete:
+                    break
+        return tally, judge
 
 
 _NEED_LABELS = (
@@ -123,6 +194,7 @@ def _errors(
             "lower": judged.interval.lower,
             "upper": judged.interval.upper,
             "interval": "anytime" if judged.anytime else "fixed sample",
+            "confidence": judged.confidence,
             "fixed_sample": plain(judged.fixed),
         },
         "relative_corruption_error": {

@@ -12,7 +12,6 @@ import numpy as np
 
 from edgekit import steps
 from edgekit.bundle import open_bundle, update_bundle
-from edgekit.cache import find
 from edgekit.config import BuildConfig
 from edgekit.console import Console
 from edgekit.data.base import Dataset, subset
@@ -22,8 +21,10 @@ from edgekit.data.loading import default_workers
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.manifest import Manifest
 from edgekit.model.card import numbered_classes
+from edgekit.originals import cached_original
 from edgekit.parity.cells import Cells, MakeVariants, PublishedImages, choose_cells
 from edgekit.parity.compare import run_comparison
+from edgekit.parity.kept import LIMIT, limit_bytes
 from edgekit.parity.predictors import (
     Predictor,
     check_comparable,
@@ -37,7 +38,6 @@ from edgekit.source import BuildData, match_classes, open_data
 REPORT = "parity.json"
 # In parity.json only, not in the manifest's summary.
 _DETAILS = ("per_corruption", "codes", "top1_agreement", "kl_nats")
-_BIG = 1 << 30  # bytes of kept answers from which the user is told
 
 
 class _Images(NamedTuple):
@@ -129,12 +129,14 @@ def _compare(
         images=options.images,
         workers=default_workers(),
         seed=options.seed,
+        cache_bytes=limit_bytes(),
     )
-    kept = 2 * sweep.available * sweep.make.count * len(candidate.classes) * 4
-    if kept > _BIG:
+    # Half precision; what was kept of other models makes room.
+    kept = 2 * sweep.available * sweep.make.count * len(candidate.classes) * 2
+    if kept > sweep.cache_bytes:
         job.console.info(
-            f"parity keeps up to {kept / 1e9:.0f} GB of answers in {sweep.cache}; you may delete "
-            "them at any time"
+            f"a full sweep has {kept / 1e9:.1f} GB of answers and {sweep.cache_bytes / 1e9:.1f} GB "
+            f"are kept, see {LIMIT}: after an interruption the rest is computed again"
         )
     vqsa = manifest.model.get("vqsa", {"output": "none"})
     document = run_comparison(
@@ -198,7 +200,7 @@ def _reference(
 ) -> Predictor:
     """The model that is taken for right."""
     if options.reference is None:
-        found = _cached_original(job, manifest.source.checkpoint, classes)
+        found = cached_original(job.cache, manifest.source.checkpoint, classes, job.console)
         if found is None:
             raise UsageError(
                 f"the float original of {bundle} is not in the cache {job.cache}: name it, with "
@@ -215,18 +217,3 @@ def _reference(
     config = dataclasses.replace(job.config, checkpoint=str(path), labels=options.labels)
     job = dataclasses.replace(job, config=config)
     return open_onnx(steps.export(job, steps.load(job)).onnx)
-
-
-def _cached_original(job: steps.Job, checkpoint: str, classes: tuple[str, ...]) -> Path | None:
-    """A whole float export of this checkpoint, from an earlier build; the newest that fits."""
-    records = (job.cache / "export").glob("*/entry.json")
-    for record in sorted(records, key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            inputs = json.loads(record.read_text(encoding="utf-8"))["inputs"]
-            wanted = checkpoint and inputs.get("checkpoint") == checkpoint
-            wanted = wanted and inputs.get("labels") in (None, list(classes))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-        if wanted and (entry := find(job.cache, "export", inputs, job.console)) is not None:
-            return entry / "model.onnx"
-    return None

@@ -204,11 +204,13 @@ class _Game:
         return np.asarray(np.log1p(np.multiply.outer(_STAKES, gain)).sum(axis=1))
 
 
-def score_bound(weights: Floats, cells_per_image: int | None = None) -> float:
-    """The largest possible score in points, for all cells of an image or a sample of them."""
-    sizes = np.sort(weights.reshape(-1))[::-1]
-    taken = len(sizes) if cells_per_image is None else cells_per_image
-    return float(sizes[:taken].sum() * len(sizes) / taken)
+def score_bound(weights: Floats) -> float:
+    """The largest possible score in points.
+
+    The same for all cells of an image and for equally many severities of every corruption, because
+    a corruption's severities weigh the same.
+    """
+    return float(weights.sum())
 
 
 def sequential_scores(
@@ -217,7 +219,7 @@ def sequential_scores(
     """Scores of images, each with the mean ΔmCE: ``difference`` [images, C, S] -> [images], points.
 
     ``weights`` [C, S] as from `stats.cell_weights`. ``measured`` marks the cells that an image went
-    through, drawn by `sample_cells`; they stand for all of its cells.
+    through, drawn by `sample_severities`; they stand for all of its cells.
     """
     images, cells = len(difference), weights.size
     flat = difference.reshape(images, cells)
@@ -230,13 +232,23 @@ def sequential_scores(
     return np.asarray(np.where(mask, flat, 0) @ weights.reshape(cells) * cells / taken)
 
 
-def sample_cells(image: int, cells: int, seed: int = 0) -> npt.NDArray[np.int64]:
-    """The order in which an image's cells are evaluated: a permutation of range(cells).
+def sample_severities(
+    bits: npt.NDArray[np.uint64], severities: int, levels: int
+) -> npt.NDArray[np.bool_]:
+    """Which cells images go through, ``levels`` severities of every corruption: bool [B, C, S].
 
-    It depends on the image's number and the seed alone, so that a resumed run draws the same; the
-    first k are a fair sample of k cells, and going on to the end completes the image.
+    ``bits`` [B, S + C] are random. A severity is as likely as any other for every corruption,
+    whatever happened to other images, so that the score of an image has the same mean as that from
+    all of its cells. An image's corruptions share the severities out evenly, which is worth much:
+    most of what tells images apart tells severities apart, too.
     """
-    return np.random.default_rng((seed, image)).permutation(cells)
+    order = np.argsort(bits[:, :severities], axis=1, kind="stable")
+    start = np.argsort(bits[:, severities:], axis=1, kind="stable")
+    measured = np.zeros((*start.shape, severities), dtype=np.bool_)
+    for step in range(levels):
+        chosen = np.take_along_axis(order, (start + step) % severities, axis=1)
+        np.put_along_axis(measured, chosen[:, :, None], True, axis=2)
+    return measured
 
 
 def fewest_images_to_pass(tolerance: float, bound: float = 100.0, alpha: float = 0.05) -> int:
@@ -259,34 +271,3 @@ def fewest_images_to_pass(tolerance: float, bound: float = 100.0, alpha: float =
         middle = (low + high) // 2
         low, high = (low, middle) if capital(middle) >= 2 / alpha else (middle, high)
     return high
-
-
-def plan_cells_per_image(
-    tolerance: float,
-    images: int,
-    weights: Floats,
-    discordance: float = 0.03,
-    correlation: float = 0.05,
-    overhead: float = 2.0,
-    alpha: float = 0.05,
-) -> int:
-    """How many of an image's cells to evaluate so that a pass costs the fewest evaluations.
-
-    Two cells of one image tell less than one cell of two images, so with many images a few cells
-    each are cheapest; a small set needs all. The plan assumes that ``discordance`` of the
-    predictions differ, with ``correlation`` between an image's cells, and that an image itself
-    (reading it, its clean evaluation) costs as much as ``overhead`` cells. A wrong guess costs
-    time, never validity.
-    """
-    cells = int(np.count_nonzero(weights))
-    best, fewest = cells, math.inf
-    for taken in range(1, cells + 1):
-        bound = score_bound(weights, taken)
-        single = discordance * (weights.sum() ** 2)
-        variance = single * (correlation + (1 - correlation) / taken)
-        thin = 2 * math.log(2 / alpha) * variance / tolerance**2
-        needed = thin + fewest_images_to_pass(tolerance, bound, alpha)
-        cost = needed * (taken + overhead)
-        if needed <= images / 2 and cost < fewest:
-            best, fewest = taken, cost
-    return best

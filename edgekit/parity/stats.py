@@ -195,7 +195,7 @@ def mean_interval(
     return _interval(scores, largest, _normal_quantile(confidence), spread)
 
 
-def verdict(interval: Interval, tolerance: float) -> Verdict:
+def verdict(interval: Interval, tolerance: float, confidence: float = 0.95) -> Verdict:
     """*pass* if the upper bound is within the tolerance (points), *fail* if the lower is beyond it.
 
     Otherwise *undecided*, with the number of further images that would decide if the estimate
@@ -204,7 +204,7 @@ def verdict(interval: Interval, tolerance: float) -> Verdict:
     if math.isnan(tolerance):
         raise UsageError("the tolerance is not a number: give points of mCE, such as 0.5")
     said = (
-        f"ΔmCE {interval.estimate:+.2f} points, 95% interval "
+        f"ΔmCE {interval.estimate:+.2f} points, {confidence:.0%} interval "
         f"[{interval.lower:+.2f}, {interval.upper:+.2f}], tolerance {tolerance:g}"
     )
     if interval.upper <= tolerance:

@@ -8,14 +8,13 @@ corruptions cost only themselves.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import zipfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,36 +22,35 @@ from numpy.typing import NDArray
 from edgekit.data.base import Dataset
 from edgekit.data.loading import epoch_order
 from edgekit.data.pool import Pool
-from edgekit.files import write_atomically
 from edgekit.parity.cells import MakeVariants, Task
-from edgekit.parity.predictors import Answers, Predictor, join
+from edgekit.parity.kept import DEFAULT_BYTES, AnswerCache, Known, Outputs, Shelf, condense
+from edgekit.parity.kept import join as join_outputs
+from edgekit.parity.kept import take as take_outputs
+from edgekit.parity.predictors import Predictor
+
+_Shelves = tuple[Shelf, Shelf]  # of the reference and of the candidate
 
 
 class ImagePair(NamedTuple):
-    """What both models said about the V variants of one image, the clean one first."""
+    """What both models said about some variants of one image, the clean one first."""
 
     label: int
-    reference: Answers  # logits [V, classes], code and margin [V] or [V, P]
-    candidate: Answers
+    numbers: tuple[int, ...]  # which variants, rising; 0 is clean
+    reference: Outputs
+    candidate: Outputs
     computed: int  # inferences done now, not found in the cache
-
-
-class _Kept(NamedTuple):
-    """What is known already of an image's variants, by one model."""
-
-    path: Path
-    answers: Answers | None
-    labels: list[str]  # a label for each row of `answers`
 
 
 @dataclass(frozen=True)
 class _Planned:
-    """An image that is next, what its variants are called, and which must be computed."""
+    """An image that is next, what is known of it, and which variants must be computed."""
 
     index: int
     digest: str
-    labels: list[str]
-    missing: tuple[int, ...]
+    numbers: tuple[int, ...]
+    labels: list[str]  # of these variants
+    known: tuple[Known, Known]
+    missing: tuple[int, ...]  # places in `numbers`
 
 
 @dataclass(frozen=True)
@@ -67,113 +65,87 @@ class Sweep:
     images: int
     workers: int
     seed: int = 0
+    cache_bytes: int = DEFAULT_BYTES
 
     @property
     def available(self) -> int:
         """How many images there are to look at."""
         return min(len(self.dataset), self.images or len(self.dataset))
 
-    def pairs(self) -> Iterator[ImagePair]:
-        """Image after image in the seeded order; close the iterator to stop the sweep."""
-        planned = self._plan()
-        for one in planned:
-            if one.missing:  # only now are workers worth their start
-                yield from self._with_workers(itertools.chain([one], planned))
-                return
-            yield self._pair(one, None)
+    @contextmanager
+    def hold(self) -> Iterator[_Shelves]:
+        """Keeps other processes from dropping the kept answers that this sweep reads."""
+        cache = AnswerCache(self.cache, self.cache_bytes)
+        pixels = self.make.fingerprint()
+        with (
+            cache.shelf(f"{self.reference.key}\n{pixels}") as reference,
+            cache.shelf(f"{self.candidate.key}\n{pixels}") as candidate,
+        ):
+            yield reference, candidate
 
-    def _with_workers(self, planned: Iterator[_Planned]) -> Iterator[ImagePair]:
+    def pairs(self, levels: int = 0) -> Iterator[ImagePair]:
+        """Image after image in the seeded order; close the iterator to stop the sweep.
+
+        Each goes through ``levels`` severities of every corruption (see `Cells.sample`), 0 for
+        all of them.
+        """
+        with self.hold() as shelves:
+            planned = self._plan(shelves, levels)
+            for one in planned:
+                if one.missing:  # only now are workers worth their start
+                    yield from self._with_workers(shelves, itertools.chain([one], planned))
+                    return
+                yield self._pair(shelves, one, None)
+
+    def _with_workers(self, shelves: _Shelves, planned: Iterator[_Planned]) -> Iterator[ImagePair]:
         ahead: deque[_Planned] = deque()
 
         def tasks() -> Iterator[Task]:
             for one in planned:
                 ahead.append(one)
                 # Known images travel, too, as empty tasks: that bounds how far this runs ahead.
-                yield one.index, one.missing
+                yield one.index, tuple(one.numbers[place] for place in one.missing)
 
         with Pool(self.dataset, self.make, self.workers) as pool:
             for pixels in pool.map(tasks(), chunk=1):
-                yield self._pair(ahead.popleft(), pixels)
+                yield self._pair(shelves, ahead.popleft(), pixels)
 
-    def _plan(self) -> Iterator[_Planned]:
+    def _plan(self, shelves: _Shelves, levels: int) -> Iterator[_Planned]:
         order = epoch_order(len(self.dataset), self.seed, 0)[: self.available]
         for index in order.tolist():
             digest = self.dataset.digest(index)
-            labels = self.make.labels(self.dataset, index)
-            known = [set(self._kept(model, digest).labels) for model in self._models]
-            missing = [n for n, label in enumerate(labels) if not all(label in k for k in known)]
-            yield _Planned(index, digest, labels, tuple(missing))
+            numbers = self.make.cells.sample(digest, levels)
+            labels = self.make.labels(self.dataset, index, numbers)
+            known = shelves[0].read(digest), shelves[1].read(digest)
+            both = set(known[0].labels) & set(known[1].labels)
+            missing = tuple(place for place, label in enumerate(labels) if label not in both)
+            yield _Planned(index, digest, numbers, labels, known, missing)
 
-    def _pair(self, one: _Planned, pixels: NDArray[np.uint8] | None) -> ImagePair:
+    def _pair(
+        self, shelves: _Shelves, one: _Planned, pixels: NDArray[np.uint8] | None
+    ) -> ImagePair:
+        models = self.reference, self.candidate
         (reference, new), (candidate, also_new) = (
-            self._answers(model, one, pixels) for model in self._models
+            _outputs(model, shelf, one, known, pixels)
+            for model, shelf, known in zip(models, shelves, one.known, strict=True)
         )
-        return ImagePair(self.dataset.label(one.index), reference, candidate, new + also_new)
-
-    @property
-    def _models(self) -> tuple[Predictor, Predictor]:
-        return self.reference, self.candidate
-
-    def _kept(self, model: Predictor, digest: str) -> _Kept:
-        text = f"{model.key}\n{self.make.fingerprint()}\n{digest}"
-        name = hashlib.sha256(text.encode()).hexdigest()[:40]
-        path = self.cache / name[:2] / f"{name[2:]}.npz"
-        return _read(path)
-
-    def _answers(
-        self, model: Predictor, one: _Planned, pixels: NDArray[np.uint8] | None
-    ) -> tuple[Answers, int]:
-        """A model's answers for all variants of an image, and how many inferences that took."""
-        kept = self._kept(model, one.digest)
-        place = {label: row for row, label in enumerate(kept.labels)}
-        new = [n for n, label in enumerate(one.labels) if label not in place]
-        if not new:
-            assert kept.answers is not None
-            return _take(kept.answers, [place[label] for label in one.labels]), 0
-        rows = [n for n in new if n in one.missing]
-        if pixels is None or len(rows) < len(new):  # known a moment ago, gone or damaged by now
-            pixels = self.make(self.dataset, (one.index, tuple(new)))
-        else:
-            pixels = pixels[[one.missing.index(n) for n in new]]
-        parts = [model.run(pixels)]
-        labels = [one.labels[n] for n in new]
-        if kept.answers is not None:
-            parts.insert(0, kept.answers)
-            labels = kept.labels + labels
-        everything = join(parts)
-        _write(kept.path, everything, labels)
-        place = {label: row for row, label in enumerate(labels)}
-        return _take(everything, [place[label] for label in one.labels]), len(new)
+        label = self.dataset.label(one.index)
+        return ImagePair(label, one.numbers, reference, candidate, new + also_new)
 
 
-def _take(answers: Answers, rows: Sequence[int]) -> Answers:
-    where = list(rows)
-    return Answers(
-        answers.logits[where],
-        None if answers.code is None else answers.code[where],
-        None if answers.margin is None else answers.margin[where],
-    )
-
-
-def _write(path: Path, answers: Answers, labels: list[str]) -> None:
-    arrays = {name: value for name, value in answers._asdict().items() if value is not None}
-
-    def save(stream: BinaryIO) -> None:
-        np.savez(stream, labels=np.array(labels), **arrays)
-
-    write_atomically(path, save)
-
-
-def _read(path: Path) -> _Kept:
-    """The kept answers; none where there are none, or they are damaged (zip has checksums)."""
-    nothing = _Kept(path, None, [])
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        labels = [str(label) for label in arrays.pop("labels")]
-        answers = Answers(arrays["logits"], arrays.get("code"), arrays.get("margin"))
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        return nothing
-    if any(value is not None and len(value) != len(labels) for value in answers):
-        return nothing
-    return _Kept(path, answers, labels)
+def _outputs(
+    model: Predictor, shelf: Shelf, one: _Planned, known: Known, pixels: NDArray[np.uint8] | None
+) -> tuple[Outputs, int]:
+    """A model's outputs for the wanted variants of an image, and how many inferences that took."""
+    labels, outputs = known
+    have = set(labels)
+    new = [place for place in one.missing if one.labels[place] not in have]
+    if new:
+        assert pixels is not None
+        answers = model.run(pixels[[one.missing.index(place) for place in new]])
+        labels = labels + [one.labels[place] for place in new]
+        outputs = join_outputs(outputs, condense(answers))
+        shelf.write(one.digest, Known(labels, outputs))
+    assert outputs is not None
+    row = {label: place for place, label in enumerate(labels)}
+    return take_outputs(outputs, [row[label] for label in one.labels]), len(new)

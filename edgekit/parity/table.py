@@ -97,7 +97,9 @@ def _work(document: dict[str, Any]) -> str:
     text = f"{document['inferences']:,} of {total:,} inferences done now"
     text += f" in {document['seconds']:.0f} s" if document["inferences"] else ", the rest was kept"
     if document["saved"] > 0:
-        text += f"; the verdict came early, {100 * document['saved']:.0f}% of the images were saved"
+        text += (
+            f"; the verdict came early and saved {100 * document['saved']:.0f}% of the full sweep"
+        )
     return text
 
 

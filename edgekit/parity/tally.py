@@ -1,4 +1,4 @@
-"""Adds up image after image what a comparison needs; memory grows by about 100 bytes an image."""
+"""Adds up image after image what a comparison needs; memory grows by about 200 bytes an image."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from edgekit.parity.codes import (
     margin_histogram,
     margin_summary,
 )
+from edgekit.parity.kept import Outputs
 from edgekit.parity.metrics import CellErrors, kl_divergence
-from edgekit.parity.predictors import Answers
 from edgekit.parity.stats import Interval, agreement_interval
 from edgekit.parity.sweep import ImagePair
 
@@ -29,11 +29,15 @@ class Seen(NamedTuple):
     """What one image adds to the evidence."""
 
     difference: NDArray[np.int8]  # [C, S]: candidate wrong minus reference wrong; 0 unlabeled
+    measured: NDArray[np.bool_]  # [C, S]: the cells that the image went through
     same_code: float | None  # share of equal codes over its corrupted variants
 
 
 class Tally:
     """Sums over images; index 0 of an axis of length V = 1 + cells is the clean variant.
+
+    An image may have gone through part of the cells; figures of a cell are over the images that
+    went through it.
 
     ``codebook_size`` is 0 where there are no codes to compare: no codebook, or two different
     ones, whose indices mean different things.
@@ -44,9 +48,11 @@ class Tally:
         self.labeled = labeled
         self.images = 0
         self.computed = 0
+        self.evaluated = 0  # inferences that the figures come from, of both models
         self._size = codebook_size
         self._names = cells.names()
         variants = 1 + cells.count
+        self._seen = np.zeros(variants, np.int64)  # images
         self._wrong = {who: np.zeros(variants, np.int64) for who in ("reference", "candidate")}
         self._same_class = np.zeros(variants, np.int64)
         self._same_code = np.zeros(variants)
@@ -54,47 +60,59 @@ class Tally:
         self._counts: dict[str, NDArray[np.int64]] = {}
         self._margins: NDArray[np.int64] | None = None
         self._differences: list[NDArray[np.int8]] = []  # [C, S] an image
+        self._measured: list[NDArray[np.bool_]] = []
         self._corrupted_class: list[float] = []  # an image's agreement over its corruptions
         self._corrupted_code: list[float] = []
 
     def add(self, pair: ImagePair) -> Seen:
         """Take in an image."""
-        reference = self._classes("reference", pair.reference)
-        candidate = self._classes("candidate", pair.candidate)
-        shape = (len(self.cells.corruptions), len(self.cells.severities))
-        difference = np.zeros(shape, np.int8)
+        numbers = np.array(pair.numbers)
+        reference = self._classes("reference", pair.reference, numbers)
+        candidate = self._classes("candidate", pair.candidate, numbers)
+        difference = np.zeros(self.cells.count, np.int8)
         if self.labeled:
             errors = reference != pair.label, candidate != pair.label
             for who, found in zip(self._wrong, errors, strict=True):
-                self._wrong[who] += found
-            difference = (errors[1].astype(np.int8) - errors[0])[1:].reshape(shape)
-            self._differences.append(difference)
+                self._wrong[who][numbers] += found
+            difference[numbers[1:] - 1] = (errors[1].astype(np.int8) - errors[0])[1:]
+        measured = np.zeros(self.cells.count, np.bool_)
+        measured[numbers[1:] - 1] = True
+        shape = (len(self.cells.corruptions), len(self.cells.severities))
+        self._differences.append(difference.reshape(shape))
+        self._measured.append(measured.reshape(shape))
         same = reference == candidate
-        self._same_class += same
+        self._same_class[numbers] += same
         self._corrupted_class.append(float(same[1:].mean()))
-        self._divergence += kl_divergence(pair.reference.logits, pair.candidate.logits)
+        self._divergence[numbers] += kl_divergence(pair.reference.log_p, pair.candidate.log_p)
+        self._seen[numbers] += 1
         self.images += 1
         self.computed += pair.computed
-        return Seen(difference, self._add_codes(pair))
+        self.evaluated += 2 * len(numbers)
+        return Seen(self._differences[-1], self._measured[-1], self._add_codes(pair, numbers))
 
-    def _classes(self, who: str, answers: Answers) -> NDArray[np.int64]:
+    @property
+    def complete(self) -> bool:
+        """Whether there is something to say about every cell."""
+        return self.images > 1 and bool(self._seen.all())
+
+    def _classes(self, who: str, outputs: Outputs, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """The winning class of each variant. An argmax over NaN would silently be one, too."""
-        bad = ~np.isfinite(answers.logits).all(axis=1)
+        bad = outputs.top < 0
         if bad.any():
             raise EdgekitError(
                 f"the {who} returned NaN or infinite logits for {int(bad.sum())} of {bad.size} "
-                f"variants of an image, {self._names[int(bad.argmax())]} among them: build it "
+                f"variants of an image, {self._names[numbers[bad.argmax()]]} among them: build it "
                 "again with another precision or calibration recipe"
             )
-        return np.asarray(answers.logits.argmax(axis=1), np.int64)
+        return outputs.top
 
-    def _add_codes(self, pair: ImagePair) -> float | None:
+    def _add_codes(self, pair: ImagePair, numbers: NDArray[np.int64]) -> float | None:
         one, two = pair.reference.code, pair.candidate.code
         if not self._size or one is None or two is None:
             return None
         flat = [codes.reshape(len(codes), -1) for codes in (one, two)]
         same = code_agreement(*flat)
-        self._same_code += same
+        self._same_code[numbers] += same
         for who, codes in (("reference", one), ("candidate", two)):
             found = code_counts(codes, self._size)
             self._counts[who] = self._counts[who] + found if who in self._counts else found
@@ -110,27 +128,32 @@ class Tally:
         """Candidate wrong minus reference wrong: [images, C, S]."""
         return np.stack(self._differences)
 
+    def measured(self) -> NDArray[np.bool_] | None:
+        """Which cells every image went through [images, C, S]; None: all through all."""
+        found = np.stack(self._measured)
+        return None if found.all() else found
+
     def clean_error(self, who: str) -> float:
         """Fraction of clean images that a model gets wrong."""
         return float(self._wrong[who][0] / self.images)
 
     def errors(self, who: str) -> CellErrors:
         """Error fraction of every cell."""
-        found = (self._wrong[who][1:] / self.images).reshape(len(self.cells.corruptions), -1)
+        found = (self._wrong[who] / self._seen)[1:].reshape(len(self.cells.corruptions), -1)
         return {
             name: dict(zip(self.cells.severities, row.tolist(), strict=True))
             for name, row in zip(self.cells.corruptions, found, strict=True)
         }
 
-    def code_interval(self) -> Interval | None:
+    def code_interval(self, confidence: float = 0.95) -> Interval | None:
         """Agreement of the codes over the corrupted cells, clustered by image."""
         if not self._corrupted_code:
             return None
-        return agreement_interval(np.array(self._corrupted_code))
+        return agreement_interval(np.array(self._corrupted_code), confidence)
 
     def agreement(self) -> dict[str, Any]:
         """Top-1 agreement, divergence and codes, as plain values for the report."""
-        divergence = self._divergence / self.images
+        divergence = self._divergence / self._seen
         return {
             "top1_agreement": {
                 "clean": float(self._same_class[0] / self.images),
@@ -158,7 +181,7 @@ class Tally:
         }
 
     def _by_corruption(self, sums: NDArray[Any]) -> dict[str, float]:
-        means = (sums[1:] / self.images).reshape(len(self.cells.corruptions), -1).mean(axis=1)
+        means = (sums / self._seen)[1:].reshape(len(self.cells.corruptions), -1).mean(axis=1)
         return dict(zip(self.cells.corruptions, means.tolist(), strict=True))
 
 

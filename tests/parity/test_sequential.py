@@ -11,18 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.errors import EdgekitError, UsageError
+from edgekit.parity.judge import ALPHA, SAMPLE_CONFIDENCE
 from edgekit.parity.metrics import BENCHMARK_CORRUPTIONS
 from edgekit.parity.sequential import (
     SequentialDelta,
     SequentialState,
     fewest_images_to_pass,
-    plan_cells_per_image,
-    sample_cells,
+    sample_severities,
     score_bound,
     sequential_scores,
 )
 from edgekit.parity.simulate import PairedModel
-from edgekit.parity.stats import cell_weights, mean_interval, verdict
+from edgekit.parity.stats import (
+    PairedErrors,
+    cell_weights,
+    delta_interval,
+    mean_interval,
+    verdict,
+)
 
 EQUAL = np.full((15, 5), 100 / 75)
 
@@ -223,56 +229,87 @@ def test_a_known_set_is_decided_sooner_and_exactly_at_its_end() -> None:
         monitor.update(np.zeros(1))
 
 
-def test_sampled_scores_are_unbiased_and_bounded() -> None:
+def design(images: int, levels: int, corruptions: int = 15, severities: int = 5) -> np.ndarray:
+    bits = np.random.default_rng(levels).integers(
+        0, 2**64, (images, severities + corruptions), np.uint64
+    )
+    return sample_severities(bits, severities, levels)
+
+
+@pytest.mark.parametrize(("corruptions", "severities"), [(15, 5), (2, 3), (1, 5), (19, 4)])
+@pytest.mark.parametrize("levels", [1, 2])
+def test_every_severity_of_a_corruption_is_drawn_alike(
+    corruptions: int, severities: int, levels: int
+) -> None:
+    measured = design(20_000, levels, corruptions, severities)
+    assert (measured.sum(axis=2) == levels).all()
+    share = levels / severities
+    error = math.sqrt(share * (1 - share) / 20_000)
+    assert np.abs(measured.mean(axis=0) - share).max() < 4.5 * error
+    if corruptions == 15:  # an image's severities are shared out evenly
+        assert (measured.sum(axis=1) == 3 * levels).all()
+
+
+def test_all_severities_are_all_cells() -> None:
+    assert design(50, 5).all()
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_sampled_scores_are_unbiased_and_bounded(levels: int) -> None:
     weights = cell_weights(BENCHMARK_CORRUPTIONS, (1, 2, 3, 4, 5), "alexnet")
-    rng = np.random.default_rng(0)
-    difference = PairedModel((0.1,) * 15, 0.3).draw(rng, 4000)
+    difference = PairedModel((0.1,) * 15, 0.3).draw(np.random.default_rng(0), 6000)
     full = sequential_scores(difference, weights)
-    measured = np.zeros((4000, 75), dtype=bool)
-    for image in range(4000):
-        measured[image, sample_cells(image, 75)[:5]] = True
-    sampled = sequential_scores(difference, weights, measured.reshape(difference.shape))
-    error = (sampled - full).std() / math.sqrt(4000)
+    measured = design(6000, levels)
+    sampled = sequential_scores(difference, weights, measured)
+    error = (sampled - full).std() / math.sqrt(6000)
     assert abs(sampled.mean() - full.mean()) < 3 * error
-    assert measured.sum(axis=0).min() > 0.75 * 4000 * 5 / 75  # every cell gets its share
-    assert np.abs(sampled).max() <= score_bound(weights, 5)
-    assert np.abs(full).max() <= score_bound(weights)
-    everything_lost = np.ones((1, 15, 5), np.int8)
-    assert sequential_scores(everything_lost, weights)[0] == pytest.approx(score_bound(weights))
-    worst = np.argsort(weights.reshape(-1))[-5:]
-    chosen = np.isin(np.arange(75), worst).reshape(1, 15, 5)
-    top = sequential_scores(everything_lost, weights, chosen)[0]
-    assert top == pytest.approx(score_bound(weights, 5))
+    everything_lost = np.ones((6000, 15, 5), np.int8)
+    worst = sequential_scores(everything_lost, weights, measured)
+    assert worst == pytest.approx(score_bound(weights))
     with pytest.raises(EdgekitError, match="without any evaluated cell"):
-        sequential_scores(everything_lost, weights, np.zeros_like(chosen))
+        sequential_scores(everything_lost, weights, np.zeros_like(measured))
 
 
-def test_sampled_cells_are_reproducible_and_complete() -> None:
-    order = sample_cells(17, 75, seed=3)
-    np.testing.assert_array_equal(order, sample_cells(17, 75, seed=3))
-    assert sorted(order) == list(range(75))
-    assert (order != sample_cells(18, 75, seed=3)).any()
-    assert (order != sample_cells(17, 75, seed=4)).any()
-
-
-def test_plan_uses_few_cells_where_images_are_many() -> None:
-    assert plan_cells_per_image(0.5, 1000, EQUAL) == 75
-    assert plan_cells_per_image(0.5, 50_000, EQUAL) <= 4
-    counts = [plan_cells_per_image(0.5, n, EQUAL) for n in (1000, 3000, 5000, 8000, 50_000)]
-    assert counts == sorted(counts, reverse=True)
-
-
-def test_sampling_cells_saves_work_on_a_large_set() -> None:
-    """The same verdict for a small part of the evaluations (cells x images)."""
+def test_sampling_severities_saves_work() -> None:
+    """The same verdict for a part of the evaluations (cells x images)."""
     rng = np.random.default_rng(0)
+    difference = PairedModel((0.0,) * 15, 0.08).draw(rng, 6000)
     cost = {}
-    for cells in (2, 75):
-        bound = score_bound(EQUAL, cells)
-        monitor = SequentialDelta(0.5, bound=bound)
-        state = run(monitor, rng.choice(scores_of(0.0, 0.08, cells), 50_000), 100)
+    for levels in (2, 5):
+        scores = sequential_scores(difference, EQUAL, design(6000, levels))
+        state = run(SequentialDelta(0.5), scores, 50)
         assert state.outcome == "pass"
-        cost[cells] = state.images * (cells + 1)
-    assert cost[2] < cost[75] / 3
+        cost[levels] = state.images * (15 * levels + 1)
+    assert cost[2] < cost[5] / 1.8
+
+
+def test_a_verdict_has_three_chances_to_be_wrong_and_takes_few() -> None:
+    """The procedure of a build: a sequence over a sample, a look at it, a look at everything.
+
+    The true delta sits exactly at the tolerance, where a wrong verdict is most likely.
+    """
+    rng = np.random.default_rng(3)
+    difference = PairedModel((0.02,) * 15, 0.107).draw(rng, 8000)
+    everything = sequential_scores(difference, EQUAL)
+    tolerance = float(everything.mean())
+    runs, images = 200, 1000
+    wrong = {"pass": 0, "fail": 0, "undecided": 0}
+    for _ in range(runs):
+        rows = rng.integers(0, 8000, images)
+        bits = rng.integers(0, 2**64, (images, 20), np.uint64)
+        measured = sample_severities(bits, 5, 2)
+        scores = sequential_scores(difference[rows], EQUAL, measured)
+        outcome = run(SequentialDelta(tolerance, ALPHA), scores, 50).outcome
+        if outcome == "undecided":
+            paired = PairedErrors(
+                difference[rows], BENCHMARK_CORRUPTIONS, (1, 2, 3, 4, 5), "none", measured
+            )
+            outcome = verdict(delta_interval(paired, SAMPLE_CONFIDENCE), tolerance).outcome
+        if outcome == "undecided":
+            outcome = verdict(mean_interval(everything[rows], 100.0), tolerance).outcome
+        wrong[outcome] += 1
+    assert max(wrong["pass"], wrong["fail"]) <= 0.05 * runs
+    assert wrong["pass"] + wrong["fail"] > 0  # or this would prove nothing
 
 
 def test_bad_input_is_one_line() -> None:

@@ -13,6 +13,7 @@ from edgekit.data.datasets import ImageNetC, open_dataset
 from edgekit.data.loading import epoch_order
 from edgekit.errors import UsageError
 from edgekit.parity.cells import Cells, MakeVariants, PublishedImages, choose_cells
+from edgekit.parity.kept import condense
 from tests.parity.models import CELLS, PREPROCESSING, coarse, images, sweep
 
 
@@ -33,7 +34,7 @@ def test_both_models_see_the_same_pixels_in_a_seeded_order(tmp_path: Path) -> No
         )
         assert pair.label == this.dataset.label(index)
         for model, answers in ((reference, pair.reference), (candidate, pair.candidate)):
-            expected = model.run(variants)
+            expected = condense(model.run(variants))
             for found, wanted in zip(answers, expected, strict=True):
                 assert np.array_equal(found, wanted)
 
@@ -44,7 +45,7 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     helped = list(sweep(tmp_path / "b", *models, workers=2).pairs())
     for one, two in zip(alone, helped, strict=True):
         assert one.label == two.label
-        assert np.array_equal(one.candidate.logits, two.candidate.logits)
+        assert np.array_equal(one.candidate.log_p, two.candidate.log_p)
     assert multiprocessing.active_children() == []
 
 
@@ -92,21 +93,21 @@ def test_a_changed_corruption_makes_kept_answers_stale(
     assert total(this) == 2 * 2 * 5
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "not a zip"])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "not ours"])
 def test_damaged_answers_are_computed_again(tmp_path: Path, damage: str) -> None:
     this = sweep(tmp_path, coarse(), coarse(key="one"), images=4)
-    before = [pair.candidate.logits for pair in this.pairs()]
-    file = sorted(tmp_path.glob("*/*.npz"))[0]
+    before = [pair.candidate.log_p for pair in this.pairs()]
+    file = next(path for path in sorted(tmp_path.glob("*/*")) if path.name != "lock")
     content = bytearray(file.read_bytes())
     if damage == "flip":
         content[len(content) // 2] ^= 1
     file.write_bytes(
-        {"truncate": content[:-40], "empty": b"", "not a zip": b"x" * 99}.get(damage, content)
+        {"truncate": content[:-40], "empty": b"", "not ours": b"x" * 99}.get(damage, content)
     )
     pairs = list(this.pairs())
     assert sum(pair.computed for pair in pairs) == 5
-    for pair, logits in zip(pairs, before, strict=True):
-        assert np.array_equal(pair.candidate.logits, logits)
+    for pair, log_p in zip(pairs, before, strict=True):
+        assert np.array_equal(pair.candidate.log_p, log_p)
 
 
 def test_answers_that_vanish_between_planning_and_use_are_computed(tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_the_published_layout(tmp_path: Path) -> None:
     assert total(this) == 2  # that one variant, by both models
     helped = dataclasses.replace(this, cache=tmp_path / "other", workers=2)
     for one, two in zip(this.pairs(), helped.pairs(), strict=True):
-        assert np.array_equal(one.reference.logits, two.reference.logits)
+        assert np.array_equal(one.reference.log_p, two.reference.log_p)
 
 
 def test_published_images_of_another_size_are_fitted(tmp_path: Path) -> None:
