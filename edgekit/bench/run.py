@@ -17,7 +17,7 @@ from edgekit.bench.conditions import conditions
 from edgekit.bench.document import OWN, SCHEMA, empty_document
 from edgekit.bench.fresh import FreshSettings, cold_start, memory, start_fresh
 from edgekit.bench.options import BenchOptions
-from edgekit.bench.scenarios import Load
+from edgekit.bench.scenarios import Load, Timed
 from edgekit.bench.selftest import self_test
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.console import Console
@@ -63,7 +63,7 @@ def _bench(bundle: Bundle, options: BenchOptions, console: Console, cache: Path)
         _announce(console, bundle, scenario, options)
         if scenario == "latency":
             others = _baselines(options, bundle, cache, images, console)
-            runs = {OWN: lambda: model.run(images), **others.runs}
+            runs = {OWN: Timed(model, images), **others.runs}
             found[scenario] = scenarios.latency(
                 OWN, runs, images=len(images), seconds=options.seconds
             )
@@ -109,7 +109,7 @@ def _compare(bundles: list[Bundle], options: BenchOptions, console: Console) -> 
         console.info(f"latency: {len(bundles)} bundles in turns, about {options.seconds:.0f} s")
         document["latency"] = scenarios.latency(
             candidate,
-            {name: _call(model, images[name]) for name, model in models.items()},
+            {name: Timed(model, images[name]) for name, model in models.items()},
             images=len(images[candidate]),
             seconds=options.seconds,
         )

@@ -9,12 +9,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgekit.bench import turns
 from edgekit.bench.turns import Run
 from edgekit.bench.watch import Watch
+from edgekit.runtime import Model
 
 _WINDOW_SECONDS: Final = 1.0
 _POINTS: Final = 240  # of a sustained run's time series, at most
+
+
+class Timed:
+    """A model's call that keeps how long the runtime says that it took."""
+
+    def __init__(self, model: Model, images: NDArray[np.uint8]) -> None:
+        self._model = model
+        self._images = images
+        self.seconds: list[float] = []
+
+    def __call__(self) -> None:
+        self.seconds.append(self._model.run(self._images).seconds)
 
 
 def latency(
@@ -33,6 +49,11 @@ def latency(
         energy = {"available": False, "why": "several models ran in turns: use --baseline none"}
     return {
         **comparison.to_dict(),
+        "in_runtime_ms": {
+            name: 1e3 * statistics.median(run.seconds[-comparison.latencies[name].calls :])
+            for name, run in runs.items()
+            if isinstance(run, Timed)
+        },
         "images": images,
         "watch": watch.summary(),
         "energy": energy,

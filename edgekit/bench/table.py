@@ -139,6 +139,8 @@ def lines(scenarios: Mapping[str, Any]) -> list[str]:
     """One line an answer, for every scenario but latency's table."""
     text = []
     if found := scenarios.get("latency"):
+        inside = found["in_runtime_ms"][found["candidate"]]
+        text.append(f"of which in the runtime: median {inside:.2f} ms")
         text += _energy("latency", found["energy"])
     if found := scenarios.get("throughput"):
         own = found["models"][found["candidate"]]
