@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def _verdict(found: Ratio) -> str:
-    if 1 - AIM <= found.low and found.high <= 1 + AIM:
+    if found.low >= 1 - AIM and found.high <= 1 + AIM:
         return "within 5%"
     return "beyond 5%" if found.low > 1 + AIM or found.high < 1 - AIM else "undecided"
 

@@ -19,6 +19,7 @@ from edgekit.bench.fresh import FreshSettings, cold_start, memory, start_fresh
 from edgekit.bench.options import BenchOptions
 from edgekit.bench.scenarios import Load, Timed
 from edgekit.bench.selftest import self_test
+from edgekit.bench.turns import Run
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.console import Console
 from edgekit.descriptors import Hint
@@ -63,7 +64,7 @@ def _bench(bundle: Bundle, options: BenchOptions, console: Console, cache: Path)
         _announce(console, bundle, scenario, options)
         if scenario == "latency":
             others = _baselines(options, bundle, cache, images, console)
-            runs = {OWN: Timed(model, images), **others.runs}
+            runs: dict[str, Run] = {OWN: Timed(model, images), **others.runs}
             found[scenario] = scenarios.latency(
                 OWN, runs, images=len(images), seconds=options.seconds
             )

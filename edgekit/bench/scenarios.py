@@ -30,6 +30,7 @@ class Timed:
         self.seconds: list[float] = []
 
     def __call__(self) -> None:
+        """Run the model once."""
         self.seconds.append(self._model.run(self._images).seconds)
 
 
