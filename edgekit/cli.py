@@ -137,13 +137,14 @@ def _add_commands() -> None:
     from edgekit.cli_deploy import deploy
     from edgekit.cli_device import device
     from edgekit.cli_export import export
+    from edgekit.cli_finetune import finetune
     from edgekit.cli_parity import parity
     from edgekit.cli_predict import predict
     from edgekit.cli_targets import targets
     from edgekit.cli_train import train
 
     commands = (bench, build, calibrate, check, deploy, device, export, parity, predict)
-    for command in (*commands, targets, train):
+    for command in (*commands, finetune, targets, train):
         cli.add_command(command)
 
 

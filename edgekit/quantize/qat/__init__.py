@@ -1,0 +1,1 @@
+"""Quantization-aware fine-tuning on the calibrated ONNX graph itself."""

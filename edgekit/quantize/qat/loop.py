@@ -1,0 +1,243 @@
+"""The fine-tuning loop: epochs of paired batches, with everything a killed run resumes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from edgekit.console import Console
+from edgekit.data.base import IndexArray
+from edgekit.data.loading import Skipped
+from edgekit.errors import EdgekitError, Interrupted
+from edgekit.files import write_bytes
+from edgekit.model.training.arithmetic import step_seed
+from edgekit.model.training.interrupt import StopSignal
+from edgekit.model.training.journal import Journal
+from edgekit.model.training.optimizing import learning_rate
+from edgekit.model.training.progress import ProgressBar
+from edgekit.model.training.sources import Batch, ImageSource
+from edgekit.model.training.state import Progress, RunState, save_state
+from edgekit.quantize.finetune_config import FinetuneConfig
+from edgekit.quantize.qat.judge import Judge, Judgment
+from edgekit.quantize.qat.losses import Losses, finite, losses
+from edgekit.quantize.qat.network import Network
+
+BEST = "best.safetensors"
+_SUMS = ("loss", "task", "distill", "code", "feature", "error", "flipped")
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the loop needs; `edgekit.quantize.finetune` puts it together."""
+
+    config: FinetuneConfig
+    identity: str
+    provenance: str
+    network: Network
+    original: Network
+    train: IndexArray
+    source: ImageSource
+    judge: Judge
+    device: torch.device
+    console: Console
+    stop: StopSignal
+    skipped: Skipped
+
+    @property
+    def out(self) -> Path:
+        """The run's folder."""
+        return self.config.out
+
+
+class Run:
+    """One run while it goes on; epoch 0 is the calibrated network, and a candidate."""
+
+    def __init__(self, job: Job, state: RunState | None) -> None:
+        self.job = job
+        self.progress = state.progress if state else Progress(quantizes=True)
+        self.journal = Journal(job.out, self.progress.log_bytes, enabled=True)
+        network, config = job.network, job.config
+        weights = [*network.weights.parameters(), *network.biases.parameters()]
+        self.optimizer = Adam(
+            [
+                {"params": weights, "lr": config.lr},
+                {"params": [*network.log_scales.parameters()], "lr": config.scale_lr},
+            ]
+        )
+        self.peaks = (config.lr, config.scale_lr)
+        self.sums = torch.zeros(len(_SUMS) + 1, dtype=torch.float64)
+        self.saved_at = time.monotonic()
+        if state is not None:
+            network.load_state_dict(state.model)
+            self.optimizer.load_state_dict(state.optimizer)
+            self.sums.copy_(state.sums)
+
+    def go(self) -> Progress:
+        """Run to the end; leaves the best and the last network's parameters and the state."""
+        progress, config = self.progress, self.job.config
+        per_epoch = self.job.source.batches_per_epoch()
+        total = per_epoch * config.epochs
+        try:
+            if progress.best is None:
+                self._judge_start()
+            with ProgressBar(self.job.console, "fine-tune", total, progress.step) as bar:
+                while progress.epoch < config.epochs and not progress.stopped_early:
+                    self._epoch(per_epoch, total, bar)
+            progress.finished = True
+            self._save()
+        finally:
+            self.journal.close()
+        return progress
+
+    def _judge_start(self) -> None:
+        """What calibration alone achieves: the bar that every epoch has to pass."""
+        judgment = self.job.judge(self.job.network)
+        self._note_best(judgment, -1)
+        self.journal.write("start", calibrated=judgment.to_dict(), seed=self.job.config.seed)
+        self.job.console.info(f"calibrated: {judgment.describe()}")
+        self._save()
+
+    def _epoch(self, per_epoch: int, total: int, bar: ProgressBar) -> None:
+        progress, config, source = self.progress, self.job.config, self.job.source
+        started = time.monotonic()
+        for batch in source.batches(progress.epoch, progress.batch):
+            rate = learning_rate(1.0, progress.step, total, config.warmup)
+            for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+                group["lr"] = peak * rate
+            self._step(batch)
+            progress.batch += 1
+            progress.step += 1
+            bar.advance(1, self._figures())
+            due = time.monotonic() - self.saved_at > config.save_every
+            if self.job.stop.requested or due or progress.batch == per_epoch:
+                self._save()  # at the epoch's end too: judging may be interrupted
+            if self.job.stop.requested:
+                raise Interrupted(
+                    f"interrupted in epoch {progress.epoch + 1}: run the same command to go on"
+                )
+        rate = config.lr * learning_rate(1.0, progress.step - 1, total, config.warmup)
+        self._end_epoch(rate, time.monotonic() - started, bar)
+
+    def _step(self, batch: Batch) -> None:
+        job, progress = self.job, self.progress
+        torch.manual_seed(step_seed(job.config.seed, 0, progress.step, 0))
+        images, labels = batch.inputs.to(job.device), batch.labels.to(job.device)
+        with torch.no_grad():
+            original = job.original(images)
+        found = losses(job.network(images), original, labels, job.config)
+        if not finite(found.total):
+            raise self._broken(batch, found)
+        self.optimizer.zero_grad(set_to_none=True)
+        found.total.backward()
+        if job.config.clip_norm:
+            nn.utils.clip_grad_norm_(job.network.parameters(), job.config.clip_norm)
+        self.optimizer.step()
+        self._add(found, len(labels), original.scores)
+
+    def _broken(self, batch: Batch, found: Losses) -> EdgekitError:
+        """The loss is NaN or infinite: name the batch."""
+        place = f"epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}"
+        value = float(found.total)
+        self.journal.write("broken", place=place, loss=str(value), images=batch.names)
+        names = ", ".join(batch.names[:3]) + (", ..." if len(batch.names) > 3 else "")
+        return EdgekitError(
+            f"the loss became {value} in {place} (images {names}): lower --lr or --scale-lr; "
+            f"log.jsonl names all {len(batch.names)}"
+        )
+
+    def _add(self, found: Losses, views: int, scores: Tensor | None) -> None:
+        means = torch.stack([value.detach().double() for value in found[:5]]).cpu() * views
+        flips = float(found.flipped) * views / (len(scores) if scores is not None else 1)
+        self.sums += torch.cat([means, torch.tensor([float(found.wrong), flips, float(views)])])
+
+    def _figures(self) -> str:
+        loss, task, distill, code, feature, wrong, flips = (self.sums[:-1] / self.sums[-1]).tolist()
+        return (
+            f"loss {loss:.3f} (class {task:.3f}, distill {distill:.4f}, code {code:.4f}, "
+            f"feature {feature:.4f}), error {100 * wrong:.1f}%, other codes {100 * flips:.1f}%"
+        )
+
+    def _end_epoch(self, rate: float, seconds: float, bar: ProgressBar) -> None:
+        job, progress = self.job, self.progress
+        judgment = job.judge(job.network)
+        record: dict[str, Any] = {"epoch": progress.epoch + 1, "lr": rate}
+        if self.sums[-1] > 0:
+            means = (self.sums[:-1] / self.sums[-1]).tolist()
+            record |= dict(zip(_SUMS, means, strict=True))
+        improved = self._note_best(judgment, progress.epoch)
+        progress.stale_epochs = 0 if improved else progress.stale_epochs + 1
+        progress.stopped_early = 0 < job.config.patience <= progress.stale_epochs
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.skipped_images = job.skipped.count
+        self.sums.zero_()
+        bar.line(
+            f"epoch {progress.epoch}: loss {record.get('loss', 0):.4f}, {judgment.describe()}"
+            + (" *" if improved else "")
+        )
+        self.journal.write(
+            "epoch",
+            **record,
+            validation=judgment.to_dict(),
+            seconds=round(seconds, 2),
+            best=improved,
+        )
+        self.journal.figures(progress.epoch, _curves(record, judgment))
+        self._save()
+
+    def _note_best(self, judgment: Judgment, epoch: int) -> bool:
+        """Keep the network if it beats all before; of equal errors, more equal codes win."""
+        progress = self.progress
+        if progress.best is not None:
+            before = Judgment(**progress.best_validation)
+            ours = (judgment.criterion, -judgment.code_agreement)
+            if ours >= (before.criterion, -before.code_agreement):
+                return False
+        progress.best, progress.best_epoch = judgment.criterion, epoch
+        progress.best_validation = judgment.to_dict()
+        self._write_best(judgment, epoch)
+        return True
+
+    def _write_best(self, judgment: Judgment, epoch: int) -> None:
+        state = _cpu(self.job.network.state_dict())
+        card = {"identity": self.job.identity, "epoch": epoch + 1, **judgment.to_dict()}
+        metadata = {"edgekit.finetune": json.dumps(card, sort_keys=True)}
+        write_bytes(self.job.out / BEST, safetensors.torch.save(state, metadata=metadata))
+
+    def _save(self) -> None:
+        """Write the state that a killed run resumes from."""
+        self.saved_at = time.monotonic()
+        self.progress.log_bytes = self.journal.length()
+        state = RunState(
+            identity=self.job.identity,
+            provenance=self.job.provenance,
+            progress=dataclasses.replace(self.progress),
+            model=self.job.network.state_dict(),
+            average={},
+            optimizer=self.optimizer.state_dict(),
+            scaler={},
+            usage=torch.zeros(0),
+            sums=self.sums,
+        )
+        save_state(self.job.out / "state.pt", state)
+
+
+def _cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+
+
+def _curves(record: dict[str, Any], judgment: Judgment) -> dict[str, float | None]:
+    figures: dict[str, float | None] = {f"train/{name}": record.get(name) for name in _SUMS}
+    figures["codes/agreement_clean"] = judgment.code_agreement_clean
+    figures["codes/agreement_corrupted"] = judgment.code_agreement_corrupted
+    figures["validation/clean_error"] = judgment.clean_error
+    figures["validation/mean_corruption_error"] = judgment.mean_corruption_error
+    return figures

@@ -1,0 +1,67 @@
+"""What fine-tuning minimizes: the task, and the float model's answers, codes and features."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgekit.quantize.finetune_config import FinetuneConfig
+from edgekit.quantize.qat.network import NetworkOutput
+
+
+class Losses(NamedTuple):
+    """Means over a batch's views, not yet weighted, except ``total`` and the two counts."""
+
+    total: Tensor
+    task: Tensor
+    distill: Tensor
+    code: Tensor
+    feature: Tensor
+    wrong: Tensor  # views whose class is wrong
+    flipped: Tensor  # features whose codeword is not the float model's
+
+
+def losses(
+    ours: NetworkOutput, original: NetworkOutput, labels: Tensor, config: FinetuneConfig
+) -> Losses:
+    """Compare the quantized model's answers with the float model's and the labels [B]."""
+    task = F.cross_entropy(ours.logits, labels)
+    distill = divergence(original.logits, ours.logits)
+    code = feature = flipped = ours.logits.new_zeros(())
+    if ours.scores is not None and original.scores is not None:
+        assert ours.features is not None
+        assert original.features is not None
+        # The float model's length for both: nearness to a codeword is what counts, on one scale.
+        length = original.features.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        theirs, mine = original.scores / length, ours.scores / length
+        code = divergence(theirs / config.code_temperature, mine / config.code_temperature)
+        feature = ((ours.features - original.features) / length).square().sum(dim=1).mean()
+        flipped = (ours.scores.argmax(dim=1) != original.scores.argmax(dim=1)).sum()
+    total = (
+        config.task_weight * task
+        + config.distill_weight * distill
+        + config.code_weight * code
+        + config.feature_weight * feature
+    )
+    wrong = (ours.logits.argmax(dim=1) != labels).sum()
+    return Losses(
+        total, task.detach(), distill.detach(), code.detach(), feature.detach(), wrong, flipped
+    )
+
+
+def divergence(expected: Tensor, found: Tensor) -> Tensor:
+    """KL(softmax(expected) || softmax(found)) [rows, choices], the mean over rows, in nats.
+
+    It is the cross-entropy with a soft target less the target's own entropy, so 0 is the best.
+    """
+    target = expected.log_softmax(dim=1)
+    per_row: Tensor = (target.exp() * (target - found.log_softmax(dim=1))).sum(dim=1)
+    return per_row.mean()
+
+
+def finite(value: Tensor) -> bool:
+    """Whether a loss is a number one can learn from."""
+    return bool(torch.isfinite(value))

@@ -1,0 +1,371 @@
+"""A Q/DQ ONNX graph as a torch module whose weights and scales learn, and back again.
+
+Training runs the graph that will be deployed, node by node, so there is nothing to convert
+afterwards: `Network.to_onnx` writes what was learned into the very initializers it came from.
+Batch norms are folded into convolutions by the exporter before calibration, so none is left to
+learn or to drift. Of a graph without Q/DQ pairs the same module is the float model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+
+from edgekit.errors import EdgekitError
+from edgekit.export.lookup_function import DOMAIN, OPERATOR
+from edgekit.model.codebook import best_two
+from edgekit.quantize.qat.fake import fake_quantize
+from edgekit.quantize.qat.operators import is_supported, run_operator, unsupported
+
+_PRODUCTS = ("Conv", "Gemm", "MatMul")
+_HALF_RANGE = 64  # of a first convolution's weights for CPUs without VNNI
+
+
+class NetworkOutput(NamedTuple):
+    """What one forward pass yields; all but the logits are None without a codebook."""
+
+    logits: Tensor  # [B, classes]
+    code: Tensor | None  # [B] pooled, [B, P] spatial
+    features: Tensor | None  # [M, D]: what was looked up, M = B or B * P
+    scores: Tensor | None  # [M, N]: whose largest value is the code
+
+
+# Gets the output's name, the pair's input over its scale, the output in levels, and the scale.
+Follow = Callable[[str, Tensor, Tensor, Tensor], Tensor]
+
+
+class Values(dict[str, Tensor]):
+    """The tensors of one forward pass by name."""
+
+    follow: Follow | None = None
+
+
+Step = Callable[["Network", Values], None]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A Q/DQ pair: the name of its scale's initializer and its levels less the zero-point."""
+
+    scale: str
+    low: int
+    high: int
+    axis: int | None  # None: one scale for the whole tensor
+
+
+class Network(nn.Module):
+    """The graph's outputs for normalized images [B, 3, H, W].
+
+    Parameters: ``weights`` (float, also where 8-bit ones are deployed), ``biases`` of convolutions
+    and products, and ``log_scales``: the logarithm of what each scale was multiplied with since
+    calibration, so that 0 is exactly the calibrated one and no scale can become negative. The
+    codebook and the tables that belong to it are constants: a code keeps its meaning.
+    """
+
+    def __init__(self, graph: onnx.ModelProto, original: onnx.ModelProto | None = None) -> None:
+        """``original`` is the float graph: its weights tell more than the 8-bit ones."""
+        super().__init__()
+        self._graph = graph
+        self.weights, self.biases = nn.ParameterDict(), nn.ParameterDict()
+        self.log_scales = nn.ParameterDict()
+        self._quantized: dict[str, Pair] = {}  # by the name of the 8-bit initializer
+        self._calibrated: dict[str, NDArray[np.float32]] = {}  # scales
+        self._stored = {t.name: t for t in graph.graph.initializer}
+        self._originals = _by_shape(original)
+        self._inputs = [v.name for v in graph.graph.input if v.name not in self._stored]
+        if len(self._inputs) != 1:
+            raise EdgekitError(f"the graph has {len(self._inputs)} inputs, expected the images")
+        self.feature_name: str | None = None
+        self._steps = self._compile()
+        self._last_use = _last_uses(self._steps, [o.name for o in graph.graph.output])
+        self._buffer_names: dict[str, str] = {}
+        for name, tensor in self._stored.items():
+            if name in self._used_constants:
+                value = torch.from_numpy(numpy_helper.to_array(tensor).copy())
+                if value.is_floating_point():
+                    self._buffer_names[name] = f"constant_{len(self._buffer_names)}"
+                    self.register_buffer(self._buffer_names[name], value, persistent=False)
+                else:
+                    self._numbers[name] = value
+
+    # ---- building -------------------------------------------------------------------------
+
+    def _compile(self) -> list[tuple[tuple[str, ...], Step]]:
+        """One function a node, with the names that it reads."""
+        self._used_constants: set[str] = set()
+        self._numbers: dict[str, Tensor] = {}
+        steps: list[tuple[tuple[str, ...], Step]] = []
+        self._pair_outputs: list[str] = []
+        waiting: dict[str, tuple[str, Pair]] = {}  # Q without its DQ yet
+        unknown: list[str] = []
+        for node in self._graph.graph.node:
+            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            if node.op_type == "QuantizeLinear":
+                waiting[node.output[0]] = (node.input[0], self._pair(node, attributes))
+            elif node.op_type == "DequantizeLinear":
+                if node.input[0] in self._stored:
+                    self._add_weight(node, attributes)
+                    steps.append(((), _weight_step(node.input[0], node.output[0])))
+                else:
+                    if node.input[0] not in waiting:
+                        raise EdgekitError(f"node {node.name}: a DequantizeLinear without its pair")
+                    source, pair = waiting[node.input[0]]
+                    self._pair_outputs.append(node.output[0])
+                    steps.append(((source,), _pair_step(source, node.output[0], pair)))
+            elif (node.domain, node.op_type) == (DOMAIN, OPERATOR):
+                self.feature_name = node.input[0]
+                self._used_constants.add(node.input[1])
+                steps.append(((node.input[0],), _lookup_step(node, attributes)))
+            elif node.domain in ("", "ai.onnx") and is_supported(node.op_type):
+                self._add_floats(node)
+                steps.append((tuple(node.input), _operator_step(node, attributes)))
+            else:
+                unknown.append(node.op_type)
+        if unknown:
+            raise EdgekitError(unsupported(unknown))
+        return steps
+
+    def _pair(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> Pair:
+        scale = self._array(node.input[1], node)
+        zero = self._array(node.input[2], node) if len(node.input) > 2 else np.zeros(1, np.uint8)
+        if zero.dtype not in (np.int8, np.uint8) or len(np.unique(zero)) != 1:
+            raise EdgekitError(f"node {node.name}: its zero-points are not one 8-bit number")
+        shift, kind = int(zero.flat[0]), np.iinfo(zero.dtype)
+        self._add_scale(node.input[1], scale)
+        axis = None if scale.size == 1 else int(attributes.get("axis", 1))
+        return Pair(node.input[1], kind.min - shift, kind.max - shift, axis)
+
+    def _add_scale(self, name: str, scale: NDArray[np.float32]) -> None:
+        if name not in self._calibrated:
+            self._calibrated[name] = scale.astype(np.float32)
+            self.log_scales[_key(name)] = nn.Parameter(torch.zeros(scale.shape))
+            self._used_constants.add(name)
+
+    def _add_weight(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
+        """The float values behind 8-bit weights: the original ones where they round to these."""
+        name = node.input[0]
+        if name in self._quantized:
+            return
+        levels = self._array(name, node)
+        scale = self._array(node.input[1], node).astype(np.float32)
+        if levels.dtype != np.int8 or (
+            len(node.input) > 2 and self._array(node.input[2], node).any()
+        ):
+            raise EdgekitError(f"node {node.name}: its weights are not int8 with zero-point 0")
+        axis = None if scale.size == 1 else int(attributes.get("axis", 1)) % levels.ndim
+        largest = int(np.abs(levels.astype(np.int16)).max(initial=0))
+        limit = _HALF_RANGE if largest <= _HALF_RANGE else 127
+        self._add_scale(node.input[1], scale)
+        self._quantized[name] = Pair(node.input[1], -limit, limit, axis)
+        spread = _along(torch.from_numpy(scale), axis, levels.ndim).numpy()
+        value = _original_of(levels, spread, self._originals)
+        self.weights[_key(name)] = nn.Parameter(torch.from_numpy(value))
+
+    def _add_floats(self, node: onnx.NodeProto) -> None:
+        """Weights and biases that stay float, and constants."""
+        for position, name in enumerate(node.input):
+            if name not in self._stored or not name:
+                continue
+            is_float = self._stored[name].data_type == onnx.TensorProto.FLOAT
+            group = None
+            if node.op_type in _PRODUCTS and is_float and position:
+                group = self.weights if position == 1 else self.biases
+            if group is None:
+                self._used_constants.add(name)
+            elif _key(name) not in group:
+                value = numpy_helper.to_array(self._stored[name]).copy()
+                group[_key(name)] = nn.Parameter(torch.from_numpy(value))
+
+    def _array(self, name: str, node: onnx.NodeProto) -> NDArray[Any]:
+        if name not in self._stored:
+            raise EdgekitError(f"node {node.name}: {name} is not a stored constant")
+        return np.asarray(numpy_helper.to_array(self._stored[name]))
+
+    # ---- running --------------------------------------------------------------------------
+
+    def forward(self, images: Tensor, follow: Follow | None = None) -> NetworkOutput:
+        """Run the graph; ``follow`` sees every pair's output and says what to go on with."""
+        # On CPUs convolutions of this layout are faster, depthwise ones by far.
+        values = Values({self._inputs[0]: images.contiguous(memory_format=torch.channels_last)})
+        values.follow = follow
+        for number, (_, step) in enumerate(self._steps):
+            step(self, values)
+            for name in self._last_use[number]:
+                values.pop(name, None)
+        return NetworkOutput(
+            values["logits"], values.get("code"), values.get("#features"), values.get("#scores")
+        )
+
+    def read(self, values: Values, name: str) -> Tensor | None:
+        """A node's input: computed, learned or constant."""
+        if not name:
+            return None
+        if name in values:
+            return values[name]
+        if name in self._buffer_names:
+            found: Tensor = getattr(self, self._buffer_names[name])
+            return found
+        if name in self._numbers:
+            return self._numbers[name]
+        for group in (self.weights, self.biases):
+            if _key(name) in group:
+                learned: Tensor = group[_key(name)]
+                return learned
+        raise EdgekitError(f"the graph reads {name}, which no node computes")
+
+    def scale(self, name: str) -> Tensor:
+        """A learned scale, in the shape in which the graph stores it."""
+        base: Tensor = getattr(self, self._buffer_names[name])
+        moved: Tensor = base * self.log_scales[_key(name)].exp()
+        return moved
+
+    @property
+    def pair_outputs(self) -> list[str]:
+        """Names of the tensors that come out of activations' Q/DQ pairs."""
+        return list(self._pair_outputs)
+
+    # ---- writing --------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def to_onnx(self) -> onnx.ModelProto:
+        """The graph with what was learned in it."""
+        graph = onnx.ModelProto()
+        graph.CopyFrom(self._graph)
+        learned: dict[str, Tensor] = {name: self.scale(name) for name in self._calibrated}
+        for tensor in graph.graph.initializer:
+            name, key = tensor.name, _key(tensor.name)
+            if name in self._quantized:
+                learned[name] = self.levels(name)
+            elif key in self.weights:
+                learned[name] = self.weights[key]
+            elif key in self.biases:
+                learned[name] = self.biases[key]
+            if name in learned:
+                value = learned[name].detach().cpu().contiguous().numpy()
+                tensor.CopyFrom(numpy_helper.from_array(value, name))
+        return graph
+
+    def levels(self, name: str) -> Tensor:
+        """The int8 levels of an 8-bit weight."""
+        pair, weight = self._quantized[name], self.weights[_key(name)]
+        scale = _along(self.scale(pair.scale), pair.axis, weight.dim())
+        found: Tensor = (weight / scale).round().clamp(pair.low, pair.high).to(torch.int8)
+        return found
+
+    def weight(self, name: str) -> Tensor:
+        """An 8-bit weight as the graph's DequantizeLinear gives it."""
+        pair, weight = self._quantized[name], self.weights[_key(name)]
+        scale = _along(self.scale(pair.scale), pair.axis, weight.dim())
+        return fake_quantize(weight, scale, pair.low, pair.high)
+
+
+def _weight_step(name: str, output: str) -> Step:
+    def step(network: Network, values: Values) -> None:
+        values[output] = network.weight(name)
+
+    return step
+
+
+def _pair_step(source: str, output: str, pair: Pair) -> Step:
+    def step(network: Network, values: Values) -> None:
+        x = network.read(values, source)
+        assert x is not None
+        scale = _along(network.scale(pair.scale), pair.axis, x.dim())
+        if values.follow is None:
+            values[output] = fake_quantize(x, scale, pair.low, pair.high)
+        else:
+            level = x / scale
+            rounded = level.round().clamp(pair.low, pair.high)
+            values[output] = values.follow(output, level, rounded, scale)
+
+    return step
+
+
+def _lookup_step(node: onnx.NodeProto, attributes: Mapping[str, Any]) -> Step:
+    features_name, codebook_name = node.input
+    outputs = list(node.output)
+    metric = attributes.get("metric", b"dot").decode()
+
+    def step(network: Network, values: Values) -> None:
+        features, codebook = (
+            network.read(values, features_name),
+            network.read(values, codebook_name),
+        )
+        assert features is not None
+        assert codebook is not None
+        scores = features @ codebook.T
+        if metric == "l2":
+            scores = scores - codebook.square().sum(dim=1) / 2
+        values["#features"], values["#scores"] = features, scores
+        for name, found in zip(outputs, best_two(scores), strict=False):
+            values[name] = found
+
+    return step
+
+
+def _operator_step(node: onnx.NodeProto, attributes: Mapping[str, Any]) -> Step:
+    kind, names, outputs = node.op_type, list(node.input), list(node.output)
+
+    def step(network: Network, values: Values) -> None:
+        inputs = [network.read(values, name) for name in names]
+        for name, found in zip(outputs, run_operator(kind, inputs, attributes), strict=False):
+            values[name] = found
+
+    return step
+
+
+def _last_uses(steps: list[tuple[tuple[str, ...], Step]], kept: list[str]) -> list[list[str]]:
+    """After which step each tensor may be forgotten."""
+    last: dict[str, int] = {}
+    for number, (names, _) in enumerate(steps):
+        last.update(dict.fromkeys(names, number))
+    uses: list[list[str]] = [[] for _ in steps]
+    for name, number in last.items():
+        if name not in kept:
+            uses[number].append(name)
+    return uses
+
+
+def _key(name: str) -> str:
+    """An initializer's name as torch allows a parameter to be called."""
+    return name.replace(".", "/")
+
+
+def _along(scale: Tensor, axis: int | None, rank: int) -> Tensor:
+    """A scale shaped so that it broadcasts along its axis."""
+    if axis is None:
+        return scale.reshape(())
+    shape = [1] * rank
+    shape[axis] = -1
+    return scale.reshape(shape)
+
+
+def _by_shape(graph: onnx.ModelProto | None) -> dict[tuple[int, ...], list[NDArray[np.float32]]]:
+    found: dict[tuple[int, ...], list[NDArray[np.float32]]] = {}
+    for tensor in graph.graph.initializer if graph is not None else ():
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
+            found.setdefault(tuple(tensor.dims), []).append(numpy_helper.to_array(tensor))
+    return found
+
+
+def _original_of(
+    levels: NDArray[np.int8],
+    scale: NDArray[np.float32],
+    originals: Mapping[tuple[int, ...], list[NDArray[np.float32]]],
+) -> NDArray[np.float32]:
+    """The float weights that round to these levels, or the levels' own values.
+
+    Calibrations that rescale weights (SmoothQuant) leave no such original.
+    """
+    for candidate in originals.get(levels.shape, []):
+        if np.array_equal(np.clip(np.round(candidate / scale), -128, 127), levels):
+            return candidate.astype(np.float32)
+    return (levels * scale).astype(np.float32)
