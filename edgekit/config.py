@@ -55,6 +55,7 @@ class BuildConfig:
     target: tuple[str, ...] = ("cpu",)
     out: str = "build"  # every target's bundle becomes a folder in it
     recipe: str = "default"  # calibration: a name of calib/, or a file
+    quantized: str | None = None  # the checkpoint's fine-tuned INT8 graph: nothing is calibrated
     precision: Literal["auto", "int8", "fp32"] = "auto"  # auto: what the target asks for
     seed: int = 0
     skip_bad: bool = False  # leave unreadable images out instead of stopping
@@ -73,6 +74,8 @@ class BuildConfig:
             raise UsageError("target names no device: give at least one")
         if len(set(self.target)) < len(self.target):
             raise UsageError(f"target names a device twice: {', '.join(self.target)}")
+        if self.quantized is not None and self.precision == "fp32":
+            raise UsageError("quantized names an INT8 graph: precision must not be fp32")
         if not self.tolerance >= 0:
             raise UsageError(f"tolerance must not be negative, not {self.tolerance}")
         if self.bench_seconds <= 0:

@@ -30,7 +30,7 @@ STEPS = ("load", "export", "calibrate", "compile", "bench", "parity")
 # Settings that change no bundle, and those of which the content counts rather than the name.
 _OUTSIDE_KEY = (
     *("out", "target", "zip", "require_engine"),
-    *("checkpoint", "labels", "recipe", "plugin"),
+    *("checkpoint", "labels", "recipe", "plugin", "quantized"),
 )
 
 
@@ -136,6 +136,7 @@ def build_key(config: BuildConfig, descriptor: Descriptor, checkpoint_sha256: st
         "checkpoint": checkpoint_sha256,
         "labels": None if config.labels is None else _file_hash(config.labels),
         "plugin": None if config.plugin is None else _file_hash(config.plugin),
+        "quantized": None if config.quantized is None else _file_hash(config.quantized),
         "recipe": asdict(read_recipe(config.recipe)),
         "data": data_fingerprint(config.data),
         "descriptor": asdict(descriptor),
@@ -166,7 +167,9 @@ def plan(config: BuildConfig, console: Console, *, force: bool = False) -> list[
         if exported and data and steps.precision(config, descriptor) == "int8":
             inputs = steps.calibration_inputs(job, exported, data, find_dialect(descriptor.dialect))
             calibrated = find(job.cache, "calibrate", inputs, console) is not None
-        if steps.precision(config, descriptor) == "int8":
+        if config.quantized is not None:
+            rows.append(_planned("calibrate", descriptor.name, "given", config.quantized))
+        elif steps.precision(config, descriptor) == "int8":
             where = str(job.cache / "calibrate")
             rows.append(_planned("calibrate", descriptor.name, _state(calibrated), where))
         state = "up to date" if done else "to do"

@@ -72,6 +72,8 @@ class Quantized:
     recipe: str  # SHA-256 of the recipe; "" when nothing was calibrated
     images: str  # SHA-256 of the list of calibration images
     report: Mapping[str, Any]
+    finetuned: Mapping[str, Any] | None = None  # how, where `edgekit finetune` made the graph
+    legal: bool = False  # it has the dialect's form already
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,8 @@ def quantize(job: Job, exported: Exported, data: BuildData, descriptor: Descript
     """Calibrate for a target, unless it wants floats."""
     if precision(job.config, descriptor) == "fp32":
         return Quantized(exported, exported.onnx, None, "", "", {"precision": "fp32"})
+    if job.config.quantized is not None:
+        return take_finetuned(job, exported, descriptor.dialect)
     return calibrate(job, exported, data, descriptor.dialect)
 
 
@@ -227,9 +231,34 @@ def calibrate(job: Job, exported: Exported, data: BuildData, dialect_name: str) 
     )
 
 
+def take_finetuned(job: Job, exported: Exported, dialect_name: str) -> Quantized:
+    """The INT8 graph that the user had fine-tuned, in the place of a calibration."""
+    from edgekit.quantize.finetuned import check_target, read_finetuned, suits
+
+    path, dialect = Path(str(job.config.quantized)), find_dialect(dialect_name)
+    _, record = read_finetuned(path)
+    if record.checkpoint != exported.checkpoint.sha256:
+        raise UsageError(
+            f"{path} was fine-tuned from another checkpoint (SHA-256 {record.checkpoint[:8]}...) "
+            f"than {exported.checkpoint.path} ({exported.checkpoint.sha256[:8]}...)"
+        )
+    check_target(record, dialect, path)
+    job.console.info(f"calibrate ({dialect.name}): skipped, {path} is fine-tuned")
+    fits = suits(record, dialect)
+    if not fits:
+        job.console.warn(
+            f"{path} was fine-tuned in the form of dialect {record.dialect}: its scales are "
+            f"changed for {dialect.name}; 'edgekit finetune --dialect {dialect.name}' avoids that"
+        )
+    report = {"message": f"fine-tuned for {record.dialect}"}
+    return Quantized(
+        exported, path, dialect, record.recipe, record.images, report, record.to_dict(), fits
+    )
+
+
 def legal_onnx(quantized: Quantized, folder: Path) -> Path:
     """The graph as its dialect wants it, written to ``folder`` where that is another one."""
-    if quantized.dialect is None or not quantized.dialect.rewrites:
+    if quantized.dialect is None or quantized.legal or not quantized.dialect.rewrites:
         return quantized.onnx
     import onnx
 
@@ -290,11 +319,17 @@ def compile_bundle(job: Job, quantized: Quantized, descriptor: Descriptor, key: 
             versions=tool_versions(),
             source=Source(quantized.exported.checkpoint.sha256, quantized.recipe, quantized.images),
             rebuild=command(job.config, descriptor),
-            sections={**made.sections, "build": _provenance(job.config, key, complete=False)},
+            sections={
+                **made.sections,
+                **({"finetuned": quantized.finetuned} if quantized.finetuned else {}),
+                "build": _provenance(job.config, key, complete=False),
+            },
         )
         files = {file.name: file for file in made.files}
         if quantized.dialect is not None:  # which images, with hashes, so that it can be repeated
-            files["calibration.json"] = quantized.onnx.with_name("images.json")
+            listing = quantized.onnx.with_name("images.json")
+            if listing.exists() or quantized.finetuned is None:  # a graph may be given alone
+                files["calibration.json"] = listing
         written = write_bundle(path, manifest, files, card.classes)
     job.console.info(f"compile ({descriptor.name}): wrote {path}")
     built = Built(path, descriptor, quantized, written)
@@ -352,7 +387,9 @@ def command(config: BuildConfig, descriptor: Descriptor) -> str:
     """The command line that builds this bundle again; file names as they were given."""
     words = ["edgekit build", f"--target {descriptor.name}"]
     defaults = BuildConfig()
-    for name in ("checkpoint", "backbone", "labels", "data", "recipe", "precision", "seed"):
+    for name in (
+        *("checkpoint", "backbone", "labels", "data", "recipe", "quantized", "precision", "seed"),
+    ):
         value = getattr(config, name)
         if value != getattr(defaults, name):
             words.append(f"--{name.replace('_', '-')} {Path(str(value)).name}")
