@@ -116,9 +116,12 @@ def _venv(facts: Mapping[str, Any]) -> Check:
 
 
 def _runtimes(facts: Mapping[str, Any]) -> Check:
+    found = ", ".join(facts["runtimes"]) or "none yet"
+    if others := ", ".join(f"{name} {release}" for name, release in facts["packages"].items()):
+        found += f" (in its own Python: {others})"
     if facts["runtimes"]:
-        return Check("runtimes", "ok", ", ".join(facts["runtimes"]))
-    return Check("runtimes", "none", "none yet", "edgekit deploy installs what a bundle needs")
+        return Check("runtimes", "ok", found)
+    return Check("runtimes", "none", found, "edgekit deploy installs what a bundle needs")
 
 
 def _tensorrt(

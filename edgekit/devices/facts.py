@@ -50,6 +50,7 @@ def gather(folder: str) -> dict[str, Any]:
         "cmake": _tool("cmake"),
         "compiler": _tool("g++") or _tool("c++"),
         "runtimes": _runtimes(root),
+        "packages": _packages("openvino", "onnxruntime", "tensorrt"),
         "bundles": _bundles(root),
     }
 
@@ -138,6 +139,19 @@ def _runtimes(root: Path) -> dict[str, Any]:
     for stamp in sorted(root.glob("runtimes/*/edgekit-runtime.json")):
         with contextlib.suppress(OSError, ValueError):
             found[stamp.parent.name] = json.loads(stamp.read_text(encoding="utf-8"))
+    return found
+
+
+def _packages(*names: str) -> dict[str, str]:
+    """Runtimes in the device's own Python: not edgekit's, and good to know."""
+    try:
+        from importlib import metadata
+    except ImportError:  # before Python 3.8
+        return {}
+    found = {}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
     return found
 
 

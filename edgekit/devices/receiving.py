@@ -7,6 +7,7 @@ that anything could load.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -46,8 +47,9 @@ def survey(staging: str, present: str, files: dict[str, list[Any]]) -> dict[str,
 def put(staging: str, digest: str, offset: int, data: bytes) -> int:
     """Write a block at ``offset``, where the part must end; bytes behind are cut off."""
     with (Path(staging) / (digest + _PART)).open("ab") as stream:
+        if stream.tell() < offset:  # a block before it failed: no holes
+            raise OSError(errno.ESPIPE, "a block is missing")
         stream.truncate(offset)
-        stream.seek(offset)
         stream.write(data)
         return stream.tell()
 

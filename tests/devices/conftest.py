@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -79,8 +80,31 @@ def wait_until(condition: Callable[[], object], seconds: float = 30) -> bool:
     while time.monotonic() < deadline:
         if condition():
             return True
-        time.sleep(0.005)
+        time.sleep(0.02)
     return bool(condition())
+
+
+@contextlib.contextmanager
+def cutting(server: Server, when: Callable[[], object]) -> Iterator[None]:
+    """Cut all links as soon as ``when`` holds."""
+
+    def wait() -> None:
+        if wait_until(when, 60):
+            server.cut()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    yield
+    thread.join()
+
+
+def arrived(device: Device) -> int:
+    """Bytes of parts in the staging folders."""
+    total = 0
+    for part in Path(device.folder).glob("staging/*/*.part"):
+        with contextlib.suppress(FileNotFoundError):
+            total += part.stat().st_size
+    return total
 
 
 @pytest.fixture(scope="session")

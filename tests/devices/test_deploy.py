@@ -21,8 +21,9 @@ from edgekit.devices import receiving
 from edgekit.devices.registry import Device, add_device
 from edgekit.devices.session import Session
 from edgekit.devices.wheel import runtime_wheel
+from edgekit.files import file_sha256
 from tests import bundles
-from tests.devices.conftest import Run, Server, using, wait_until
+from tests.devices.conftest import Run, Server, arrived, cutting, using, wait_until
 
 HEAVY = ("torch", "nncf", "onnx", "onnxruntime", "scipy", "cv2", "timm", "safetensors")
 
@@ -255,3 +256,68 @@ def test_staging_forgets_what_is_no_longer_wanted(tmp_path: Path) -> None:
     found = receiving.survey(str(staging), "", {"file": ["cd" * 32, 3]})
     assert found == {"file": {"whole": False, "bytes": 0, "sha256": ""}}
     assert list(staging.iterdir()) == []
+
+
+def test_a_copy_that_was_cut_goes_on(server: Server, device: Device, large: Path, run: Run) -> None:
+    with cutting(server, lambda: arrived(device) > 10 << 20):
+        code, _, err = run("deploy", large, "--device", "loop")
+    assert code == 5
+    error = err.splitlines()[-1]
+    assert error.startswith("error: the link to loop broke")
+    assert "run the same command again" in error
+    assert wait_until(lambda: not server.connections(), 10)
+    there_already = arrived(device)
+    assert 10 << 20 < there_already < 48 << 20
+    assert not there(device, large).exists()
+    visible = [path.name for path in (Path(device.folder) / "bundles").glob("[!.]*")]
+    assert large.name not in visible
+    code, out, err = run("deploy", large, "--device", "loop", "--json")
+    assert code == 0, err
+    assert "copy: noise.bin goes on at" in err
+    (entry,) = json.loads(out)["devices"]
+    total = sum(file.size for file in open_bundle(large).manifest.files.values())
+    total += (large / "manifest.json").stat().st_size
+    assert entry["bytes"] <= total - there_already + (1 << 20)
+    assert file_sha256(there(device, large) / "noise.bin") == file_sha256(large / "noise.bin")
+    open_bundle(there(device, large))
+
+
+def test_a_part_with_a_wrong_byte_is_copied_anew(
+    server: Server, device: Device, large: Path, run: Run
+) -> None:
+    with cutting(server, lambda: arrived(device) > 10 << 20):
+        assert run("deploy", large, "--device", "loop")[0] == 5
+    assert wait_until(lambda: not server.connections(), 10)
+    (part,) = Path(device.folder).glob(f"staging/{large.name}/*.part")
+    with part.open("r+b") as stream:
+        stream.seek(1000)
+        stream.write(b"wrong")
+    code, _, err = run("deploy", large, "--device", "loop")
+    assert code == 0, err
+    assert "goes on at" not in err
+    open_bundle(there(device, large))
+
+
+def test_parity_goes_on_after_a_cut(
+    server: Server, device: Device, bundle: Path, tmp_path: Path, run: Run
+) -> None:
+    assert run("deploy", bundle, "--device", "loop")[0] == 0
+    count = 40
+    words = ("--reference", bundles.made().onnx, "--allow-different-reference", "--full")
+    words = (*words, "--data", labeled(tmp_path, count), "--corruptions", "fog,motion_blur")
+    command = ("parity", bundle, "--device", "loop", *words, "--tolerance", "90", "--json")
+    with cutting(server, lambda: len(list((tmp_path / "cache/parity").rglob("*"))) > 20):
+        code, out, err = run(*command)
+    assert code == 5, err
+    error = err.splitlines()[-1]
+    assert error.startswith("error: the link to loop broke")
+    assert json.loads(out)["exit_code"] == 5
+    assert "Traceback" not in err
+    assert wait_until(lambda: not using(Path(device.folder)), 10)
+    assert not (bundle / "parity.json").exists()
+    code, out, err = run(*command)
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["inferences_cached"] > 0
+    assert document["inferences"] + document["inferences_cached"] == 2 * count * 11
+    assert json.loads((bundle / "parity.json").read_text())["candidate"].endswith("on loop")
