@@ -1,71 +1,12 @@
 #include "codebook_lookup.h"
 
-#include <algorithm>
 #include <openvino/core/parallel.hpp>
-#include <openvino/op/constant.hpp>
-#include <openvino/op/convert.hpp>
 #include <stdexcept>
 #include <vector>
 
+#include "constants.h"
+
 namespace edgekit {
-namespace {
-
-bool is_float(const ov::element::Type& type) {
-  return type == ov::element::f32 || type == ov::element::f16 || type == ov::element::bf16;
-}
-
-int metric_code(const std::string& metric) {
-  return metric == "l2" ? EDGEKIT_CODEBOOK_L2 : EDGEKIT_CODEBOOK_DOT;
-}
-
-// The constant behind an input, also through the conversion that a compressed model has there.
-std::shared_ptr<ov::op::v0::Constant> constant_behind(const ov::Output<ov::Node>& input) {
-  std::shared_ptr<ov::Node> node = input.get_node_shared_ptr();
-  if (ov::is_type<ov::op::v0::Convert>(node)) node = node->get_input_node_shared_ptr(0);
-  return ov::as_type_ptr<ov::op::v0::Constant>(node);
-}
-
-// Whether two constants are views of the same memory. Comparing addresses is sound here because
-// `held` is alive, so nothing else can have taken its place.
-bool same_memory(const ov::op::v0::Constant& held, const ov::op::v0::Constant& other) {
-  return held.get_data_ptr() == other.get_data_ptr() && held.get_shape() == other.get_shape() &&
-         held.get_element_type() == other.get_element_type();
-}
-
-std::shared_ptr<const PackedCodebook> pack(const ov::op::v0::Constant& constant, int metric) {
-  const ov::Shape& shape = constant.get_shape();
-  if (constant.get_element_type() == ov::element::f32) {
-    return PackedCodebook::share({constant.get_data_ptr(), shape[0], shape[1]}, metric);
-  }
-  const std::vector<float> floats = constant.cast_vector<float>();
-  return PackedCodebook::share({floats.data(), shape[0], shape[1]}, metric);
-}
-
-// A tensor's numbers as floats without gaps: its own memory, or a copy that `copy` holds.
-const void* dense_floats(const ov::Tensor& tensor, ov::Tensor& copy) {
-  const ov::Tensor* dense = &tensor;
-  if (!tensor.is_continuous()) {
-    copy = ov::Tensor(tensor.get_element_type(), tensor.get_shape());
-    tensor.copy_to(copy);
-    dense = &copy;
-  }
-  const ov::element::Type type = tensor.get_element_type();
-  if (type == ov::element::f32) return dense->data();
-  ov::Tensor floats(ov::element::f32, tensor.get_shape());
-  auto* to = floats.data<float>();
-  if (type == ov::element::f16) {
-    std::copy_n(dense->data<const ov::float16>(), tensor.get_size(), to);
-  } else if (type == ov::element::bf16) {
-    std::copy_n(dense->data<const ov::bfloat16>(), tensor.get_size(), to);
-  } else {
-    throw std::runtime_error("expected f32, f16 or bf16, found " + type.get_type_name());
-  }
-  copy = floats;
-  return copy.data();
-}
-
-}  // namespace
-
 CodebookLookup::CodebookLookup(const ov::Output<ov::Node>& features,
                                const ov::Output<ov::Node>& codebook, const std::string& metric,
                                bool margin)
@@ -118,7 +59,7 @@ void CodebookLookup::pack_constant() {
   NODE_VALIDATION_CHECK(this, ov::shape_size(constant->get_shape()) > 0,
                         "the codebook is empty: ", constant->get_shape());
   try {
-    packed_ = pack(*constant, metric_code(metric_));
+    packed_ = pack_codebook(*constant, metric_code(metric_));
   } catch (const std::runtime_error& error) {
     NODE_VALIDATION_CHECK(this, false, error.what());
   }

@@ -1,4 +1,4 @@
-// Registers the operator with OpenVINO, for models in ONNX and in OpenVINO's own format.
+// Registers the operators with OpenVINO, for models in ONNX and in OpenVINO's own format.
 #include <openvino/core/core.hpp>
 #include <openvino/core/extension.hpp>
 #include <openvino/core/op_extension.hpp>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "codebook_lookup.h"
+#include "vqsa_head.h"
 
 #define EDGEKIT_TEXT_(number) #number
 #define EDGEKIT_TEXT(number) EDGEKIT_TEXT_(number)
@@ -31,10 +32,14 @@ std::vector<ov::Extension::Ptr> extensions() {
     throw std::runtime_error("edgekit's extension was built for OpenVINO " + release +
                              ", this is " + running + ": pip install openvino==" + release);
   }
-  using Operator = edgekit::CodebookLookup;
+  using edgekit::CodebookLookup;
+  using edgekit::VQSAHead;
   return {
-      std::make_shared<ov::OpExtension<Operator>>(),
-      std::make_shared<ov::frontend::onnx::OpExtension<Operator>>("CodebookLookup", "edgekit"),
+      std::make_shared<ov::OpExtension<CodebookLookup>>(),
+      std::make_shared<ov::frontend::onnx::OpExtension<CodebookLookup>>("CodebookLookup",
+                                                                        "edgekit"),
+      std::make_shared<ov::OpExtension<VQSAHead>>(),
+      std::make_shared<ov::frontend::onnx::OpExtension<VQSAHead>>("VQSAHead", "edgekit"),
   };
 }
 

@@ -44,7 +44,7 @@ def test_arm_kernels_in_an_emulator():
             )
     run_ctest(
         "aarch64",
-        ["test_abi", "test_bounds", "test_kernels", "test_paths", "test_threads"],
+        ["test_abi", "test_bounds", "test_kernels", "test_paths", "test_product", "test_threads"],
         f"-DCMAKE_TOOLCHAIN_FILE={SOURCE}/tests/native/aarch64.cmake",
         "-DEDGEKIT_TEST_ARGUMENTS=--quick",
     )

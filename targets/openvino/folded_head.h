@@ -1,0 +1,85 @@
+// A folded VQ-SA head in 8-bit integers: features to logits, all in one place.
+#ifndef EDGEKIT_OPENVINO_FOLDED_HEAD_H_
+#define EDGEKIT_OPENVINO_FOLDED_HEAD_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "edgekit_product.h"
+#include "packed_codebook.h"
+
+namespace edgekit {
+
+// How floats become 8-bit codes: code = round(value / step) + zero, in -128..127 or 0..255.
+struct Quantization {
+  float step;
+  int zero;
+  bool is_signed;
+};
+
+// A matrix of 8-bit weights [rows, columns] and the value of one step of each row.
+class QuantizedLayer {
+ public:
+  QuantizedLayer(const int8_t* weights, const std::vector<float>& steps, size_t columns);
+
+  size_t rows() const { return steps_.size(); }
+  size_t bytes() const { return edgekit_product_bytes(handle_.get()); }
+  // What one unit of the integer sum of a row is worth, for vectors of that quantization.
+  float unit(size_t row, const Quantization& input) const { return steps_[row] * input.step; }
+  // Share `part` of `parts` of edgekit_product_multiply's sums; throws std::runtime_error.
+  void multiply(const int8_t* codes, size_t count, const Quantization& input, int64_t part,
+                int64_t parts, int32_t* sums) const;
+
+ private:
+  struct Free {
+    void operator()(edgekit_product* handle) const { edgekit_product_free(handle); }
+  };
+  std::unique_ptr<edgekit_product, Free> handle_;
+  std::vector<float> steps_;
+};
+
+// Two rows of 16-bit integers for each codeword, key and base, and the value of their steps.
+struct CodeTables {
+  std::vector<int16_t> rows;  // [N, 2, D]
+  std::vector<float> steps;   // [N, 2]
+};
+
+// Calls work(0) ... work(parts - 1), perhaps at the same time.
+using Parallel = std::function<void(int64_t parts, const std::function<void(int64_t)>& work)>;
+
+// The formula of edgekit/model/fold.py with tables. Immutable: many threads may run it at a time.
+class FoldedHead {
+ public:
+  // projection: [3D, D], that is U, P1 and P2 one below the other. Sizes must agree.
+  FoldedHead(size_t width, std::vector<float> norm, CodeTables tables, QuantizedLayer projection,
+             Quantization rest, QuantizedLayer classifier, std::vector<float> bias,
+             Quantization fused, bool residual);
+
+  // For `count` features [count, D] with their codes, and the float codebook [N, D], at any
+  // alignment, that those index:
+  // logits [count, classes]. `threads` is how many shares of the work are useful.
+  void run(const float* features, const int64_t* codes, const void* codebook, size_t count,
+           int threads, const Parallel& parallel, float* logits) const;
+
+ private:
+  void subtract(const float* feature, int64_t code, const void* codebook, float* rest) const;
+  void fuse(const float* feature, int64_t code, const float* rest, const int32_t* sums,
+            float* fused) const;
+
+  size_t width_;
+  std::vector<float> norm_;  // [N]
+  CodeTables tables_;
+  QuantizedLayer projection_;
+  Quantization rest_;
+  QuantizedLayer classifier_;
+  std::vector<float> bias_;  // [classes]
+  Quantization fused_;
+  bool residual_;
+};
+
+}  // namespace edgekit
+
+#endif  // EDGEKIT_OPENVINO_FOLDED_HEAD_H_
