@@ -104,19 +104,21 @@ class Prepared:
     fold: FoldReport
 
 
-def prepare(model: VQSA, *, tables: bool, margin: bool) -> Prepared:
+def prepare(model: VQSA, *, tables: bool, margin: bool, folded: bool = True) -> Prepared:
     """Fold the model where that is possible, and give it a lookup that exports as one node."""
     backbone, quantize = model.backbone, model.config.quantize
     if model.head.codebook is None:
         report = FoldReport(False, "no codebook: exported as the plain classifier it is")
         return Prepared(Deployed(backbone, model.head, quantize, ("logits",)), None, report)
     outputs = ("logits", "code", "margin") if margin else ("logits", "code")
-    folded, report = fold(model, tables=tables)
-    if folded is not None:
-        metric: Metric = "l2" if folded.head.lookup.metric == "l2" else "dot"
-        lookup = NodeLookup(folded.head.lookup.codebook, metric, margin)
-        folded.head.lookup = lookup  # type: ignore[assignment] # made to be replaced
-        return Prepared(Deployed(backbone, folded.head, quantize, outputs), lookup.form, report)
+    deployed, report = (
+        fold(model, tables=tables) if folded else (None, FoldReport(False, "not folded, as asked"))
+    )
+    if deployed is not None:
+        metric: Metric = "l2" if deployed.head.lookup.metric == "l2" else "dot"
+        lookup = NodeLookup(deployed.head.lookup.codebook, metric, margin)
+        deployed.head.lookup = lookup  # type: ignore[assignment] # made to be replaced
+        return Prepared(Deployed(backbone, deployed.head, quantize, outputs), lookup.form, report)
     stand_in = NodeCodebook(model.head.codebook, margin)
     # A copy of the head that has the stand-in for its codebook; the model stays as it is.
     head = copy.deepcopy(model.head, {id(model.head.codebook): stand_in})
@@ -127,7 +129,7 @@ def weight_bytes(model: VQSA, *, tables: bool) -> int:
     """Size of the exported weights, close enough to tell what fits into one file."""
     values = sum(tensor.numel() for tensor in model.state_dict().values())
     if tables and model.config.output in FOLDABLE and model.config.quantize == "pooled":
-        values += 3 * model.head.width * model.config.codebook_size
+        values += 2 * model.head.width * model.config.codebook_size
     return int(4 * values)
 
 

@@ -60,14 +60,16 @@ def export_onnx(
     vq: Variant = "function",
     tables: bool = True,
     margin: bool = True,
+    folded: bool = True,
     source: str | None = None,
 ) -> ExportReport:
     """Export ``model`` to ``path``; nothing is written unless every check passes.
 
     ``batch`` is "dynamic" or the one batch size that the file shall take; ``vq`` the form of the
     lookup (`edgekit.export.variants`); ``tables`` is `fold`'s, and ignored where they would not
-    fit into the file. ``margin = False`` leaves out that output and its cost. ``source`` is the
-    SHA-256 of the checkpoint, noted in the file. The same input gives the same bytes.
+    fit into the file. ``margin = False`` leaves out that output and its cost, ``folded = False``
+    keeps the head's matrices as they were trained, for comparisons. ``source`` is the SHA-256 of
+    the checkpoint, noted in the file. The same input gives the same bytes.
     """
     start = time.monotonic()
     _check_options(opset, batch, vq)
@@ -75,7 +77,7 @@ def export_onnx(
     training = model.training
     model.eval()
     try:
-        prepared = prepare(model, tables=tables, margin=margin)
+        prepared = prepare(model, tables=tables, margin=margin, folded=folded)
         graph = trace(prepared, card.preprocessing.size, opset, batch)
         _finish(graph, prepared, opset)
         _describe(graph, card, source)

@@ -89,7 +89,7 @@ def test_inspect_authors_layout(authors_path: Path) -> None:
     assert minimum <= report.head_macs < minimum * 1.001
     rows = dict(report.rows())
     assert rows["codebook size N"] == "1000"
-    assert "5 x 2048^2 head weights became 3 x 2048^2" in rows["deployable form"]
+    assert "5 x 2048^2 head weights became 2.5 x 2048^2" in rows["deployable form"]
     json.dumps(report.to_dict())
 
 

@@ -137,7 +137,7 @@ def test_whole_model() -> None:
     folded, report = fold(model)
     assert folded is not None
     assert report.folded
-    assert "5 x 512^2 head weights became 3 x 512^2" in report.message
+    assert "5 x 512^2 head weights became 2.5 x 512^2" in report.message
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         before, after = model(images), folded(images)
