@@ -1,22 +1,14 @@
-"""Bundles as files: whole or not at all, and refused in one line where they were changed."""
+"""Bundles as files: refused in one line where they were changed."""
 
-import ctypes
 import json
 import random
-import signal
 import stat
-import subprocess
-import sys
 import threading
-import time
-import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edgekit import folders, manifest
 from edgekit.bundle import (
     open_bundle,
     update_bundle,
@@ -24,66 +16,15 @@ from edgekit.bundle import (
     write_bundle,
     zip_bundle,
 )
-from edgekit.data.transforms import Preprocessing
 from edgekit.descriptors import host_arch, load_descriptor
-from edgekit.errors import EdgekitError, UsageError
-from edgekit.manifest import BundleError, Manifest, ModelInput, RuntimeNeed, Source
+from edgekit.errors import UsageError
 from edgekit.resources import resource
-
-LABELS = ("ant", "Biene", "chèvre")
-PLUGIN = "libedgekit_codebook.so"
+from tests.bundle_files import LABELS, PLUGIN, about, files, refusal, rewrite, write
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
-
-
-def about(*, plugin: bool = False) -> Manifest:
-    return Manifest(
-        model={"backbone": "tiny", "vqsa": {"codebook_size": 4}},
-        classes=3,
-        preprocessing=Preprocessing(size=(8, 8)),
-        input=ModelInput("images", 8, 8),
-        target=load_descriptor("cpu"),
-        arch=host_arch() if plugin else "any",
-        main="model.xml",
-        plugins=(PLUGIN,) if plugin else (),
-        runtime=RuntimeNeed("openvino", "2026.4.1", "exact"),
-        versions={"edgekit": "0.1.0"},
-        source=Source(checkpoint="ab" * 32),
-        rebuild="edgekit build",
-    )
-
-
-def files(*, plugin: bool = False, weights: bytes = b"weights") -> dict[str, Path | bytes]:
-    contents: dict[str, Path | bytes] = {"model.xml": b"<net/>", "model.bin": weights}
-    if plugin:
-        contents[PLUGIN] = resource(f"_native/{PLUGIN}")
-    return contents
-
-
-def write(path: Path, *, plugin: bool = False, weights: bytes = b"weights") -> Path:
-    write_bundle(path, about(plugin=plugin), files(plugin=plugin, weights=weights), LABELS)
-    return path
-
-
-def rewrite(path: Path, change: Callable[[dict[str, object]], None]) -> None:
-    """Change a manifest as somebody would who knows how to compute its digest."""
-    document = json.loads((path / "manifest.json").read_text())
-    change(document)
-    document["digest"] = manifest._digest(document)
-    (path / "manifest.json").write_text(manifest._render(document))
-
-
-def refusal(path: Path) -> str:
-    with pytest.raises(BundleError) as caught:
-        open_bundle(path)
-    text = str(caught.value)
-    assert "\n" not in text
-    assert str(path) in text
-    assert caught.value.exit_code == 2
-    return text
 
 
 def test_a_bundle_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -337,238 +278,3 @@ def test_updates_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
     opened = open_bundle(path).manifest
     assert opened.sections == {f"s{number}": number for number in range(12)}
     assert len(opened.files) == 3 + 6
-
-
-def test_a_zip_is_the_same_bundle(tmp_path: Path) -> None:
-    path = write(tmp_path / "b", plugin=True)
-    zip_bundle(path, tmp_path / "b.zip")
-    opened = open_bundle(tmp_path / "b.zip")
-    assert opened.manifest == open_bundle(path).manifest
-    assert opened.path == tmp_path / "b.zip"
-    first = (opened.folder / "model.bin").stat().st_ino
-    assert (open_bundle(tmp_path / "b.zip").folder / "model.bin").stat().st_ino == first
-    (opened.folder / "model.bin").write_bytes(b"spoiled in the cache")
-    assert (open_bundle(tmp_path / "b.zip").folder / "model.bin").read_bytes() == b"weights"
-    with pytest.raises(UsageError, match=r"is a \.zip"):
-        update_manifest_section(tmp_path / "b.zip", "bench", {})
-    (tmp_path / "folder.zip").mkdir()
-    with pytest.raises(UsageError, match="is a folder"):
-        write_bundle(tmp_path / "folder.zip", about(), files(), LABELS, zipped=True)
-
-
-def test_a_zip_that_was_packed_again_is_read(tmp_path: Path) -> None:
-    path = write(tmp_path / "b")
-    with zipfile.ZipFile(tmp_path / "again.zip", "w", zipfile.ZIP_DEFLATED) as target:
-        for file in path.iterdir():
-            target.write(file, file.name)
-    assert open_bundle(tmp_path / "again.zip").labels == LABELS
-
-
-def test_any_changed_byte_of_a_zip_is_refused_or_harmless(tmp_path: Path) -> None:
-    zip_bundle(write(tmp_path / "b"), tmp_path / "b.zip")
-    expected = open_bundle(tmp_path / "b.zip").manifest
-    whole = (tmp_path / "b.zip").read_bytes()
-    generator = random.Random(3)
-    refused = 0
-    for _ in range(150):
-        changed = bytearray(whole)
-        changed[generator.randrange(len(whole))] ^= 1 << generator.randrange(8)
-        (tmp_path / "c.zip").write_bytes(changed)
-        try:
-            # A date or a permission in the .zip's own tables may change, the content may not.
-            opened = open_bundle(tmp_path / "c.zip")
-            assert replace(opened.manifest, created="") == replace(expected, created="")
-        except BundleError:
-            refused += 1
-    assert refused > 75
-
-
-def test_a_malicious_zip_writes_nothing_outside(tmp_path: Path) -> None:
-    path = write(tmp_path / "b")
-
-    def attack(
-        name: str, *, mode: int = 0o100644, data: bytes = b"evil", twice: bool = False
-    ) -> None:
-        target = tmp_path / "evil.zip"
-        with zipfile.ZipFile(target, "w") as archive:
-            for file in path.iterdir():
-                archive.write(file, file.name)
-            for _ in range(2 if twice else 1):
-                info = zipfile.ZipInfo(name)
-                info.external_attr = mode << 16
-                archive.writestr(info, data)
-        before = sorted(p for p in tmp_path.rglob("*"))
-        refusal(target)
-        after = sorted(p for p in tmp_path.rglob("*") if p.is_file() or p.is_symlink())
-        assert [p for p in after if p not in before] == []
-
-    (tmp_path / "cache" / "bundles").mkdir(parents=True)
-    attack("../../escaped.txt")
-    attack("/absolute.txt")
-    attack("folder/inside.txt")
-    attack("link", mode=0o120777, data=b"/etc/passwd")
-    attack("extra.so")
-    attack("extra.txt")
-    with pytest.warns(UserWarning, match="Duplicate name"):
-        attack("extra.txt", twice=True)
-
-
-def test_a_zip_bomb_is_refused_before_it_unpacks(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "b", about(), files(weights=bytes(64 << 20)), LABELS)
-    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as target:
-        for file in (tmp_path / "b").iterdir():
-            target.write(file, file.name)
-    assert "far more than its size" in refusal(tmp_path / "bomb.zip")
-
-
-def test_a_zip_needs_a_cache_that_can_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    zip_bundle(write(tmp_path / "b"), tmp_path / "b.zip")
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(EdgekitError, match="set EDGEKIT_CACHE to a folder that can be written"):
-        open_bundle(tmp_path / "b.zip")
-
-
-def test_leftovers_of_killed_writers_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
-    dead, alive = tmp_path / ".b.dead.partial", tmp_path / ".b.alive.partial"
-    unrelated = tmp_path / ".bb.other.partial"
-    for path in (dead, alive, unrelated):
-        path.mkdir()
-        (path / "model.bin").write_bytes(b"half")
-    with folders.locked(alive):
-        write(tmp_path / "b")
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
-        ".b.alive.partial",
-        ".bb.other.partial",
-        "b",
-    ]
-    write(tmp_path / "b")
-    assert not alive.exists()
-
-
-def test_a_write_that_fails_changes_nothing(tmp_path: Path) -> None:
-    path = write(tmp_path / "b")
-    before = open_bundle(path).manifest
-    with pytest.raises(UsageError, match="cannot read"):
-        write_bundle(path, about(), {**files(), "model.bin": tmp_path / "absent"}, LABELS)
-    (tmp_path / "readonly").write_text("")
-    with pytest.raises(EdgekitError, match="cannot write"):
-        write(tmp_path / "readonly" / "b")
-    assert open_bundle(path).manifest == before
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["b", "readonly"]
-
-
-def test_where_folders_cannot_be_exchanged_nothing_is_lost_either(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write(tmp_path / "b")
-    monkeypatch.setattr(folders, "exchange", lambda first, second: False)
-    write(path, weights=b"newer")
-    assert (path / "model.bin").read_bytes() == b"newer"
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["b"]
-    path.rename(tmp_path / ".b.previous")  # a writer died between the two renames
-    assert open_bundle(path).folder.name == ".b.previous"
-    write(path, weights=b"newest")
-    assert (path / "model.bin").read_bytes() == b"newest"
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["b"]
-
-
-def test_exchange_is_available_on_this_machine(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text(name)
-    if not hasattr(ctypes.CDLL(None), "renameat2"):
-        pytest.skip("this system's C library has no renameat2")
-    assert folders.exchange(tmp_path / "a", tmp_path / "b")
-    assert (tmp_path / "a" / "file").read_text() == "b"
-
-
-WRITER = """
-import itertools, sys
-from pathlib import Path
-from edgekit import folders
-from edgekit.bundle import update_bundle, write_bundle
-from tests.test_bundle import LABELS, about, files
-if sys.argv[2] == "renames":
-    folders.exchange = lambda first, second: False
-for number in itertools.count(int(sys.argv[3])):
-    weights = number.to_bytes(4, "little") * 50_000
-    write_bundle(Path(sys.argv[1]), about(), files(weights=weights), LABELS)
-    update_bundle(Path(sys.argv[1]), sections={"n": number}, reports={"bench.json": b"x" * 1000})
-    print(number, flush=True)
-"""
-
-
-@pytest.mark.parametrize(("how", "kills"), [("exchange", 6), ("renames", 6)])
-def test_a_kill_at_any_moment_leaves_a_whole_bundle(how: str, kills: int, tmp_path: Path) -> None:
-    path, generator = tmp_path / "b", random.Random(11)
-    write(path, weights=bytes(200_000))
-    last = 0
-    for _ in range(kills):
-        command = [sys.executable, "-c", WRITER, str(path), how, str(last + 1)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        done = int(process.stdout.readline())  # it writes, over and over
-        time.sleep(generator.uniform(0, 0.06))
-        process.send_signal(signal.SIGKILL)
-        done = int((process.stdout.read().split() or [done])[-1])
-        process.wait()
-        opened = open_bundle(path)
-        weights = (opened.folder / "model.bin").read_bytes()
-        number = int.from_bytes(weights[:4], "little")
-        assert weights == weights[:4] * 50_000
-        assert number in (done, done + 1)  # the last one finished, or the one at work
-        last = number + 1
-    write(path)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["b"]
-
-
-def test_a_reader_never_sees_half_of_each(tmp_path: Path) -> None:
-    path = tmp_path / "b"
-    write(path, weights=bytes(200_000))
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), "exchange", "1"], stdout=subprocess.DEVNULL
-    )
-    try:
-        seen = set()
-        end = time.monotonic() + 10
-        while len(seen) < 20 and time.monotonic() < end:
-            with folders.locked(path, shared=True):
-                opened = open_bundle(path)
-                weights = (opened.folder / "model.bin").read_bytes()
-                assert len(weights) == opened.manifest.files["model.bin"].size
-                seen.add(weights[:4])
-        assert len(seen) > 3
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_running_out_of_space_is_said_and_leaves_the_old_bundle(tmp_path: Path) -> None:
-    path = write(tmp_path / "b")
-    code = (
-        "import resource, sys\n"
-        "from pathlib import Path\n"
-        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "from tests.test_bundle import write\n"
-        "try:\n    write(Path(sys.argv[1]), weights=bytes(1_000_000))\n"
-        "except Exception as error:\n    print(type(error).__name__, error)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.startswith("EdgekitError cannot write")
-    assert open_bundle(path).manifest.files["model.bin"].size == 7
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["b"]
-
-
-def test_nothing_heavy_is_imported() -> None:
-    code = (
-        "import sys, edgekit.bundle\n"
-        "heavy = {'torch', 'openvino', 'onnx', 'onnxruntime', 'scipy', 'cv2', 'nncf'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
