@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgekit.backends.openvino_compile import compile_model
-from edgekit.bench import ratio
+from edgekit.bench.turns import ratio
 from edgekit.config import VQSAConfig
 from edgekit.console import Console
 from edgekit.data.transforms import IMAGENET, LITE0, Preprocessing
