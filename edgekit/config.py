@@ -56,6 +56,10 @@ class BuildConfig:
     out: str = "build"  # every target's bundle becomes a folder in it
     recipe: str = "default"  # calibration: a name of calib/, or a file
     quantized: str | None = None  # the checkpoint's fine-tuned INT8 graph: nothing is calibrated
+    # Accuracy control: layers go back to float until no more than so many points are lost, of the
+    # mean corruption error or of the codes that agree. None leaves that to the recipe.
+    max_drop: float | None = None
+    metric: Literal["corruption-error", "code-agreement"] | None = None
     precision: Literal["auto", "int8", "fp32"] = "auto"  # auto: what the target asks for
     seed: int = 0
     skip_bad: bool = False  # leave unreadable images out instead of stopping

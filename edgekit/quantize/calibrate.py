@@ -7,6 +7,7 @@ result into what each wants.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import logging
 import resource
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,9 +24,19 @@ from numpy.typing import NDArray
 from edgekit.console import Console
 from edgekit.data.transforms import Preprocessing
 from edgekit.errors import EdgekitError
+from edgekit.quantize.bias import correct_depthwise
 from edgekit.quantize.dialects import Dialect
-from edgekit.quantize.recipes import Recipe
+from edgekit.quantize.layers import (
+    PRODUCTS,
+    find_layers,
+    float_layers,
+    quantized_layers,
+    weight_names,
+)
+from edgekit.quantize.recipes import Recipe, check_dialect
 from edgekit.quantize.scope import float_nodes
+
+_NAMED = 5  # layers that a message lists
 
 
 @dataclass(frozen=True)
@@ -36,13 +48,18 @@ class CalibrationReport:
     peak_mb: float  # of this process, so far
     quantized: int  # products and convolutions with 8-bit inputs
     kept_float: int  # those without
+    not_quantized: tuple[str, ...] = ()  # the latter by the names of their weights
+    corrected: int = 0  # depthwise convolutions whose biases were corrected
 
     def message(self) -> str:
         """One line for the user."""
+        names = ", ".join(self.not_quantized[:_NAMED])
+        more = len(self.not_quantized) - _NAMED
+        kept = f" ({names}{f' and {more} more' if more > 0 else ''})" if names else ""
         return (
             f"calibrated on {self.images} images in {self.seconds:.0f} s, peak memory "
             f"{self.peak_mb / 1000:.1f} GB: {self.quantized} convolutions and products in INT8, "
-            f"{self.kept_float} in float"
+            f"{self.kept_float} in float{kept}"
         )
 
 
@@ -59,8 +76,13 @@ def calibrate(
     ``images`` are uint8 [M, height, width, 3] at the network's size.
     """
     import nncf
-    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+    from nncf.quantization.advanced_parameters import (
+        AdvancedQuantizationParameters,
+        AdvancedSmoothQuantParameters,
+        OverflowFix,
+    )
 
+    check_dialect(recipe, dialect)
     start = time.monotonic()
     input_name = model.graph.input[0].name
 
@@ -75,7 +97,12 @@ def calibrate(
     advanced = AdvancedQuantizationParameters(
         overflow_fix=OverflowFix.FIRST_LAYER if dialect.saturates else OverflowFix.DISABLE,
         disable_bias_correction=recipe.bias_correction == "none",
+        activations_range_estimator_params=_range_estimator(recipe),
+        smooth_quant_alphas=AdvancedSmoothQuantParameters(
+            convolution=recipe.smooth_quant or -1, matmul=recipe.smooth_quant or -1
+        ),
     )
+    ignored = [*float_nodes(model), *find_layers(model, recipe.ignored)]
     with _quiet_nncf(console), _functions_carried_through():
         try:
             quantized = nncf.quantize(
@@ -84,7 +111,9 @@ def calibrate(
                 preset=presets[recipe.preset],
                 subset_size=len(images),
                 fast_bias_correction=True,
-                ignored_scope=nncf.IgnoredScope(names=float_nodes(model)),
+                # NNCF smooths nothing in a model of another type.
+                model_type=nncf.ModelType.TRANSFORMER if recipe.smooth_quant else None,
+                ignored_scope=nncf.IgnoredScope(names=list(dict.fromkeys(ignored))),
                 advanced_parameters=advanced,
             )
         except nncf.NNCFError as error:
@@ -92,24 +121,52 @@ def calibrate(
             raise EdgekitError(f"NNCF cannot calibrate this model: {first_line}") from error
     if model.functions and not quantized.functions:
         quantized.functions.extend(model.functions)
-    done, kept = count_quantized(quantized)
+    corrected = 0
+    if recipe.bias_correction == "fast":
+        corrected = correct_depthwise(quantized, model, images, preprocessing)
     # Linux reports kilobytes.
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    report = CalibrationReport(len(images), time.monotonic() - start, peak_mb, done, kept)
-    return quantized, report
+    return quantized, describe(
+        quantized,
+        CalibrationReport(
+            len(images), time.monotonic() - start, peak_mb, 0, 0, corrected=corrected
+        ),
+        weight_names(model),
+    )
 
 
-def count_quantized(model: onnx.ModelProto) -> tuple[int, int]:
-    """How many convolutions and products read 8-bit data, and how many do not."""
-    dequantized: set[str] = set()
-    for node in model.graph.node:  # in topological order
-        # The largest of some 8-bit values is one of them.
-        passes_on = node.op_type == "MaxPool" and node.input[0] in dequantized
-        if node.op_type == "DequantizeLinear" or passes_on:
-            dequantized.update(node.output)
-    products = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
-    done = sum(node.input[0] in dequantized for node in products)
-    return done, len(products) - done
+def describe(
+    model: onnx.ModelProto, report: CalibrationReport, weights: dict[str, str]
+) -> CalibrationReport:
+    """``report`` with the counts of ``model``; ``weights``: what its layers' weights are called."""
+    kept = tuple(weights.get(name, name) for name in float_layers(model))
+    operations = {node.name: node.op_type for node in model.graph.node}
+    done = sum(operations[name] in PRODUCTS for name in quantized_layers(model))
+    return dataclasses.replace(report, quantized=done, kept_float=len(kept), not_quantized=kept)
+
+
+def _range_estimator(recipe: Recipe) -> Any:
+    """NNCF's parameters for the activations' ranges."""
+    from nncf.quantization.range_estimator import (
+        AggregatorType,
+        RangeEstimatorParameters,
+        RangeEstimatorParametersSet,
+        StatisticsCollectorParameters,
+        StatisticsType,
+    )
+
+    if recipe.statistics == "percentile":
+        quantile = StatisticsCollectorParameters(
+            statistics_type=StatisticsType.QUANTILE,
+            aggregator_type=AggregatorType.MEAN,
+            quantile_outlier_prob=1 - recipe.percentile / 100,
+        )
+        return RangeEstimatorParameters(min=quantile, max=quantile)
+    return {
+        "mean-minmax": RangeEstimatorParameters(),  # what NNCF does by itself
+        "minmax": RangeEstimatorParametersSet.MINMAX,
+        "mse": RangeEstimatorParametersSet.HISTOGRAM,
+    }[recipe.statistics]
 
 
 class _Counted:

@@ -1,17 +1,23 @@
-"""Calibration recipes: which images set the activation ranges, and how."""
+"""Calibration recipes: which images set the activation ranges, how, and what may stay float."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from edgekit.data.corruptions import parse_seen
 from edgekit.errors import UsageError
+from edgekit.quantize.dialects import Dialect
 from edgekit.resources import resource
 from edgekit.settings import nearest, read_toml
 
-RECIPES = ("default", "robust", "fast")
+RECIPES = ("default", "robust", "stratified", "clean", "controlled", "fast")
+
+Selection = Literal["random", "balanced", "stratified"]
+Statistics = Literal["mean-minmax", "minmax", "percentile", "mse"]
+Metric = Literal["corruption-error", "code-agreement"]
 
 
 @dataclass(frozen=True)
@@ -20,13 +26,28 @@ class Recipe:
 
     description: str = ""
     images: int = 300
+    # random: any; balanced: every class in proportion; stratified: every corruption in proportion
+    # and, within it, every codeword that the float model uses as evenly as the images allow.
+    selection: Selection = "balanced"
     # Which fraction of the images is corrupted, with what (names or a group) and how strongly.
     corrupted_share: float = 0.0
     corruptions: str = "none"
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     # performance: zero-point 0 everywhere; mixed: asymmetric activations where they pay.
     preset: Literal["performance", "mixed"] = "performance"
+    # An activation's range. mean-minmax: the mean over images of their extremes; minmax: the
+    # extremes of all; percentile: the mean over images of a quantile; mse: the range with the
+    # least squared rounding error, from a histogram.
+    statistics: Statistics = "mean-minmax"
+    percentile: float = 99.99  # of "percentile", in percent
     bias_correction: Literal["fast", "none"] = "fast"
+    smooth_quant: float = 0.0  # strength for convolutions and products, 0 is off
+    ignored: tuple[str, ...] = ()  # layers that stay float: names or patterns of nodes or weights
+    # Accuracy control: layers go back to float, the most harmful first, until the loss against
+    # float is at most this many points of the metric. None leaves all layers in INT8.
+    max_drop: float | None = None
+    metric: Metric = "corruption-error"
+    control_images: int = 200  # of the validation part, each clean and corrupted five times
 
     def __post_init__(self) -> None:
         """Refuse what cannot be calibrated."""
@@ -39,13 +60,39 @@ class Recipe:
             raise UsageError("corrupted_share is above 0, but corruptions names none")
         if not self.severities or not set(self.severities) <= {1, 2, 3, 4, 5}:
             raise UsageError(f"severities must be some of 1 to 5, not {list(self.severities)}")
+        if not 50 < self.percentile <= 100:
+            raise UsageError(f"percentile must be above 50 and at most 100, not {self.percentile}")
+        if not 0 <= self.smooth_quant <= 1:
+            raise UsageError(f"smooth_quant must be 0 to 1, not {self.smooth_quant}")
+        if self.max_drop is not None and not self.max_drop >= 0:
+            raise UsageError(f"max_drop must not be negative, not {self.max_drop}")
+        if self.control_images < 2:
+            raise UsageError(f"control_images must be at least 2, not {self.control_images}")
 
 
-def read_recipe(name: str) -> Recipe:
-    """A shipped recipe by name, or a recipe file by path."""
+def read_recipe(
+    name: str, *, max_drop: float | None = None, metric: Metric | None = None
+) -> Recipe:
+    """A shipped recipe by name, or a recipe file by path; what is given replaces its own."""
+    recipe = _read(name)
+    if max_drop is not None:
+        recipe = dataclasses.replace(recipe, max_drop=max_drop)
+    return recipe if metric is None else dataclasses.replace(recipe, metric=metric)
+
+
+def _read(name: str) -> Recipe:
     if name in RECIPES:
         return read_toml(resource(f"calib/{name}.toml"), Recipe)
     path = Path(name)
     if path.suffix == ".toml":
         return read_toml(path, Recipe)
     raise UsageError(f"unknown recipe '{name}'{nearest(name, list(RECIPES))}; or give a .toml file")
+
+
+def check_dialect(recipe: Recipe, dialect: Dialect) -> None:
+    """Refuse a recipe whose result the dialect could not express."""
+    if recipe.preset == "mixed" and dialect.signed_only:
+        raise UsageError(
+            f"dialect '{dialect.name}' takes zero-point 0 only, and the recipe's preset 'mixed' "
+            'gives others: use preset = "performance"'
+        )

@@ -1,0 +1,240 @@
+"""A small set of labeled images, clean and corrupted, that INT8 graphs are judged on while they
+are made.
+
+They come from the validation part, never from the test images that parity judges with. Every
+image is seen clean and under some corruptions in turn, at severities in turn: a fraction of the
+full grid's work for the same expected mean corruption error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgekit.data.base import Dataset, labels
+from edgekit.data.corruptions import BENCHMARK15
+from edgekit.data.loading import load
+from edgekit.data.splits import stratified_sample
+from edgekit.data.transforms import Preprocessing
+from edgekit.errors import EdgekitError
+from edgekit.parity.cells import Cells, MakeVariants
+from edgekit.parity.codes import code_agreement
+from edgekit.parity.metrics import SEVERITIES, kl_divergence, predicted_classes
+from edgekit.parity.predictors import Answers, join
+from edgekit.parity.stats import (
+    Interval,
+    PairedErrors,
+    agreement_interval,
+    cell_weights,
+    delta_interval,
+)
+
+BATCH = 16  # images an inference
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """N images in V variants each, number 0 clean."""
+
+    pixels: NDArray[np.uint8]  # [N, V, height, width, 3]
+    labels: NDArray[np.int64] | None  # [N]; None where the data's labels are not the model's
+    cells: NDArray[np.int64]  # [N, V - 1]: corruption number * 5 + severity - 1
+    corruptions: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    def flat(self) -> NDArray[np.uint8]:
+        """All variants after each other: [N * V, height, width, 3]."""
+        return self.pixels.reshape(-1, *self.pixels.shape[2:])
+
+
+def load_probe(
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    *,
+    images: int,
+    views: int,
+    labeled: bool = True,
+    seed: int = 0,
+    workers: int = 0,
+) -> Probe:
+    """``images`` of ``dataset``, every class in proportion, each with ``views`` corruptions."""
+    rows = stratified_sample(dataset, images, seed=seed)
+    # In the order of a hash, so that no class meets one severity only.
+    order = np.argsort([hashlib.sha256(dataset.key(int(row)).encode()).digest() for row in rows])
+    rows = rows[order]
+    cells = variant_cells(len(rows), views, len(BENCHMARK15))
+    tasks = [(int(row), (0, *(1 + cell).tolist())) for row, cell in zip(rows, cells, strict=True)]
+    make = MakeVariants(preprocessing, Cells(BENCHMARK15, SEVERITIES, seed=seed))
+    pixels = np.stack(list(load(dataset, tasks, make, workers=workers)))
+    found = labels(dataset)[rows] if labeled else None
+    return Probe(pixels, found, cells, BENCHMARK15, preprocessing)
+
+
+def variant_cells(images: int, views: int, corruptions: int) -> NDArray[np.int64]:
+    """Which cells each image is seen in: [images, views], all different in a row."""
+    number = np.arange(images)[:, None] * views + np.arange(views)
+    corruption = number % corruptions
+    # The severity goes up with the image, and once more with every round of corruptions.
+    severity = (np.arange(images)[:, None] + corruption + number // corruptions) % len(SEVERITIES)
+    return np.asarray(corruption * len(SEVERITIES) + severity, np.int64)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a graph does otherwise than the float model, on a probe."""
+
+    kl: float  # nats a variant, mean over clean and corrupted
+    code_clean: float | None  # share of equal codes; None without a codebook
+    code_corrupted: Interval | None
+    code_all: Interval | None  # over all variants, clean and corrupted
+    clean_error: float | None  # percent; None without labels
+    corruption_error: float | None  # percent, unnormalized mean
+    clean_change: Interval | None  # candidate minus reference, points
+    corruption_change: Interval | None
+
+    def drop(self, metric: str) -> Interval | None:
+        """The loss in points, positive if worse."""
+        if metric == "corruption-error":
+            return self.corruption_change
+        if self.code_all is None:
+            return None
+        code = self.code_all
+        return Interval(
+            100 * (1 - code.estimate),
+            100 * (1 - code.upper),
+            100 * (1 - code.lower),
+            code.images,
+        )
+
+
+def difference(probe: Probe, reference: Answers, candidate: Answers) -> Difference:
+    """Compare two graphs' answers to `Probe.flat`."""
+    count, variants = probe.pixels.shape[:2]
+    kl = float(kl_divergence(reference.logits, candidate.logits).mean())
+    code_clean, code_corrupted, code_all = None, None, None
+    if reference.code is not None and candidate.code is not None:
+        flat = [code.reshape(count * variants, -1) for code in (reference.code, candidate.code)]
+        same = code_agreement(flat[0], flat[1]).reshape(count, variants)
+        code_clean = float(same[:, 0].mean())
+        code_all = agreement_interval(same.mean(axis=1))
+        if variants > 1:
+            code_corrupted = agreement_interval(same[:, 1:].mean(axis=1))
+    if probe.labels is None:
+        return Difference(kl, code_clean, code_corrupted, code_all, None, None, None, None)
+    wrong = [
+        (predicted_classes(answers.logits, model="model", cell="the probe images")).reshape(
+            count, variants
+        )
+        != probe.labels[:, None]
+        for answers in (reference, candidate)
+    ]
+    change = wrong[1].astype(np.int8) - wrong[0].astype(np.int8)
+    clean = PairedErrors(change[:, :1, None], ("clean",), (1,), "none")
+    paired, error = None, None
+    if variants > 1:
+        paired = _paired(probe, change[:, 1:])
+        error = _mean_error(probe, wrong[1][:, 1:])
+    return Difference(
+        kl,
+        code_clean,
+        code_corrupted,
+        code_all,
+        100 * float(wrong[1][:, 0].mean()),
+        error,
+        delta_interval(clean),
+        None if paired is None else delta_interval(paired),
+    )
+
+
+def _grid(probe: Probe, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Values [N, V - 1] in their places of [N, corruptions, severities], and which were taken."""
+    count = len(values)
+    width = len(probe.corruptions) * len(SEVERITIES)
+    placed = np.zeros((count, width), values.dtype)
+    taken = np.zeros((count, width), np.bool_)
+    rows = np.arange(count)[:, None]
+    placed[rows, probe.cells] = values
+    taken[rows, probe.cells] = True
+    shape = (count, len(probe.corruptions), len(SEVERITIES))
+    return placed.reshape(shape), taken.reshape(shape)
+
+
+def _paired(probe: Probe, change: NDArray[np.int8]) -> PairedErrors | None:
+    placed, taken = _grid(probe, change)
+    if not taken.any(axis=0).all():
+        raise EdgekitError(
+            f"{len(change)} images do not meet all {taken[0].size} corruptions and severities: "
+            "take more"
+        )
+    return PairedErrors(placed, probe.corruptions, SEVERITIES, "none", taken)
+
+
+def _mean_error(probe: Probe, wrong: NDArray[np.bool_]) -> float:
+    placed, taken = _grid(probe, wrong)
+    by_cell = placed.sum(axis=0) / taken.sum(axis=0)
+    return float((by_cell * cell_weights(probe.corruptions, SEVERITIES, "none")).sum())
+
+
+def compile_graph(graph: onnx.ModelProto, inputs: str = "images") -> Any:
+    """An ONNX graph for OpenVINO on this machine's CPU, in f32 where it is not in 8 bits."""
+    import openvino as ov
+
+    from edgekit.export.variants import to_variant
+
+    core = ov.Core()
+    model = core.read_model(to_variant(graph, "inline").SerializeToString())
+    # Without the hint OpenVINO computes in bf16 where it can, and codes flip.
+    return core.compile_model(
+        model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+    )
+
+
+def run_compiled(
+    compiled: Any, batches: list[dict[str, NDArray[Any]]]
+) -> list[dict[str, NDArray[Any]]]:
+    """The named outputs for each batch of inputs, as many inferences side by side as pay."""
+    names = [output.get_any_name() for output in compiled.outputs]
+    count = min(len(batches), compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+
+    def run(first: int) -> list[dict[str, NDArray[Any]]]:
+        request = compiled.create_infer_request()
+        found = []
+        for batch in batches[first::count]:
+            request.infer(batch)
+            tensors = (request.get_output_tensor(place) for place in range(len(names)))
+            values = [tensor.data.copy() for tensor in tensors]
+            found.append(dict(zip(names, values, strict=True)))
+        return found
+
+    # Not OpenVINO's own queue: it may wait for ever for Python's lock when it is taken down.
+    with ThreadPoolExecutor(count) as threads:
+        shares = list(threads.map(run, range(count)))
+    return [shares[number % count][number // count] for number in range(len(batches))]
+
+
+def answers(
+    graph: onnx.ModelProto, pixels: NDArray[np.uint8], preprocessing: Preprocessing
+) -> Answers:
+    """What a float or INT8 interchange graph says about uint8 images [M, height, width, 3]."""
+    name = graph.graph.input[0].name
+    compiled = compile_graph(graph)
+    parts: list[Answers] = []
+    for start in range(0, len(pixels), 32 * BATCH):  # normalized images are 4 x as large
+        block = pixels[start : start + 32 * BATCH]
+        batches: list[dict[str, NDArray[Any]]] = [
+            {name: preprocessing.normalize(block[at : at + BATCH])}
+            for at in range(0, len(block), BATCH)
+        ]
+        parts.extend(as_answers(found) for found in run_compiled(compiled, batches))
+    return join(parts)
+
+
+def as_answers(found: dict[str, NDArray[Any]]) -> Answers:
+    """An inference's outputs under their meaning."""
+    return Answers(found["logits"], found.get("code"), found.get("margin"))

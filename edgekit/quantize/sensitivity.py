@@ -1,0 +1,333 @@
+"""Which layers lose most when they alone are in INT8.
+
+For each layer a graph with only this layer's Q/DQ pairs is run on the probe and compared with the
+float graph. What lies before the layer is float and the same for all of them, so it is computed
+once: where one tensor separates what was computed from what remains (the end of a block), its
+values for the whole probe are kept, and later layers start from there. That halves the work; what
+would need more than `KEPT_BYTES` is not kept and the layers go on from the last tensor that fits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from edgekit.console import Console
+from edgekit.parity.codes import code_counts
+from edgekit.parity.predictors import Answers, join
+from edgekit.parity.stats import Interval
+from edgekit.quantize.layers import (
+    Graph,
+    drop_unused,
+    float_layers,
+    quantized_layers,
+    weight_names,
+    with_float,
+)
+from edgekit.quantize.probe import (
+    BATCH,
+    Difference,
+    Probe,
+    answers,
+    as_answers,
+    compile_graph,
+    difference,
+    run_compiled,
+)
+
+KEPT_BYTES = 1 << 30  # of activations at a cut, for the whole probe
+
+
+@dataclass(frozen=True)
+class LayerLoss:
+    """What one layer's rounding alone does."""
+
+    name: str  # of the node
+    weights: str  # what its weights are called, "" for an addition
+    operation: str
+    clipped: float  # share of its input's values that lie outside the INT8 range
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Codes:
+    """How many codewords of the codebook are chosen on the probe."""
+
+    size: int
+    used_by_float: int
+    used_by_int8: int
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """All layers, the most harmful first."""
+
+    layers: tuple[LayerLoss, ...]
+    whole: Difference  # of the graph with all of them in INT8
+    codes: Codes | None
+    not_quantized: tuple[str, ...]  # convolutions and products that NNCF left in float
+    images: int
+    variants: int
+    seconds: float
+
+    def ranking(self) -> list[str]:
+        """Node names, the most harmful first."""
+        return [layer.name for layer in self.layers]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def measure(
+    calibrated: onnx.ModelProto, original: onnx.ModelProto, probe: Probe, console: Console
+) -> Sensitivity:
+    """Rank the layers of NNCF's ``calibrated`` graph by their Kullback-Leibler divergence."""
+    start = time.monotonic()
+    flat = probe.flat()
+    reference = answers(original, flat, probe.preprocessing)
+    everything = answers(calibrated, flat, probe.preprocessing)
+    names = quantized_layers(calibrated)
+    weights = weight_names(original)
+    operations = {node.name: node.op_type for node in original.graph.node}
+    clipped = clipped_shares(calibrated, original, probe)
+    walk = _Walk(original, probe)
+    found = []
+    for name in console.track(names, len(names), "sensitivity, layer by layer"):
+        alone = with_float(calibrated, original, set(names) - {name})
+        loss = difference(probe, reference, walk.answers(alone, name))
+        found.append(LayerLoss(name, weights.get(name, ""), operations[name], clipped[name], loss))
+    found.sort(key=lambda layer: -layer.difference.kl)
+    return Sensitivity(
+        layers=tuple(found),
+        whole=difference(probe, reference, everything),
+        codes=_codes(original, reference, everything),
+        not_quantized=tuple(weights.get(name, name) for name in float_layers(calibrated)),
+        images=len(probe.pixels),
+        variants=probe.pixels.shape[1],
+        seconds=time.monotonic() - start,
+    )
+
+
+def clipped_shares(
+    calibrated: onnx.ModelProto, original: onnx.ModelProto, probe: Probe, images: int = 64
+) -> dict[str, float]:
+    """For each layer, the largest share of an input's values that its INT8 range cuts off.
+
+    Counted on the float model's activations for the first ``images`` images, all variants.
+    """
+    ranges = _ranges(calibrated)
+    graph = Graph(calibrated)
+    reads = {
+        node.name: [
+            graph.unquantized(name, {})
+            for name in node.input[:2]
+            if graph.is_quantized(name) and not graph.is_constant(name)
+        ]
+        for node in calibrated.graph.node
+        if node.name in set(quantized_layers(calibrated))
+    }
+    reads = {
+        name: [_through_pools(value, graph) for value in list_] for name, list_ in reads.items()
+    }
+    sources = sorted({source for list_ in reads.values() for source in list_})
+    cut, seen = dict.fromkeys(sources, 0), dict.fromkeys(sources, 0)
+    inner = [name for name in sources if name != original.graph.input[0].name]
+    compiled = compile_graph(_with_outputs(original, inner))
+    pixels = probe.pixels[:images].reshape(-1, *probe.pixels.shape[2:])
+    for at in range(0, len(pixels), BATCH):
+        batch = {
+            original.graph.input[0].name: probe.preprocessing.normalize(pixels[at : at + BATCH])
+        }
+        values = {**run_compiled(compiled, [batch])[0], **batch}
+        for name in sources:
+            low, high = ranges[name]
+            cut[name] += int(np.count_nonzero((values[name] < low) | (values[name] > high)))
+            seen[name] += values[name].size
+    return {
+        name: max((cut[source] / seen[source] for source in list_), default=0.0)
+        for name, list_ in reads.items()
+    }
+
+
+class _Walk:
+    """Goes through the float graph once, from cut to cut, and runs what lies behind."""
+
+    def __init__(self, original: onnx.ModelProto, probe: Probe) -> None:
+        self._original = original
+        self._at = original.graph.input[0].name
+        flat = probe.flat()
+        self._values: Any = _Normalized(flat, probe)
+        order = {node.name: place for place, node in enumerate(original.graph.node)}
+        self._cuts = [
+            (order[maker], name) for maker, name in cut_points(original) if maker in order
+        ]
+        sizes = _sizes(original, [name for _, name in self._cuts], probe)
+        self._cuts = [cut for cut in self._cuts if sizes[cut[1]] * len(flat) <= KEPT_BYTES]
+        self._order = order
+
+    def answers(self, model: onnx.ModelProto, layer: str) -> Answers:
+        """What ``model`` says, which is the float model up to ``layer``."""
+        before = [name for place, name in self._cuts if place < self._order[layer]]
+        if before and before[-1] != self._at:
+            self._advance(before[-1])
+        suffix = segment(model, self._at, None, self._values.shape)
+        compiled = compile_graph(suffix)
+        parts: list[Answers] = []
+        for block in self._blocks():
+            parts.extend(as_answers(found) for found in run_compiled(compiled, block))
+        return join(parts)
+
+    def _advance(self, name: str) -> None:
+        compiled = compile_graph(segment(self._original, self._at, name, self._values.shape))
+        kept: list[NDArray[Any]] = []
+        for block in self._blocks():
+            kept.extend(found[name] for found in run_compiled(compiled, block))
+        self._values, self._at = np.concatenate(kept), name
+
+    def _blocks(self) -> list[list[dict[str, NDArray[Any]]]] | Any:
+        """Batches, some at a time: normalized images are larger than their pixels."""
+        for start in range(0, len(self._values), 32 * BATCH):
+            end = min(start + 32 * BATCH, len(self._values))
+            yield [
+                {self._at: self._values[at : min(at + BATCH, end)]}
+                for at in range(start, end, BATCH)
+            ]
+
+
+class _Normalized:
+    """The probe's images, normalized when they are asked for: 4 x smaller than all at once."""
+
+    def __init__(self, flat: NDArray[np.uint8], probe: Probe) -> None:
+        self._flat, self._normalize = flat, probe.preprocessing.normalize
+        self.shape = (len(flat), 3, *flat.shape[1:3])
+
+    def __len__(self) -> int:
+        return len(self._flat)
+
+    def __getitem__(self, part: slice) -> NDArray[np.float32]:
+        return self._normalize(self._flat[part])
+
+
+def cut_points(model: onnx.ModelProto) -> list[tuple[str, str]]:
+    """Where a single tensor separates the graph: (name of its node, tensor), in order."""
+    last: dict[str, int] = {}
+    for place, node in enumerate(model.graph.node):
+        for name in node.input:
+            last[name] = place
+    stored = {tensor.name for tensor in model.graph.initializer}
+    ends = {output.name for output in model.graph.output}
+    live = {value.name for value in model.graph.input} - stored
+    found = []
+    for place, node in enumerate(model.graph.node):
+        live = {name for name in live if last.get(name, -1) > place or name in ends}
+        live.update(name for name in node.output if last.get(name, -1) > place or name in ends)
+        if len(live) == 1 and node.output[0] in live and node.output[0] not in ends:
+            found.append((node.name, node.output[0]))
+    return found
+
+
+def segment(
+    model: onnx.ModelProto, start: str, end: str | None, shape: Sequence[int]
+) -> onnx.ModelProto:
+    """What computes ``end`` (None: the outputs) from ``start``, which has ``shape``."""
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    graph = part.graph
+    kept = [node for node in graph.node if start not in node.output]
+    del graph.node[:]
+    graph.node.extend(kept)
+    if start != graph.input[0].name:
+        del graph.input[:]
+        kind = onnx.TensorProto.FLOAT
+        graph.input.append(helper.make_tensor_value_info(start, kind, ["batch", *shape[1:]]))
+    if end is not None:
+        del graph.output[:]
+        graph.output.append(helper.make_tensor_value_info(end, onnx.TensorProto.FLOAT, None))
+    drop_unused(part)
+    return part
+
+
+def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    for name in names:
+        extended.graph.output.append(
+            helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        )
+    return extended
+
+
+def _sizes(model: onnx.ModelProto, names: Sequence[str], probe: Probe) -> dict[str, int]:
+    """Bytes of each tensor for one image."""
+    compiled = compile_graph(_with_outputs(model, names))
+    image = probe.preprocessing.normalize(probe.flat()[:1])
+    (found,) = run_compiled(compiled, [{model.graph.input[0].name: image}])
+    return {name: found[name].nbytes for name in names}
+
+
+def _ranges(model: onnx.ModelProto) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Of every quantized activation: beyond which values it is cut off, shaped to broadcast."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type != "QuantizeLinear" or node.input[0] in stored:
+            continue
+        scale, zero = (numpy_helper.to_array(stored[name]) for name in node.input[1:3])
+        limits = np.iinfo(zero.dtype)
+        shift = zero.astype(np.float32)
+        # Half a step beyond the last level still rounds to it.
+        low = (limits.min - 0.5 - shift) * scale
+        high = (limits.max + 0.5 - shift) * scale
+        if scale.size > 1:
+            low, high = (value.reshape(1, -1, 1, 1) for value in (low, high))
+        found[node.input[0]] = (low, high)
+    return found
+
+
+def _through_pools(name: str, graph: Graph) -> str:
+    """The value whose range covers ``name``: a pooling's input."""
+    source = name.removesuffix("/float")
+    while source in graph.producer and graph.producer[source].op_type == "MaxPool":
+        node = graph.producer[source]
+        if not graph.is_quantized(node.input[0]):
+            break
+        source = graph.unquantized(node.input[0], {})
+    return source
+
+
+def _codes(original: onnx.ModelProto, reference: Answers, candidate: Answers) -> Codes | None:
+    size = codebook_size(original)
+    if reference.code is None or candidate.code is None or size is None:
+        return None
+    used = [
+        int(np.count_nonzero(code_counts(codes, size)))
+        for codes in (reference.code, candidate.code)
+    ]
+    return Codes(size, used[0], used[1])
+
+
+def codebook_size(model: onnx.ModelProto) -> int | None:
+    """How many codewords the graph's lookup chooses from."""
+    from edgekit.export.variants import lookup_node
+
+    node = lookup_node(model)
+    if node is None:
+        return None
+    sizes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    return int(sizes[node.input[1]][0])
+
+
+def interval_text(interval: Interval | None, scale: float = 1.0, digits: int = 2) -> str:
+    """``+0.31 [-0.20, 0.85]``, or a dash."""
+    if interval is None:
+        return "-"
+    values = [scale * value for value in (interval.estimate, interval.lower, interval.upper)]
+    return f"{values[0]:+.{digits}f} [{values[1]:.{digits}f}, {values[2]:.{digits}f}]"
