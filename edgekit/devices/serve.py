@@ -37,7 +37,7 @@ def serve(path: Path, incoming: BinaryIO, outgoing: BinaryIO) -> None:
         except EOFError:
             return
         count = int(header["images"])
-        images = np.frombuffer(payload, np.uint8)
+        images = np.frombuffer(bytearray(payload), np.uint8)  # writable, as runtimes want it
         if images.size != count * size[0] * size[1] * 3:
             raise UsageError(f"{count} images do not have {images.size} bytes")
         _send(outgoing, pack_answers(model.run(images.reshape(count, *size, 3))))

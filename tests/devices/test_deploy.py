@@ -223,7 +223,8 @@ def test_ctrl_c_leaves_nothing_there(device: Device, bundle: Path, run: Run) -> 
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert wait_until(lambda: using(Path(device.folder)))
+        wait_until(lambda: using(Path(device.folder)) or process.poll() is not None)
+        assert using(Path(device.folder)), process.communicate()
         time.sleep(0.5)
         process.send_signal(how)
         _, err = process.communicate(timeout=20)
