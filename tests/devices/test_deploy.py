@@ -223,7 +223,8 @@ def test_ctrl_c_leaves_nothing_there(device: Device, bundle: Path, run: Run) -> 
             stderr=subprocess.PIPE,
             text=True,
         )
-        wait_until(lambda: using(Path(device.folder)) or process.poll() is not None)
+        ended = process.poll
+        wait_until(lambda ended=ended: using(Path(device.folder)) or ended() is not None)
         assert using(Path(device.folder)), process.communicate()
         time.sleep(0.5)
         process.send_signal(how)
