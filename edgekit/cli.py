@@ -140,11 +140,12 @@ def _add_commands() -> None:
     from edgekit.cli_finetune import finetune
     from edgekit.cli_parity import parity
     from edgekit.cli_predict import predict
+    from edgekit.cli_report import report
     from edgekit.cli_targets import targets
     from edgekit.cli_train import train
 
     commands = (bench, build, calibrate, check, deploy, device, export, parity, predict)
-    for command in (*commands, finetune, targets, train):
+    for command in (*commands, finetune, report, targets, train):
         cli.add_command(command)
 
 

@@ -139,7 +139,7 @@ def _rapl(root: Path) -> tuple[RaplMeter | None, str]:
         return RaplMeter(domains), ""
     return None, (
         f"no RAPL counters in {folder} (a virtual machine or a container hides them) and no "
-        "INA3221 sensors: this device does not tell its energy"
+        "INA3221 sensors"
     )
 
 

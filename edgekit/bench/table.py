@@ -41,7 +41,7 @@ def _show_bundle(entry: Mapping[str, Any], console: Console) -> None:
         for line in layer_lines(entry["layers"]):
             console.text(line)
     for missing in entry["not_measured"]:
-        console.info(f"not measured: {missing['what']}: {missing['why']}")
+        console.text(f"not measured: {missing['what']}: {missing['why']}")
     for note in entry["notes"]:
         console.warn(note)
 
@@ -141,14 +141,12 @@ def lines(scenarios: Mapping[str, Any]) -> list[str]:
     if found := scenarios.get("latency"):
         inside = found["in_runtime_ms"][found["candidate"]]
         text.append(f"of which in the runtime: median {inside:.2f} ms")
-        text += _energy("latency", found["energy"])
     if found := scenarios.get("throughput"):
         own = found["models"][found["candidate"]]
         text.append(
             f"throughput: {own['images_per_second']:.1f} images/s, {own['streams']} stream(s), "
             f"batch {own['images']}"
         )
-        text += _energy("throughput", found["energy"])
     for name, entry in scenarios.get("cold-start", {}).items():
         phases = ", ".join(f"{key} {value:.0f}" for key, value in entry["phases_ms"].items())
         text.append(
@@ -168,20 +166,27 @@ def lines(scenarios: Mapping[str, Any]) -> list[str]:
             f"{found['fastest_ms']:.2f} to {found['slowest_ms']:.2f} ms, last third "
             f"{found['drift']:.2f} times the first"
         )
-        text += _energy("sustained", found["energy"])
-    return text
+    return [*text, *_energy_lines(scenarios)]
 
 
 _START: Final = {"first": "compiling", "later": "every later start"}
 
 
-def _energy(name: str, found: Mapping[str, Any]) -> list[str]:
-    if not found["available"]:
-        return [f"energy ({name}): not available: {found['why']}"]
-    return [
-        f"energy ({name}): {found['watts']:.1f} W, {found['millijoules_per_image']:.1f} mJ an "
-        f"image ({found['source']})"
-    ]
+def _energy_lines(scenarios: Mapping[str, Any]) -> list[str]:
+    """What every scenario used, or why that is not known; the same reason is given once."""
+    text = {}
+    for name, scenario in scenarios.items():
+        found = scenario.get("energy")
+        if found is None:
+            continue
+        if found["available"]:
+            text[name] = (
+                f"energy ({name}): {found['watts']:.1f} W, {found['millijoules_per_image']:.1f} "
+                f"mJ an image ({found['source']})"
+            )
+        else:
+            text[found["why"]] = f"energy: not available: {found['why']}"
+    return list(text.values())
 
 
 def _mib(value: float | None) -> str:

@@ -93,13 +93,13 @@ class Watch:
             "other_programs_cores": self._others(),
         }
 
-    def notes(self, *, latency_drift: float = 1.0) -> list[str]:
+    def notes(self, *, latency_drift: float, what: str = "latency") -> list[str]:
         """What a reader must know before believing the figures; empty if nothing stood out."""
         notes = []
         if abs(latency_drift - 1) > _LATENCY:
             way = "rose" if latency_drift > 1 else "fell"
             notes.append(
-                f"latency {way} by {abs(latency_drift - 1):.0%} from the first to the last third"
+                f"{what} {way} by {abs(latency_drift - 1):.0%} from the first to the last third"
             )
         notes += _drifted(
             "the clock", "MHz", [sample.mhz for sample in self.samples], relative=_CLOCK
