@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -304,7 +305,7 @@ def _engine(
         environment=place.environment,
     )
     if code:
-        raise failure(code, f"{session.device.name}: {reason(lines)}")
+        raise remote_failure(session.device.name, code, lines)
     there = json.loads(session.call(receiving, "read", f"{place.bundle}/{MANIFEST}") or "{}")
     return str(there.get("sections", {}).get("engine", ""))
 
@@ -318,7 +319,7 @@ def _remote(session: Session, place: Place, runtime: Runtime, module: str, *word
         environment=place.environment,
     )
     if code:
-        raise failure(code, f"{session.device.name}: {reason(lines)}")
+        raise remote_failure(session.device.name, code, lines)
     return output
 
 
@@ -328,6 +329,14 @@ def failure(code: int, message: str) -> EdgekitError:
         if kind.__module__ == EdgekitError.__module__ and kind.exit_code == code:
             return kind(message)
     return EdgekitError(message)
+
+
+def remote_failure(name: str, code: int, lines: Sequence[str]) -> EdgekitError:
+    """What to say of a command that failed on a device, from its exit code and its output."""
+    if code < 0:
+        why = ": it may be out of memory" if -code == signal.SIGKILL else ""
+        return EdgekitError(f"{name}: the process there was ended by signal {-code}{why}")
+    return failure(code, f"{name}: {reason(lines)}")
 
 
 def reason(lines: Sequence[str]) -> str:

@@ -11,10 +11,10 @@ from typing import Any, Final
 from edgekit.bench.options import BenchOptions
 from edgekit.bundle import open_bundle
 from edgekit.console import Console
-from edgekit.devices.deploy import failure, reason, require_deployed
+from edgekit.devices.deploy import remote_failure, require_deployed
 from edgekit.devices.registry import Device
 from edgekit.devices.session import Session
-from edgekit.errors import EdgekitError, UsageError
+from edgekit.errors import UsageError
 
 _IN_DOCUMENT: Final = ("warning: ", "not measured: ")
 
@@ -49,8 +49,7 @@ def bench_on_device(
         document: dict[str, Any] = json.loads(output)
         entries = document["bundles"]
     except (ValueError, KeyError, TypeError) as error:
-        text = f"{device.name}: {reason(lines)}"
-        raise (failure(code, text) if code else EdgekitError(text)) from error
+        raise remote_failure(device.name, code, lines) from error
     for path, entry in zip(paths, entries, strict=True):
         entry["bundle"]["path"] = str(path)
         entry["device"] = {"name": device.name, "host": device.host}

@@ -22,7 +22,7 @@ from edgekit.console import Console
 from edgekit.data.transforms import Preprocessing
 from edgekit.devices import facts as facts_source
 from edgekit.devices.agent import pack, unpack
-from edgekit.devices.deploy import failure, reason, require_deployed
+from edgekit.devices.deploy import remote_failure, require_deployed
 from edgekit.devices.registry import find_device
 from edgekit.devices.serve import KINDS
 from edgekit.devices.session import Session
@@ -56,8 +56,9 @@ class _Answering:
                     self._said.append(line)
                     self._console.detail(line)
             else:
-                name, code = self._session.device.name, self._session.exit_code
-                raise failure(code, f"{name}: the model ended: {reason(list(self._said))}")
+                raise remote_failure(
+                    self._session.device.name, self._session.exit_code, list(self._said)
+                )
         found = bytes(self._buffer[:count])
         del self._buffer[:count]
         return found
@@ -87,20 +88,32 @@ class DevicePredictor:
 
     def _answer(self, count: int) -> Answers:
         header, payload = self.answering.frame()
-        found: dict[str, NDArray[Any] | None] = {}
-        offset = 0
-        for name, kind in KINDS.items():
-            shape = header["shapes"][name]
-            if shape is None:
-                found[name] = None
-                continue
+        try:
+            answers = unpack_answers(header, payload)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._nonsense() from error
+        if answers.logits.shape != (count, len(self.classes)):
+            raise self._nonsense()
+        return answers
+
+    def _nonsense(self) -> EdgekitError:
+        return EdgekitError(f"{self.session.device.name}: the answers are not those asked for")
+
+
+def unpack_answers(header: dict[str, Any], payload: bytes) -> Answers:
+    """The inverse of `edgekit.devices.serve.pack_answers`."""
+    found: dict[str, NDArray[Any] | None] = {}
+    offset = 0
+    for name, kind in KINDS.items():
+        shape = header["shapes"][name]
+        found[name] = None
+        if shape is not None:
             values = np.frombuffer(payload, kind, int(np.prod(shape)), offset)
             found[name] = values.reshape(shape)
             offset += values.nbytes
-        logits = found["logits"]
-        if logits is None or logits.shape != (count, len(self.classes)):
-            raise EdgekitError(f"{self.session.device.name}: the answers are not those asked for")
-        return Answers(logits, found["code"], found["margin"])
+    if found["logits"] is None:
+        raise ValueError("no logits")
+    return Answers(found["logits"], found["code"], found["margin"])
 
 
 @contextlib.contextmanager

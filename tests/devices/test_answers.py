@@ -1,0 +1,71 @@
+"""Answers survive the way back from a device bit for bit; nonsense is an error."""
+
+import numpy as np
+import pytest
+
+from edgekit.devices.agent import unpack
+from edgekit.devices.deploy import remote_failure
+from edgekit.devices.predictor import device_key, unpack_answers
+from edgekit.devices.serve import pack_answers
+from edgekit.errors import EdgekitError, ToolchainMissing
+from edgekit.parity.predictors import Answers
+
+
+def there_and_back(answers: Answers) -> Answers:
+    data = pack_answers(answers)
+    place = [0]
+
+    def read(count: int) -> bytes:
+        place[0] += count
+        return data[place[0] - count : place[0]]
+
+    found = unpack_answers(*unpack(read))
+    assert place[0] == len(data)
+    return found
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 5), None], ids=["pooled", "spatial", "no codebook"])
+def test_there_and_back(shape: tuple[int, ...] | None) -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(3, 7)).astype(np.float32)
+    logits[1, 2] = np.nan
+    code = None if shape is None else random.integers(0, 1 << 40, shape)
+    margin = None if shape is None else random.normal(size=shape).astype(np.float32)
+    found = there_and_back(Answers(logits, code, margin))
+    for name, values in Answers(logits, code, margin)._asdict().items():
+        same = getattr(found, name)
+        assert (values is None) == (same is None)
+        if values is not None:
+            assert values.dtype == same.dtype
+            np.testing.assert_array_equal(values, same)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {},
+        {"logits": None, "code": None, "margin": None},
+        {"logits": [1 << 40, 7], "code": None, "margin": None},
+        {"logits": "many", "code": None, "margin": None},
+    ],
+)
+def test_nonsense(shapes: dict[str, object]) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        unpack_answers({"shapes": shapes}, bytes(28))
+
+
+def test_answers_are_kept_by_machine() -> None:
+    one = {"machine_id": "a1", "hostname": "nano", "machine": "aarch64", "cpu": "A78", "gpu": ""}
+    assert device_key(one) == device_key({**one, "hostname": "renamed"})
+    assert device_key(one) != device_key({**one, "machine_id": "b2"})
+    nameless = {**one, "machine_id": ""}
+    assert device_key(nameless) != device_key({**nameless, "hostname": "other"})
+
+
+def test_what_is_said_of_a_failure() -> None:
+    killed = remote_failure("nano", -9, ["loading"])
+    assert str(killed) == "nano: the process there was ended by signal 9: it may be out of memory"
+    missing = remote_failure("nano", 4, ["loading", "error: no trtexec", "bye"])
+    assert isinstance(missing, ToolchainMissing)
+    assert str(missing) == "nano: no trtexec"
+    assert type(remote_failure("nano", 77, [])) is EdgekitError
