@@ -34,8 +34,16 @@ _STEPS = ("load", "export", "calibrate", "compile", "bench", "parity")
 @click.option("--data", help="Images: folder, .npz, .csv, .jsonl or builtin:fashion-mnist.")
 @click.option("--target", multiple=True, help="Device, repeatable; 'edgekit targets' lists them.")
 @click.option("--out", help="Folder for the bundles, one per target.  [build]")
-@click.option("--recipe", help="Calibration recipe: default, robust, fast or a .toml file.")
+@click.option(
+    "--recipe", help="Calibration recipe: default, stratified, controlled, clean, fast or a file."
+)
 @click.option("--quantized", help="Fine-tuned INT8 graph of the checkpoint; none is calibrated.")
+@click.option("--max-drop", type=float, help="Points INT8 may lose before layers stay float.")
+@click.option(
+    "--metric",
+    type=click.Choice(["corruption-error", "code-agreement"]),
+    help="What --max-drop is measured in.  [corruption-error]",
+)
 @click.option("--precision", type=click.Choice(["auto", "int8", "fp32"]), help="Of the weights.")
 @click.option("--seed", type=int, help="Of the split and of every choice of images.")
 @click.option("--tolerance", type=float, help="Parity gate, points of corruption error.  [0.5]")

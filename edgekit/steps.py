@@ -513,7 +513,8 @@ def command(config: BuildConfig, descriptor: Descriptor) -> str:
     words = ["edgekit build", f"--target {descriptor.name}"]
     defaults = BuildConfig()
     for name in (
-        *("checkpoint", "backbone", "labels", "data", "recipe", "quantized", "precision", "seed"),
+        *("checkpoint", "backbone", "labels", "data", "recipe", "max_drop", "metric"),
+        *("quantized", "precision", "seed"),
     ):
         value = getattr(config, name)
         if value != getattr(defaults, name):

@@ -122,7 +122,7 @@ def calibrate(
     if model.functions and not quantized.functions:
         quantized.functions.extend(model.functions)
     corrected = 0
-    if recipe.bias_correction == "fast":
+    if recipe.bias_correction == "full":
         corrected = correct_depthwise(quantized, model, images, preprocessing)
     # Linux reports kilobytes.
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000

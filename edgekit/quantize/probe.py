@@ -181,7 +181,7 @@ def _mean_error(probe: Probe, wrong: NDArray[np.bool_]) -> float:
     return float((by_cell * cell_weights(probe.corruptions, SEVERITIES, "none")).sum())
 
 
-def compile_graph(graph: onnx.ModelProto, inputs: str = "images") -> Any:
+def compile_graph(graph: onnx.ModelProto, hint: str = "THROUGHPUT") -> Any:
     """An ONNX graph for OpenVINO on this machine's CPU, in f32 where it is not in 8 bits."""
     import openvino as ov
 
@@ -191,7 +191,7 @@ def compile_graph(graph: onnx.ModelProto, inputs: str = "images") -> Any:
     model = core.read_model(to_variant(graph, "inline").SerializeToString())
     # Without the hint OpenVINO computes in bf16 where it can, and codes flip.
     return core.compile_model(
-        model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+        model, "CPU", {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": "f32"}
     )
 
 

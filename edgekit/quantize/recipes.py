@@ -40,7 +40,8 @@ class Recipe:
     # least squared rounding error, from a histogram.
     statistics: Statistics = "mean-minmax"
     percentile: float = 99.99  # of "percentile", in percent
-    bias_correction: Literal["fast", "none"] = "fast"
+    # fast: NNCF's fast correction; full: depthwise convolutions as well, which that leaves out.
+    bias_correction: Literal["full", "fast", "none"] = "full"
     smooth_quant: float = 0.0  # strength for convolutions and products, 0 is off
     ignored: tuple[str, ...] = ()  # layers that stay float: names or patterns of nodes or weights
     # Accuracy control: layers go back to float, the most harmful first, until the loss against

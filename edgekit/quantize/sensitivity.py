@@ -81,6 +81,24 @@ class Sensitivity:
         """Node names, the most harmful first."""
         return [layer.name for layer in self.layers]
 
+    def messages(self) -> list[str]:
+        """What else there is to say, a line each."""
+        lines = [
+            f"all layers: KL {self.whole.kl:.4f}, codes equal "
+            f"{interval_text(self.whole.code_all, 100, 1).lstrip('+')} %, corruption error "
+            f"{interval_text(self.whole.corruption_change)} points; {self.images} images in "
+            f"{self.variants} variants, {self.seconds:.0f} s"
+        ]
+        if self.codes is not None:
+            dead = self.codes.size - self.codes.used_by_float
+            lines.append(
+                f"codes: {dead} of {self.codes.size} are dead here (the float model never chooses "
+                f"them); INT8 uses {self.codes.used_by_int8}"
+            )
+        if self.not_quantized:
+            lines.append(f"not quantized: {', '.join(self.not_quantized)}")
+        return lines
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)

@@ -1,0 +1,362 @@
+"""The tables of docs/quantization-results.md: what INT8 costs, recipe by recipe.
+
+    python benchmarks/quantization_results.py --work /tmp/quantization
+    python benchmarks/quantization_results.py --work /tmp/quantization --only cifar10
+    python benchmarks/quantization_results.py --work /tmp/quantization --table
+
+Three models a data set, trained alike but for the seed (with the settings of the built-in model;
+all have the same split, and so the same calibration images). Judged on 1,000 test images, clean
+and with all 15 corruptions, severities in rotation, paired with the float model. Both dialects run
+in OpenVINO on this machine's CPU: the *openvino* graph as NNCF writes it, the *tensorrt* one as it
+is legalized.
+
+Latencies are taken on an otherwise idle machine, with --latency, beside the float graph in turn.
+
+CIFAR-10 is taken from the .npz file that EDGEKIT_CIFAR10 names; without it that part is skipped.
+What is finished in --work is not repeated: one JSON file for each row and seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from edgekit import steps
+from edgekit.bench.turns import compare
+from edgekit.config import BuildConfig
+from edgekit.console import Console
+from edgekit.data.corruptions import BENCHMARK15
+from edgekit.data.loading import default_workers
+from edgekit.files import write_text
+from edgekit.model.builtin_model import BUILTIN
+from edgekit.model.train import run_training
+from edgekit.parity.predictors import Answers
+from edgekit.parity.stats import Interval, agreement_interval, mean_interval
+from edgekit.quantize.dialects import find_dialect, legalize
+from edgekit.quantize.probe import (
+    Probe,
+    answers,
+    compile_graph,
+    difference,
+    load_probe,
+)
+from edgekit.quantize.sensitivity import interval_text
+
+SEEDS = (0, 1, 2)
+# What the shipped recipes are compared with: their parts, one at a time.
+RECIPES = {
+    "plain": 'bias_correction = "fast"\n',
+    "plain-corrupted": """
+bias_correction = "fast"
+corrupted_share = 0.5
+corruptions = "benchmark15"
+""",
+}
+TEST_IMAGES = 1000
+DIALECTS = ("openvino", "tensorrt")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of the table: what it is called, the recipe, and how it is fine-tuned if it is."""
+
+    name: str
+    recipe: str
+    code_weight: float | None = None  # of fine-tuning; None: post-training only
+
+
+ROWS = (
+    Row("NNCF's default: clean images", "plain"),
+    Row("clean images, depthwise biases", "clean"),
+    Row("half corrupted, no depthwise biases", "plain-corrupted"),
+    Row("half corrupted, depthwise biases (`default`)", "default"),
+    Row("stratified by corruption and code (`stratified`)", "stratified"),
+    Row("accuracy control, 97% of the codes (`controlled`)", "controlled"),
+    Row("fine-tuned, no code consistency", "default", 0.0),
+    Row("fine-tuned, code consistency", "default", 1.0),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """One data set's part of the work."""
+
+    name: str
+    data: str
+    work: Path
+    console: Console
+
+    def config(self, seed: int, recipe: str) -> BuildConfig:
+        """The settings that calibrate with ``recipe``."""
+        path = self.work / "recipes" / f"{recipe}.toml"
+        return BuildConfig(
+            checkpoint=str(self.checkpoint(seed)),
+            data=self.data,
+            seed=0,  # of the split, which the training shares
+            recipe=str(path) if path.exists() else recipe,
+        )
+
+    def checkpoint(self, seed: int) -> Path:
+        """The model trained with ``seed``, now or before."""
+        out = self.work / f"model-{seed}"
+        best = out / "best.safetensors"
+        if not (out / "done").exists():
+            config = dataclasses.replace(
+                BUILTIN, data=self.data, seed=seed, out=out, cache=self.work / "features"
+            )
+            if self.name == "cifar10":
+                config = dataclasses.replace(config, train_images=5000)
+            run_training(config, self.console)
+            write_text(out / "done", "")
+        return best
+
+    def job(self, seed: int, recipe: str) -> steps.Job:
+        """What the steps of a build want."""
+        return steps.Job(self.config(seed, recipe), self.console, self.work / "cache")
+
+
+def int8_graph(bench: Bench, row: Row, seed: int, dialect: str) -> onnx.ModelProto:
+    """The INT8 graph of a row as the dialect's runtime gets it."""
+    if row.code_weight is None:
+        job = bench.job(seed, row.recipe)
+        exported = steps.export(job, steps.load(job))
+        made = steps.calibrate(job, exported, steps.open_build_data(job, exported), dialect)
+        graph = onnx.load(made.onnx)
+        return legalize(graph, find_dialect(dialect))
+    from edgekit.quantize.finetune import finetune
+    from edgekit.quantize.finetune_config import FinetuneConfig
+
+    out = bench.work / f"finetuned-{row.code_weight:g}-{dialect}-{seed}"
+    config = FinetuneConfig(
+        checkpoint=str(bench.checkpoint(seed)),
+        data=bench.data,
+        out=out,
+        recipe=bench.config(seed, row.recipe).recipe,
+        dialect=dialect,
+        code_weight=row.code_weight,
+        threads=1,
+        seed=seed,
+    )
+    return onnx.load(finetune(config, bench.console).onnx)
+
+
+def test_images(bench: Bench, seed: int) -> Probe:
+    """The judge: all 15 corruptions of every test image; corrupted once a data set."""
+    job = bench.job(seed, "default")
+    exported = steps.export(job, steps.load(job))
+    kept = bench.work / "test-images.npz"
+    if not kept.exists():
+        data = steps.open_build_data(job, exported)
+        probe = load_probe(
+            data.test(),
+            exported.card.preprocessing,
+            images=TEST_IMAGES,
+            views=len(BENCHMARK15),
+            workers=default_workers(),
+        )
+        assert probe.labels is not None
+        part = kept.with_suffix(".part.npz")
+        np.savez(part, pixels=probe.pixels, labels=probe.labels, cells=probe.cells)
+        part.replace(kept)
+    with np.load(kept) as stored:
+        arrays = (stored["pixels"], stored["labels"], stored["cells"])
+    return Probe(*arrays, BENCHMARK15, exported.card.preprocessing)
+
+
+def float_answers(bench: Bench, seed: int, probe: Probe) -> tuple[onnx.ModelProto, Answers]:
+    """The float graph, and what it says (kept on disk)."""
+    job = bench.job(seed, "default")
+    graph = onnx.load(steps.export(job, steps.load(job)).onnx)
+    kept = bench.work / f"float-{seed}.npz"
+    if not kept.exists():
+        said = answers(graph, probe.flat(), probe.preprocessing)
+        assert said.code is not None
+        np.savez(kept.with_suffix(".part.npz"), logits=said.logits, code=said.code)
+        kept.with_suffix(".part.npz").replace(kept)
+    with np.load(kept) as stored:
+        return graph, Answers(stored["logits"], stored["code"], None)
+
+
+def measure(bench: Bench, row: Row, seed: int, dialect: str) -> dict[str, Any]:
+    """One row's figures for one seed, out of --work if they are there."""
+    slug = _slug(row)
+    found = bench.work / "rows" / f"{slug}-{dialect}-{seed}.json"
+    if not found.exists():
+        bench.console.info(f"== {bench.name}: {row.name}, {dialect}, seed {seed}")
+        start = time.monotonic()
+        graph = int8_graph(bench, row, seed, dialect)
+        made = time.monotonic() - start
+        probe = test_images(bench, seed)
+        _, reference = float_answers(bench, seed, probe)
+        said = answers(graph, probe.flat(), probe.preprocessing)
+        assert said.code is not None
+        onnx.save(graph, bench.work / f"{slug}-{dialect}-{seed}.onnx")
+        np.savez(bench.work / f"{slug}-{dialect}-{seed}.npz", logits=said.logits, code=said.code)
+        result = {
+            **dataclasses.asdict(difference(probe, reference, said)),
+            "float": dataclasses.asdict(difference(probe, reference, reference)),
+            "per_image": per_image(probe, reference, said),
+            "top1_agreement": float((said.logits.argmax(1) == reference.logits.argmax(1)).mean()),
+            "seconds": made,
+            "bytes": len(graph.SerializeToString()),
+        }
+        found.parent.mkdir(exist_ok=True)
+        write_text(found, json.dumps(result, indent=1))
+    return dict(json.loads(found.read_text()))
+
+
+def latency(bench: Bench, row: Row, dialect: str, seconds: float) -> dict[str, float]:
+    """How many times faster than the float graph in OpenVINO, one image a call, in turn."""
+    slug = _slug(row)
+    found = bench.work / "rows" / f"{slug}-{dialect}-latency.json"
+    if not found.exists():
+        job = bench.job(0, "default")
+        exported = steps.export(job, steps.load(job))
+        height, width = exported.card.preprocessing.size
+        image = np.zeros((1, 3, height, width), np.float32)
+        runs = {}
+        for name, path in (
+            ("int8", bench.work / f"{slug}-{dialect}-0.onnx"),
+            ("float", exported.onnx),
+        ):
+            request = compile_graph(onnx.load(path), hint="LATENCY").create_infer_request()
+            runs[name] = lambda request=request: request.infer({"images": image})
+        compared = compare("int8", runs, seconds=seconds)
+        ratio = compared.ratios["float"]
+        write_text(found, json.dumps(dataclasses.asdict(ratio)))
+    return dict(json.loads(found.read_text()))
+
+
+def per_image(probe: Probe, reference: Answers, said: Answers) -> dict[str, list[float]]:
+    """Each image's points of change of the mean corruption error, and its share of equal codes."""
+    shape = probe.pixels.shape[:2]
+    assert probe.labels is not None
+    assert said.code is not None
+    assert reference.code is not None
+    wrong = [
+        answers.logits.argmax(1).reshape(shape) != probe.labels[:, None]
+        for answers in (reference, said)
+    ]
+    change = wrong[1].astype(float) - wrong[0]
+    same = (reference.code == said.code).reshape(*shape, -1).mean(axis=2)
+    return {
+        "change": (100 * change[:, 1:].mean(axis=1)).tolist(),
+        "same_code": same[:, 1:].mean(axis=1).tolist(),
+    }
+
+
+def pooled(results: Sequence[dict[str, Any]]) -> tuple[Interval, Interval]:
+    """Change and equal codes over all seeds' models; the unit stays the image, which they share."""
+    scores = [
+        np.mean([r["per_image"][name] for r in results], 0) for name in ("change", "same_code")
+    ]
+    return mean_interval(scores[0], 100.0), agreement_interval(scores[1])
+
+
+def table(bench: Bench, seeds: Sequence[int]) -> str:
+    """Markdown: means over the seeds, ± half of (largest - smallest)."""
+    lines = [
+        f"**{bench.name}**",
+        "",
+        "| | dialect | clean error % | mean corruption error % | change against float, points "
+        "| codes equal, clean % | codes equal, corrupted % | KL | x float's speed | MB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    first = True
+    for row in ROWS:
+        for dialect in DIALECTS:
+            if not all(_kept(bench, row, dialect, seed).exists() for seed in seeds):
+                continue
+            results = [measure(bench, row, seed, dialect) for seed in seeds]
+            if first:
+                plain = [result["float"] for result in results]
+                lines.append(
+                    f"| float | | {_spread([p['clean_error'] for p in plain])} "
+                    f"| {_spread([p['corruption_error'] for p in plain])} | | | | | 1 | "
+                    f"{_megabytes(bench, seeds[0]):.1f} |"
+                )
+                first = False
+            change, same = pooled(results)
+            speed = _kept(bench, row, dialect, "latency")
+            faster = "-"
+            if speed.exists():
+                ratio = json.loads(speed.read_text())
+                faster = f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+            lines.append(
+                f"| {row.name} | {dialect} | {_spread([r['clean_error'] for r in results])} "
+                f"| {_spread([r['corruption_error'] for r in results])} | {interval_text(change)} "
+                f"| {_spread([100 * r['code_clean'] for r in results])} "
+                f"| {interval_text(same, 100)[1:]} "
+                f"| {np.mean([r['kl'] for r in results]):.4f} | {faster} "
+                f"| {np.mean([r['bytes'] for r in results]) / 1e6:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def _kept(bench: Bench, row: Row, dialect: str, what: int | str) -> Path:
+    return bench.work / "rows" / f"{_slug(row)}-{dialect}-{what}.json"
+
+
+def _slug(row: Row) -> str:
+    return row.recipe if row.code_weight is None else f"finetuned-{row.code_weight:g}"
+
+
+def _megabytes(bench: Bench, seed: int) -> float:
+    job = bench.job(seed, "default")
+    return steps.export(job, steps.load(job)).onnx.stat().st_size / 1e6
+
+
+def _spread(values: Sequence[float]) -> str:
+    middle = f"{np.mean(values):.2f}"
+    return middle if len(values) == 1 else f"{middle} ± {(max(values) - min(values)) / 2:.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder for models and results")
+    parser.add_argument("--only", choices=("fashion-mnist", "cifar10"))
+    parser.add_argument("--rows", choices=("calibrated", "finetuned"), help="one kind of row")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many of the seeds")
+    parser.add_argument("--table", action="store_true", help="print what is finished, run nothing")
+    parser.add_argument("--latency", type=float, metavar="SECONDS", help="only this, for each row")
+    arguments = parser.parse_args()
+    seeds = SEEDS[: arguments.seeds]
+    cifar = os.environ.get("EDGEKIT_CIFAR10")
+    for name, data in (("fashion-mnist", "builtin:fashion-mnist"), ("cifar10", cifar)):
+        if arguments.only not in (None, name):
+            continue
+        if data is None:
+            print("EDGEKIT_CIFAR10 names no file: CIFAR-10 is skipped")
+            continue
+        bench = Bench(name, data, arguments.work / name, Console())
+        (bench.work / "recipes").mkdir(parents=True, exist_ok=True)
+        for recipe, text in RECIPES.items():
+            (bench.work / "recipes" / f"{recipe}.toml").write_text(text)
+        rows = [
+            row
+            for row in ROWS
+            if arguments.rows is None
+            or (row.code_weight is not None) == (arguments.rows == "finetuned")
+        ]
+        for seed in seeds if not (arguments.table or arguments.latency) else ():
+            for row in rows:
+                for dialect in DIALECTS:
+                    measure(bench, row, seed, dialect)
+        for row in rows if arguments.latency else ():
+            for dialect in DIALECTS:
+                if (bench.work / f"{_slug(row)}-{dialect}-0.onnx").exists():
+                    latency(bench, row, dialect, arguments.latency)
+        print(table(bench, seeds), end="\n\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

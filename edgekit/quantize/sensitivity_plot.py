@@ -1,0 +1,57 @@
+"""A sensitivity report for people: table rows, and a bar plot as SVG."""
+
+from __future__ import annotations
+
+from html import escape
+
+from edgekit.quantize.sensitivity import LayerLoss, Sensitivity, interval_text
+
+_BARS = 40  # layers in the plot
+_ROW, _LEFT, _WIDTH = 18, 300, 820  # px
+
+
+def rows(found: Sensitivity) -> list[list[str]]:
+    """The report's table: layer, operation, KL, codes, corruption error, clipped share."""
+    return [
+        [
+            label(layer),
+            layer.operation,
+            f"{layer.difference.kl:.5f}",
+            interval_text(layer.difference.code_all, 100, 1).lstrip("+"),
+            interval_text(layer.difference.corruption_change),
+            f"{100 * layer.clipped:.3f}",
+        ]
+        for layer in found.layers
+    ]
+
+
+def label(layer: LayerLoss) -> str:
+    """What a reader calls a layer."""
+    return layer.weights or layer.name
+
+
+def svg(found: Sensitivity) -> str:
+    """Bars of the divergence that each layer alone causes, the most harmful on top."""
+    layers = found.layers[:_BARS]
+    largest = max((layer.difference.kl for layer in layers), default=0.0) or 1.0
+    height = _ROW * (len(layers) + 2)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
+        'font-family="sans-serif" font-size="11">',
+        '<rect width="100%" height="100%" fill="white"/>',
+        f'<text x="4" y="{_ROW - 5}" font-weight="bold">KL to float, nats an image, '
+        f"with one layer in INT8; all {len(found.layers)}: {found.whole.kl:.4f}</text>",
+    ]
+    for place, layer in enumerate(layers):
+        top = _ROW * (place + 1)
+        width = (_WIDTH - _LEFT - 170) * layer.difference.kl / largest
+        codes = layer.difference.code_all
+        said = "" if codes is None else f", {100 * (1 - codes.estimate):.1f}% of codes flip"
+        parts.append(
+            f'<text x="{_LEFT - 6}" y="{top + 13}" text-anchor="end">{escape(label(layer))}</text>'
+            f'<rect x="{_LEFT}" y="{top + 3}" width="{width:.1f}" height="{_ROW - 5}" '
+            'fill="#3b6ea5"/>'
+            f'<text x="{_LEFT + width + 5:.1f}" y="{top + 13}">'
+            f"{layer.difference.kl:.4f}{said}</text>"
+        )
+    return "\n".join([*parts, "</svg>", ""])
