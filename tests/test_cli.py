@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import click
 import pytest
 
 from edgekit import __version__
@@ -25,11 +26,19 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "130  interrupted" in out
 
 
-@pytest.mark.parametrize("name", sorted(cli.commands))
+def command_names() -> list[str]:
+    names = []
+    for name, command in sorted(cli.commands.items()):
+        parts = sorted(command.commands) if isinstance(command, click.Group) else [""]
+        names += [f"{name} {part}".strip() for part in parts]
+    return names
+
+
+@pytest.mark.parametrize("name", command_names())
 def test_every_command_has_examples_and_the_common_options(
     capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    code, out, _ = run(capsys, name, "--help")
+    code, out, _ = run(capsys, *name.split(), "--help")
     assert code == 0
     assert f"edgekit {name}" in out.split("Examples:")[1]
     for option in ("--json", "--verbose", "--quiet"):
