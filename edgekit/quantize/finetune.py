@@ -207,7 +207,7 @@ def _job(
         yield Job(
             config=config,
             identity=identity,
-            provenance=digest_of(training_provenance(torch.get_num_threads())),
+            provenance=_provenance(),
             network=network,
             original=original,
             train=train,
@@ -222,6 +222,14 @@ def _job(
             stop=stop,
             skipped=skipped,
         )
+
+
+def _provenance() -> str:
+    """Of all code and libraries that decide what is learned."""
+    here = Path(__file__).parent
+    files = [*here.glob("finetune*.py"), *here.glob("qat/*.py")]
+    ours = {f"quantize {path.name}": file_sha256(path) for path in files}
+    return digest_of({**training_provenance(torch.get_num_threads()), **ours})
 
 
 def _seen(config: FinetuneConfig, trained: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -42,10 +42,16 @@ class Judgment:
     top1_agreement: float  # fraction of views with the float model's class
 
     @property
-    def criterion(self) -> float:
-        """What early stopping minimizes."""
-        mean = self.mean_corruption_error
-        return self.clean_error if mean is None else mean
+    def criterion(self) -> tuple[float, float]:
+        """What early stopping minimizes: the error beyond the float model's, then other codes.
+
+        An error below the float model's is luck of these images and does not count: it would
+        keep whatever was lucky first.
+        """
+        ours, original = self.mean_corruption_error, self.float_mean_corruption_error
+        if ours is None or original is None:
+            ours, original = self.clean_error, self.float_clean_error
+        return max(0.0, ours - original), 1 - self.code_agreement
 
     @property
     def code_agreement(self) -> float:

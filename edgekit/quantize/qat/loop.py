@@ -146,7 +146,7 @@ class Run:
     def _broken(self, batch: Batch, found: Losses) -> EdgekitError:
         """The loss is NaN or infinite: name the batch."""
         place = f"epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}"
-        value = float(found.total)
+        value = found.total.item()
         self.journal.write("broken", place=place, loss=str(value), images=batch.names)
         names = ", ".join(batch.names[:3]) + (", ..." if len(batch.names) > 3 else "")
         return EdgekitError(
@@ -194,14 +194,12 @@ class Run:
         self._save()
 
     def _note_best(self, judgment: Judgment, epoch: int) -> bool:
-        """Keep the network if it beats all before; of equal errors, more equal codes win."""
+        """Keep the network if it beats all before."""
         progress = self.progress
-        if progress.best is not None:
-            before = Judgment(**progress.best_validation)
-            ours = (judgment.criterion, -judgment.code_agreement)
-            if ours >= (before.criterion, -before.code_agreement):
-                return False
-        progress.best, progress.best_epoch = judgment.criterion, epoch
+        found = progress.best_validation
+        if found and judgment.criterion >= Judgment(**found).criterion:
+            return False
+        progress.best, progress.best_epoch = judgment.criterion[0], epoch
         progress.best_validation = judgment.to_dict()
         self._write_best(judgment, epoch)
         return True
