@@ -1,4 +1,4 @@
-"""Our operator for OpenVINO (`targets/openvino`): where it is, which OpenVINO it fits, does it run.
+"""Our operators for OpenVINO (`targets/openvino`): where, for which OpenVINO, and do they run.
 
 In plain OpenVINO:
 
@@ -22,7 +22,9 @@ from edgekit.errors import EdgekitError, ToolchainMissing
 from edgekit.resources import find_resource
 
 _LIBRARY: Final = "_native/libedgekit_openvino.so"
-_MARK: Final = b"EDGEKIT_EXTENSION_FOR_OPENVINO="  # followed by the release and a semicolon
+# Each is followed by what it says and a semicolon.
+_MARK: Final = b"EDGEKIT_EXTENSION_FOR_OPENVINO="
+_OPERATORS_MARK: Final = b"EDGEKIT_EXTENSION_OPERATORS="
 
 
 def extension_path() -> Path:
@@ -40,14 +42,28 @@ def extension_path() -> Path:
 
 def built_for(path: Path) -> str:
     """The OpenVINO release that the extension at ``path`` needs, such as ``"2026.4.1"``."""
+    release = _marked(path, _MARK)
+    if release is None:
+        raise EdgekitError(f"{path} is not edgekit's OpenVINO extension")
+    return release
+
+
+def operators(path: Path) -> tuple[str, ...]:
+    """The operators in the extension at ``path``; none where it was built before it told them."""
+    listed = _marked(path, _OPERATORS_MARK)
+    return () if listed is None else tuple(listed.split(","))
+
+
+def _marked(path: Path, mark: bytes) -> str | None:
+    """What stands in the file between ``mark`` and the next semicolon."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise EdgekitError(f"cannot read the extension {path}: {error.strerror}") from error
-    start = data.find(_MARK) + len(_MARK)
+    start = data.find(mark) + len(mark)
     end = data.find(b";", start)
-    if start < len(_MARK) or end < 0:
-        raise EdgekitError(f"{path} is not edgekit's OpenVINO extension")
+    if start < len(mark) or end < 0:
+        return None
     return data[start:end].decode("ascii", errors="replace")
 
 

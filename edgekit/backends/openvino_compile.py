@@ -20,8 +20,9 @@ from edgekit.bundle import elf_arch
 from edgekit.data.transforms import Preprocessing
 from edgekit.descriptors import Descriptor
 from edgekit.errors import EdgekitError, ToolchainMissing
-from edgekit.export.fused_head import fuse_head
+from edgekit.export.fused_head import HEAD_OPERATOR, fuse_head
 from edgekit.export.variants import lookup_node, to_variant
+from edgekit.extension import operators
 from edgekit.manifest import RuntimeNeed
 
 INPUT: Final = "images"
@@ -47,7 +48,8 @@ def compile_model(
         graph = to_variant(graph, "inline")
     else:
         core.add_extension(str(plugin))
-        graph = fuse_head(graph) or graph
+        if HEAD_OPERATOR in operators(plugin):
+            graph = fuse_head(graph) or graph
     names = {name for node in graph.graph.node for name in (node.name, *node.output)}
     names |= {tensor.name for tensor in graph.graph.initializer}
     try:

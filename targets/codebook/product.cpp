@@ -113,17 +113,30 @@ void plain_dot(const uint8_t* rows, const int8_t* vector, int64_t padded, int32_
   }
 }
 
+// The sum of a vector's codes from every multiple of kWidthStep on.
+void sum_up(const int8_t* vector, int64_t columns, int32_t* sums) {
+  int32_t total = 0;
+  for (int64_t step = (columns - 1) / kWidthStep; step >= 0; --step) {
+    const int64_t end = std::min((step + 1) * kWidthStep, columns);
+    for (int64_t k = step * kWidthStep; k < end; ++k) total += vector[k];
+    sums[step] = total;
+  }
+}
+
 // Vectors as the kernels take them: padded and, where an instruction would overflow with all eight
 // bits, in two planes that add up: code = 2 * first + second.
 struct Vectors {
   int planes;
   std::vector<int8_t> codes;
+  std::vector<int32_t> rests;  // [m, padded / kWidthStep]: sums of the codes from each step on
 
   Vectors(const edgekit_product& handle, const int8_t* from, int64_t m)
       : planes(handle.kernels != nullptr && handle.kernels->int8_levels < kFullLevels ? 2 : 1),
-        codes(static_cast<size_t>(m * planes * handle.padded)) {
+        codes(static_cast<size_t>(m * planes * handle.padded)),
+        rests(static_cast<size_t>(m * (handle.padded / kWidthStep))) {
     for (int64_t i = 0; i < m; ++i) {
       const int8_t* vector = from + i * handle.columns;
+      sum_up(vector, handle.columns, rests.data() + i * (handle.padded / kWidthStep));
       int8_t* first = codes.data() + i * planes * handle.padded;
       if (planes == 1) {
         std::copy(vector, vector + handle.columns, first);
@@ -138,21 +151,15 @@ struct Vectors {
   }
 };
 
-// The sums of a vector's codes from the group's first column on.
-int32_t sum_from(const int8_t* vector, int64_t first, int64_t columns) {
-  int32_t total = 0;
-  for (int64_t k = first; k < columns; ++k) total += vector[k];
-  return total;
-}
-
-void multiply_group(const edgekit_product& handle, int64_t group, const int8_t* given, int64_t m,
-                    int offset, const Vectors& vectors, int32_t* products, int32_t* sums) {
+void multiply_group(const edgekit_product& handle, int64_t group, int64_t m, int offset,
+                    const Vectors& vectors, int32_t* products, int32_t* sums) {
   const auto g = static_cast<size_t>(group);
   const int64_t first = handle.first_columns[g];
   const int64_t width = handle.padded - first;
   const uint8_t* codes = handle.codes.data() + handle.starts[g];
   const uint8_t* next = g + 1 < handle.starts.size() ? codes + width * kGroup : codes;
   const int planes = vectors.planes;
+  const bool is_unsigned = handle.kernels != nullptr && handle.kernels->unsigned_codes;
   const int most = handle.kernels != nullptr ? handle.kernels->int8_vectors / planes : 1;
   const int64_t count = std::min<int64_t>(kGroup, handle.rows - group * kGroup);
   for (int64_t i = 0; i < m; i += most) {
@@ -165,9 +172,8 @@ void multiply_group(const edgekit_product& handle, int64_t group, const int8_t* 
       plain_dot(codes, from, width, products);
     }
     for (int v = 0; v < taken; ++v) {
-      const int8_t* vector = given + (i + v) * handle.columns;
-      const bool is_unsigned = handle.kernels != nullptr && handle.kernels->unsigned_codes;
-      const int32_t added = is_unsigned ? 128 * sum_from(vector, first, handle.columns) : 0;
+      const int64_t at = (i + v) * (handle.padded / kWidthStep) + first / kWidthStep;
+      const int32_t added = is_unsigned ? 128 * vectors.rests[static_cast<size_t>(at)] : 0;
       const int32_t* product = products + v * planes * kGroup;
       int32_t* to = sums + (i + v) * handle.rows + group * kGroup;
       for (int64_t row = 0; row < count; ++row) {
@@ -193,7 +199,7 @@ int multiply(const edgekit_product& handle, const int8_t* codes, int64_t m, int 
   const Vectors vectors(handle, codes, m);
   alignas(kAlignment) int32_t products[kMaxVectors * kGroup];
   for (int64_t group = share_begin(handle, parts, part); group < last; ++group) {
-    multiply_group(handle, group, codes, m, offset, vectors, products, sums);
+    multiply_group(handle, group, m, offset, vectors, products, sums);
   }
   return EDGEKIT_CODEBOOK_OK;
 }

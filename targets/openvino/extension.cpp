@@ -22,6 +22,10 @@
 extern "C" OPENVINO_CORE_EXPORTS const char edgekit_openvino_version[] =
     "EDGEKIT_EXTENSION_FOR_OPENVINO=" EDGEKIT_OPENVINO_RELEASE ";";
 
+// Likewise: what models may ask of this file.
+extern "C" OPENVINO_CORE_EXPORTS const char edgekit_openvino_operators[] =
+    "EDGEKIT_EXTENSION_OPERATORS=CodebookLookup,VQSAHead;";
+
 namespace {
 
 std::vector<ov::Extension::Ptr> extensions() {
