@@ -11,10 +11,12 @@ bare        backbone, global average pooling, one linear classifier: no VQ-SA at
 decomposed  VQ-SA as trained, all of it in standard operators: what the tools do without edgekit
 ours        the bundle that `edgekit build` makes: folded, with edgekit's operators
 
-Ratios are medians of the paired ratios, with a distribution-free 95% interval. Weights are random:
-they change no shape and no kernel. What the lookup has to look at does depend on the data, so the
+Ratios are medians of the paired ratios, with a distribution-free 95% interval. --cpu-time takes the
+processor's time of all threads instead of the clock's, which leaves out what other programs take of
+the processor, though not of the memory: for a machine that is not quiet. Weights are random: they
+change no shape and no kernel. What the lookup has to look at does depend on the data, so the
 codebook is drawn around features of images, as a trained one lies. The calibrated networks are
-kept in --work; a second run only times.
+kept in --work, and a second run only times: give another folder once edgekit has changed.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -36,6 +37,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgekit.backends.openvino_compile import compile_model
+from edgekit.bench.conditions import cpu_model
 from edgekit.bench.turns import ratio
 from edgekit.config import VQSAConfig
 from edgekit.console import Console
@@ -56,8 +58,10 @@ CLASSES = 1000
 KINDS = ("bare", "decomposed", "ours")
 PREPROCESSING = {"resnet50": IMAGENET, "efficientnet-lite0": LITE0}
 CALIBRATION_IMAGES = 4
+WARM_UP = 8  # rounds that are not counted
 PER_CLUSTER = 20  # codewords around one feature
 Run = Callable[[], object]
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,7 @@ def runner(network: ov.CompiledModel, batches: list[NDArray[np.uint8]]) -> Run:
 
 
 def measure(
-    case: Case, kinds: list[str], work: Path, plugin: Path, rounds: int
+    case: Case, kinds: list[str], work: Path, plugin: Path, rounds: int, clock: Clock
 ) -> dict[str, object]:
     """Times of each form and the ratios between them."""
     preprocessing = PREPROCESSING[case.network.backbone]
@@ -209,12 +213,12 @@ def measure(
         for kind in kinds
     }
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for turn in range(rounds + 8):
+    for turn in range(rounds + WARM_UP):
         for kind, run in runs.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            if turn >= 8:
-                times[kind].append(1e3 * (time.perf_counter() - start))
+            if turn >= WARM_UP:
+                times[kind].append(1e3 * (clock() - start))
     ratios = {
         f"{one}/{other}": asdict(ratio(times[one], times[other]))
         for one, other in (("ours", "bare"), ("decomposed", "bare"), ("decomposed", "ours"))
@@ -312,6 +316,7 @@ def main() -> None:
     parser.add_argument("--extension", type=Path, help="instead of the installed one")
     parser.add_argument("--build", action="store_true", help="only fill --work")
     parser.add_argument("--profile", action="store_true", help="layers instead of whole models")
+    parser.add_argument("--cpu-time", action="store_true", help="instead of the clock's time")
     parser.add_argument("--json", action="store_true", help="instead of the Markdown table")
     options = parser.parse_args()
     plugin = options.extension or extension_path()
@@ -338,29 +343,19 @@ def main() -> None:
         if options.profile:
             profile(case, options.kinds, options.work, plugin, rounds)
         else:
-            results.append(measure(case, options.kinds, options.work, plugin, rounds))
+            clock = time.process_time if options.cpu_time else time.perf_counter
+            results.append(measure(case, options.kinds, options.work, plugin, rounds, clock))
             print(table(results[-1:]).splitlines()[-1], flush=True)
     if options.profile:
         return
-    about = f"OpenVINO {ov.get_version().split('-')[0]}, {cpu()}, {os.cpu_count()} CPUs"
+    timed = "processor time" if options.cpu_time else "clock time"
+    about = (
+        f"{timed}, OpenVINO {ov.get_version().split('-')[0]}, {cpu_model()}, {os.cpu_count()} CPUs"
+    )
     if options.json:
         print(json.dumps({"machine": about, "results": results}, indent=2))
     else:
         print(f"\n{about}\n\n{table(results)}")
-
-
-def cpu() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return platform.machine()
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")
-    has = [
-        flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if flag in flags
-    ]
-    return f"{name or platform.machine()} ({', '.join(has)})"
 
 
 if __name__ == "__main__":
