@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from edgekit.parity.metrics import Baseline
 
 
+_REASONS = 3  # in the one line of an error; the report has all
+
+
 @click.command(
     cls=Command,
     examples="""
@@ -121,7 +124,9 @@ def failure(document: dict[str, Any]) -> str:
     """The one line that says why parity did not pass."""
     verdict = document["verdict"]
     reasons = [reason for reason in document["reasons"] if not reason.startswith("pass: ")]
-    said = "; ".join(reason.removeprefix(f"{verdict}: ") for reason in reasons)
+    said = "; ".join(reason.removeprefix(f"{verdict}: ") for reason in reasons[:_REASONS])
+    if len(reasons) > _REASONS:
+        said += f"; and {len(reasons) - _REASONS} more reasons"
     text = f"parity {verdict}: {said}"
     lost = ", ".join(document["worst"]).replace("_", " ")
     return f"{text}; lost most on {lost}" if lost else text

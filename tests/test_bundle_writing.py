@@ -83,7 +83,7 @@ import itertools, sys
 from pathlib import Path
 from edgekit import folders
 from edgekit.bundle import update_bundle, write_bundle
-from tests.test_bundle import LABELS, about, files
+from tests.bundle_files import LABELS, about, files
 if sys.argv[2] == "renames":
     folders.exchange = lambda first, second: False
 for number in itertools.count(int(sys.argv[3])):
@@ -146,7 +146,7 @@ def test_running_out_of_space_is_said_and_leaves_the_old_bundle(tmp_path: Path) 
         "from pathlib import Path\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "from tests.test_bundle import write\n"
+        "from tests.bundle_files import write\n"
         "try:\n    write(Path(sys.argv[1]), weights=bytes(1_000_000))\n"
         "except Exception as error:\n    print(type(error).__name__, error)\n"
     )

@@ -29,6 +29,7 @@ from edgekit.parity.stats import (
     Interval,
     Outcome,
     PairedErrors,
+    Verdict,
     cell_weights,
     code_agreement_gate,
     corruption_deltas,
@@ -36,6 +37,7 @@ from edgekit.parity.stats import (
     corruption_weights,
     delta_interval,
     overall_outcome,
+    slowest,
     verdict,
 )
 from edgekit.parity.tally import Seen, Tally
@@ -190,8 +192,12 @@ class Judge:
         if self._main is None:
             if not gates:
                 return Judgment("unlabeled", [UNLABELED], None, None, False, 0.95, None, None)
-            reasons = [UNLABELED, *gates[0].reasons]
-            return Judgment(gates[0].outcome, reasons, None, None, False, confidence, None, None)
+            return Judgment(
+                gates[0].outcome,
+                [UNLABELED, *gates[0].reasons],
+                gates[0].more_images,
+                *(None, False, confidence, None, None),
+            )
         paired = PairedErrors(
             tally.differences(),
             self._cells.corruptions,
@@ -210,10 +216,13 @@ class Judge:
             confidence = 0.95  # and a little more
             interval = _anytime(fixed.estimate, state)
         judged = verdict(interval, self._gates.tolerance, confidence)
+        outcome = overall_outcome(judged.outcome, *(gate.outcome for gate in gates))
+        parts: list[Verdict | GateResult] = [judged, *gates]
+        more = [part.more_images for part in parts if part.outcome == "undecided"]
         return Judgment(
-            overall_outcome(judged.outcome, *(gate.outcome for gate in gates)),
+            outcome,
             [judged.sentence, *(reason for gate in gates for reason in gate.reasons)],
-            judged.more_images,
+            slowest(more) if outcome == "undecided" else 0,
             interval,
             anytime,
             confidence,

@@ -28,6 +28,7 @@ from edgekit.parity.kept import LIMIT, limit_bytes
 from edgekit.parity.predictors import (
     Predictor,
     check_comparable,
+    check_source,
     open_bundle_predictor,
     open_onnx,
 )
@@ -216,4 +217,7 @@ def _reference(
         return open_onnx(path)
     config = dataclasses.replace(job.config, checkpoint=str(path), labels=options.labels)
     job = dataclasses.replace(job, config=config)
-    return open_onnx(steps.export(job, steps.load(job)).onnx)
+    checkpoint = steps.load(job)
+    if not options.allow_different_reference:  # before it is exported, which takes a while
+        check_source(checkpoint.sha256, manifest.source.checkpoint)
+    return open_onnx(steps.export(job, checkpoint).onnx)

@@ -13,6 +13,7 @@ interval is too short there, and has no width at all when nothing differed. See 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -71,6 +72,7 @@ class GateResult:
 
     outcome: Outcome
     reasons: tuple[str, ...]
+    more_images: int | None  # that would decide, as in `Verdict`
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,12 +214,13 @@ def verdict(interval: Interval, tolerance: float, confidence: float = 0.95) -> V
     if interval.lower > tolerance:
         return Verdict("fail", 0, f"fail: {said}")
     more = _more_images(interval, tolerance)
-    advice = (
-        "no number of images would decide: the loss is at the tolerance"
-        if more is None
-        else f"about {more:,} more images like these would decide"
-    )
-    return Verdict("undecided", more, f"undecided: {said}; {advice}")
+    return Verdict("undecided", more, f"undecided: {said}; {_advice(more, 'tolerance')}")
+
+
+def _advice(more: int | None, limit: str) -> str:
+    if more is None:
+        return f"no number of images would decide: the loss is at the {limit}"
+    return f"about {more:,} more images like these would decide"
 
 
 def corruption_gate(deltas: CorruptionDeltas, maximum: float) -> GateResult:
@@ -227,6 +230,7 @@ def corruption_gate(deltas: CorruptionDeltas, maximum: float) -> GateResult:
             name: (_judge(interval.lower, interval.upper, maximum), interval)
             for name, interval in deltas.intervals.items()
         },
+        maximum,
         f"the maximum of {maximum:g} points",
     )
 
@@ -234,7 +238,8 @@ def corruption_gate(deltas: CorruptionDeltas, maximum: float) -> GateResult:
 def code_agreement_gate(agreement: Interval, minimum: float) -> GateResult:
     """The share of equal codes (a fraction with its interval) must be at least ``minimum``."""
     outcome = _judge(-agreement.upper, -agreement.lower, -minimum)
-    return _gate({"code agreement": (outcome, agreement)}, f"the minimum of {minimum:g}")
+    judged = {"code agreement": (outcome, agreement)}
+    return _gate(judged, minimum, f"the minimum of {minimum:g}")
 
 
 def agreement_interval(per_image: Floats, confidence: float = 0.95) -> Interval:
@@ -383,11 +388,21 @@ def _judge(lower: float, upper: float, limit: float) -> Outcome:
     return "fail" if lower > limit else "undecided"
 
 
-def _gate(judged: dict[str, tuple[Outcome, Interval]], limit: str) -> GateResult:
-    missed = {"fail": "is beyond", "undecided": "is not shown to be within"}
-    reasons = tuple(
-        f"{name} {i.estimate:.4g} [{i.lower:.4g}, {i.upper:.4g}] {missed[outcome]} {limit}"
-        for name, (outcome, i) in judged.items()
-        if outcome != "pass"
-    )
-    return GateResult(overall_outcome(*(outcome for outcome, _ in judged.values())), reasons)
+def _gate(judged: dict[str, tuple[Outcome, Interval]], bound: float, limit: str) -> GateResult:
+    reasons, more = [], []
+    for name, (outcome, i) in judged.items():
+        said = f"{name} {i.estimate:.4g} [{i.lower:.4g}, {i.upper:.4g}]"
+        if outcome == "fail":
+            reasons.append(f"{said} is beyond {limit}")
+        elif outcome == "undecided":
+            more.append(_more_images(i, bound))
+            advice = _advice(more[-1], "limit")
+            reasons.append(f"{said} is not shown to be within {limit}; {advice}")
+    overall = overall_outcome(*(outcome for outcome, _ in judged.values()))
+    return GateResult(overall, tuple(reasons), slowest(more) if overall == "undecided" else 0)
+
+
+def slowest(images: Sequence[int | None]) -> int | None:
+    """The most images that any of several needs; None if for one of them no number is enough."""
+    known = [count for count in images if count is not None]
+    return max(known, default=0) if len(known) == len(images) else None

@@ -294,6 +294,12 @@ def test_gates_say_what_missed_them() -> None:
     assert strict.outcome == "fail"
     assert any("jpeg_compression" in line and "is beyond" in line for line in strict.reasons)
     assert any("is not shown to be within" in line for line in strict.reasons)
+    assert strict.more_images == 0  # it is decided
+    unsure = corruption_gate(deltas, max(i.upper for i in deltas.intervals.values()) - 0.1)
+    assert unsure.outcome == "undecided"
+    assert unsure.more_images is not None
+    assert 1 <= unsure.more_images < 3000
+    assert f"about {unsure.more_images:,} more images" in unsure.reasons[0]
     agreement = agreement_interval(np.full(500, 0.98) + np.tile([0.02, -0.02], 250))
     assert agreement.estimate == pytest.approx(0.98)
     assert code_agreement_gate(agreement, 0.95).outcome == "pass"
