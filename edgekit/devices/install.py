@@ -108,7 +108,7 @@ def ensure_runtime(
     pip += ["--no-input", "--progress-bar", "off", "--retries", "1", "--timeout", "20"]
     if wheels is not None:
         pip += ["--no-index", "--find-links", links]
-    _pip(session, [*pip, f"{links}/{wheel.name}", *filter(None, [requirement(need)])], console)
+    run_pip(session, [*pip, f"{links}/{wheel.name}", *filter(None, [requirement(need)])], console)
     session.call(receiving, "remove", links)
     session.call(receiving, "remove", staged)
     session.call(receiving, "write", f"{folder}/{_STAMP}", stamp)
@@ -133,7 +133,8 @@ def _make(session: Session, folder: str, need: RuntimeNeed, console: Console) ->
         raise EdgekitError(f"{session.device.name}: cannot create {folder}: {said}")
 
 
-def _pip(session: Session, command: list[str], console: Console) -> None:
+def run_pip(session: Session, command: list[str], console: Console) -> None:
+    """Run pip there; its reason in one line if it fails."""
     code, said = _logged(session, command, console)
     if code == 0:
         return
