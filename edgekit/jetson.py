@@ -182,10 +182,15 @@ def write_self_test(
     path: Path, images: NDArray[np.uint8], outputs: dict[str, NDArray[np.generic]]
 ) -> None:
     """Store ``images`` [M, height, width, 3] and the outputs that the device is to give."""
+    write_bytes(path, self_test_file(images, outputs))
+
+
+def self_test_file(images: NDArray[np.uint8], outputs: dict[str, NDArray[Any]]) -> bytes:
+    """The content of ``selftest.npz``; the same arrays give the same bytes."""
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {"images": images, **outputs}
     np.savez_compressed(buffer, **arrays)
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def adopt_engine(path: Path, engine: Path, tensorrt: str, plugin: Path | None = None) -> Manifest:

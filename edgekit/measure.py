@@ -10,6 +10,7 @@ import numpy as np
 from edgekit.bench.baseline import FLOAT_OPENVINO, FLOAT_ORT, float_onnxruntime, float_openvino
 from edgekit.bench.document import latency_summary
 from edgekit.bench.turns import compare
+from edgekit.bench.watch import Watch
 from edgekit.bundle import update_bundle
 from edgekit.steps import Built, Job
 
@@ -26,6 +27,7 @@ def bench(job: Job, built: Built) -> dict[str, Any]:
     prepared = preprocessing.normalize(image)
     model = load(built.path)
     job.console.info(f"bench ({built.descriptor.name}): about {job.config.bench_seconds:.0f} s")
+    watch = Watch()
     comparison = compare(
         "bundle",
         {
@@ -34,7 +36,11 @@ def bench(job: Job, built: Built) -> dict[str, Any]:
             FLOAT_OPENVINO: float_openvino(built.quantized.exported.onnx, prepared),
         },
         seconds=job.config.bench_seconds,
+        between=watch.look,
     )
+    watch.finish()
+    for note in watch.notes(latency_drift=comparison.drift):
+        job.console.warn(f"bench ({built.descriptor.name}): {note}")
     document = {
         "schema": 1,
         "batch": 1,

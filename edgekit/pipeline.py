@@ -24,6 +24,7 @@ from edgekit.files import file_sha256
 from edgekit.manifest import BundleError, tool_versions
 from edgekit.quantize.dialects import find_dialect
 from edgekit.quantize.recipes import read_recipe
+from edgekit.report import write_report
 from edgekit.source import BuildData, data_fingerprint
 
 STEPS = ("load", "export", "calibrate", "compile", "bench", "parity")
@@ -84,6 +85,7 @@ def _build_target(
         job.console.info(f"bench, parity ({descriptor.name}): not measured here: {reason}")
     benched = None if reason else _bench(job, built)
     compared = None if reason else _parity(job, built, data)
+    write_report(built.path)
     steps.complete(job, built, key)
     steps.pack(job, built)
     return Outcome(descriptor.name, built.path, False, benched, compared)

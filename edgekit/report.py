@@ -42,7 +42,7 @@ code{overflow-wrap:anywhere}svg{max-width:100%;height:auto}
 """
 
 
-def write_report(path: Path, output: Path | None) -> Path:
+def write_report(path: Path, output: Path | None = None) -> Path:
     """Write the report into the bundle, or to ``output``; where it is."""
     bundle = open_bundle(path)
     page = report_page(bundle)

@@ -25,7 +25,7 @@ from edgekit.descriptors import Descriptor, Precision, why_not_here
 from edgekit.errors import ToolchainMissing, UsageError
 from edgekit.files import file_sha256, write_bytes, write_text
 from edgekit.inspection import read_labels
-from edgekit.jetson import PENDING, SCRIPT, carry_plugin
+from edgekit.jetson import PENDING, SCRIPT, SELFTEST, carry_plugin
 from edgekit.manifest import Manifest, ModelInput, Source, tool_versions
 from edgekit.model.card import ModelCard, card_from_json, numbered_classes
 from edgekit.quantize.dialects import Dialect, find_dialect
@@ -452,6 +452,11 @@ def compile_bundle(job: Job, quantized: Quantized, descriptor: Descriptor, key: 
         written = write_bundle(path, manifest, files, card.classes)
     job.console.info(f"compile ({descriptor.name}): wrote {path}")
     built = Built(path, descriptor, quantized, written)
+    if SELFTEST not in files and built.why_not_measured() is None:
+        from edgekit.bench.selftest import stored_answers
+
+        written = update_bundle(path, reports={SELFTEST: stored_answers(path)})
+        built = dataclasses.replace(built, manifest=written)
     if built.pending:
         script = path / SCRIPT
         job.console.info(f"engine ({descriptor.name}): {PENDING}, with 'bash {script}' there")

@@ -17,7 +17,9 @@ from edgekit.backends import RunSettings, run_settings
 from edgekit.bench.options import BenchOptions
 from edgekit.bundle import Bundle
 
-Part = Literal["backbone", "codebook lookup", "attention head", "unassigned"]
+Part = Literal[
+    "backbone", "codebook lookup", "attention head", "lookup and head, fused", "unassigned"
+]
 
 _CALLS: Final = 50
 _SHOWN: Final = 10

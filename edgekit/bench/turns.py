@@ -154,7 +154,7 @@ def histogram(milliseconds: list[float], bins: int = _BINS) -> Histogram:
     """Equal bins from the fastest call to the 99th percentile; slower calls are counted apart."""
     ordered = sorted(milliseconds)
     low = ordered[0]
-    high = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
+    high = ordered[math.ceil(0.99 * len(ordered)) - 1]
     if high <= low:
         return Histogram((low, low), (len(ordered),), 0)
     width = (high - low) / bins

@@ -1,0 +1,156 @@
+"""`edgekit bench` as a whole, on a small bundle."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit.bench.document import save, summary
+from edgekit.bench.fresh import PHASES
+from edgekit.bench.options import SCENARIOS, BenchOptions
+from edgekit.bench.run import bench_bundles
+from edgekit.bench.selftest import stored_answers
+from edgekit.bench.table import show
+from edgekit.bundle import open_bundle, update_bundle
+from edgekit.console import Console
+from edgekit.errors import EdgekitError, UsageError
+from edgekit.jetson import PENDING, SELFTEST, self_test_file
+from tests import bundles
+
+QUIET = Console(verbosity=-1)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundles.bundle("cpu", "inline"), tmp_path / "cpu"))
+
+
+def measure(path: Path, cache: Path, **options: Any) -> dict[str, Any]:
+    chosen = BenchOptions(**{"seconds": 0.3, "baseline": "none", **options})
+    (document,) = bench_bundles([path], chosen, QUIET, cache)["bundles"]
+    return dict(document)
+
+
+def test_every_scenario_measures(bundle: Path, tmp_path: Path) -> None:
+    update_bundle(bundle, reports={SELFTEST: stored_answers(bundle)})
+    update_bundle(bundle, sections={"bench": {"schema": 1, "cores": 99}})
+    document = measure(
+        bundle,
+        tmp_path / "cache",
+        scenarios=SCENARIOS,
+        minutes=0.01,
+        layers=True,
+        baseline=str(bundles.made().onnx),
+    )
+    found = document["scenarios"]
+    assert document["self_test"]["stored"]["top1_equal"] == 4
+    latencies = found["latency"]["latencies"]
+    assert set(latencies) == {"bundle", "float, ONNX Runtime", "float, OpenVINO"}
+    assert set(found["latency"]["ratios"]) == set(latencies) - {"bundle"}
+    own = latencies["bundle"]
+    assert own["min_ms"] <= own["median_ms"] <= own["p95_ms"] <= own["p99_ms"] <= own["max_ms"]
+    assert 0 < found["latency"]["in_runtime_ms"]["bundle"] < own["median_ms"]
+    assert found["throughput"]["models"]["bundle"]["images_per_second"] > 0
+    for start in found["cold-start"].values():
+        assert set(start["phases_ms"]) == set(PHASES)
+        assert all(value >= 0 for value in start["phases_ms"].values())
+        assert start["median_ms"] > start["phases_ms"]["load"]
+    for kept in found["memory"].values():
+        assert 20 < kept["runtime_mib"] <= kept["peak_mib"]
+    assert len(found["sustained"]["points"]) >= 3
+    parts = document["layers"]["parts"]
+    assert {"backbone", "codebook lookup", "attention head"} <= set(parts)
+    assert abs(sum(part["share"] for part in parts.values()) - 1) < 1e-6
+    json.dumps(document, allow_nan=False)
+
+    save(bundle, document, QUIET)
+    stored = open_bundle(bundle).manifest
+    assert "bench.json" in stored.files
+    section = stored.sections["bench"]  # in the form of the build's own comparison
+    assert section["latencies"]["bundle"]["median_ms"] == own["median_ms"]
+    assert section["cores"] != 99
+    assert section["throughput"]["streams"] >= 1
+
+
+def test_batch_and_threads_are_the_runs_own(bundle: Path, tmp_path: Path) -> None:
+    document = measure(bundle, tmp_path, scenarios=("latency",), batch=3, threads=1)
+    assert document["scenarios"]["latency"]["images"] == 3
+    assert document["runtime"]["batch"] == 3
+    assert document["runtime"]["threads"] == 1
+    update_bundle(bundle, sections={"bench": {"schema": 1}})
+    save(bundle, document, QUIET)
+    assert open_bundle(bundle).manifest.sections["bench"] == {"schema": 1}
+    assert summary(document)["batch"] == 3
+
+
+def test_bundles_run_in_turns(bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    options = BenchOptions(scenarios=("latency", "throughput"), seconds=0.3, compare=True)
+    document = bench_bundles([bundle, other], options, QUIET, tmp_path)
+    latency = document["comparison"]["latency"]
+    assert list(latency["latencies"]) == [str(bundle), str(other)]
+    ratio = latency["ratios"][str(other)]
+    assert 0.3 < ratio["median"] < 3
+    assert ratio["low"] <= ratio["median"] <= ratio["high"]
+    assert set(document["comparison"]["throughput"]["ratios"]) == {str(other)}
+    show(document, QUIET)
+    assert "in turns" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="two bundles"):
+        bench_bundles([bundle], options, QUIET, tmp_path)
+
+
+def test_a_bundle_that_computes_something_else_is_not_timed(bundle: Path, tmp_path: Path) -> None:
+    with np.load(_file(tmp_path, stored_answers(bundle))) as stored:
+        answers = {name: stored[name] for name in stored.files}
+    answers["logits"] = -answers["logits"]
+    wrong = self_test_file(answers.pop("images"), answers)
+    update_bundle(bundle, reports={SELFTEST: wrong})
+    with pytest.raises(EdgekitError, match="fails its self-test"):
+        measure(bundle, tmp_path, scenarios=("latency",))
+
+
+def _file(folder: Path, content: bytes) -> Path:
+    path = folder / "answers.npz"
+    path.write_bytes(content)
+    return path
+
+
+def edgekit(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command, in a process that then fails if it imported what a device does not have."""
+    code = (
+        "import sys\nfrom edgekit.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nfinally:\n"
+        "    heavy = {'torch', 'nncf', 'onnx', 'scipy', 'cv2'} & set(sys.modules)\n"
+        "    if heavy: sys.stderr.write(f'heavy: {heavy}'); sys.stderr.flush(); "
+        "import os; os._exit(77)\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+
+
+def test_command_prints_and_keeps_one_document(bundle: Path, tmp_path: Path) -> None:
+    done = edgekit(
+        *("bench", str(bundle), "--scenario", "latency", "--seconds", "0.2", "--baseline", "none"),
+        *("--json", "-o", str(tmp_path / "out.json")),
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document == json.loads((tmp_path / "out.json").read_text())
+    assert document["bundles"][0] == json.loads((bundle / "bench.json").read_text())
+
+
+def test_command_refuses_in_one_line(bundle: Path, tmp_path: Path) -> None:
+    update_bundle(bundle, sections={"engine": PENDING})
+    done = edgekit("bench", str(bundle))
+    assert done.returncode == 4
+    assert "build_on_device.sh" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert edgekit("bench", str(tmp_path / "none")).returncode == 2
+    for words in (["--seconds", "0"], ["--batch", "0"], ["--compare"], ["--scenario", "speed"]):
+        assert edgekit("bench", str(bundles.bundle("cpu", "inline")), *words).returncode == 2
