@@ -56,7 +56,7 @@ class FinetuneResult:
 
     out: Path
     onnx: Path  # the INT8 graph, for `edgekit build --quantized`
-    parameters: Path  # float weights and scales of the best epoch
+    parameters: Path  # what the best epoch learned, before rounding, relative to the calibration
     best_epoch: int  # from 1; 0 is calibration alone
     epochs: int
     stopped_early: bool

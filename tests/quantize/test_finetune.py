@@ -83,7 +83,7 @@ def settings(work: Path, out: Path, **changes: object) -> FinetuneConfig:
         "epochs": 2,
         "batch_size": 10,
         "validation_images": 3,
-        "lr": 1e-4,
+        "lr": 0.05,
         "workers": 0,
         "threads": 1,
         "device": "cpu",
@@ -228,7 +228,7 @@ def test_files_that_are_no_finetuned_graph(work: Path, whole: Path, tmp_path: Pa
 
 
 def test_other_settings_in_the_same_folder_are_refused(work: Path, whole: Path) -> None:
-    with pytest.raises(UsageError, match=r"lr: 0\.5, was 0\.0001.*--restart"):
+    with pytest.raises(UsageError, match=r"lr: 0\.5, was 0\.05.*--restart"):
         finetune(settings(work, whole, lr=0.5), QUIET)
 
 

@@ -64,10 +64,13 @@ class Pair:
 class Network(nn.Module):
     """The graph's outputs for normalized images [B, 3, H, W].
 
-    Parameters: ``weights`` (float, also where 8-bit ones are deployed), ``biases`` of convolutions
-    and products, and ``log_scales``: the logarithm of what each scale was multiplied with since
-    calibration, so that 0 is exactly the calibrated one and no scale can become negative. The
-    codebook and the tables that belong to it are constants: a code keeps its meaning.
+    All parameters say how far something moved since calibration, so that 0 is exactly the
+    calibrated network: ``weights`` and ``biases`` (of convolutions and products, float also where
+    8-bit ones are deployed) in 8-bit levels of their channel, ``log_scales`` the logarithm of
+    what each scale was multiplied with, so that none can become negative. One learning rate then
+    suits all: folded batch norms leave channels whose weights differ by orders of magnitude, and a
+    step of Adam that is nothing to one ruins another.
+    The codebook and the tables that belong to it are constants: a code keeps its meaning.
     """
 
     def __init__(self, graph: onnx.ModelProto, original: onnx.ModelProto | None = None) -> None:
@@ -77,13 +80,13 @@ class Network(nn.Module):
         self.weights, self.biases = nn.ParameterDict(), nn.ParameterDict()
         self.log_scales = nn.ParameterDict()
         self._quantized: dict[str, Pair] = {}  # by the name of the 8-bit initializer
-        self._calibrated: dict[str, NDArray[np.float32]] = {}  # scales
+        self._calibrated: set[str] = set()  # names of scales
         self._stored = {t.name: t for t in graph.graph.initializer}
         self._originals = _by_shape(original)
         self._inputs = [v.name for v in graph.graph.input if v.name not in self._stored]
         if len(self._inputs) != 1:
             raise EdgekitError(f"the graph has {len(self._inputs)} inputs, expected the images")
-        self.feature_name: str | None = None
+        self._starts: dict[str, str] = {}  # buffers with the values that moves start from
         self._steps = self._compile()
         self._last_use = _last_uses(self._steps, [o.name for o in graph.graph.output])
         self._buffer_names: dict[str, str] = {}
@@ -121,7 +124,6 @@ class Network(nn.Module):
                     self._pair_outputs.append(node.output[0])
                     steps.append(((source,), _pair_step(source, node.output[0], pair)))
             elif (node.domain, node.op_type) == (DOMAIN, OPERATOR):
-                self.feature_name = node.input[0]
                 self._used_constants.add(node.input[1])
                 steps.append(((node.input[0],), _lookup_step(node, attributes)))
             elif node.domain in ("", "ai.onnx") and is_supported(node.op_type):
@@ -145,7 +147,7 @@ class Network(nn.Module):
 
     def _add_scale(self, name: str, scale: NDArray[np.float32]) -> None:
         if name not in self._calibrated:
-            self._calibrated[name] = scale.astype(np.float32)
+            self._calibrated.add(name)
             self.log_scales[_key(name)] = nn.Parameter(torch.zeros(scale.shape))
             self._used_constants.add(name)
 
@@ -166,8 +168,7 @@ class Network(nn.Module):
         self._add_scale(node.input[1], scale)
         self._quantized[name] = Pair(node.input[1], -limit, limit, axis)
         spread = _along(torch.from_numpy(scale), axis, levels.ndim).numpy()
-        value = _original_of(levels, spread, self._originals)
-        self.weights[_key(name)] = nn.Parameter(torch.from_numpy(value))
+        self._learn(self.weights, name, _original_of(levels, spread, self._originals), spread)
 
     def _add_floats(self, node: onnx.NodeProto) -> None:
         """Weights and biases that stay float, and constants."""
@@ -181,8 +182,23 @@ class Network(nn.Module):
             if group is None:
                 self._used_constants.add(name)
             elif _key(name) not in group:
-                value = numpy_helper.to_array(self._stored[name]).copy()
-                group[_key(name)] = nn.Parameter(torch.from_numpy(value))
+                value = np.asarray(numpy_helper.to_array(self._stored[name]), np.float32)
+                level = np.abs(value).max(initial=0) / 127
+                self._learn(group, name, value, np.float32(level if level > 0 else 1e-3))
+
+    def _learn(
+        self,
+        group: nn.ParameterDict,
+        name: str,
+        value: NDArray[np.float32],
+        level: NDArray[np.float32] | np.float32,
+    ) -> None:
+        """Let a tensor learn, in units of ``level``, which broadcasts."""
+        key, place = _key(name), f"start_{len(self._starts)}"
+        self._starts[key] = place
+        self.register_buffer(place, torch.from_numpy(value.copy()), persistent=False)
+        self.register_buffer(f"{place}_level", torch.tensor(np.array(level)), persistent=False)
+        group[key] = nn.Parameter(torch.zeros(value.shape))
 
     def _array(self, name: str, node: onnx.NodeProto) -> NDArray[Any]:
         if name not in self._stored:
@@ -215,11 +231,18 @@ class Network(nn.Module):
             return found
         if name in self._numbers:
             return self._numbers[name]
-        for group in (self.weights, self.biases):
-            if _key(name) in group:
-                learned: Tensor = group[_key(name)]
-                return learned
+        if _key(name) in self._starts:
+            return self.value(name)
         raise EdgekitError(f"the graph reads {name}, which no node computes")
+
+    def value(self, name: str) -> Tensor:
+        """A weight or bias as it has become, not rounded."""
+        key = _key(name)
+        start: Tensor = getattr(self, self._starts[key])
+        level: Tensor = getattr(self, f"{self._starts[key]}_level")
+        group = self.weights if key in self.weights else self.biases
+        moved: Tensor = start + level * group[key]
+        return moved
 
     def scale(self, name: str) -> Tensor:
         """A learned scale, in the shape in which the graph stores it."""
@@ -244,10 +267,8 @@ class Network(nn.Module):
             name, key = tensor.name, _key(tensor.name)
             if name in self._quantized:
                 learned[name] = self.levels(name)
-            elif key in self.weights:
-                learned[name] = self.weights[key]
-            elif key in self.biases:
-                learned[name] = self.biases[key]
+            elif key in self._starts:
+                learned[name] = self.value(name)
             if name in learned:
                 value = learned[name].detach().cpu().contiguous().numpy()
                 tensor.CopyFrom(numpy_helper.from_array(value, name))
@@ -255,14 +276,14 @@ class Network(nn.Module):
 
     def levels(self, name: str) -> Tensor:
         """The int8 levels of an 8-bit weight."""
-        pair, weight = self._quantized[name], self.weights[_key(name)]
+        pair, weight = self._quantized[name], self.value(name)
         scale = _along(self.scale(pair.scale), pair.axis, weight.dim())
         found: Tensor = (weight / scale).round().clamp(pair.low, pair.high).to(torch.int8)
         return found
 
     def weight(self, name: str) -> Tensor:
         """An 8-bit weight as the graph's DequantizeLinear gives it."""
-        pair, weight = self._quantized[name], self.weights[_key(name)]
+        pair, weight = self._quantized[name], self.value(name)
         scale = _along(self.scale(pair.scale), pair.axis, weight.dim())
         return fake_quantize(weight, scale, pair.low, pair.high)
 
