@@ -36,7 +36,10 @@ def measure(path: Path, cache: Path, **options: Any) -> dict[str, Any]:
     return dict(document)
 
 
-def test_every_scenario_measures(bundle: Path, tmp_path: Path) -> None:
+def test_every_scenario_measures(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.bench.run._COLD_STARTS", 1)
     update_bundle(bundle, reports={SELFTEST: stored_answers(bundle)})
     update_bundle(bundle, sections={"bench": {"schema": 1, "cores": 99}})
     document = measure(
