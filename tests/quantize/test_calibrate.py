@@ -1,5 +1,6 @@
 """NNCF's calibration of a real exported model: what is quantized, what stays float, how well."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgekit.console import Console
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, UsageError
 from edgekit.quantize.calibrate import CalibrationReport, calibrate
 from edgekit.quantize.dialects import DIALECTS, legalize
 from edgekit.quantize.recipes import Recipe
@@ -108,6 +109,8 @@ def test_mixed_zero_points_are_refused_for_tensorrt() -> None:
     mixed = run(bundles.made(), Recipe(images=8, preset="mixed", bias_correction="none"))
     with pytest.raises(EdgekitError, match="TensorRT takes only 0: calibrate with preset"):
         legalize(mixed.graph, DIALECTS["tensorrt"])
+    with pytest.raises(UsageError, match="zero-point 0 only"):  # before minutes are spent
+        run(bundles.made(), Recipe(images=8, preset="mixed"), "tensorrt")
 
 
 def test_without_vnni_the_first_convolution_keeps_to_half_the_range() -> None:
@@ -128,6 +131,46 @@ def test_a_model_without_codebook_is_quantized_whole() -> None:
     plain = run(bundles.made(plain=True), Recipe(images=8, bias_correction="none"))
     assert float_nodes(plain.float_graph) == []
     assert plain.report.kept_float == 0
+
+
+@pytest.mark.parametrize("statistics", ["minmax", "percentile", "mse"])
+def test_statistics_change_the_ranges(statistics: str) -> None:
+    def scales(recipe: Recipe) -> list[float]:
+        graph = run(bundles.made(), recipe).graph.graph
+        stored = {tensor.name: tensor for tensor in graph.initializer}
+        return [
+            float(onnx.numpy_helper.to_array(stored[node.input[1]]).max())
+            for node in graph.node
+            if node.op_type == "QuantizeLinear" and node.input[0] not in stored
+        ]
+
+    base = Recipe(images=16, bias_correction="none")
+    before = scales(base)
+    after = scales(
+        dataclasses.replace(base, statistics=statistics, percentile=95.0)  # type: ignore[arg-type]
+    )
+    assert len(after) == len(before)
+    assert after != before
+    if statistics == "minmax":  # the extremes of all are beyond their mean
+        assert all(b >= a * 0.999 for a, b in zip(before, after, strict=True))
+    if statistics == "percentile":
+        assert all(b <= a * 1.001 for a, b in zip(before, after, strict=True))
+
+
+def test_ignored_layers_stay_float_and_are_named() -> None:
+    recipe = Recipe(images=8, bias_correction="none", ignored=("*second*",))
+    report = run(bundles.made(), recipe).report
+    assert (report.quantized, report.kept_float) == (4, 1)
+    assert report.not_quantized == ("backbone.second.weight",)
+    assert "1 in float (backbone.second.weight)" in report.message()
+
+
+def test_smooth_quant_still_gives_the_same_model() -> None:
+    recipe = Recipe(images=16, bias_correction="none", smooth_quant=0.5)
+    smoothed = run(bundles.made(), recipe)
+    before = answers(smoothed.float_graph, smoothed.made)
+    after = answers(smoothed.graph, smoothed.made)
+    assert np.abs(after[0] - before[0]).max() / np.abs(before[0]).max() < 0.15
 
 
 def test_stdout_stays_clean(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

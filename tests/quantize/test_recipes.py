@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import UsageError
-from edgekit.quantize.recipes import RECIPES, Recipe, read_recipe
+from edgekit.quantize.dialects import DIALECTS
+from edgekit.quantize.recipes import RECIPES, Recipe, check_dialect, read_recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -25,6 +26,13 @@ def test_the_robust_recipe_corrupts_half() -> None:
         ("corruptions = 'fogg'", "fog"),
         ("severities = [0]", "severities must be some of 1 to 5"),
         ("imagess = 3", r"mine\.toml:1: unknown key 'imagess' \(did you mean 'images'\?\)"),
+        ("percentile = 12.0", "percentile must be above 50"),
+        ("smooth_quant = 2.0", "smooth_quant must be 0 to 1"),
+        ("max_drop = -1.0", "max_drop must not be negative"),
+        ("control_images = 1", "control_images must be at least 2"),
+        ("selection = 'even'", "'selection' must be one of 'random', 'balanced', 'stratified'"),
+        ("statistics = 'kl'", "'statistics' must be one of 'mean-minmax', 'minmax'"),
+        ("metric = 'top1'", "'metric' must be one of"),
         ("preset = 'fast'", "'preset' must be one of 'performance', 'mixed'"),
     ],
 )
@@ -44,3 +52,18 @@ def test_a_recipe_is_the_defaults_and_what_differs(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("images = 7")
     assert read_recipe(str(path)) == Recipe(images=7)
+
+
+def test_a_recipe_for_another_dialect() -> None:
+    recipe = Recipe(preset="mixed")
+    check_dialect(recipe, DIALECTS["openvino"])
+    with pytest.raises(UsageError, match=r"'tensorrt' takes zero-point 0 only, .* 'mixed'"):
+        check_dialect(recipe, DIALECTS["tensorrt"])
+
+
+def test_the_command_line_replaces_the_recipes_control() -> None:
+    controlled = read_recipe("controlled")
+    assert (controlled.max_drop, controlled.metric) == (3.0, "code-agreement")
+    other = read_recipe("controlled", max_drop=0.5, metric="corruption-error")
+    assert (other.max_drop, other.metric) == (0.5, "corruption-error")
+    assert read_recipe("default").max_drop is None
