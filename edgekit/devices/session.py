@@ -244,7 +244,8 @@ class Session:
         """Why the agent did not start, from ssh's exit code and last words."""
         code = self._finished()
         said = self._said()
-        who = f"{self.device.name} ({self.device.host})"
+        name, host = self.device.name, self.device.host
+        who = name if name == host else f"{name} ({host})"
         if code == 255:
             return DeviceUnreachable(f"cannot reach {who}: {_advice(said, self.device)}")
         if code in (126, 127) or "not found" in said.lower():

@@ -11,6 +11,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -20,11 +21,13 @@ from edgekit.console import Console
 from edgekit.descriptors import load_descriptor
 from edgekit.devices import receiving
 from edgekit.devices.install import run_pip
+from edgekit.devices.predictor import on_device
 from edgekit.devices.registry import Device, add_device
 from edgekit.devices.session import Session
 from edgekit.devices.wheel import runtime_wheel
 from edgekit.errors import EdgekitError
 from edgekit.files import file_sha256
+from edgekit.parity.predictors import open_bundle_predictor
 from tests import bundles
 from tests.devices.conftest import Run, Server, arrived, cutting, using, wait_until
 
@@ -74,6 +77,12 @@ def test_deploy_bench_parity(device: Device, bundle: Path, tmp_path: Path, run: 
     code, out, _ = run("deploy", bundle, "--device", "loop", "--json")  # now it has a report more
     (entry,) = json.loads(out)["devices"]
     assert (entry["files"], entry["bytes"], entry["up_to_date"]) == (0, 0, True)
+
+    pixels = bundles.images(20)
+    expected = open_bundle_predictor(bundle).run(pixels)
+    with on_device("loop", bundle, Console(verbosity=-1)) as remote_model:
+        for wanted, found in zip(expected, remote_model.run(pixels), strict=True):
+            np.testing.assert_array_equal(wanted, found)
 
     data = labeled(tmp_path, 6)
     words = ("--reference", bundles.made().onnx, "--allow-different-reference", "--data", data)
