@@ -10,7 +10,7 @@ run in the folder that is printed.
 
 Then edgekit alone: a second target, and what early stopping saves on the built-in model: on easy
 passes (the float model compiled, and INT8 with a tolerance of 2 points) and on an easy fail (one
-layer's scales doubled). The Markdown tables at the end are those of docs/parity.md.
+layer's scales doubled). It ends with Markdown tables.
 The exit code is 0 if the answers are the same and the sweep is three times as fast.
 """
 
