@@ -8,6 +8,7 @@ so that pip replaces one by another.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import io
 import re
@@ -36,6 +37,7 @@ class Wheel:
     sha256: str
 
 
+@functools.cache  # the sources of a running process are those it started with
 def runtime_wheel() -> Wheel:
     """The installed edgekit without its compiled libraries and data sets."""
     contents = _contents()

@@ -139,7 +139,7 @@ def test_the_device_has_nothing_heavy(device: Device, home: Path) -> None:
 
 def test_the_wheel_is_pure_and_reproducible() -> None:
     wheel = runtime_wheel()
-    assert wheel == runtime_wheel()
+    assert wheel == runtime_wheel.__wrapped__()
     assert wheel.name.startswith(f"edgekit-{edgekit.__version__}+device.")
     names = zipfile.ZipFile(io.BytesIO(wheel.data)).namelist()
     assert {name.rpartition(".")[2] for name in names if "dist-info" not in name} == {"py", "toml"}
