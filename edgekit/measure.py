@@ -16,7 +16,7 @@ from edgekit.steps import Built, Job
 
 
 def bench(job: Job, built: Built) -> dict[str, Any]:
-    """Latency at batch 1 of bundle and float baselines, a call of each in turn.
+    """Latency at batch 1 of bundle and float baselines, in turns.
 
     The baselines get images that are normalized already; the bundle normalizes its own.
     """
