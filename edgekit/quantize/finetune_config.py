@@ -35,8 +35,8 @@ class FinetuneConfig:
 
     epochs: int = 2
     batch_size: int = 32  # images; each counts once, its corrupted twin comes along
-    lr: float = 0.02  # of weights and biases, with Adam, in 8-bit levels of their channel
-    scale_lr: float = 0.002  # of the logarithms of the quantizers' scales
+    lr: float = 0.001  # of weights and biases, with Adam, in 8-bit levels of their channel
+    scale_lr: float = 3e-5  # of the logarithms of the quantizers' scales
     warmup: float = 0.05  # share of the steps in which the learning rate rises
     clip_norm: float = 0.0  # largest gradient norm; 0 does not clip
     patience: int = 0  # epochs without improvement after which it stops; 0 never stops early

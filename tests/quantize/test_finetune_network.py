@@ -152,7 +152,7 @@ def test_gradients_reach_weights_biases_and_every_scale(start: Start) -> None:
 
 
 def flips(network: Network, start: Start, seed: int) -> int:
-    images = torch.from_numpy(start.pixels(400, seed=seed))
+    images = torch.from_numpy(start.pixels(300, seed=seed))
     with torch.no_grad():
         ours, original = network(images).code, Network(start.original)(images).code
     assert ours is not None
@@ -167,10 +167,10 @@ def test_code_consistency_reduces_flips_on_new_images(start: Start) -> None:
             code_weight=code_weight, distill_weight=0, feature_weight=0, task_weight=1 - code_weight
         )
         optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
-        images = torch.from_numpy(start.pixels(128, seed=11))
+        images = torch.from_numpy(start.pixels(96, seed=11))
         original = Network(start.original).requires_grad_(False)(images)
         labels = original.logits.argmax(dim=1)
-        for _ in range(30):
+        for _ in range(20):
             optimizer.zero_grad()
             losses(network(images), original, labels, config).total.backward()
             optimizer.step()
