@@ -24,6 +24,8 @@ OWN: Final = "bundle"
 
 _LATENCY_KEYS: Final = ("candidate", "latencies", "ratios", "turns", "warmup_calls", "drift")
 
+_WITH_LATENCY: Final = frozenset({"schema", "batch", "runtime", "cores", *_LATENCY_KEYS})
+
 
 def empty_document(
     bundle: Bundle, options: BenchOptions, conditions: Mapping[str, Any]
@@ -88,6 +90,8 @@ def save(path: Path, document: Mapping[str, Any], console: Console) -> None:
     Runs with another batch or other threads than the bundle's own leave the summary alone, so
     that it always says what the bundle does as it is.
     """
+    if not document["scenarios"] and document["layers"] is None:
+        return  # all was measured in turns with other bundles, and is no bundle's own
     if not path.is_dir():
         console.warn(
             f"{path} is a .zip and stays as it is: unpack it to keep {FILE} in the bundle, or name "
@@ -100,7 +104,10 @@ def save(path: Path, document: Mapping[str, Any], console: Console) -> None:
     try:
         manifest = update_bundle(path, reports={FILE: text.encode()})
         if usual and (kept := summary(document)):
-            section = {**(manifest.sections.get("bench") or {}), **kept}
+            before = manifest.sections.get("bench") or {}
+            if before.get("ratios") and not kept.get("ratios"):  # without baselines it says less
+                kept = {name: kept[name] for name in kept if name not in _WITH_LATENCY}
+            section = {**before, **kept}
             update_bundle(path, sections={"bench": section})
     except (EdgekitError, PermissionError) as error:
         console.warn(f"{FILE} is not in the bundle: {error}")

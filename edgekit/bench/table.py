@@ -55,7 +55,7 @@ def _show_comparison(found: Mapping[str, Any], console: Console) -> None:
         for name, model in through["models"].items():
             text = f"throughput: {name}: {model['images_per_second']:.1f} images/s"
             if ratio := through["ratios"].get(name):
-                text += f", first's time over its own: {_interval(ratio, inverse=True)}"
+                text += f", an image takes {_interval(ratio)} times the first's"
             console.text(text)
     for name in ("latency", "throughput"):
         for note in found.get(name, {}).get("notes", []):
@@ -193,8 +193,5 @@ def _mib(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.0f} MiB"
 
 
-def _interval(ratio: Mapping[str, float], *, inverse: bool = False) -> str:
-    low, median, high = ratio["low"], ratio["median"], ratio["high"]
-    if inverse:
-        low, median, high = 1 / high, 1 / median, 1 / low
-    return f"{median:.2f} [{low:.2f}, {high:.2f}]"
+def _interval(ratio: Mapping[str, float]) -> str:
+    return f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"

@@ -89,6 +89,10 @@ def test_batch_and_threads_are_the_runs_own(bundle: Path, tmp_path: Path) -> Non
     save(bundle, document, QUIET)
     assert open_bundle(bundle).manifest.sections["bench"] == {"schema": 1}
     assert summary(document)["batch"] == 3
+    built = {"ratios": {"float": 2.0}, "latencies": "the build's"}
+    update_bundle(bundle, sections={"bench": built})
+    save(bundle, measure(bundle, tmp_path, scenarios=("latency",)), QUIET)
+    assert open_bundle(bundle).manifest.sections["bench"] == built
 
 
 def test_bundles_run_in_turns(bundle: Path, tmp_path: Path, capsys: Any) -> None:
@@ -103,6 +107,8 @@ def test_bundles_run_in_turns(bundle: Path, tmp_path: Path, capsys: Any) -> None
     assert set(document["comparison"]["throughput"]["ratios"]) == {str(other)}
     show(document, QUIET)
     assert "in turns" in capsys.readouterr().out
+    save(bundle, document["bundles"][0], QUIET)  # nothing was measured of it alone
+    assert "bench.json" not in open_bundle(bundle).manifest.files
     with pytest.raises(UsageError, match="two bundles"):
         bench_bundles([bundle], options, QUIET, tmp_path)
 
