@@ -161,19 +161,30 @@ def test_a_zip_is_compared_and_left_alone(tmp_path: Path, capsys: Capture) -> No
     assert [entry.name for entry in tmp_path.iterdir()] == ["bundle.zip"]
 
 
-def test_a_reference_that_is_not_the_source(bundle: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_a_reference_that_is_not_the_source(
+    bundle: Path, tmp_path: Path, cache: Path, capsys: Capture
+) -> None:
     loaded = load_checkpoint(trained.checkpoint())
     loaded.model.head.classifier.bias.data[0] += 1
     from edgekit.model.checkpoint import save_checkpoint
 
     other = tmp_path / "other.safetensors"
     save_checkpoint(other, loaded.model, loaded.card)
-    words = (*SOME, "--images", 6, "--tolerance", 90, "--full", "--reference", other)
-    code, _, err = edgekit(capsys, "parity", bundle, *words)
+    words = (*SOME, "--images", 6, "--tolerance", 90, "--full", "--reference")
+    code, _, err = edgekit(capsys, "parity", bundle, *words, other)
     assert code == 2
     ours, theirs = file_sha256(trained.checkpoint())[:12], file_sha256(other)[:12]
     assert f"comes from checkpoint {theirs}, the candidate from {ours}" in err.splitlines()[-1]
-    code, _, err = edgekit(capsys, "parity", bundle, *words, "--allow-different-reference")
+    model = onnx.load(next((cache / "export").glob("*/model.onnx")))
+    next(
+        entry for entry in model.metadata_props if entry.key == "edgekit.source_sha256"
+    ).value = file_sha256(other)
+    onnx.save(model, tmp_path / "other.onnx")
+    code, _, err = edgekit(capsys, "parity", bundle, *words, tmp_path / "other.onnx")
+    assert code == 2
+    assert f"comes from checkpoint {theirs}" in err.splitlines()[-1]
+    words = (*words, tmp_path / "other.onnx", "--allow-different-reference")
+    code, _, err = edgekit(capsys, "parity", bundle, *words)
     assert code == 0, err
     assert json.loads((bundle / "parity.json").read_text())["same_source"] is False
 
