@@ -224,11 +224,13 @@ def test_two_at_once(device: Device, bundle: Path, run: Run) -> None:
 
 
 def test_ctrl_c_leaves_nothing_there(device: Device, bundle: Path, run: Run) -> None:
-    run("deploy", bundle, "--device", "loop")
+    edgekit_command = [sys.executable, "-m", "edgekit"]
+    words = ["deploy", str(bundle), "--device", "loop"]
+    subprocess.run([*edgekit_command, *words], check=True, capture_output=True)
     for how, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
         words = ["bench", str(bundle), "--device", "loop", "--scenario", "latency"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "edgekit", *words, "--seconds", "100"],
+            [*edgekit_command, *words, "--seconds", "100"],
             stderr=subprocess.PIPE,
             text=True,
         )
