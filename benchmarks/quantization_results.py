@@ -94,6 +94,7 @@ class Bench:
     data: str
     work: Path
     console: Console
+    images: int  # of the test part
 
     def config(self, seed: int, recipe: str) -> BuildConfig:
         """The settings that calibrate with ``recipe``."""
@@ -159,7 +160,7 @@ def test_images(bench: Bench, seed: int) -> Probe:
         probe = load_probe(
             data.test(),
             exported.card.preprocessing,
-            images=TEST_IMAGES,
+            images=bench.images,
             views=len(BENCHMARK15),
             workers=default_workers(),
         )
@@ -326,6 +327,9 @@ def main() -> None:
     parser.add_argument("--only", choices=("fashion-mnist", "cifar10"))
     parser.add_argument("--rows", choices=("calibrated", "finetuned"), help="one kind of row")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many of the seeds")
+    parser.add_argument(
+        "--images", type=int, default=TEST_IMAGES, help="test images; other numbers, other --work"
+    )
     parser.add_argument("--table", action="store_true", help="print what is finished, run nothing")
     parser.add_argument("--latency", type=float, metavar="SECONDS", help="only this, for each row")
     arguments = parser.parse_args()
@@ -337,7 +341,7 @@ def main() -> None:
         if data is None:
             print("EDGEKIT_CIFAR10 names no file: CIFAR-10 is skipped")
             continue
-        bench = Bench(name, data, arguments.work / name, Console())
+        bench = Bench(name, data, arguments.work / name, Console(), arguments.images)
         (bench.work / "recipes").mkdir(parents=True, exist_ok=True)
         for recipe, text in RECIPES.items():
             (bench.work / "recipes" / f"{recipe}.toml").write_text(text)
