@@ -35,7 +35,7 @@ class FinetuneConfig:
 
     epochs: int = 2
     batch_size: int = 32  # images; each counts once, its corrupted twin comes along
-    lr: float = 0.001  # of weights and biases, with Adam, in 8-bit levels of their channel
+    lr: float = 0.003  # of weights and biases, with Adam, in 8-bit levels of their channel
     scale_lr: float = 3e-5  # of the logarithms of the quantizers' scales
     warmup: float = 0.05  # share of the steps in which the learning rate rises
     clip_norm: float = 0.0  # largest gradient norm; 0 does not clip
