@@ -58,16 +58,51 @@ def correct_depthwise(
     return len(layers)
 
 
+def cover_pixels(calibrated: onnx.ModelProto, preprocessing: Preprocessing) -> bool:
+    """Let the images' own INT8 range reach from black to white, in place; whether it changed.
+
+    NNCF takes the mean of the images' extremes, which cuts the brightest pixels off; but what an
+    image can hold is known. Only where the range is symmetric, as preset "performance" has it.
+    """
+    tensors = {tensor.name: tensor for tensor in calibrated.graph.initializer}
+    name = calibrated.graph.input[0].name
+    pairs = [node for node in calibrated.graph.node if name in node.input[:1]]
+    if len(pairs) != 1 or pairs[0].op_type != "QuantizeLinear":
+        return False
+    scale, zero = (numpy_helper.to_array(tensors[value]) for value in pairs[0].input[1:3])
+    if zero.dtype != np.int8 or zero.any() or scale.size != 1:
+        return False
+    height, width = preprocessing.size
+    extremes = np.zeros((2, height, width, 3), np.uint8)
+    extremes[1] = 255
+    widest = np.abs(preprocessing.normalize(extremes)).max() / 127
+    wide = numpy_helper.from_array(np.array(widest, scale.dtype).reshape(scale.shape))
+    wide.name = f"{pairs[0].input[1]}/pixels"
+    calibrated.graph.initializer.append(wide)
+    before = pairs[0].input[1]
+    for node in calibrated.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[1] == before:
+            node.input[1] = wide.name
+    return True
+
+
 def _depthwise(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Quantized convolutions of one input channel a group, with a bias."""
+    """Quantized convolutions with a bias: of one input channel a group, or of the images.
+
+    The latter, because `cover_pixels` has changed their range since NNCF corrected them.
+    """
     graph = Graph(model)
+    image = model.graph.input[0].name
     stored = {tensor.name: tensor.dims for tensor in model.graph.initializer}
     found = []
     for node in model.graph.node:
         if node.op_type != "Conv" or len(node.input) < 3 or node.input[2] not in stored:
             continue
         group = next((item.i for item in node.attribute if item.name == "group"), 1)
-        if group > 1 and group == stored[node.input[2]][0] and graph.is_quantized(node.input[0]):
+        depthwise = group > 1 and group == stored[node.input[2]][0]
+        if not graph.is_quantized(node.input[0]):
+            continue
+        if depthwise or graph.unquantized(node.input[0], {}) == image:
             found.append(node)
     return found
 

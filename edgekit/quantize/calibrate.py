@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edgekit.console import Console
 from edgekit.data.transforms import Preprocessing
 from edgekit.errors import EdgekitError
-from edgekit.quantize.bias import correct_depthwise
+from edgekit.quantize.bias import correct_depthwise, cover_pixels
 from edgekit.quantize.dialects import Dialect
 from edgekit.quantize.layers import (
     PRODUCTS,
@@ -123,6 +123,7 @@ def calibrate(
         quantized.functions.extend(model.functions)
     corrected = 0
     if recipe.bias_correction == "full":
+        cover_pixels(quantized, preprocessing)
         corrected = correct_depthwise(quantized, model, images, preprocessing)
     # Linux reports kilobytes.
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
