@@ -12,10 +12,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 
 from edgekit.console import Console
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, ToolchainMissing
 from edgekit.files import file_sha256, write_text
 from edgekit.folders import replace_folder
 
@@ -31,6 +32,19 @@ def cache_root() -> Path:
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "edgekit"
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """The installed releases of what a step computes with."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError as error:
+            raise ToolchainMissing(
+                f"{name} is not installed: pip install 'edgekit[build]'"
+            ) from error
+    return found
 
 
 def key_of(step: str, inputs: Mapping[str, object]) -> str:

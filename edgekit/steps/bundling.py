@@ -1,0 +1,141 @@
+"""From an INT8 or float graph to a bundle on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edgekit.backends import CompiledFiles, compiler
+from edgekit.bundle import update_bundle, write_bundle, zip_bundle
+from edgekit.config import BuildConfig
+from edgekit.descriptors import Descriptor
+from edgekit.errors import ToolchainMissing
+from edgekit.jetson import PENDING, SCRIPT, SELFTEST, carry_plugin
+from edgekit.manifest import Manifest, ModelInput, Source, tool_versions
+from edgekit.steps.calibration import legal_onnx
+from edgekit.steps.job import Built, Job, Quantized, precision
+
+
+def compile_bundle(job: Job, quantized: Quantized, descriptor: Descriptor, key: str) -> Built:
+    """Compile for the target's runtime and write the bundle, whole or not at all."""
+    card = quantized.exported.card
+    path = bundle_path(job.config, descriptor)
+    with (
+        tempfile.TemporaryDirectory(prefix="edgekit-") as folder,
+        tempfile.TemporaryDirectory(prefix="edgekit-") as scratch,
+    ):
+        graph = legal_onnx(quantized, Path(scratch))
+        made = compiler(descriptor.backend)(graph, card.preprocessing, descriptor, Path(folder))
+        made = _with_plugin(job.config, made, descriptor, card.preprocessing.size)
+        height, width = card.preprocessing.size
+        model = asdict(card)
+        del model["classes"], model["preprocessing"]
+        manifest = Manifest(
+            model=json.loads(json.dumps(model)),  # lists for tuples, as they will be read back
+            classes=len(card.classes),
+            preprocessing=card.preprocessing,
+            input=ModelInput(made.input_name, height, width),
+            target=dataclasses.replace(descriptor, precision=precision(job.config, descriptor)),
+            arch=made.arch,
+            main=made.main,
+            plugins=made.plugins,
+            runtime=made.runtime,
+            versions=tool_versions(),
+            source=Source(quantized.exported.checkpoint.sha256, quantized.recipe, quantized.images),
+            rebuild=command(job.config, descriptor),
+            sections={
+                **made.sections,
+                **_control_section(quantized),
+                **({"finetuned": quantized.finetuned} if quantized.finetuned else {}),
+                "build": _provenance(job.config, key, complete=False),
+            },
+        )
+        files = {file.name: file for file in made.files}
+        if quantized.dialect is not None:  # which images, with hashes, so that it can be repeated
+            listing = quantized.onnx.with_name("images.json")
+            if listing.exists() or quantized.finetuned is None:  # a graph may be given alone
+                files["calibration.json"] = listing
+        written = write_bundle(path, manifest, files, card.classes)
+    job.console.info(f"compile ({descriptor.name}): wrote {path}")
+    built = Built(path, descriptor, quantized, written)
+    if SELFTEST not in files and built.why_not_measured() is None:
+        from edgekit.bench.selftest import stored_answers
+
+        written = update_bundle(path, reports={SELFTEST: stored_answers(path)})
+        built = dataclasses.replace(built, manifest=written)
+    if built.pending:
+        script = path / SCRIPT
+        job.console.info(f"engine ({descriptor.name}): {PENDING}, with 'bash {script}' there")
+    return built
+
+
+def _with_plugin(
+    config: BuildConfig, made: CompiledFiles, descriptor: Descriptor, size: tuple[int, int]
+) -> CompiledFiles:
+    """Add the compiled plugin that the user named to a bundle whose engine is pending."""
+    if config.plugin is None or made.sections.get("engine") != PENDING:
+        return made
+    folder = made.files[0].parent
+    library = carry_plugin(folder, Path(config.plugin), descriptor, size=size)
+    return dataclasses.replace(made, files=(*made.files, library))
+
+
+def _control_section(quantized: Quantized) -> dict[str, Any]:
+    """Which layers accuracy control left in float, and why."""
+    found = quantized.report.get("control")
+    return {} if found is None else {"accuracy_control": found}
+
+
+def check_engine(descriptor: Descriptor) -> None:
+    """Refuse a target whose engine this machine cannot build."""
+    if descriptor.backend != "tensorrt":
+        return
+    from edgekit.backends.tensorrt_compile import builds_here
+
+    if not builds_here(descriptor):
+        raise ToolchainMissing(
+            f"no engine for {descriptor.name} can be built here: build on the device, where "
+            "trtexec is (apt-get install libnvinfer-bin), or without --require-engine"
+        )
+
+
+def pack(job: Job, built: Built) -> Path | None:
+    """The bundle as one .zip beside it, when asked for."""
+    if not job.config.zip:
+        return None
+    target = built.path.with_name(f"{built.path.name}.zip")
+    zip_bundle(built.path, target)
+    job.console.info(f"zip: wrote {target}")
+    return target
+
+
+def bundle_path(config: BuildConfig, descriptor: Descriptor) -> Path:
+    """Where a target's bundle goes."""
+    return Path(config.out) / descriptor.name
+
+
+def command(config: BuildConfig, descriptor: Descriptor) -> str:
+    """The command line that builds this bundle again; file names as they were given."""
+    words = ["edgekit build", f"--target {descriptor.name}"]
+    defaults = BuildConfig()
+    for name in (
+        *("checkpoint", "backbone", "labels", "data", "recipe", "max_drop", "metric"),
+        *("quantized", "precision", "seed"),
+    ):
+        value = getattr(config, name)
+        if value != getattr(defaults, name):
+            words.append(f"--{name.replace('_', '-')} {Path(str(value)).name}")
+    return " ".join(words)
+
+
+def complete(job: Job, built: Built, key: str) -> None:
+    """Mark a bundle as finished; one that was killed before this is built again."""
+    update_bundle(built.path, sections={"build": _provenance(job.config, key, complete=True)})
+
+
+def _provenance(config: BuildConfig, key: str, *, complete: bool) -> dict[str, Any]:
+    return {"key": key, "complete": complete, "data": config.data, "seed": config.seed}
