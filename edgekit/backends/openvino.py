@@ -24,6 +24,7 @@ from edgekit.bundle import Bundle
 from edgekit.doctor import cpu_flags
 from edgekit.errors import EdgekitError
 from edgekit.files import write_bytes
+from edgekit.openvino_core import shared_core
 
 _DEVICE: Final = "CPU"
 _DIGEST_BYTES: Final = 32
@@ -40,9 +41,7 @@ def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> Op
     """Compile the model for this machine, or take it from the ``cache`` folder."""
     config = model_config(settings)
     try:
-        core = ov.Core()
-        for plugin in bundle.plugins():
-            core.add_extension(str(plugin))
+        core = shared_core(bundle.plugins())
         compiled = None
         entry = None if cache is None else cache / f"{_key(bundle, settings, config)}.blob"
         if entry is not None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgekit.bundle import Bundle
 from edgekit.console import Console
 from edgekit.errors import EdgekitError, UsageError
+from edgekit.openvino_core import shared_core
 from edgekit.originals import cached_original
 
 FLOAT_ORT: Final = "float, ONNX Runtime"
@@ -90,7 +91,8 @@ def float_openvino(
 
     from edgekit.export.variants import to_variant
 
-    model = ov.Core().read_model(to_variant(onnx.load(path), "inline").SerializeToString())
+    core = shared_core()
+    model = core.read_model(to_variant(onnx.load(path), "inline").SerializeToString())
     model.reshape(list(prepared.shape))
     config: dict[str, str | int] = {
         "INFERENCE_PRECISION_HINT": "f32",
@@ -98,7 +100,7 @@ def float_openvino(
     }
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
-    compiled = ov.Core().compile_model(model, "CPU", config)
+    compiled = core.compile_model(model, "CPU", config)
     request = compiled.create_infer_request()
 
     def run() -> None:  # as a bundle's own runner does

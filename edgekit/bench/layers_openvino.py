@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from edgekit.backends import RunSettings
 from edgekit.backends.openvino import model_config
 from edgekit.bench.layers import Layer, Profile, is_lookup, parts_of_graph
 from edgekit.bundle import Bundle
+from edgekit.openvino_core import shared_core
 
 _LOOKUP: Final = "CodebookLookup"
 _WHOLE_HEAD: Final = "VQSAHead"  # lookup and all that comes after it, as one operator
@@ -21,9 +21,7 @@ def profile(
     bundle: Bundle, settings: RunSettings, images: NDArray[np.uint8], calls: int
 ) -> Profile:
     """The mean times of ``calls`` inferences of the model, compiled once more with profiling."""
-    core = ov.Core()
-    for plugin in bundle.plugins():
-        core.add_extension(str(plugin))
+    core = shared_core(bundle.plugins())
     model = core.read_model(str(bundle.folder / bundle.manifest.main))
     model.reshape({0: list(images.shape)})
     lookup, fused = set(), False

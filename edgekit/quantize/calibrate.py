@@ -192,12 +192,16 @@ class _Counted:
 @contextlib.contextmanager
 def _quiet_nncf(console: Console) -> Iterator[None]:
     """Keep NNCF's own progress bars off stdout, where results go; --verbose shows them."""
-    import nncf
-
-    nncf.set_log_level(logging.INFO if console.verbosity >= 1 else logging.ERROR)
+    # Not nncf.set_log_level: it sets the level of other people's handlers, too.
+    logger = logging.getLogger("nncf")
+    before = logger.level
+    logger.setLevel(logging.INFO if console.verbosity >= 1 else logging.ERROR)
     aside = sys.stderr if console.verbosity >= 1 else io.StringIO()
-    with contextlib.redirect_stdout(aside):
-        yield
+    try:
+        with contextlib.redirect_stdout(aside):
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextlib.contextmanager

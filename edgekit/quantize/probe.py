@@ -23,6 +23,7 @@ from edgekit.data.loading import load
 from edgekit.data.splits import stratified_sample
 from edgekit.data.transforms import Preprocessing
 from edgekit.errors import EdgekitError
+from edgekit.openvino_core import shared_core
 from edgekit.parity.cells import Cells, MakeVariants
 from edgekit.parity.codes import code_agreement
 from edgekit.parity.metrics import SEVERITIES, kl_divergence, predicted_classes
@@ -183,11 +184,9 @@ def _mean_error(probe: Probe, wrong: NDArray[np.bool_]) -> float:
 
 def compile_graph(graph: onnx.ModelProto, hint: str = "THROUGHPUT") -> Any:
     """An ONNX graph for OpenVINO on this machine's CPU, in f32 where it is not in 8 bits."""
-    import openvino as ov
-
     from edgekit.export.variants import to_variant
 
-    core = ov.Core()
+    core = shared_core()
     model = core.read_model(to_variant(graph, "inline").SerializeToString())
     # Without the hint OpenVINO computes in bf16 where it can, and codes flip.
     return core.compile_model(
