@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
@@ -206,6 +206,7 @@ def test_clipped_zoom_equals_scipy(height, width, zoom):
     angle=st.floats(-135, 45),
     radius=st.integers(3, 20),
 )
+@example(height=8, width=8, angle=2.0, radius=8)
 @settings(max_examples=60, deadline=None)
 def test_motion_blur_equals_the_sum_of_shifted_images(height, width, angle, radius):
     image = photograph(height, width)
@@ -216,7 +217,9 @@ def test_motion_blur_equals_the_sum_of_shifted_images(height, width, angle, radi
         total += weight * source
     result = motion_blur(image, radius, 3, angle)
     assert np.abs(result - total).max() <= 1.01
-    assert np.abs(result - np.floor(total)).mean() < 0.02
+    # A sum that is a whole number but for its rounding may be cut off on either side.
+    whole = np.abs(total - np.round(total)) < 1e-3
+    assert np.abs(result - np.floor(total))[~whole].sum() < 0.02 * total.size
 
 
 @given(image=images(), severity=st.integers(1, 5))
