@@ -98,14 +98,14 @@ void lookup_vectors(const Job& job, const float* x, int64_t first, int64_t last,
 }
 
 // All vectors (one tile at most) against a part of the rows in each thread.
-void lookup_row_parts(const Job& job, ArenaPool& pool, const float* x, int64_t m, int parts,
-                      const Outputs& outputs) {
+void lookup_row_parts(const Job& job, ArenaPool& pool, const Crew& crew, const float* x, int64_t m,
+                      int parts, const Outputs& outputs) {
   const int64_t groups = job.packed.groups();
   std::vector<std::unique_ptr<ArenaLease>> leases;
   for (int part = 0; part < parts; ++part) {
     leases.push_back(std::make_unique<ArenaLease>(pool, job.packed));
   }
-  run_parallel(parts, [&](int part) {
+  run_parallel(crew, parts, [&](int part) {
     const DefaultFloatingPoint environment;
     lookup_tile(job, x, m, part_begin(groups, parts, part), part_begin(groups, parts, part + 1),
                 **leases[static_cast<size_t>(part)]);
@@ -118,17 +118,17 @@ void lookup_row_parts(const Job& job, ArenaPool& pool, const float* x, int64_t m
 }
 
 void lookup(const edgekit_codebook& handle, const float* x, int64_t m, int threads,
-            const Outputs& outputs) {
+            const Crew& crew, const Outputs& outputs) {
   const Packed& packed = handle.packed;
   const double work =
       static_cast<double>(m) * static_cast<double>(packed.n) * static_cast<double>(packed.d);
-  const int parts = useful_threads(threads, work);
+  const int parts = useful_threads(crew, threads, work);
   Job job{packed, handle.method, useful_planes(m), {outputs.margin != nullptr, true}};
   // With few vectors each thread takes a part of the rows, so that it reads those only once.
   const bool split_rows = parts > 1 && m < 16 * parts && packed.groups() >= parts;
   ArenaLease lease(handle.arenas, packed);
   if (split_rows && m <= (*lease).tile) {
-    lookup_row_parts(job, handle.arenas, x, m, parts, outputs);
+    lookup_row_parts(job, handle.arenas, crew, x, m, parts, outputs);
     return;
   }
   job.wanted.score = outputs.best != nullptr;
@@ -137,7 +137,7 @@ void lookup(const edgekit_codebook& handle, const float* x, int64_t m, int threa
     lookup_vectors(job, x, 0, m, *lease, outputs);
     return;
   }
-  run_parallel(vector_parts, [&](int part) {
+  run_parallel(crew, vector_parts, [&](int part) {
     const DefaultFloatingPoint environment;
     ArenaLease own(handle.arenas, packed);
     lookup_vectors(job, x, part_begin(m, vector_parts, part), part_begin(m, vector_parts, part + 1),
@@ -218,6 +218,12 @@ int edgekit_codebook_pack(const float* codebook, int64_t n, int64_t d, int metri
 
 int edgekit_codebook_lookup(const edgekit_codebook* handle, const float* x, int64_t m,
                             int64_t* indices, float* best, float* margin, int threads) {
+  return edgekit_codebook_lookup_by(handle, x, m, indices, best, margin, threads, nullptr, nullptr);
+}
+
+int edgekit_codebook_lookup_by(const edgekit_codebook* handle, const float* x, int64_t m,
+                               int64_t* indices, float* best, float* margin, int threads,
+                               edgekit_codebook_crew crew, void* context) {
   if (handle == nullptr || m < 0 || threads < 0) return EDGEKIT_CODEBOOK_INVALID_ARGUMENT;
   if (m == 0) return EDGEKIT_CODEBOOK_OK;
   const edgekit::Packed& packed = handle->packed;
@@ -228,7 +234,7 @@ int edgekit_codebook_lookup(const edgekit_codebook* handle, const float* x, int6
     if (!edgekit::all_finite(*packed.kernels, x, m * packed.d)) {
       return EDGEKIT_CODEBOOK_NONFINITE_INPUT;
     }
-    edgekit::lookup(*handle, x, m, threads, {indices, best, margin});
+    edgekit::lookup(*handle, x, m, threads, {crew, context}, {indices, best, margin});
     return EDGEKIT_CODEBOOK_OK;
   });
 }

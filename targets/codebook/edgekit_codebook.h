@@ -85,6 +85,19 @@ EDGEKIT_CODEBOOK_API int edgekit_codebook_lookup(const edgekit_codebook* handle,
                                                  int64_t m, int64_t* indices, float* best,
                                                  float* margin, int threads);
 
+/* The caller's threads: calls run(task, 0) ... run(task, parts - 1), each once, at the same time if
+ * it can, and returns when all have returned. Must not throw; `run` does not either. */
+typedef void (*edgekit_codebook_crew)(void* context, int parts, void (*run)(void* task, int part),
+                                      void* task);
+
+/* As edgekit_codebook_lookup, in the threads of `crew`, which is called with `context`. A runtime
+ * that has threads should give them: those that wait actively for its next piece of work otherwise
+ * hold the processors that this library's own threads need. A null crew means those. */
+EDGEKIT_CODEBOOK_API int edgekit_codebook_lookup_by(const edgekit_codebook* handle, const float* x,
+                                                    int64_t m, int64_t* indices, float* best,
+                                                    float* margin, int threads,
+                                                    edgekit_codebook_crew crew, void* context);
+
 /* Writes a JSON object that describes the handle (sizes, bytes, instruction set, path) to `buffer`,
  * cut to `size` bytes with the closing NUL. Returns the bytes that the whole text needs, NUL
  * included, so that a first call with (handle, NULL, 0) tells the size; 0 for a null handle. */

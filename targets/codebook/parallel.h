@@ -1,4 +1,4 @@
-// Runs a piece of work in several threads.
+// Runs a piece of work in several threads: the caller's if it brought any, or new ones.
 #ifndef EDGEKIT_PARALLEL_H_
 #define EDGEKIT_PARALLEL_H_
 
@@ -6,14 +6,22 @@
 #include <cstdint>
 #include <functional>
 
+#include "edgekit_codebook.h"
+
 namespace edgekit {
 
-// How many threads a lookup of `work` multiply-adds is worth, at most `requested` (0: one per CPU).
-int useful_threads(int requested, double work);
+// Who does the work: a caller's threads, or, if `run` is null, one new thread for each part.
+struct Crew {
+  edgekit_codebook_crew run = nullptr;
+  void* context = nullptr;
+};
 
-// Calls task(0) ... task(count - 1), each in a thread of its own; the last runs in the caller's.
-// An exception in any of them is thrown again here, after all have ended.
-void run_parallel(int count, const std::function<void(int)>& task);
+// How many threads a lookup of `work` multiply-adds is worth, at most `requested` (0: one per CPU).
+int useful_threads(const Crew& crew, int requested, double work);
+
+// Calls task(0) ... task(count - 1), each in a thread of its own as far as the crew has them. An
+// exception in any of them is thrown again here, after all have ended.
+void run_parallel(const Crew& crew, int count, const std::function<void(int)>& task);
 
 // The first item of part `part` when `items` are split into `parts` runs of near-equal length.
 inline int64_t part_begin(int64_t items, int64_t parts, int64_t part) {

@@ -1,10 +1,10 @@
 #include "codebook_lookup.h"
 
-#include <openvino/core/parallel.hpp>
 #include <stdexcept>
 #include <vector>
 
 #include "constants.h"
+#include "stream.h"
 
 namespace edgekit {
 CodebookLookup::CodebookLookup(const ov::Output<ov::Node>& features,
@@ -106,9 +106,8 @@ bool CodebookLookup::evaluate(ov::TensorVector& outputs, const ov::TensorVector&
     ov::Tensor features_copy;
     const void* features = dense_floats(inputs[0], features_copy);
     float* margins = margin_ == 1 ? outputs[1].data<float>() : nullptr;
-    // As many threads as OpenVINO gave to the stream that this runs in.
-    const int threads = parallel_get_max_threads();
-    packed->lookup(features, count, outputs[0].data<int64_t>(), margins, threads);
+    packed->lookup(features, count, outputs[0].data<int64_t>(), margins, stream_threads(),
+                   lookup_in_stream);
   } catch (const std::runtime_error& error) {
     throw std::runtime_error("edgekit::CodebookLookup '" + get_friendly_name() +
                              "': " + error.what());

@@ -66,10 +66,10 @@ PackedCodebook::PackedCodebook(const CodebookView& codebook, int metric) : width
 PackedCodebook::~PackedCodebook() { edgekit_codebook_free(handle_); }
 
 void PackedCodebook::lookup(const void* vectors, size_t count, int64_t* indices, float* margins,
-                            int threads) const {
-  const int status =
-      edgekit_codebook_lookup(handle_, static_cast<const float*>(vectors),
-                              static_cast<int64_t>(count), indices, nullptr, margins, threads);
+                            int threads, edgekit_codebook_crew crew) const {
+  const int status = edgekit_codebook_lookup_by(handle_, static_cast<const float*>(vectors),
+                                                static_cast<int64_t>(count), indices, nullptr,
+                                                margins, threads, crew, nullptr);
   if (status == EDGEKIT_CODEBOOK_OK) return;
   std::string text = edgekit_status_text(status);
   if (status == EDGEKIT_CODEBOOK_NONFINITE_INPUT) {

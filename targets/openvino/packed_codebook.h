@@ -32,9 +32,10 @@ class PackedCodebook {
   PackedCodebook& operator=(const PackedCodebook&) = delete;
 
   // The best row for each of `count` vectors; `margins` may be null. Throws std::runtime_error,
-  // for NaN and infinity with the number of the vector that holds one.
-  void lookup(const void* vectors, size_t count, int64_t* indices, float* margins,
-              int threads) const;
+  // for NaN and infinity with the number of the vector that holds one. At most `threads` of the
+  // crew's threads work (null: new ones).
+  void lookup(const void* vectors, size_t count, int64_t* indices, float* margins, int threads,
+              edgekit_codebook_crew crew) const;
 
  private:
   size_t width_;

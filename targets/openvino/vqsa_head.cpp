@@ -1,10 +1,10 @@
 #include "vqsa_head.h"
 
 #include <cstring>
-#include <openvino/core/parallel.hpp>
 #include <stdexcept>
 
 #include "constants.h"
+#include "stream.h"
 
 namespace edgekit {
 namespace {
@@ -33,15 +33,6 @@ std::vector<float> floats_of(const ov::op::v0::Constant& constant) {
 
 const int8_t* bytes_of(const ov::op::v0::Constant& constant) {
   return static_cast<const int8_t*>(constant.get_data_ptr());
-}
-
-// OpenVINO's own threads, which are the stream's. An exception in one is thrown again here.
-void in_stream(int64_t parts, const std::function<void(int64_t)>& work) {
-  if (parts == 1) {
-    work(0);
-    return;
-  }
-  ov::parallel_for(parts, work);
 }
 
 }  // namespace
@@ -184,8 +175,8 @@ bool VQSAHead::evaluate(ov::TensorVector& outputs, const ov::TensorVector& input
     const void* codebook = dense_floats(inputs[kCodebook], codebook_copy);
     auto* codes = outputs[1].data<int64_t>();
     float* margins = margin_ == 1 ? outputs[2].data<float>() : nullptr;
-    const int threads = parallel_get_max_threads();
-    packed_->lookup(features, count, codes, margins, threads);
+    const int threads = stream_threads();
+    packed_->lookup(features, count, codes, margins, threads, lookup_in_stream);
     head_->run(static_cast<const float*>(features), codes, codebook, count, threads, in_stream,
                outputs[0].data<float>());
   } catch (const std::runtime_error& error) {

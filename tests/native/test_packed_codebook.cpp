@@ -68,8 +68,8 @@ void test_new_content_at_an_old_address_is_packed_anew() {
   const std::vector<float> x(kWidth, 1);
   int64_t index_before = -1;
   int64_t index_after = -1;
-  before->lookup(x.data(), 1, &index_before, nullptr, 1);
-  after->lookup(x.data(), 1, &index_after, nullptr, 1);
+  before->lookup(x.data(), 1, &index_before, nullptr, 1, nullptr);
+  after->lookup(x.data(), 1, &index_after, nullptr, 1, nullptr);
   CHECK(index_before != index_after);
 }
 
@@ -96,7 +96,7 @@ void test_many_threads() {
         const std::vector<float> copy = memory;
         mine = PackedCodebook::share(view(copy.data()), EDGEKIT_CODEBOOK_DOT);
         int64_t index = -1;
-        mine->lookup(copy.data(), 1, &index, nullptr, 1);
+        mine->lookup(copy.data(), 1, &index, nullptr, 1, nullptr);
       }
     });
   }
@@ -108,7 +108,7 @@ std::string error_of(const std::vector<float>& codebook, const std::vector<float
   try {
     const auto packed = PackedCodebook::share(view(codebook.data()), EDGEKIT_CODEBOOK_DOT);
     std::vector<int64_t> indices(x.size() / kWidth);
-    packed->lookup(x.data(), indices.size(), indices.data(), nullptr, 1);
+    packed->lookup(x.data(), indices.size(), indices.data(), nullptr, 1, nullptr);
   } catch (const std::runtime_error& error) {
     return error.what();
   }
