@@ -73,6 +73,7 @@ def bench(
     from edgekit.bench.table import show
     from edgekit.cache import cache_root
     from edgekit.files import write_text
+    from edgekit.report import refresh_report
 
     chosen = scenarios or USUAL
     if minutes is not None and "sustained" not in chosen:
@@ -96,6 +97,7 @@ def bench(
         document = bench_on_device(bundles, options, find_device(device), console)
     for path, found in zip(bundles, document["bundles"], strict=True):
         save(path, found, console)
+        refresh_report(path)
     if output is not None:
         write_text(output, json.dumps(document, indent=1, sort_keys=True) + "\n")
     console.document(document)

@@ -85,6 +85,7 @@ def parity(
     from edgekit.parity.run import default_job, parity_of_bundle, save_report
     from edgekit.parity.settings import ParityOptions
     from edgekit.parity.table import COLUMNS, RIGHT, header, lines, rows
+    from edgekit.report import refresh_report
 
     options = ParityOptions(
         reference=reference,
@@ -109,6 +110,7 @@ def parity(
         with on_device(device, bundle, console) as candidate:
             document = parity_of_bundle(job, bundle, options, seed=seed, candidate=candidate)
     save_report(bundle, document, console)
+    refresh_report(bundle)
     console.document(document)
     for line in header(document):
         console.text(line)

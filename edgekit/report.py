@@ -55,6 +55,12 @@ def write_report(path: Path, output: Path | None = None) -> Path:
     return path / REPORT
 
 
+def refresh_report(path: Path) -> None:
+    """Write a folder's report again, if it has one: its figures have changed."""
+    if path.is_dir() and (path / REPORT).exists():
+        write_report(path)
+
+
 def report_page(bundle: Bundle) -> str:
     """The page; the same bundle gives the same text."""
     try:

@@ -13,7 +13,7 @@ from edgekit.bench.run import bench_bundles
 from edgekit.bundle import open_bundle, update_bundle, write_bundle, zip_bundle
 from edgekit.console import Console
 from edgekit.errors import EdgekitError, UsageError
-from edgekit.report import report_page, write_report
+from edgekit.report import refresh_report, report_page, write_report
 from tests import bundles
 
 QUIET = Console(verbosity=-1)
@@ -99,6 +99,16 @@ def test_equal_bundles_have_equal_pages(bundle: Path, tmp_path: Path) -> None:
     del files["report.html"]
     write_bundle(tmp_path / "again", again, files, opened.labels)
     assert write_report(tmp_path / "again").read_bytes() == first
+
+
+def test_a_page_that_is_there_follows_the_figures(bundle: Path, measured: dict[str, Any]) -> None:
+    """Only where there is one: measuring a bundle does not litter it."""
+    refresh_report(bundle)
+    assert not (bundle / "report.html").exists()
+    before = write_report(bundle).read_text()
+    update_bundle(bundle, reports={"parity.json": json.dumps(parity()).encode()})
+    refresh_report(bundle)
+    assert (bundle / "report.html").read_text() == report_page(open_bundle(bundle)) != before
 
 
 def test_refusals_are_one_line(bundle: Path, tmp_path: Path) -> None:
