@@ -14,6 +14,7 @@ import re
 import sys
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -172,3 +173,18 @@ def _literal(value: Any) -> str:
     if isinstance(value, (int, float)):
         return repr(value)
     return json.dumps(str(value), ensure_ascii=False)
+
+
+def at_least(minimum: int, name: str, value: float) -> None:
+    """Refuse the setting ``name`` if it is smaller, or NaN."""
+    if not value >= minimum:
+        raise UsageError(f"{name} must be at least {minimum}, not {value}")
+
+
+def differences(ours: Mapping[str, object], theirs: Mapping[str, object]) -> list[str]:
+    """``name: ours, theirs`` for every setting that makes two runs different ones."""
+    return [
+        f"{name}: {value!r}, was {theirs[name]!r}"
+        for name, value in ours.items()
+        if value != theirs[name]
+    ]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from edgekit.config import CodebookUpdate, Distance, OutputForm, Quantize, VQSAConfig
 from edgekit.errors import UsageError
+from edgekit.settings import at_least
 
 Pairing = Literal["paired", "sampled", "clean"]
 Optimizer = Literal["sgd", "adamw"]
@@ -89,21 +90,21 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuse values with which no training can run."""
         for name in ("epochs", "batch_size", "validation_images", "variants"):
-            _at_least(1, name, getattr(self, name))
+            at_least(1, name, getattr(self, name))
         for name in ("lr", "finetune_lr"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
         nonnegative = ("finetune_epochs", "quantizer_start", "patience", "clip_norm", "save_every")
         for name in (*nonnegative, "weight_decay"):
-            _at_least(0, name, getattr(self, name))
+            at_least(0, name, getattr(self, name))
         for name in ("ema", "label_smoothing", "momentum", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} must be 0 or more and below 1, not {getattr(self, name)}")
         for name in ("threads", "train_images"):
             if getattr(self, name) is not None:
-                _at_least(1, name, getattr(self, name))
+                at_least(1, name, getattr(self, name))
         if self.workers is not None:
-            _at_least(0, "workers", self.workers)
+            at_least(0, "workers", self.workers)
         if self.image_size is not None and not 8 <= self.image_size <= 8192:
             raise UsageError(f"image_size must be 8 to 8192 pixels, not {self.image_size}")
         if self.pairing == "clean" and self.seen != "none":
@@ -128,20 +129,6 @@ class TrainConfig:
             update=self.codebook_update,
         )
 
-    def differences(self, other: TrainConfig) -> list[str]:
-        """``name: ours, theirs`` for every setting that makes two runs different ones."""
-        theirs = other.decisive()
-        return [
-            f"{name}: {value!r}, was {theirs[name]!r}"
-            for name, value in self.decisive().items()
-            if value != theirs[name]
-        ]
-
     def decisive(self) -> dict[str, object]:
         """The settings that what comes out depends on."""
         return {name: value for name, value in vars(self).items() if name not in _BYSTANDERS}
-
-
-def _at_least(minimum: int, name: str, value: float) -> None:
-    if not value >= minimum:
-        raise UsageError(f"{name} must be at least {minimum}, not {value}")

@@ -27,8 +27,8 @@ from edgekit.model.training.loop import Job, train
 from edgekit.model.training.phases import Material, make_phases
 from edgekit.model.training.provenance import digest_of, training_provenance, weights_hash
 from edgekit.model.training.start import Start, starting_point
-from edgekit.model.training.state import Progress, RunState, load_state
-from edgekit.settings import read_toml, to_toml
+from edgekit.model.training.state import Progress, RunState, resumable
+from edgekit.settings import differences, read_toml, to_toml
 from edgekit.train_config import TrainConfig
 
 _FILES = ("state.pt", "log.jsonl", "best.safetensors", "last.safetensors", "config.toml")
@@ -90,7 +90,7 @@ def _prepare_folder(config: TrainConfig, world: World, restart: bool) -> None:
             for name in _FILES:
                 (out / name).unlink(missing_ok=True)
         if path.exists():
-            different = config.differences(read_toml(path, TrainConfig))
+            different = differences(config.decisive(), read_toml(path, TrainConfig).decisive())
             if different:
                 raise UsageError(
                     f"{out} holds a run with other settings ({'; '.join(different[:3])}): choose "
@@ -206,22 +206,9 @@ def _note(config: TrainConfig, start: Start, material: Material) -> str:
 
 def _resumable(job: Job) -> RunState | None:
     """The state that an earlier call left in the folder."""
-    state = load_state(job.out / "state.pt")
-    if state is None:
-        return None
-    if state.identity != job.identity:
-        raise UsageError(
-            f"{job.out} holds a run on other data or other starting weights: choose another "
-            "--out, or add --restart to train anew"
-        )
-    if state.progress.finished:
-        job.console.info(f"{job.out} holds this run, finished")
+    state = resumable(job.out, job.identity, job.provenance, job.console, "train anew")
+    if state is None or state.progress.finished:
         return state
-    if state.provenance != job.provenance:
-        job.console.warn(
-            "edgekit, a library or the number of threads has changed since this run began: "
-            "it goes on, but its weights will differ in rounding from an uninterrupted run's"
-        )
     epoch = sum(p.epochs for p in job.phases[: state.progress.phase]) + state.progress.epoch
     job.console.info(f"going on in epoch {epoch + 1}, after {state.progress.batch} batches")
     return state

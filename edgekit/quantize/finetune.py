@@ -31,7 +31,7 @@ from edgekit.model.training.interrupt import StopSignal
 from edgekit.model.training.provenance import digest_of, training_provenance
 from edgekit.model.training.samples import Look, Seen, Unreadable, View
 from edgekit.model.training.sources import ImageSource
-from edgekit.model.training.state import Progress, RunState, load_state
+from edgekit.model.training.state import Progress, RunState, resumable
 from edgekit.quantize.dialects import find_dialect, legalize
 from edgekit.quantize.finetune_config import FinetuneConfig
 from edgekit.quantize.finetuned import FinetuneRecord, write_record
@@ -39,7 +39,7 @@ from edgekit.quantize.qat.judge import Judge, Judgment
 from edgekit.quantize.qat.loop import BEST, Job, Run
 from edgekit.quantize.qat.network import Network
 from edgekit.quantize.qat.proof import Proof, prove
-from edgekit.settings import read_toml, to_toml
+from edgekit.settings import differences, read_toml, to_toml
 from edgekit.source import BuildData
 from edgekit.train_config import TrainConfig
 
@@ -116,7 +116,7 @@ def _prepare_folder(config: FinetuneConfig, restart: bool) -> None:
             raise UsageError(f"{out} holds another kind of run: choose another --out")
         write_text(path, to_toml(config))
         return
-    different = config.differences(read_toml(path, FinetuneConfig))
+    different = differences(config.decisive(), read_toml(path, FinetuneConfig).decisive())
     if different:
         raise UsageError(
             f"{out} holds a run with other settings ({'; '.join(different[:3])}): choose "
@@ -245,22 +245,9 @@ def _seen(config: FinetuneConfig, trained: tuple[str, ...] | None) -> tuple[str,
 
 def _resumable(job: Job) -> RunState | None:
     """The state that an earlier call left in the folder."""
-    state = load_state(job.out / "state.pt")
-    if state is None:
-        return None
-    if state.identity != job.identity:
-        raise UsageError(
-            f"{job.out} holds a run on other data or another checkpoint: choose another --out, or "
-            "add --restart to fine-tune anew"
-        )
-    if state.progress.finished:
-        job.console.info(f"{job.out} holds this run, finished")
+    state = resumable(job.out, job.identity, job.provenance, job.console, "fine-tune anew")
+    if state is None or state.progress.finished:
         return state
-    if state.provenance != job.provenance:
-        job.console.warn(
-            "edgekit, a library or the number of threads has changed since this run began: "
-            "it goes on, but its weights will differ in rounding from an uninterrupted run's"
-        )
     job.console.info(
         f"going on in epoch {state.progress.epoch + 1}, after {state.progress.batch} batches"
     )

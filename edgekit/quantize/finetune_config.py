@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.errors import UsageError
+from edgekit.settings import at_least
 
 # Settings that change how a run is carried out, not what comes out of it.
 _BYSTANDERS = ("out", "workers", "save_every")
@@ -59,16 +60,16 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         """Refuse values with which nothing can be fine-tuned."""
         for name in ("epochs", "batch_size", "validation_images"):
-            _at_least(1, name, getattr(self, name))
+            at_least(1, name, getattr(self, name))
         for name in ("lr", "scale_lr"):
-            _at_least(0, name, getattr(self, name))
+            at_least(0, name, getattr(self, name))
         if not self.lr + self.scale_lr > 0:
             raise UsageError("lr and scale_lr are both 0: nothing would learn")
         for name in ("patience", "clip_norm", "save_every"):
-            _at_least(0, name, getattr(self, name))
+            at_least(0, name, getattr(self, name))
         weights = ("task_weight", "distill_weight", "code_weight", "feature_weight")
         for name in weights:
-            _at_least(0, name, getattr(self, name))
+            at_least(0, name, getattr(self, name))
         if not any(getattr(self, name) > 0 for name in weights):
             raise UsageError(f"{', '.join(weights)} are all 0: there is no loss")
         if not self.code_temperature > 0:
@@ -77,24 +78,10 @@ class FinetuneConfig:
             raise UsageError(f"warmup must be 0 or more and below 1, not {self.warmup}")
         for name in ("threads", "train_images"):
             if getattr(self, name) is not None:
-                _at_least(1, name, getattr(self, name))
+                at_least(1, name, getattr(self, name))
         if self.workers is not None:
-            _at_least(0, "workers", self.workers)
-
-    def differences(self, other: FinetuneConfig) -> list[str]:
-        """``name: ours, theirs`` for every setting that makes two runs different ones."""
-        theirs = other.decisive()
-        return [
-            f"{name}: {value!r}, was {theirs[name]!r}"
-            for name, value in self.decisive().items()
-            if value != theirs[name]
-        ]
+            at_least(0, "workers", self.workers)
 
     def decisive(self) -> dict[str, object]:
         """The settings that what comes out depends on."""
         return {name: value for name, value in vars(self).items() if name not in _BYSTANDERS}
-
-
-def _at_least(minimum: int, name: str, value: float) -> None:
-    if not value >= minimum:
-        raise UsageError(f"{name} must be at least {minimum}, not {value}")

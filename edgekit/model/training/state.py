@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgekit.console import Console
 from edgekit.errors import UsageError
 from edgekit.files import write_atomically
 
@@ -63,6 +64,31 @@ def save_state(path: Path, state: RunState) -> None:
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     fields["progress"] = json.dumps(dataclasses.asdict(state.progress))
     write_atomically(path, lambda stream: torch.save(fields, stream))
+
+
+def resumable(
+    out: Path, identity: str, provenance: str, console: Console, again: str
+) -> RunState | None:
+    """The state that an earlier call left in ``out``, if it is this run's.
+
+    ``again`` says what --restart does: "train anew".
+    """
+    state = load_state(out / "state.pt")
+    if state is None:
+        return None
+    if state.identity != identity:
+        raise UsageError(
+            f"{out} holds a run on other data or other starting weights: choose another "
+            f"--out, or add --restart to {again}"
+        )
+    if state.progress.finished:
+        console.info(f"{out} holds this run, finished")
+    elif state.provenance != provenance:
+        console.warn(
+            "edgekit, a library or the number of threads has changed since this run began: "
+            "it goes on, but its weights will differ in rounding from an uninterrupted run's"
+        )
+    return state
 
 
 def load_state(path: Path) -> RunState | None:
