@@ -275,9 +275,13 @@ def table(bench: Bench, seeds: Sequence[int]) -> str:
     first = True
     for row in ROWS:
         for dialect in DIALECTS:
-            if not all(_kept(bench, row, dialect, seed).exists() for seed in seeds):
+            done = [seed for seed in seeds if _kept(bench, row, dialect, seed).exists()]
+            if not done:
                 continue
-            results = [measure(bench, row, seed, dialect) for seed in seeds]
+            results = [measure(bench, row, seed, dialect) for seed in done]
+            name = row.name
+            if len(done) < len(seeds):
+                name += f" (seed {', '.join(map(str, done))})"
             if first:
                 plain = [result["float"] for result in results]
                 lines.append(
@@ -293,7 +297,7 @@ def table(bench: Bench, seeds: Sequence[int]) -> str:
                 ratio = json.loads(speed.read_text())
                 faster = f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
             lines.append(
-                f"| {row.name} | {dialect} | {_spread([r['clean_error'] for r in results])} "
+                f"| {name} | {dialect} | {_spread([r['clean_error'] for r in results])} "
                 f"| {_spread([r['corruption_error'] for r in results])} | {interval_text(change)} "
                 f"| {_spread([100 * r['code_clean'] for r in results])} "
                 f"| {interval_text(same, 100)[1:]} "
@@ -326,6 +330,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for models and results")
     parser.add_argument("--only", choices=("fashion-mnist", "cifar10"))
     parser.add_argument("--rows", choices=("calibrated", "finetuned"), help="one kind of row")
+    parser.add_argument("--dialects", nargs="+", choices=DIALECTS, default=DIALECTS)
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many of the seeds")
     parser.add_argument(
         "--images", type=int, default=TEST_IMAGES, help="test images; other numbers, other --work"
@@ -353,7 +358,7 @@ def main() -> None:
         ]
         for seed in seeds if not (arguments.table or arguments.latency) else ():
             for row in rows:
-                for dialect in DIALECTS:
+                for dialect in arguments.dialects:
                     measure(bench, row, seed, dialect)
         for row in rows if arguments.latency else ():
             for dialect in DIALECTS:
