@@ -36,6 +36,17 @@ def measure(path: Path, cache: Path, **options: Any) -> dict[str, Any]:
     return dict(document)
 
 
+def test_the_lookups_share_is_named(tmp_path: Path) -> None:
+    path = Path(shutil.copytree(bundles.bundle("cpu", "plugin"), tmp_path / "cpu"))
+    assert list(path.glob("*.so"))  # the operator, not an inlined lookup
+    document = measure(path, tmp_path / "cache", scenarios=("latency",), layers=True)
+    parts = document["layers"]["parts"]
+    lookup = {"codebook lookup", "lookup and head, fused"} & set(parts)
+    assert len(lookup) == 1
+    assert 0 < parts[lookup.pop()]["share"] < 1
+    assert "backbone" in parts
+
+
 def test_every_scenario_measures(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,7 +78,8 @@ def test_every_scenario_measures(
         assert 20 < kept["runtime_mib"] <= kept["peak_mib"]
     assert len(found["sustained"]["points"]) >= 3
     parts = document["layers"]["parts"]
-    # OpenVINO may merge the few nodes of so small an inlined lookup into their neighbors.
+    # OpenVINO may merge the few nodes of so small an inlined lookup into their neighbors; an
+    # operator of ours it cannot, see below.
     assert {"backbone", "attention head"} <= set(parts)
     assert abs(sum(part["share"] for part in parts.values()) - 1) < 1e-6
     json.dumps(document, allow_nan=False)

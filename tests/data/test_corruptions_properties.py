@@ -219,6 +219,8 @@ def test_motion_blur_equals_the_sum_of_shifted_images(height, width, angle, radi
     assert np.abs(result - total).max() <= 1.01
     # A sum that is a whole number but for its rounding may be cut off on either side.
     whole = np.abs(total - np.round(total)) < 1e-3
+    below = np.round(total) - result
+    assert np.isin(below[whole], (0, 1)).all()
     assert np.abs(result - np.floor(total))[~whole].sum() < 0.02 * total.size
 
 
