@@ -133,10 +133,10 @@ def _rank(job: Job, dialect: str, output: Path | None, images: Path | None, coun
         job.console,
     )
     job.console.document(found.to_dict())
-    columns = ("layer", "operation", "KL", "codes %", "corruption error", "clipped %")
+    columns = ("layer", "operation", "margin", "KL", "codes %", "corruption error", "clipped %")
     title = f"loss with one layer in INT8, of {len(found.layers)} layers"
     table = rows(found)
-    job.console.table(title, columns, table[:_SHOWN], right="KL,codes %,corruption error,clipped %")
+    job.console.table(title, columns, table[:_SHOWN], right=",".join(columns[2:]))
     for line in found.messages():
         job.console.text(line)
     if output is not None:

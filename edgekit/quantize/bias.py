@@ -1,4 +1,4 @@
-"""Corrects the biases that NNCF's bias correction leaves out: those of depthwise convolutions.
+"""Corrects the biases of convolutions, those too that NNCF's bias correction leaves out.
 
 A depthwise convolution sums few products (9 for 3 x 3), so the rounding of its weights does not
 average out: every channel's output is shifted, and all images alike. The shift's mean over the
@@ -20,17 +20,17 @@ from edgekit.quantize.layers import Graph
 from edgekit.quantize.probe import BATCH, compile_graph, run_compiled
 
 
-def correct_depthwise(
+def correct_biases(
     calibrated: onnx.ModelProto,
     original: onnx.ModelProto,
     images: NDArray[np.uint8],
     preprocessing: Preprocessing,
 ) -> int:
-    """Change the biases of ``calibrated`` in place; how many layers that were.
+    """Change the convolutions' biases of ``calibrated`` in place; how many layers that were.
 
     ``original`` is the float graph that was calibrated, ``images`` uint8 [M, height, width, 3].
     """
-    layers = _depthwise(calibrated)
+    layers = _convolutions(calibrated)
     if not layers:
         return 0
     measured = _with_branches(calibrated, original, layers)
@@ -58,11 +58,15 @@ def correct_depthwise(
     return len(layers)
 
 
-def cover_pixels(calibrated: onnx.ModelProto, preprocessing: Preprocessing) -> bool:
-    """Let the images' own INT8 range reach from black to white, in place; whether it changed.
+def fit_pixels(
+    calibrated: onnx.ModelProto, images: NDArray[np.uint8], preprocessing: Preprocessing
+) -> bool:
+    """Choose the images' own INT8 step by the squared error of their pixels; whether it changed.
 
-    NNCF takes the mean of the images' extremes, which cuts the brightest pixels off; but what an
-    image can hold is known. Only where the range is symmetric, as preset "performance" has it.
+    NNCF takes the mean of the images' extremes, which cuts the brightest pixels off. But pixels
+    are 256 numbers: a step that meets most of them exactly is better than any range, even where
+    it cuts white off by one level. Only where the range is symmetric, as preset "performance" has
+    it; ``calibrated`` is changed in place.
     """
     tensors = {tensor.name: tensor for tensor in calibrated.graph.initializer}
     name = calibrated.graph.input[0].name
@@ -72,39 +76,46 @@ def cover_pixels(calibrated: onnx.ModelProto, preprocessing: Preprocessing) -> b
     scale, zero = (numpy_helper.to_array(tensors[value]) for value in pairs[0].input[1:3])
     if zero.dtype != np.int8 or zero.any() or scale.size != 1:
         return False
-    height, width = preprocessing.size
-    extremes = np.zeros((2, height, width, 3), np.uint8)
-    extremes[1] = 255
-    widest = np.abs(preprocessing.normalize(extremes)).max() / 127
-    wide = numpy_helper.from_array(np.array(widest, scale.dtype).reshape(scale.shape))
-    wide.name = f"{pairs[0].input[1]}/pixels"
-    calibrated.graph.initializer.append(wide)
+    step = pixel_step(images, preprocessing)
+    fitted = numpy_helper.from_array(np.array(step, scale.dtype).reshape(scale.shape))
+    fitted.name = f"{pairs[0].input[1]}/pixels"
+    calibrated.graph.initializer.append(fitted)
     before = pairs[0].input[1]
     for node in calibrated.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[1] == before:
-            node.input[1] = wide.name
+            node.input[1] = fitted.name
     return True
 
 
-def _depthwise(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Quantized convolutions with a bias: of one input channel a group, or of the images.
+def pixel_step(images: NDArray[np.uint8], preprocessing: Preprocessing) -> float:
+    """The step of an int8 with zero-point 0 that rounds normalized pixels with the least error."""
+    height, width = preprocessing.size
+    count = -(-256 // (height * width))
+    grays = (np.arange(count * height * width) % 256).astype(np.uint8)
+    shown_once = np.repeat(grays[:, None], 3, axis=1).reshape(count, height, width, 3)
+    planes = preprocessing.normalize(shown_once).transpose(0, 2, 3, 1).reshape(-1, 3)
+    values = planes[:256].astype(np.float64)
+    shown = images if preprocessing.channel_order == "RGB" else images[..., ::-1]
+    counts = np.stack([np.bincount(shown[..., c].ravel(), minlength=256) for c in range(3)], axis=1)
+    # From a range that cuts a tenth off to one that gives a tenth away.
+    steps = np.abs(values).max() / np.linspace(115, 140, 251)
+    levels = np.clip(np.rint(values / steps[:, None, None]), -128, 127)
+    errors = (np.square(levels * steps[:, None, None] - values) * counts).sum(axis=(1, 2))
+    return float(steps[np.argmin(errors)])
 
-    The latter, because `cover_pixels` has changed their range since NNCF corrected them.
-    """
+
+def _convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Quantized convolutions with a bias."""
     graph = Graph(model)
-    image = model.graph.input[0].name
-    stored = {tensor.name: tensor.dims for tensor in model.graph.initializer}
-    found = []
-    for node in model.graph.node:
-        if node.op_type != "Conv" or len(node.input) < 3 or node.input[2] not in stored:
-            continue
-        group = next((item.i for item in node.attribute if item.name == "group"), 1)
-        depthwise = group > 1 and group == stored[node.input[2]][0]
-        if not graph.is_quantized(node.input[0]):
-            continue
-        if depthwise or graph.unquantized(node.input[0], {}) == image:
-            found.append(node)
-    return found
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return [
+        node
+        for node in model.graph.node
+        if node.op_type == "Conv"
+        and len(node.input) > 2
+        and node.input[2] in stored
+        and graph.is_quantized(node.input[0])
+    ]
 
 
 def _with_branches(
@@ -117,7 +128,7 @@ def _with_branches(
     del model.graph.output[:]
     constants = {tensor.name: tensor for tensor in calibrated.graph.initializer}
     needed: dict[str, onnx.TensorProto] = {}
-    axes = numpy_helper.from_array(np.array([2, 3], np.int64), "depthwise/axes")
+    axes = numpy_helper.from_array(np.array([2, 3], np.int64), "biases/axes")
     model.graph.initializer.append(axes)
 
     def copy(node: onnx.NodeProto, prefix: str) -> onnx.NodeProto:
@@ -143,7 +154,7 @@ def _with_branches(
         for source, output in ((branch.output[0], "int8"), (node.output[0], "mean")):
             name = f"{node.name}/{output}"
             mean = helper.make_node(
-                "ReduceMean", [source, "depthwise/axes"], [name], name=name, keepdims=0
+                "ReduceMean", [source, "biases/axes"], [name], name=name, keepdims=0
             )
             model.graph.node.append(mean)
             kind = onnx.TensorProto.FLOAT

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edgekit.console import Console
 from edgekit.data.transforms import Preprocessing
 from edgekit.errors import EdgekitError
-from edgekit.quantize.bias import correct_depthwise, cover_pixels
+from edgekit.quantize.bias import correct_biases, fit_pixels
 from edgekit.quantize.dialects import Dialect
 from edgekit.quantize.layers import (
     PRODUCTS,
@@ -34,6 +34,7 @@ from edgekit.quantize.layers import (
     weight_names,
 )
 from edgekit.quantize.recipes import Recipe, check_dialect
+from edgekit.quantize.rounding import round_weights
 from edgekit.quantize.scope import float_nodes
 
 _NAMED = 5  # layers that a message lists
@@ -49,7 +50,8 @@ class CalibrationReport:
     quantized: int  # products and convolutions with 8-bit inputs
     kept_float: int  # those without
     not_quantized: tuple[str, ...] = ()  # the latter by the names of their weights
-    corrected: int = 0  # depthwise convolutions whose biases were corrected
+    rounded: int = 0  # convolutions whose weights were not all rounded to the nearest level
+    corrected: int = 0  # convolutions whose biases were corrected
 
     def message(self) -> str:
         """One line for the user."""
@@ -121,16 +123,28 @@ def calibrate(
             raise EdgekitError(f"NNCF cannot calibrate this model: {first_line}") from error
     if model.functions and not quantized.functions:
         quantized.functions.extend(model.functions)
-    corrected = 0
-    if recipe.bias_correction == "full":
-        cover_pixels(quantized, preprocessing)
-        corrected = correct_depthwise(quantized, model, images, preprocessing)
+    full = recipe.bias_correction == "full"
+    if full:
+        fit_pixels(quantized, images, preprocessing)
+    rounded, corrected = 0, 0
+    if recipe.rounding == "least-error":
+        rounded = round_weights(
+            quantized, model, images, preprocessing, console, biases_follow=full
+        )
+    if full:
+        corrected = correct_biases(quantized, model, images, preprocessing)
     # Linux reports kilobytes.
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     return quantized, describe(
         quantized,
         CalibrationReport(
-            len(images), time.monotonic() - start, peak_mb, 0, 0, corrected=corrected
+            len(images),
+            time.monotonic() - start,
+            peak_mb,
+            0,
+            0,
+            rounded=rounded,
+            corrected=corrected,
         ),
         weight_names(model),
     )

@@ -24,7 +24,7 @@ from edgekit.quantize.probe import Probe, answers, difference
 from edgekit.quantize.recipes import Metric
 from edgekit.quantize.sensitivity import measure
 
-RANKED_IMAGES = 64  # of the probe, for the ranking: it only has to tell large from small
+RANKED_IMAGES = 32  # of the probe, for the ranking: it only has to tell large from small
 
 
 @dataclass(frozen=True)

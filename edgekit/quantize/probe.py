@@ -91,6 +91,9 @@ class Difference:
     """What a graph does otherwise than the float model, on a probe."""
 
     kl: float  # nats a variant, mean over clean and corrupted
+    # Root mean square change of the lookup's margin, the score of the float model's codeword less
+    # that of its best rival, in units of scores; None without a codebook.
+    margin_change: float | None
     code_clean: float | None  # share of equal codes; None without a codebook
     code_corrupted: Interval | None
     code_all: Interval | None  # over all variants, clean and corrupted
@@ -118,7 +121,12 @@ def difference(probe: Probe, reference: Answers, candidate: Answers) -> Differen
     """Compare two graphs' answers to `Probe.flat`."""
     count, variants = probe.pixels.shape[:2]
     kl = float(kl_divergence(reference.logits, candidate.logits).mean())
-    code_clean, code_corrupted, code_all = None, None, None
+    moved, code_clean, code_corrupted, code_all = (
+        margin_change(reference, candidate),
+        None,
+        None,
+        None,
+    )
     if reference.code is not None and candidate.code is not None:
         flat = [code.reshape(count * variants, -1) for code in (reference.code, candidate.code)]
         same = code_agreement(flat[0], flat[1]).reshape(count, variants)
@@ -127,7 +135,7 @@ def difference(probe: Probe, reference: Answers, candidate: Answers) -> Differen
         if variants > 1:
             code_corrupted = agreement_interval(same[:, 1:].mean(axis=1))
     if probe.labels is None:
-        return Difference(kl, code_clean, code_corrupted, code_all, None, None, None, None)
+        return Difference(kl, moved, code_clean, code_corrupted, code_all, None, None, None, None)
     wrong = [
         (predicted_classes(answers.logits, model="model", cell="the probe images")).reshape(
             count, variants
@@ -143,6 +151,7 @@ def difference(probe: Probe, reference: Answers, candidate: Answers) -> Differen
         error = _mean_error(probe, wrong[1][:, 1:])
     return Difference(
         kl,
+        moved,
         code_clean,
         code_corrupted,
         code_all,
@@ -151,6 +160,21 @@ def difference(probe: Probe, reference: Answers, candidate: Answers) -> Differen
         delta_interval(clean),
         None if paired is None else delta_interval(paired),
     )
+
+
+def margin_change(reference: Answers, candidate: Answers) -> float | None:
+    """How far scores moved, also where no code flipped yet.
+
+    A margin counts as negative where the candidate's code is another one: exactly so if it is the
+    runner-up's, nearly so if it is a third's.
+    """
+    if reference.code is None or candidate.code is None:
+        return None
+    if reference.margin is None or candidate.margin is None:
+        return None
+    same = reference.code == candidate.code
+    signed = np.where(same, candidate.margin, -candidate.margin)
+    return float(np.sqrt(np.square(signed.astype(np.float64) - reference.margin).mean()))
 
 
 def _grid(probe: Probe, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:

@@ -40,6 +40,9 @@ class Recipe:
     # least squared rounding error, from a histogram.
     statistics: Statistics = "mean-minmax"
     percentile: float = 99.99  # of "percentile", in percent
+    # How a convolution's weights are rounded. least-error: so that its output errs least on the
+    # calibration images; nearest: every weight to the level next to it.
+    rounding: Literal["least-error", "nearest"] = "least-error"
     # fast: NNCF's fast correction; full: depthwise convolutions as well, which that leaves out.
     bias_correction: Literal["full", "fast", "none"] = "full"
     smooth_quant: float = 0.0  # strength for convolutions and products, 0 is off

@@ -55,6 +55,16 @@ class LayerLoss:
     clipped: float  # share of its input's values that lie outside the INT8 range
     difference: Difference
 
+    @property
+    def harm(self) -> float:
+        """What layers are ranked by: the change of the lookup's margin, or the divergence.
+
+        With a codebook the divergence of some hundred images is that of the few whose code
+        happened to flip, and ranks the layers by luck; margins move in all of them.
+        """
+        moved = self.difference.margin_change
+        return self.difference.kl if moved is None else moved
+
 
 @dataclass(frozen=True)
 class Codes:
@@ -107,7 +117,7 @@ class Sensitivity:
 def measure(
     calibrated: onnx.ModelProto, original: onnx.ModelProto, probe: Probe, console: Console
 ) -> Sensitivity:
-    """Rank the layers of NNCF's ``calibrated`` graph by their Kullback-Leibler divergence."""
+    """Rank the layers of NNCF's ``calibrated`` graph by the harm that each does alone."""
     start = time.monotonic()
     flat = probe.flat()
     reference = answers(original, flat, probe.preprocessing)
@@ -122,7 +132,7 @@ def measure(
         alone = with_float(calibrated, original, set(names) - {name})
         loss = difference(probe, reference, walk.answers(alone, name))
         found.append(LayerLoss(name, weights.get(name, ""), operations[name], clipped[name], loss))
-    found.sort(key=lambda layer: -layer.difference.kl)
+    found.sort(key=lambda layer: -layer.harm)
     return Sensitivity(
         layers=tuple(found),
         whole=difference(probe, reference, everything),

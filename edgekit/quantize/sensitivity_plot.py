@@ -11,11 +11,12 @@ _ROW, _LEFT, _WIDTH = 18, 300, 820  # px
 
 
 def rows(found: Sensitivity) -> list[list[str]]:
-    """The report's table: layer, operation, KL, codes, corruption error, clipped share."""
+    """The report's table: layer, operation, margin, KL, codes, corruption error, clipped share."""
     return [
         [
             label(layer),
             layer.operation,
+            _number(layer.difference.margin_change),
             f"{layer.difference.kl:.5f}",
             interval_text(layer.difference.code_all, 100, 1).lstrip("+"),
             interval_text(layer.difference.corruption_change),
@@ -25,26 +26,33 @@ def rows(found: Sensitivity) -> list[list[str]]:
     ]
 
 
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
 def label(layer: LayerLoss) -> str:
     """What a reader calls a layer."""
     return layer.weights or layer.name
 
 
 def svg(found: Sensitivity) -> str:
-    """Bars of the divergence that each layer alone causes, the most harmful on top."""
+    """Bars of the harm that each layer alone does, the most harmful on top."""
     layers = found.layers[:_BARS]
-    largest = max((layer.difference.kl for layer in layers), default=0.0) or 1.0
+    largest = max((layer.harm for layer in layers), default=0.0) or 1.0
+    of, unit = found.whole.margin_change, "change of the lookup's margin (root mean square)"
+    if of is None:
+        of, unit = found.whole.kl, "KL to float, nats an image"
     height = _ROW * (len(layers) + 2)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
         'font-family="sans-serif" font-size="11">',
         '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="4" y="{_ROW - 5}" font-weight="bold">KL to float, nats an image, '
-        f"with one layer in INT8; all {len(found.layers)}: {found.whole.kl:.4f}</text>",
+        f'<text x="4" y="{_ROW - 5}" font-weight="bold">{unit}, '
+        f"with one layer in INT8; all {len(found.layers)}: {of:.4f}</text>",
     ]
     for place, layer in enumerate(layers):
         top = _ROW * (place + 1)
-        width = (_WIDTH - _LEFT - 170) * layer.difference.kl / largest
+        width = (_WIDTH - _LEFT - 170) * layer.harm / largest
         codes = layer.difference.code_all
         said = "" if codes is None else f", {100 * (1 - codes.estimate):.1f}% of codes flip"
         parts.append(
@@ -52,6 +60,6 @@ def svg(found: Sensitivity) -> str:
             f'<rect x="{_LEFT}" y="{top + 3}" width="{width:.1f}" height="{_ROW - 5}" '
             'fill="#3b6ea5"/>'
             f'<text x="{_LEFT + width + 5:.1f}" y="{top + 13}">'
-            f"{layer.difference.kl:.4f}{said}</text>"
+            f"{layer.harm:.4f}{said}</text>"
         )
     return "\n".join([*parts, "</svg>", ""])

@@ -32,24 +32,30 @@ class Start(NamedTuple):
     made: bundles.Made
     original: onnx.ModelProto
     graph: onnx.ModelProto
+    rounding: str
 
     def pixels(self, count: int, seed: int) -> NDArray[np.float32]:
         return self.made.card.preprocessing.normalize(bundles.images(count, seed=seed))
 
 
-@pytest.fixture(scope="module", params=["pooled", "spatial"])
+@pytest.fixture(
+    scope="module",
+    params=[("pooled", "least-error"), ("spatial", "least-error"), ("spatial", "nearest")],
+    ids="-".join,
+)
 def start(request: pytest.FixtureRequest) -> Start:
-    made = bundles.made(quantize=request.param)
+    quantize, rounding = request.param
+    made = bundles.made(quantize=quantize)
     original = onnx.load(made.onnx)
     graph, _ = calibrate(
         original,
         bundles.images(12, seed=3),
         made.card.preprocessing,
-        Recipe(images=12),
+        Recipe(images=12, rounding=rounding),
         DIALECTS["openvino"],
         Console(verbosity=-1),
     )
-    return Start(made, original, graph)
+    return Start(made, original, graph, rounding)
 
 
 def test_fake_quantization_rounds_as_onnx_and_gives_the_scale_its_gradient() -> None:
@@ -87,11 +93,19 @@ def test_it_starts_as_the_calibrated_graph_to_the_last_bit(start: Start) -> None
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         assert np.array_equal(numpy_helper.to_array(tensor), numpy_helper.to_array(after[name]))
-    # The float weights are the original's, not the rounded ones.
-    stored = {numpy_helper.to_array(t).tobytes() for t in start.original.graph.initializer}
-    found = [network.value(name).detach().numpy().tobytes() for name in network.weights]
-    assert len(found) == 5
-    assert set(found) <= stored
+    # The float weights are the original's, not the rounded ones; or next to them in the level
+    # that the calibration has chosen.
+    stored = {t.name: numpy_helper.to_array(t) for t in start.original.graph.initializer}
+    values = {name: network.value(name).detach().numpy() for name in network.weights}
+    assert len(values) == 5
+    exact = [
+        any(np.array_equal(value, other) for other in stored.values()) for value in values.values()
+    ]
+    assert sum(exact) == (5 if start.rounding == "nearest" else 2)
+    for value in values.values():
+        alike = [other for other in stored.values() if other.shape == value.shape]
+        level = np.abs(value).max(axis=tuple(range(1, value.ndim)), keepdims=True) / 127
+        assert min(np.abs((value - other) / level).mean() for other in alike) < 0.5
 
 
 def test_the_float_graph_is_the_float_model(start: Start) -> None:
@@ -152,7 +166,7 @@ def test_gradients_reach_weights_biases_and_every_scale(start: Start) -> None:
 
 
 def flips(network: Network, start: Start, seed: int) -> int:
-    images = torch.from_numpy(start.pixels(300, seed=seed))
+    images = torch.from_numpy(start.pixels(600, seed=seed))
     with torch.no_grad():
         ours, original = network(images).code, Network(start.original)(images).code
     assert ours is not None
@@ -178,9 +192,10 @@ def test_code_consistency_reduces_flips_on_new_images(start: Start) -> None:
 
     before = flips(Network(start.graph, start.original), start, seed=12)
     with_codes, without = trained(1.0), trained(0.0)
-    assert before > 0
-    assert with_codes < before
     assert with_codes < without
+    # Weights that were rounded with the others in view leave less to gain: random weights, nothing.
+    if start.rounding == "nearest":
+        assert with_codes < 0.9 * before
 
 
 def test_divergence_is_zero_at_equality_and_known_elsewhere() -> None:

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from edgekit.console import Console
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.errors import UsageError
-from edgekit.quantize.bias import correct_depthwise
+from edgekit.quantize.bias import correct_biases
 from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.control import control
 from edgekit.quantize.dialects import DIALECTS, legalize
@@ -328,6 +328,6 @@ def test_a_depthwise_shift_is_corrected() -> None:
 
     rounded, exact = model(True), means(model(False))
     before = np.abs(means(rounded) - exact).max()
-    assert correct_depthwise(rounded, model(False), pixels, preprocessing) == 1
+    assert correct_biases(rounded, model(False), pixels, preprocessing) == 1
     assert before > 0.05
     assert np.abs(means(rounded) - exact).max() < 0.01 * before

@@ -27,6 +27,8 @@ from edgekit.quantize.qat.operators import is_supported, run_operator, unsupport
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _HALF_RANGE = 64  # of a first convolution's weights for CPUs without VNNI
+_SAME_LAYER = 1.0  # levels that weights are off at most on average if they are this layer's
+_INSIDE = 0.49  # of a level: what is this far from its middle still rounds to it
 
 
 class NetworkOutput(NamedTuple):
@@ -382,11 +384,18 @@ def _original_of(
     scale: NDArray[np.float32],
     originals: Mapping[tuple[int, ...], list[NDArray[np.float32]]],
 ) -> NDArray[np.float32]:
-    """The float weights that round to these levels, or the levels' own values.
+    """The float weights behind these levels: the original's, where they round to them.
 
-    Calibrations that rescale weights (SmoothQuant) leave no such original.
+    Calibrations that do not round to the nearest level leave the original's next neighbors that do;
+    those that rescale weights (SmoothQuant) leave no original, but the levels' own values.
     """
-    for candidate in originals.get(levels.shape, []):
-        if np.array_equal(np.clip(np.round(candidate / scale), -128, 127), levels):
+    candidates = originals.get(levels.shape, [])
+    offsets = [candidate / scale - levels for candidate in candidates]
+    for candidate, offset in zip(candidates, offsets, strict=True):
+        if np.array_equal(np.clip(np.round(offset + levels), -128, 127), levels):
             return candidate.astype(np.float32)
-    return (levels * scale).astype(np.float32)
+    nearest = min(offsets, key=lambda offset: float(np.abs(offset).mean()), default=None)
+    if nearest is None or np.abs(nearest).mean() > _SAME_LAYER:
+        return (levels * scale).astype(np.float32)
+    inside: NDArray[np.float32] = (levels + np.clip(nearest, -_INSIDE, _INSIDE)) * scale
+    return inside.astype(np.float32)

@@ -1,0 +1,234 @@
+"""Weights rounded for the least error of what a convolution says."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from edgekit.console import Console
+from edgekit.quantize.calibrate import CalibrationReport, calibrate
+from edgekit.quantize.dialects import DIALECTS
+from edgekit.quantize.probe import compile_graph, run_compiled
+from edgekit.quantize.recipes import Recipe, read_recipe
+from edgekit.quantize.rounding import least_error, output_error, patches, round_weights
+from tests import bundles
+from tests.quantize.graphs import quantized
+
+QUIET = Console(verbosity=-1)
+RECIPE = Recipe(images=32)
+
+
+def layer(
+    seed: int, groups: int, rows: int, inputs: int, alike: float
+) -> tuple[NDArray[np.float64], ...]:
+    """Weights, their nearest levels, scales, and a covariance; ``alike``: of the inputs, 0 to 1."""
+    random = np.random.default_rng(seed)
+    weights = random.normal(0, 1, (groups, rows, inputs))
+    scale = np.abs(weights).max(axis=2) / 7  # 4 bits, for clear errors
+    common = random.normal(0, 1, (groups, 200, 1))
+    seen = (1 - alike) * random.normal(0, 1, (groups, 200, inputs)) + alike * common
+    covariance = seen.transpose(0, 2, 1) @ seen / 200
+    return weights, np.rint(weights / scale[:, :, None]), scale, covariance
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    groups=st.integers(1, 3),
+    rows=st.integers(1, 4),
+    inputs=st.integers(1, 12),
+    alike=st.floats(0, 1),
+)
+def test_no_output_errs_more_than_by_nearest_rounding(
+    seed: int, groups: int, rows: int, inputs: int, alike: float
+) -> None:
+    weights, nearest, scale, covariance = layer(seed, groups, rows, inputs, alike)
+    levels = least_error(weights, nearest, scale, covariance)
+    assert np.array_equal(levels, np.rint(levels))
+    assert np.abs(levels).max() <= np.abs(nearest).max()
+    before = output_error(weights, nearest, scale, covariance)
+    assert (output_error(weights, levels, scale, covariance) <= before).all()
+
+
+def test_inputs_that_are_alike_let_errors_cancel() -> None:
+    weights, nearest, scale, covariance = layer(0, 1, 64, 27, 0.9)
+    levels = least_error(weights, nearest, scale, covariance)
+    errors = [output_error(weights, x, scale, covariance).mean() for x in (levels, nearest)]
+    assert errors[0] < 0.1 * errors[1]
+
+
+@pytest.mark.parametrize("variances", ["different", "none"])
+def test_independent_inputs_leave_the_nearest(variances: str) -> None:
+    """With a diagonal covariance nothing can be passed on; without inputs nothing is gained."""
+    weights, nearest, scale, _ = layer(1, 2, 5, 9, 0)
+    values = np.random.default_rng(2).uniform(0.5, 2, (2, 9))
+    if variances == "none":
+        values[:] = 0
+    levels = least_error(weights, nearest, scale, values[:, :, None] * np.eye(9))
+    assert np.array_equal(levels, nearest)
+
+
+def test_the_best_of_all_roundings_is_nearly_found() -> None:
+    """Against all 3 ** 6 neighbors of the nearest levels, over 60 layers of one output."""
+    steps = np.stack(np.meshgrid(*[[-1, 0, 1]] * 6), axis=-1).reshape(-1, 6)
+    best = found = plain = 0.0
+    for seed in range(60):
+        weights, nearest, scale, covariance = layer(seed, 1, 1, 6, 0.8)
+        limit = np.abs(nearest).max()
+        candidates = np.clip(nearest[0, 0] + steps, -limit, limit)[None]
+        every = output_error(
+            np.broadcast_to(weights, candidates.shape),
+            candidates,
+            np.broadcast_to(scale, candidates.shape[:2]),
+            covariance,
+        )
+        levels = least_error(weights, nearest, scale, covariance)
+        best += float(every.min())
+        found += float(output_error(weights, levels, scale, covariance).sum())
+        plain += float(output_error(weights, nearest, scale, covariance).sum())
+    assert found < 1.2 * best
+    assert found < plain / 2
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
+        {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [0, 1, 1, 0]},
+        {"kernel_shape": [1, 1], "group": 2},
+        {"kernel_shape": [3, 3], "group": 4, "dilations": [2, 2]},
+    ],
+)
+def test_patches_are_what_a_convolution_sums(attributes: dict[str, object]) -> None:
+    """Products of patches and weights are torch's convolution, at all positions at once."""
+    node = helper.make_node("Conv", ["x", "w"], ["y"], **attributes)
+    random = np.random.default_rng(0)
+    values = random.normal(0, 1, (1, 4, 8, 7)).astype(np.float32)
+    groups = int(attributes.get("group", 1))  # type: ignore[call-overload]
+    kernel = attributes["kernel_shape"]
+    weights = random.normal(0, 1, (8, 4 // groups, *kernel)).astype(np.float32)  # type: ignore[misc]
+    rows = patches(values, node, np.random.default_rng(1))  # 64 positions hold all of them
+    pads = attributes.get("pads", [0, 0, 0, 0])
+    top, left, bottom, right = pads  # type: ignore[misc]
+    padded = torch.nn.functional.pad(torch.from_numpy(values), (left, right, top, bottom))
+    exact = torch.nn.functional.conv2d(
+        padded,
+        torch.from_numpy(weights),
+        stride=attributes.get("strides", 1),  # type: ignore[arg-type]
+        dilation=attributes.get("dilations", 1),  # type: ignore[arg-type]
+        groups=groups,
+    )[0].numpy()
+    found = np.einsum("gnk,grk->grn", rows, weights.reshape(groups, 8 // groups, -1))
+    for channel, expected in zip(found.reshape(8, -1), exact.reshape(8, -1), strict=True):
+        assert np.sort(channel) == pytest.approx(np.sort(expected), abs=1e-4)
+
+
+@functools.cache
+def made_with(rounding: str, bias: str) -> tuple[onnx.ModelProto, CalibrationReport]:
+    made = bundles.made()
+    recipe = dataclasses.replace(RECIPE, rounding=rounding, bias_correction=bias)  # type: ignore[arg-type]
+    return calibrate(
+        onnx.load(made.onnx),
+        bundles.images(32, seed=3),
+        made.card.preprocessing,
+        recipe,
+        DIALECTS["openvino"],
+        QUIET,
+    )
+
+
+def output_errors(model: onnx.ModelProto) -> list[tuple[float, float]]:
+    """Of every convolution's rounded weights, on images that did not calibrate.
+
+    The variance of what the output is off by, and its mean square, both over the output's own.
+    """
+    made = bundles.made()
+    original = onnx.load(made.onnx)
+    exact = {tensor.name: tensor for tensor in original.graph.initializer}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    reader = {node.output[0]: node for node in model.graph.node}
+    before = {node.name: node for node in original.graph.node}
+    names = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    inner = [before[name].input[0] for name in names if before[name].input[0] != "images"]
+    for name in inner:
+        kind = onnx.TensorProto.FLOAT
+        original.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+    batch = {"images": made.card.preprocessing.normalize(bundles.images(64, seed=9))}
+    values = {**run_compiled(compile_graph(original), [batch])[0], **batch}
+    found = []
+    for node in model.graph.node:
+        if node.op_type != "Conv":
+            continue
+        dequantize = reader[node.input[1]]
+        levels = numpy_helper.to_array(stored[dequantize.input[0]]).astype(np.float64)
+        scale = numpy_helper.to_array(stored[dequantize.input[1]]).reshape(-1, 1, 1, 1)
+        weights = numpy_helper.to_array(exact[before[node.name].input[1]])
+        rows = patches(values[before[node.name].input[0]], node, np.random.default_rng(0))[0]
+        off = rows @ (levels * scale - weights).reshape(len(weights), -1).T
+        said = float((rows @ weights.reshape(len(weights), -1).T).var(axis=0).mean())
+        found.append((off.var(axis=0).mean() / said, np.square(off).mean() / said))
+    return found
+
+
+@pytest.mark.parametrize("bias", ["full", "none"])
+def test_convolutions_err_less_on_other_images(bias: str) -> None:
+    """Biases take the mean back or not: what they leave is what becomes smaller."""
+    nearest, plain = made_with("nearest", bias)
+    model, report = made_with("least-error", bias)
+    assert (plain.rounded, report.rounded) == (0, 3)  # the convolutions
+    assert report.corrected == plain.corrected == (3 if bias == "full" else 0)
+    onnx.checker.check_model(model)
+    which = 0 if bias == "full" else 1
+    pairs = list(zip(output_errors(nearest), output_errors(model), strict=True))
+    assert len(pairs) == 3
+    for before, after in pairs:
+        assert after[which] < 0.8 * before[which]
+    # The same nodes with the same scales: the same speed.
+    assert [node.op_type for node in model.graph.node] == [
+        node.op_type for node in nearest.graph.node
+    ]
+
+
+def test_weights_that_smoothing_changed_are_left_alone() -> None:
+    """Their original is not in the float graph any more."""
+    model = made_with("nearest", "none")[0]
+    original = onnx.load(bundles.made().onnx)
+    for tensor in original.graph.initializer:
+        if tensor.name == "backbone.second.weight":
+            value = 1.5 * numpy_helper.to_array(tensor)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    preprocessing = bundles.made().card.preprocessing
+    changed = round_weights(
+        copy, original, bundles.images(8), preprocessing, QUIET, biases_follow=False
+    )
+    assert changed == 2
+
+
+def test_a_graph_without_such_layers_is_left_alone() -> None:
+    model = quantized()
+    before = model.SerializeToString()
+    preprocessing = bundles.made().card.preprocessing
+    images = bundles.images(2)
+    float_graph = onnx.load(bundles.made().onnx)
+    del float_graph.graph.node[:]
+    for node in model.graph.node:
+        float_graph.graph.node.append(node)
+    assert round_weights(model, float_graph, images, preprocessing, QUIET, biases_follow=True) == 0
+    assert model.SerializeToString() == before
+
+
+def test_which_recipes_round_how() -> None:
+    rounding = {name: read_recipe(name).rounding for name in ("default", "controlled", "clean")}
+    assert rounding == {
+        "default": "least-error",
+        "controlled": "least-error",
+        "clean": "nearest",  # what other tools do
+    }
