@@ -54,9 +54,15 @@ from edgekit.quantize.sensitivity import interval_text
 SEEDS = (0, 1, 2)
 # What the shipped recipes are compared with: their parts, one at a time.
 RECIPES = {
-    "plain": 'bias_correction = "fast"\n',
+    "plain": 'rounding = "nearest"\nbias_correction = "fast"\n',
     "plain-corrupted": """
+rounding = "nearest"
 bias_correction = "fast"
+corrupted_share = 0.5
+corruptions = "benchmark15"
+""",
+    "nearest": """
+rounding = "nearest"
 corrupted_share = 0.5
 corruptions = "benchmark15"
 """,
@@ -78,11 +84,13 @@ ROWS = (
     Row("NNCF's default: clean images", "plain"),
     Row("clean images, depthwise biases", "clean"),
     Row("half corrupted, no depthwise biases", "plain-corrupted"),
-    Row("half corrupted, depthwise biases (`default`)", "default"),
+    Row("half corrupted, depthwise biases", "nearest"),
+    Row("half corrupted, biases, least-error rounding (`default`)", "default"),
     Row("stratified by corruption and code (`stratified`)", "stratified"),
     Row("accuracy control, 97% of the codes (`controlled`)", "controlled"),
-    Row("fine-tuned, no code consistency", "default", 0.0),
-    Row("fine-tuned, code consistency", "default", 1.0),
+    Row("fine-tuned from nearest rounding, no code consistency", "nearest", 0.0),
+    Row("fine-tuned from nearest rounding, code consistency", "nearest", 1.0),
+    Row("fine-tuned from `default`, code consistency", "default", 1.0),
 )
 
 
@@ -136,7 +144,7 @@ def int8_graph(bench: Bench, row: Row, seed: int, dialect: str) -> onnx.ModelPro
     from edgekit.quantize.finetune import finetune
     from edgekit.quantize.finetune_config import FinetuneConfig
 
-    out = bench.work / f"finetuned-{row.code_weight:g}-{dialect}-{seed}"
+    out = bench.work / f"{_slug(row)}-{dialect}-{seed}"
     config = FinetuneConfig(
         checkpoint=str(bench.checkpoint(seed)),
         data=bench.data,
@@ -312,7 +320,7 @@ def _kept(bench: Bench, row: Row, dialect: str, what: int | str) -> Path:
 
 
 def _slug(row: Row) -> str:
-    return row.recipe if row.code_weight is None else f"finetuned-{row.code_weight:g}"
+    return row.recipe if row.code_weight is None else f"finetuned-{row.code_weight:g}-{row.recipe}"
 
 
 def _megabytes(bench: Bench, seed: int) -> float:
@@ -329,7 +337,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for models and results")
     parser.add_argument("--only", choices=("fashion-mnist", "cifar10"))
-    parser.add_argument("--rows", choices=("calibrated", "finetuned"), help="one kind of row")
+    parser.add_argument(
+        "--rows", nargs="+", choices=[_slug(row) for row in ROWS], help="only these"
+    )
     parser.add_argument("--dialects", nargs="+", choices=DIALECTS, default=DIALECTS)
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many of the seeds")
     parser.add_argument(
@@ -350,12 +360,7 @@ def main() -> None:
         (bench.work / "recipes").mkdir(parents=True, exist_ok=True)
         for recipe, text in RECIPES.items():
             (bench.work / "recipes" / f"{recipe}.toml").write_text(text)
-        rows = [
-            row
-            for row in ROWS
-            if arguments.rows is None
-            or (row.code_weight is not None) == (arguments.rows == "finetuned")
-        ]
+        rows = [row for row in ROWS if arguments.rows is None or _slug(row) in arguments.rows]
         for seed in seeds if not (arguments.table or arguments.latency) else ():
             for row in rows:
                 for dialect in arguments.dialects:
