@@ -66,6 +66,12 @@ rounding = "nearest"
 corrupted_share = 0.5
 corruptions = "benchmark15"
 """,
+    "stratified-nearest": """
+rounding = "nearest"
+selection = "stratified"
+corrupted_share = 0.5
+corruptions = "benchmark15"
+""",
 }
 TEST_IMAGES = 1000
 DIALECTS = ("openvino", "tensorrt")
@@ -85,8 +91,8 @@ ROWS = (
     Row("clean images, depthwise biases", "clean"),
     Row("half corrupted, no depthwise biases", "plain-corrupted"),
     Row("half corrupted, depthwise biases", "nearest"),
+    Row("the same, stratified by corruption and code", "stratified-nearest"),
     Row("half corrupted, biases, least-error rounding (`default`)", "default"),
-    Row("stratified by corruption and code (`stratified`)", "stratified"),
     Row("accuracy control, 97% of the codes (`controlled`)", "controlled"),
     Row("fine-tuned from nearest rounding, no code consistency", "nearest", 0.0),
     Row("fine-tuned from nearest rounding, code consistency", "nearest", 1.0),
