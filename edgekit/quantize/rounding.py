@@ -11,6 +11,7 @@ The graph keeps its scales, its size and its speed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +22,14 @@ from onnx import helper, numpy_helper
 
 from edgekit.console import Console
 from edgekit.data.transforms import Preprocessing
-from edgekit.quantize.layers import Graph
+from edgekit.quantize.layers import Graph, drop_unused
 from edgekit.quantize.probe import compile_graph, run_compiled
 
 Floats = NDArray[np.float64]
 
 _POSITIONS = 64  # of a layer's output in each image: enough, neighbors say nearly the same
 _BATCH = 4  # images whose activations are held at once
+_HELD_BYTES = 1 << 28  # of products of inputs: more layers take another pass over the images
 _DAMPING = 0.01  # of the mean variance, added to each: what was not seen may still be
 
 
@@ -41,17 +43,36 @@ class _Layer:
     levels: Floats  # [G, R, K]
     scale: Floats  # [G, R]
     centered: bool  # whether a bias takes the mean of the error back
-    count: int = 0
-    total: Floats | float = 0.0  # [G, K]: of the inputs
-    products: Floats | float = 0.0  # [G, K, K]
 
-    def covariance(self) -> Floats:
-        """[G, K, K], or the second moments where nothing corrects the mean."""
-        moments = np.asarray(self.products) / self.count
-        if not self.centered:
-            return moments
-        mean = np.asarray(self.total) / self.count
-        return moments - mean[:, :, None] * mean[:, None, :]
+    @property
+    def held(self) -> int:
+        """Bytes of the products of its inputs."""
+        groups, _, inputs = self.levels.shape
+        return int(groups * inputs * inputs * 4)
+
+
+class _Inputs:
+    """What a layer's inputs were like."""
+
+    def __init__(self, layer: _Layer) -> None:
+        groups, _, inputs = layer.levels.shape
+        self._count = 0
+        self._total = np.zeros((groups, inputs))
+        self._products = np.zeros((groups, inputs, inputs), np.float32)
+
+    def add(self, rows: NDArray[np.float32]) -> None:
+        """More of them, [G, N, K]."""
+        self._count += rows.shape[1]
+        self._total += rows.sum(axis=1, dtype=np.float64)
+        self._products += rows.transpose(0, 2, 1) @ rows
+
+    def covariance(self, centered: bool) -> Floats:
+        """[G, K, K]; the second moments if not ``centered``."""
+        moments: Floats = self._products / np.float64(self._count)
+        if centered:
+            mean = self._total / self._count
+            moments -= mean[:, :, None] * mean[:, None, :]
+        return moments
 
 
 def round_weights(
@@ -71,28 +92,61 @@ def round_weights(
     layers = _layers(calibrated, original, biases_follow)
     if not layers:
         return 0
+    parts = _parts(layers)
+    total = len(parts) * len(images)
+    progress = iter(console.track(range(total), total, "round weights"))
+    changed = 0
+    for part in parts:
+        seen = _watch(part, original, images, preprocessing, progress)
+        for layer in part:
+            covariance = seen.pop(layer.node.name).covariance(layer.centered)
+            levels = least_error(layer.weights, layer.levels, layer.scale, covariance)
+            changed += not np.array_equal(levels, layer.levels)
+            found = levels.astype(np.int8).reshape(tuple(layer.stored.dims))
+            layer.stored.CopyFrom(numpy_helper.from_array(found, layer.stored.name))
+    for _ in progress:  # the last step is when it ends
+        pass
+    return changed
+
+
+def _parts(layers: list[_Layer]) -> list[list[_Layer]]:
+    """Layers whose inputs' products are held at once."""
+    parts: list[list[_Layer]] = [[]]
+    held = 0
+    for layer in layers:
+        if parts[-1] and held + layer.held > _HELD_BYTES:
+            parts.append([])
+            held = 0
+        parts[-1].append(layer)
+        held += layer.held
+    return parts
+
+
+def _watch(
+    layers: list[_Layer],
+    original: onnx.ModelProto,
+    images: NDArray[np.uint8],
+    preprocessing: Preprocessing,
+    progress: Iterator[int],
+) -> dict[str, _Inputs]:
+    """The inputs of each layer by the name of its node, while ``original`` sees the images."""
     random = np.random.default_rng(0)
     source = original.graph.input[0].name
     inner = sorted({layer.node.input[0] for layer in layers} - {source})
-    compiled = compile_graph(_with_outputs(original, inner))
-    starts = range(0, len(images), _BATCH)
-    for start in console.track(starts, len(starts), "round weights"):
-        batch = {source: preprocessing.normalize(images[start : start + _BATCH])}
-        values = {**run_compiled(compiled, [batch])[0], **batch}
+    compiled = compile_graph(_up_to(original, inner)) if inner else None
+    seen = {layer.node.name: _Inputs(layer) for layer in layers}
+    for start in range(0, len(images), _BATCH):
+        block = images[start : start + _BATCH]
+        values = {source: preprocessing.normalize(block)}
+        if compiled is not None:
+            values |= run_compiled(compiled, [dict(values)])[0]
         for layer in layers:
-            rows = patches(values[layer.node.input[0]], layer.node, random)
-            layer.count += rows.shape[1]
-            layer.total = layer.total + rows.sum(axis=1, dtype=np.float64)
-            products: Floats = (rows.transpose(0, 2, 1) @ rows).astype(np.float64)
-            layer.products = layer.products + products
-    changed = 0
-    for layer in layers:
-        levels = least_error(layer.weights, layer.levels, layer.scale, layer.covariance())
-        layer.products = 0.0  # the largest thing here
-        changed += not np.array_equal(levels, layer.levels)
-        found = levels.astype(np.int8).reshape(tuple(layer.stored.dims))
-        layer.stored.CopyFrom(numpy_helper.from_array(found, layer.stored.name))
-    return changed
+            kernel = layer.stored.dims[2:]
+            rows = patches(values[layer.node.input[0]], layer.node, kernel, random)
+            seen[layer.node.name].add(rows)
+        for _ in block:
+            next(progress)
+    return seen
 
 
 def least_error(weights: Floats, nearest: Floats, scale: Floats, covariance: Floats) -> Floats:
@@ -105,13 +159,9 @@ def least_error(weights: Floats, nearest: Floats, scale: Floats, covariance: Flo
     variances = np.diagonal(covariance, axis1=1, axis2=2)
     damping = _DAMPING * variances.mean(axis=1)
     damping[damping <= 0] = 1.0  # an input that is always 0: any rounding will do
-    damped = covariance + damping[:, None, None] * np.eye(covariance.shape[1])
     order = np.argsort(-variances, axis=1, kind="stable")  # what weighs most has most to pass on
     left = np.take_along_axis(weights, order[:, None, :], axis=2)
-    damped = np.take_along_axis(damped, order[:, :, None], axis=1)
-    damped = np.take_along_axis(damped, order[:, None, :], axis=2)
-    # Row j of this factor of the inverse says how the inputs behind j can stand in for j.
-    factor = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
+    factor = _factor(covariance, damping, order)
     rounded = np.empty_like(left)
     for j in range(left.shape[2]):
         rounded[:, :, j] = np.clip(np.rint(left[:, :, j] / scale), -limit, limit)
@@ -125,6 +175,19 @@ def least_error(weights: Floats, nearest: Floats, scale: Floats, covariance: Flo
     return np.where(better[:, :, None], levels, nearest)
 
 
+def _factor(covariance: Floats, damping: Floats, order: NDArray[np.intp]) -> Floats:
+    """Upper triangles [G, K, K] whose row j says how the inputs behind j can stand in for j.
+
+    They are of the inverse covariance, its inputs in ``order``. One matrix of 4608 inputs, the
+    largest of a ResNet-50, is 170 MB: no more of them than needed are held.
+    """
+    matrix = np.stack([one[np.ix_(by, by)] for one, by in zip(covariance, order, strict=True)])
+    diagonal = np.arange(matrix.shape[1])
+    matrix[:, diagonal, diagonal] += damping[:, None]
+    matrix = np.linalg.inv(matrix)
+    return np.linalg.cholesky(matrix).transpose(0, 2, 1)
+
+
 def output_error(weights: Floats, levels: Floats, scale: Floats, covariance: Floats) -> Floats:
     """eᵀCe of every output channel: [G, R]."""
     error = levels * scale[:, :, None] - weights
@@ -133,14 +196,16 @@ def output_error(weights: Floats, levels: Floats, scale: Floats, covariance: Flo
 
 
 def patches(
-    values: NDArray[np.float32], node: onnx.NodeProto, random: np.random.Generator
+    values: NDArray[np.float32],
+    node: onnx.NodeProto,
+    kernel: Sequence[int],
+    random: np.random.Generator,
 ) -> NDArray[np.float32]:
     """What a convolution multiplies its weights with, at some positions: [G, N, K].
 
-    ``values`` is its input [B, channels, height, width].
+    ``values`` is its input [B, channels, height, width], ``kernel`` its height and width.
     """
     attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-    kernel = attributes["kernel_shape"]
     strides = attributes.get("strides", [1, 1])
     dilations = attributes.get("dilations", [1, 1])
     top, left, bottom, right = attributes.get("pads", [0] * 4)
@@ -219,10 +284,13 @@ def _layer(
     )
 
 
-def _with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    extended = onnx.ModelProto()
-    extended.CopyFrom(model)
+def _up_to(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """The part of the graph that computes ``names``."""
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    del part.graph.output[:]
     kind: Any = onnx.TensorProto.FLOAT
     for name in names:
-        extended.graph.output.append(helper.make_tensor_value_info(name, kind, None))
-    return extended
+        part.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+    drop_unused(part)
+    return part

@@ -113,7 +113,8 @@ def test_patches_are_what_a_convolution_sums(attributes: dict[str, object]) -> N
     groups = int(attributes.get("group", 1))  # type: ignore[call-overload]
     kernel = attributes["kernel_shape"]
     weights = random.normal(0, 1, (8, 4 // groups, *kernel)).astype(np.float32)  # type: ignore[misc]
-    rows = patches(values, node, np.random.default_rng(1))  # 64 positions hold all of them
+    # 64 positions hold all that there are.
+    rows = patches(values, node, kernel, np.random.default_rng(1))  # type: ignore[arg-type]
     pads = attributes.get("pads", [0, 0, 0, 0])
     top, left, bottom, right = pads  # type: ignore[misc]
     padded = torch.nn.functional.pad(torch.from_numpy(values), (left, right, top, bottom))
@@ -169,7 +170,8 @@ def output_errors(model: onnx.ModelProto) -> list[tuple[float, float]]:
         levels = numpy_helper.to_array(stored[dequantize.input[0]]).astype(np.float64)
         scale = numpy_helper.to_array(stored[dequantize.input[1]]).reshape(-1, 1, 1, 1)
         weights = numpy_helper.to_array(exact[before[node.name].input[1]])
-        rows = patches(values[before[node.name].input[0]], node, np.random.default_rng(0))[0]
+        inputs = values[before[node.name].input[0]]
+        rows = patches(inputs, node, levels.shape[2:], np.random.default_rng(0))[0]
         off = rows @ (levels * scale - weights).reshape(len(weights), -1).T
         said = float((rows @ weights.reshape(len(weights), -1).T).var(axis=0).mean())
         found.append((off.var(axis=0).mean() / said, np.square(off).mean() / said))
