@@ -30,6 +30,7 @@ Floats = NDArray[np.float64]
 _POSITIONS = 64  # of a layer's output in each image: enough, neighbors say nearly the same
 _BATCH = 4  # images whose activations are held at once
 _HELD_BYTES = 1 << 28  # of products of inputs: more layers take another pass over the images
+_BLOCK = 64  # weights of a row whose errors reach the others together: one large product
 _DAMPING = 0.01  # of the mean variance, added to each: what was not seen may still be
 
 
@@ -163,10 +164,16 @@ def least_error(weights: Floats, nearest: Floats, scale: Floats, covariance: Flo
     left = np.take_along_axis(weights, order[:, None, :], axis=2)
     factor = _factor(covariance, damping, order)
     rounded = np.empty_like(left)
-    for j in range(left.shape[2]):
-        rounded[:, :, j] = np.clip(np.rint(left[:, :, j] / scale), -limit, limit)
-        error = (left[:, :, j] - rounded[:, :, j] * scale) / factor[:, j, j, None]
-        left[:, :, j + 1 :] -= error[:, :, None] * factor[:, None, j, j + 1 :]
+    count = left.shape[2]
+    for start in range(0, count, _BLOCK):
+        stop = min(start + _BLOCK, count)
+        errors = np.empty((*left.shape[:2], stop - start))
+        for j in range(start, stop):
+            rounded[:, :, j] = np.clip(np.rint(left[:, :, j] / scale), -limit, limit)
+            error = (left[:, :, j] - rounded[:, :, j] * scale) / factor[:, j, j, None]
+            left[:, :, j + 1 : stop] -= error[:, :, None] * factor[:, None, j, j + 1 : stop]
+            errors[:, :, j - start] = error
+        left[:, :, stop:] -= errors @ factor[:, start:stop, stop:]  # the block's, all at once
     levels = np.empty_like(rounded)
     np.put_along_axis(levels, np.broadcast_to(order[:, None, :], levels.shape), rounded, axis=2)
     better = output_error(weights, levels, scale, covariance) < output_error(
