@@ -153,10 +153,11 @@ def _watch(
 def least_error(weights: Floats, nearest: Floats, scale: Floats, covariance: Floats) -> Floats:
     """Levels [G, R, K] with a small eᵀCe for the error e = scale * levels - weights.
 
-    ``nearest`` are the levels to improve upon, whose largest is the largest allowed; where a row
-    [K] cannot be improved it keeps them. ``scale`` [G, R], ``covariance`` [G, K, K].
+    ``nearest`` are the levels to improve upon, whose largest is the largest allowed (at most 127,
+    as -128 has no counterpart); where a row [K] cannot be improved it keeps them. ``scale``
+    [G, R], ``covariance`` [G, K, K].
     """
-    limit = np.abs(nearest).max(initial=0)
+    limit = min(np.abs(nearest).max(initial=0), 127)
     variances = np.diagonal(covariance, axis1=1, axis2=2)
     damping = _DAMPING * variances.mean(axis=1)
     damping[damping <= 0] = 1.0  # an input that is always 0: any rounding will do

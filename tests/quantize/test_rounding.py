@@ -74,6 +74,19 @@ def test_independent_inputs_leave_the_nearest(variances: str) -> None:
     assert np.array_equal(levels, nearest)
 
 
+def test_levels_fit_into_8_bits() -> None:
+    """A weight stored as -128 does not allow +128."""
+    weights, _, _, covariance = layer(3, 1, 8, 9, 0.9)
+    weights[0, 0, 0] = -np.abs(weights).max()
+    scale = np.full((1, 8), np.abs(weights).max() / 128)
+    nearest = np.clip(np.rint(weights / scale[:, :, None]), -128, 127)
+    assert nearest.min() == -128
+    levels = least_error(weights, nearest, scale, covariance)
+    assert (levels != nearest).any()
+    assert levels.min() >= -128
+    assert levels.max() <= 127
+
+
 def test_the_best_of_all_roundings_is_nearly_found() -> None:
     """Against all 3 ** 6 neighbors of the nearest levels, over 60 layers of one output."""
     steps = np.stack(np.meshgrid(*[[-1, 0, 1]] * 6), axis=-1).reshape(-1, 6)
