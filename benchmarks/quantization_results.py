@@ -61,11 +61,6 @@ bias_correction = "fast"
 corrupted_share = 0.5
 corruptions = "benchmark15"
 """,
-    "nearest": """
-rounding = "nearest"
-corrupted_share = 0.5
-corruptions = "benchmark15"
-""",
     "stratified-nearest": """
 rounding = "nearest"
 selection = "stratified"
@@ -90,7 +85,7 @@ ROWS = (
     Row("NNCF's default: clean images", "plain"),
     Row("clean images, depthwise biases", "clean"),
     Row("half corrupted, no depthwise biases", "plain-corrupted"),
-    Row("half corrupted, depthwise biases", "nearest"),
+    Row("half corrupted, depthwise biases (`nearest`)", "nearest"),
     Row("the same, stratified by corruption and code", "stratified-nearest"),
     Row("half corrupted, biases, least-error rounding (`default`)", "default"),
     Row("accuracy control, 97% of the codes (`controlled`)", "controlled"),

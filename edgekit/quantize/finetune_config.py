@@ -21,7 +21,7 @@ class FinetuneConfig:
     labels: str | None = None  # class names for a checkpoint that has none
     data: str = "builtin:fashion-mnist"
     out: Path = Path("runs/finetune")
-    recipe: str = "default"  # of the calibration that it starts from
+    recipe: str = "nearest"  # of the calibration that it starts from
     # Which runtime's form of the graph is fine-tuned; what it must be to be exact there.
     dialect: str = "openvino"
     skip_bad: bool = False  # leave unreadable images out instead of stopping

@@ -13,7 +13,7 @@ from edgekit.quantize.dialects import Dialect
 from edgekit.resources import resource
 from edgekit.settings import nearest, read_toml
 
-RECIPES = ("default", "robust", "stratified", "clean", "controlled", "fast")
+RECIPES = ("default", "robust", "stratified", "controlled", "nearest", "clean", "fast")
 
 Selection = Literal["random", "balanced", "stratified"]
 Statistics = Literal["mean-minmax", "minmax", "percentile", "mse"]

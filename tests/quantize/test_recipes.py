@@ -1,15 +1,26 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from edgekit.errors import UsageError
 from edgekit.quantize.dialects import DIALECTS
+from edgekit.quantize.finetune_config import FinetuneConfig
 from edgekit.quantize.recipes import RECIPES, Recipe, check_dialect, read_recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_shipped_recipes_read(name: str) -> None:
     assert read_recipe(name).description
+
+
+def test_finetuning_starts_from_the_default_rounded_to_the_nearest() -> None:
+    started = read_recipe(FinetuneConfig().recipe)
+    default = read_recipe("default")
+    assert (started.rounding, default.rounding) == ("nearest", "least-error")
+    assert dataclasses.replace(started, rounding="least-error", description="") == (
+        dataclasses.replace(default, description="")
+    )
 
 
 def test_the_robust_recipe_corrupts_half() -> None:
