@@ -51,7 +51,7 @@ def correct_biases(
         shift = (totals[f"{node.name}/int8"] - totals[f"{node.name}/mean"]) / len(images)
         bias = numpy_helper.to_array(tensors[node.input[2]])
         # A bias may be shared with a layer that is not shifted: each gets its own.
-        own = f"{node.input[2]}/corrected"
+        own = f"{node.name}/bias"
         corrected = (bias - shift).astype(bias.dtype)
         calibrated.graph.initializer.append(numpy_helper.from_array(corrected, own))
         node.input[2] = own

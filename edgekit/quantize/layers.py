@@ -162,6 +162,16 @@ class Graph:
         return copied
 
 
+def with_outputs(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """A copy of ``model`` that also gives out the float values ``names``."""
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    for name in names:
+        value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        extended.graph.output.append(value)
+    return extended
+
+
 def drop_unused(model: onnx.ModelProto) -> None:
     """Remove nodes and constants that no longer lead to an output."""
     graph = model.graph

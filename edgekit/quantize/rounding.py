@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
@@ -22,7 +21,7 @@ from onnx import helper, numpy_helper
 
 from edgekit.console import Console
 from edgekit.data.transforms import Preprocessing
-from edgekit.quantize.layers import Graph, drop_unused
+from edgekit.quantize.layers import Graph, with_outputs
 from edgekit.quantize.probe import compile_graph, run_compiled
 
 Floats = NDArray[np.float64]
@@ -134,7 +133,7 @@ def _watch(
     random = np.random.default_rng(0)
     source = original.graph.input[0].name
     inner = sorted({layer.node.input[0] for layer in layers} - {source})
-    compiled = compile_graph(_up_to(original, inner)) if inner else None
+    compiled = compile_graph(with_outputs(original, inner)) if inner else None
     seen = {layer.node.name: _Inputs(layer) for layer in layers}
     for start in range(0, len(images), _BATCH):
         block = images[start : start + _BATCH]
@@ -254,9 +253,14 @@ def _layers(
             continue
         if readers[reader.input[0]] > 1 or readers[reader.output[0]] > 1:
             continue  # shared weights have more than one kind of input
-        layer = _layer(before[node.name], stored[reader.input[0]], stored[reader.input[1]], exact)
+        layer = _layer(
+            before[node.name],
+            stored[reader.input[0]],
+            stored[reader.input[1]],
+            exact,
+            centered=biases_follow and len(node.input) > 2,
+        )
         if layer is not None:
-            layer.centered = biases_follow and len(node.input) > 2
             found.append(layer)
     return found
 
@@ -266,6 +270,8 @@ def _layer(
     stored: onnx.TensorProto,
     scale: onnx.TensorProto,
     exact: dict[str, onnx.TensorProto],
+    *,
+    centered: bool,
 ) -> _Layer | None:
     """None where the levels are not the original weights': SmoothQuant has changed those."""
     levels: Floats = numpy_helper.to_array(stored).astype(np.float64)
@@ -288,17 +294,5 @@ def _layer(
         stored,
         levels.reshape(shape),
         each.reshape(shape[:2]),
-        centered=False,
+        centered,
     )
-
-
-def _up_to(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """The part of the graph that computes ``names``."""
-    part = onnx.ModelProto()
-    part.CopyFrom(model)
-    del part.graph.output[:]
-    kind: Any = onnx.TensorProto.FLOAT
-    for name in names:
-        part.graph.output.append(helper.make_tensor_value_info(name, kind, None))
-    drop_unused(part)
-    return part

@@ -30,6 +30,7 @@ from edgekit.quantize.layers import (
     quantized_layers,
     weight_names,
     with_float,
+    with_outputs,
 )
 from edgekit.quantize.probe import (
     BATCH,
@@ -168,7 +169,7 @@ def clipped_shares(
     sources = sorted({source for list_ in reads.values() for source in list_})
     cut, seen = dict.fromkeys(sources, 0), dict.fromkeys(sources, 0)
     inner = [name for name in sources if name != original.graph.input[0].name]
-    compiled = compile_graph(_with_outputs(original, inner))
+    compiled = compile_graph(with_outputs(original, inner))
     pixels = probe.pixels[:images].reshape(-1, *probe.pixels.shape[2:])
     for at in range(0, len(pixels), BATCH):
         batch = {
@@ -283,19 +284,9 @@ def segment(
     return part
 
 
-def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    extended = onnx.ModelProto()
-    extended.CopyFrom(model)
-    for name in names:
-        extended.graph.output.append(
-            helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        )
-    return extended
-
-
 def _sizes(model: onnx.ModelProto, names: Sequence[str], probe: Probe) -> dict[str, int]:
     """Bytes of each tensor for one image."""
-    compiled = compile_graph(_with_outputs(model, names))
+    compiled = compile_graph(with_outputs(model, names))
     image = probe.preprocessing.normalize(probe.flat()[:1])
     (found,) = run_compiled(compiled, [{model.graph.input[0].name: image}])
     return {name: found[name].nbytes for name in names}

@@ -40,7 +40,12 @@ class Start(NamedTuple):
 
 @pytest.fixture(
     scope="module",
-    params=[("pooled", "least-error"), ("spatial", "least-error"), ("spatial", "nearest")],
+    params=[
+        ("pooled", "nearest"),
+        ("spatial", "nearest"),
+        ("pooled", "least-error"),
+        ("spatial", "least-error"),
+    ],
     ids="-".join,
 )
 def start(request: pytest.FixtureRequest) -> Start:
@@ -192,10 +197,11 @@ def test_code_consistency_reduces_flips_on_new_images(start: Start) -> None:
 
     before = flips(Network(start.graph, start.original), start, seed=12)
     with_codes, without = trained(1.0), trained(0.0)
+    assert before > 0
     assert with_codes < without
-    # Weights that were rounded with the others in view leave less to gain: random weights, nothing.
+    # Weights that were rounded with the others in view leave less to gain: random ones, nothing.
     if start.rounding == "nearest":
-        assert with_codes < 0.9 * before
+        assert with_codes < before
 
 
 def test_divergence_is_zero_at_equality_and_known_elsewhere() -> None:

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from edgekit.console import Console
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.errors import UsageError
+from edgekit.parity.predictors import Answers
 from edgekit.quantize.bias import correct_biases
 from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.control import control
@@ -25,7 +26,7 @@ from edgekit.quantize.layers import (
     weight_names,
     with_float,
 )
-from edgekit.quantize.probe import Probe, answers, difference, variant_cells
+from edgekit.quantize.probe import Probe, answers, difference, margin_change, variant_cells
 from edgekit.quantize.recipes import Recipe
 from edgekit.quantize.sensitivity import Sensitivity, clipped_shares, cut_points, measure, segment
 from edgekit.quantize.sensitivity_plot import rows, svg
@@ -331,3 +332,37 @@ def test_a_depthwise_shift_is_corrected() -> None:
     assert correct_biases(rounded, model(False), pixels, preprocessing) == 1
     assert before > 0.05
     assert np.abs(means(rounded) - exact).max() < 0.01 * before
+
+
+def test_layers_that_share_a_bias_are_corrected_each() -> None:
+    """Exporters store equal biases once."""
+    this = case()
+    model = onnx.ModelProto()
+    model.CopyFrom(this.calibrated)
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    first = convolutions[0]
+    shared = next(n for n in convolutions[1:] if shapes[n.input[2]] == shapes[first.input[2]])
+    shared.input[2] = first.input[2]
+    images = bundles.images(8)
+    assert correct_biases(model, this.original, images, this.probe.preprocessing) == 3
+    assert len({node.input[2] for node in convolutions}) == 3
+    names = [tensor.name for tensor in model.graph.initializer]
+    assert len(names) == len(set(names))
+    onnx.checker.check_model(model)
+
+
+def test_margins_that_change_sides_count_as_negative() -> None:
+    logits = np.zeros((3, 2), np.float32)
+    reference = Answers(logits, np.array([1, 2, 3]), np.array([1.0, 2.0, 0.5], np.float32))
+    moved = Answers(logits, np.array([1, 2, 0]), np.array([4.0, 2.0, 0.5], np.float32))
+    assert margin_change(reference, reference) == 0
+    assert margin_change(reference, moved) == pytest.approx(np.sqrt((9 + 0 + 1) / 3))
+    assert margin_change(reference, Answers(logits, None, None)) is None
+
+
+def test_without_a_codebook_layers_are_ranked_by_divergence() -> None:
+    layer = ranked().layers[0]
+    plain = dataclasses.replace(layer.difference, margin_change=None)
+    assert layer.harm == layer.difference.margin_change != layer.difference.kl
+    assert dataclasses.replace(layer, difference=plain).harm == layer.difference.kl

@@ -24,11 +24,10 @@ from edgekit.export.lookup_function import DOMAIN, OPERATOR
 from edgekit.model.codebook import best_two
 from edgekit.quantize.qat.fake import fake_quantize
 from edgekit.quantize.qat.operators import is_supported, run_operator, unsupported
+from edgekit.quantize.qat.originals import by_shape, original_of
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _HALF_RANGE = 64  # of a first convolution's weights for CPUs without VNNI
-_SAME_LAYER = 1.0  # levels that weights are off at most on average if they are this layer's
-_INSIDE = 0.49  # of a level: what is this far from its middle still rounds to it
 
 
 class NetworkOutput(NamedTuple):
@@ -84,7 +83,7 @@ class Network(nn.Module):
         self._quantized: dict[str, Pair] = {}  # by the name of the 8-bit initializer
         self._calibrated: set[str] = set()  # names of scales
         self._stored = {t.name: t for t in graph.graph.initializer}
-        self._originals = _by_shape(original)
+        self._originals = by_shape(original)
         self._inputs = [v.name for v in graph.graph.input if v.name not in self._stored]
         if len(self._inputs) != 1:
             raise EdgekitError(f"the graph has {len(self._inputs)} inputs, expected the images")
@@ -170,7 +169,7 @@ class Network(nn.Module):
         self._add_scale(node.input[1], scale)
         self._quantized[name] = Pair(node.input[1], -limit, limit, axis)
         spread = _along(torch.from_numpy(scale), axis, levels.ndim).numpy()
-        self._learn(self.weights, name, _original_of(levels, spread, self._originals), spread)
+        self._learn(self.weights, name, original_of(levels, spread, self._originals), spread)
 
     def _add_floats(self, node: onnx.NodeProto) -> None:
         """Weights and biases that stay float, and constants."""
@@ -369,33 +368,3 @@ def _along(scale: Tensor, axis: int | None, rank: int) -> Tensor:
     shape = [1] * rank
     shape[axis] = -1
     return scale.reshape(shape)
-
-
-def _by_shape(graph: onnx.ModelProto | None) -> dict[tuple[int, ...], list[NDArray[np.float32]]]:
-    found: dict[tuple[int, ...], list[NDArray[np.float32]]] = {}
-    for tensor in graph.graph.initializer if graph is not None else ():
-        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
-            found.setdefault(tuple(tensor.dims), []).append(numpy_helper.to_array(tensor))
-    return found
-
-
-def _original_of(
-    levels: NDArray[np.int8],
-    scale: NDArray[np.float32],
-    originals: Mapping[tuple[int, ...], list[NDArray[np.float32]]],
-) -> NDArray[np.float32]:
-    """The float weights behind these levels: the original's, where they round to them.
-
-    Calibrations that do not round to the nearest level leave the original's next neighbors that do;
-    those that rescale weights (SmoothQuant) leave no original, but the levels' own values.
-    """
-    candidates = originals.get(levels.shape, [])
-    offsets = [candidate / scale - levels for candidate in candidates]
-    for candidate, offset in zip(candidates, offsets, strict=True):
-        if np.array_equal(np.clip(np.round(offset + levels), -128, 127), levels):
-            return candidate.astype(np.float32)
-    nearest = min(offsets, key=lambda offset: float(np.abs(offset).mean()), default=None)
-    if nearest is None or np.abs(nearest).mean() > _SAME_LAYER:
-        return (levels * scale).astype(np.float32)
-    inside: NDArray[np.float32] = (levels + np.clip(nearest, -_INSIDE, _INSIDE)) * scale
-    return inside.astype(np.float32)
