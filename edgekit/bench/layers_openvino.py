@@ -15,7 +15,7 @@ from edgekit.openvino_core import shared_core
 
 _LOOKUP: Final = "CodebookLookup"
 _WHOLE_HEAD: Final = "VQSAHead"  # lookup and all that comes after it, as one operator
-_NOT_LAYERS: Final = ("Parameter", "Input", "Const", "Constant", "Output", "Result")
+_NOT_LAYERS: Final = ("Parameter", "Constant", "Result")
 
 
 def profile(
