@@ -54,16 +54,33 @@ from edgekit.quantize.sensitivity import interval_text
 SEEDS = (0, 1, 2)
 # What the shipped recipes are compared with: their parts, one at a time.
 RECIPES = {
-    "plain": 'rounding = "nearest"\nbias_correction = "fast"\n',
+    "plain": """
+rounding = "nearest"
+bias_correction = "fast"
+first_depthwise = "int8"
+""",
     "plain-corrupted": """
 rounding = "nearest"
 bias_correction = "fast"
+first_depthwise = "int8"
 corrupted_share = 0.5
 corruptions = "benchmark15"
 """,
-    "stratified-nearest": """
+    "biases-corrupted": """
 rounding = "nearest"
+first_depthwise = "int8"
+corrupted_share = 0.5
+corruptions = "benchmark15"
+""",
+    "biases-stratified": """
+rounding = "nearest"
+first_depthwise = "int8"
 selection = "stratified"
+corrupted_share = 0.5
+corruptions = "benchmark15"
+""",
+    "all-int8": """
+first_depthwise = "int8"
 corrupted_share = 0.5
 corruptions = "benchmark15"
 """,
@@ -83,15 +100,17 @@ class Row:
 
 ROWS = (
     Row("NNCF's default: clean images", "plain"),
-    Row("clean images, depthwise biases", "clean"),
+    Row("clean images, depthwise biases (`clean`)", "clean"),
     Row("half corrupted, no depthwise biases", "plain-corrupted"),
-    Row("half corrupted, depthwise biases (`nearest`)", "nearest"),
-    Row("the same, stratified by corruption and code", "stratified-nearest"),
-    Row("half corrupted, biases, least-error rounding (`default`)", "default"),
+    Row("half corrupted, depthwise biases", "biases-corrupted"),
+    Row("the same, stratified by corruption and code", "biases-stratified"),
+    Row("half corrupted, biases, least-error rounding", "all-int8"),
+    Row("the same, first depthwise convolution in float (`default`)", "default"),
     Row("accuracy control, 97% of the codes (`controlled`)", "controlled"),
-    Row("fine-tuned from nearest rounding, no code consistency", "nearest", 0.0),
-    Row("fine-tuned from nearest rounding, code consistency", "nearest", 1.0),
-    Row("fine-tuned from `default`, code consistency", "default", 1.0),
+    Row("fine-tuned, all layers in INT8, no code consistency", "biases-corrupted", 0.0),
+    Row("fine-tuned, all layers in INT8, code consistency", "biases-corrupted", 1.0),
+    Row("fine-tuned from `nearest`, no code consistency", "nearest", 0.0),
+    Row("fine-tuned from `nearest`, code consistency", "nearest", 1.0),
 )
 
 

@@ -35,7 +35,7 @@ from edgekit.quantize.layers import (
 )
 from edgekit.quantize.recipes import Recipe, check_dialect
 from edgekit.quantize.rounding import round_weights
-from edgekit.quantize.scope import float_nodes
+from edgekit.quantize.scope import first_depthwise, float_nodes
 
 _NAMED = 5  # layers that a message lists
 
@@ -105,6 +105,8 @@ def calibrate(
         ),
     )
     ignored = [*float_nodes(model), *find_layers(model, recipe.ignored)]
+    if recipe.first_depthwise == "float":
+        ignored.extend(first_depthwise(model))
     with _quiet_nncf(console), _functions_carried_through():
         try:
             quantized = nncf.quantize(

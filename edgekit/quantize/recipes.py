@@ -45,6 +45,8 @@ class Recipe:
     rounding: Literal["least-error", "nearest"] = "least-error"
     # fast: NNCF's fast correction; full: depthwise convolutions as well, which that leaves out.
     bias_correction: Literal["full", "fast", "none"] = "full"
+    # In which precision the first depthwise convolution runs (edgekit.quantize.scope says why).
+    first_depthwise: Literal["float", "int8"] = "float"
     smooth_quant: float = 0.0  # strength for convolutions and products, 0 is off
     ignored: tuple[str, ...] = ()  # layers that stay float: names or patterns of nodes or weights
     # Accuracy control: layers go back to float, the most harmful first, until the loss against

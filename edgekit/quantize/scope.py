@@ -1,4 +1,4 @@
-"""What stays float in an INT8 graph: everything in the VQ-SA head but its big products.
+"""What stays float in an INT8 graph: the VQ-SA head but for its big products, and one convolution.
 
 A codeword index is a discontinuity, and the attention logits are differences of large numbers
 behind a sigmoid: rounding them to 8 bits changes answers. The products with constant weights
@@ -37,6 +37,26 @@ def float_nodes(model: onnx.ModelProto) -> list[str]:
         for node in head
         if not (node.op_type in _PRODUCTS and _weighted(node, constants, producer))
     ]
+
+
+def first_depthwise(model: onnx.ModelProto) -> list[str]:
+    """The name of the first depthwise convolution, where there is one.
+
+    In mobile networks it reads what the stem made of the pixels. Each of its outputs sums 9 of
+    these values, so that their rounding is not averaged out as in a product over many channels,
+    and every layer behind inherits it: a fifth of all that moves the lookup's margins, and more
+    than half where zero-points must be 0 and a ReLU's output has seven bits. It waits for memory
+    more than it calculates, and costs little in float.
+    """
+    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type != "Conv" or node.input[1] not in shapes:
+            continue
+        channels, inputs_of_each = shapes[node.input[1]][:2]
+        groups = next((item.i for item in node.attribute if item.name == "group"), 1)
+        if inputs_of_each == 1 and groups == channels > 1:
+            return [node.name]
+    return []
 
 
 def _through_reshapes(name: str, producer: dict[str, onnx.NodeProto]) -> str:
