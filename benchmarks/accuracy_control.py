@@ -37,7 +37,11 @@ from edgekit.quantize.scope import float_nodes
 from edgekit.quantize.sensitivity import interval_text
 
 RECIPE = Recipe(
-    corrupted_share=0.5, corruptions="benchmark15", rounding="nearest", bias_correction="fast"
+    corrupted_share=0.5,
+    corruptions="benchmark15",
+    rounding="nearest",
+    bias_correction="fast",
+    first_depthwise="int8",
 )
 TEST_IMAGES = 500
 

@@ -215,18 +215,33 @@ def patches(
     attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
     strides = attributes.get("strides", [1, 1])
     dilations = attributes.get("dilations", [1, 1])
-    top, left, bottom, right = attributes.get("pads", [0] * 4)
+    pads = attributes.get("pads", [0] * 4)  # top, left, bottom, right
     groups = attributes.get("group", 1)
-    padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
-    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, (2, 3))[
-        :, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]
-    ]
-    count, channels, height, width = windows.shape[:4]
+    channels, sizes = values.shape[1], values.shape[2:]
+    height, width = (
+        (sizes[axis] + pads[axis] + pads[axis + 2] - (kernel[axis] - 1) * dilations[axis] - 1)
+        // strides[axis]
+        + 1
+        for axis in range(2)
+    )
     found = []
-    for image in range(count):
+    for image in values:
         take = random.choice(height * width, min(_POSITIONS, height * width), replace=False)
-        rows = windows[image][:, take // width, take % width]  # [channels, N, kernel]
+        # Where each patch lies in the input, [N, kernel's height] and [N, its width].
+        down, right = (
+            position[:, None] * strides[axis]
+            - pads[axis]
+            + np.arange(kernel[axis]) * dilations[axis]
+            for axis, position in enumerate(np.divmod(take, width))
+        )
+        inside = ((down >= 0) & (down < sizes[0]))[:, :, None] & (
+            (right >= 0) & (right < sizes[1])
+        )[:, None, :]
+        # Only what is looked at is read: a padded copy of the whole would cost more than all else.
+        rows = image[
+            :, down.clip(0, sizes[0] - 1)[:, :, None], right.clip(0, sizes[1] - 1)[:, None, :]
+        ]
+        rows *= inside  # [channels, N, kernel]; outside there are zeros
         found.append(rows.reshape(groups, channels // groups, len(take), -1).transpose(0, 2, 1, 3))
     joined = np.concatenate(found, axis=1)  # [G, N, channels of a group, kernel]
     return joined.reshape(*joined.shape[:2], -1)

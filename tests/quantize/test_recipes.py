@@ -44,6 +44,7 @@ def test_the_robust_recipe_corrupts_half() -> None:
         ("selection = 'even'", "'selection' must be one of 'random', 'balanced', 'stratified'"),
         ("statistics = 'kl'", "'statistics' must be one of 'mean-minmax', 'minmax'"),
         ("metric = 'top1'", "'metric' must be one of"),
+        ("first_depthwise = 'fp16'", "'first_depthwise' must be one of 'float', 'int8'"),
         ("preset = 'fast'", "'preset' must be one of 'performance', 'mixed'"),
     ],
 )
