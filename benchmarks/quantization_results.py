@@ -96,6 +96,7 @@ class Row:
     name: str
     recipe: str
     code_weight: float | None = None  # of fine-tuning; None: post-training only
+    epochs: int = 2  # likewise
 
 
 ROWS = (
@@ -107,10 +108,10 @@ ROWS = (
     Row("half corrupted, biases, least-error rounding", "all-int8"),
     Row("the same, first depthwise convolution in float (`default`)", "default"),
     Row("accuracy control, 97% of the codes (`controlled`)", "controlled"),
-    Row("fine-tuned, all layers in INT8, no code consistency", "biases-corrupted", 0.0),
-    Row("fine-tuned, all layers in INT8, code consistency", "biases-corrupted", 1.0),
-    Row("fine-tuned from `nearest`, no code consistency", "nearest", 0.0),
-    Row("fine-tuned from `nearest`, code consistency", "nearest", 1.0),
+    Row("fine-tuned, 2 epochs, all layers in INT8, no code consistency", "biases-corrupted", 0.0),
+    Row("fine-tuned, 2 epochs, all layers in INT8, code consistency", "biases-corrupted", 1.0),
+    Row("fine-tuned from `nearest`, 2 epochs, code consistency", "nearest", 1.0),
+    Row("fine-tuned from `nearest`, 6 epochs, code consistency", "nearest", 1.0, 6),
 )
 
 
@@ -172,6 +173,7 @@ def int8_graph(bench: Bench, row: Row, seed: int, dialect: str) -> onnx.ModelPro
         recipe=bench.config(seed, row.recipe).recipe,
         dialect=dialect,
         code_weight=row.code_weight,
+        epochs=row.epochs,
         threads=1,
         seed=seed,
     )
@@ -340,7 +342,10 @@ def _kept(bench: Bench, row: Row, dialect: str, what: int | str) -> Path:
 
 
 def _slug(row: Row) -> str:
-    return row.recipe if row.code_weight is None else f"finetuned-{row.code_weight:g}-{row.recipe}"
+    if row.code_weight is None:
+        return row.recipe
+    longer = "" if row.epochs == Row.epochs else f"-{row.epochs}"
+    return f"finetuned-{row.code_weight:g}-{row.recipe}{longer}"
 
 
 def _megabytes(bench: Bench, seed: int) -> float:
