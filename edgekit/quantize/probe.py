@@ -9,7 +9,6 @@ full grid's work for the same expected mean corruption error.
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,21 +223,25 @@ def run_compiled(
     """The named outputs for each batch of inputs, as many inferences side by side as pay."""
     names = [output.get_any_name() for output in compiled.outputs]
     count = min(len(batches), compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+    # Neither OpenVINO's own queue, which may wait for ever for Python's lock when it is taken down,
+    # nor threads of Python: hundreds are started in a calibration, and with a glibc before 2.41
+    # one in some thousands never hears that it has started.
+    requests = [compiled.create_infer_request() for _ in range(count)]
+    found: list[dict[str, NDArray[Any]]] = []
 
-    def run(first: int) -> list[dict[str, NDArray[Any]]]:
-        request = compiled.create_infer_request()
-        found = []
-        for batch in batches[first::count]:
-            request.infer(batch)
-            tensors = (request.get_output_tensor(place) for place in range(len(names)))
-            values = [tensor.data.copy() for tensor in tensors]
-            found.append(dict(zip(names, values, strict=True)))
-        return found
+    def finish_next() -> None:
+        request = requests[len(found) % count]
+        request.wait()
+        tensors = (request.get_output_tensor(place) for place in range(len(names)))
+        found.append(dict(zip(names, [tensor.data.copy() for tensor in tensors], strict=True)))
 
-    # Not OpenVINO's own queue: it may wait for ever for Python's lock when it is taken down.
-    with ThreadPoolExecutor(count) as threads:
-        shares = list(threads.map(run, range(count)))
-    return [shares[number % count][number // count] for number in range(len(batches))]
+    for number, batch in enumerate(batches):
+        if number >= count:
+            finish_next()
+        requests[number % count].start_async(batch)
+    while len(found) < len(batches):
+        finish_next()
+    return found
 
 
 def answers(

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,15 @@ from edgekit.quantize.layers import (
     weight_names,
     with_float,
 )
-from edgekit.quantize.probe import Probe, answers, difference, margin_change, variant_cells
+from edgekit.quantize.probe import (
+    Probe,
+    answers,
+    compile_graph,
+    difference,
+    margin_change,
+    run_compiled,
+    variant_cells,
+)
 from edgekit.quantize.recipes import Recipe
 from edgekit.quantize.sensitivity import Sensitivity, clipped_shares, cut_points, measure, segment
 from edgekit.quantize.sensitivity_plot import rows, svg
@@ -317,8 +326,6 @@ def test_a_depthwise_shift_is_corrected() -> None:
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
-    from edgekit.quantize.probe import compile_graph, run_compiled
-
     pixels = bundles.images(16)
     preprocessing = bundles.made().card.preprocessing
     batch = {"images": preprocessing.normalize(pixels)}
@@ -366,3 +373,20 @@ def test_without_a_codebook_layers_are_ranked_by_divergence() -> None:
     plain = dataclasses.replace(layer.difference, margin_change=None)
     assert layer.harm == layer.difference.margin_change != layer.difference.kl
     assert dataclasses.replace(layer, difference=plain).harm == layer.difference.kl
+
+
+def test_inferences_come_in_order_and_start_no_threads_of_python(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One such thread in some thousands never hears that it has started (glibc before 2.41)."""
+    this = case()
+    images = this.probe.preprocessing.normalize(this.probe.flat()[:40])
+    batches = [{"images": image[np.newaxis]} for image in images]
+    compiled = compile_graph(this.original)
+    monkeypatch.setattr(threading.Thread, "start", None)
+    found = run_compiled(compiled, batches)
+    apart = [run_compiled(compiled, [batch])[0] for batch in batches]
+    assert len(found) == 40
+    for one, other in zip(found, apart, strict=True):
+        assert np.array_equal(one["logits"], other["logits"])
+    assert run_compiled(compiled, []) == []
