@@ -10,7 +10,8 @@ and with all 15 corruptions, severities in rotation, paired with the float model
 in OpenVINO on this machine's CPU: the *openvino* graph as NNCF writes it, the *tensorrt* one as it
 is legalized.
 
-Latencies are taken on an otherwise idle machine, with --latency, beside the float graph in turn.
+Latencies are taken on an otherwise idle machine, with --latency: all forms of the first seed's
+model in turn, in one run. Rows that differ in numbers only are one graph, and none of these forms.
 
 CIFAR-10 is taken from the .npz file that EDGEKIT_CIFAR10 names; without it that part is skipped.
 What is finished in --work is not repeated: one JSON file for each row and seed.
@@ -87,6 +88,7 @@ corruptions = "benchmark15"
 }
 TEST_IMAGES = 1000
 DIALECTS = ("openvino", "tensorrt")
+FORMS = ("all-int8", "default", "controlled")  # recipes that differ in which layers are in INT8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,26 +247,27 @@ def measure(bench: Bench, row: Row, seed: int, dialect: str) -> dict[str, Any]:
     return dict(json.loads(found.read_text()))
 
 
-def latency(bench: Bench, row: Row, dialect: str, seconds: float) -> dict[str, float]:
-    """How many times faster than the float graph in OpenVINO, one image a call, in turn."""
-    slug = _slug(row)
-    found = bench.work / "rows" / f"{slug}-{dialect}-latency.json"
-    if not found.exists():
-        job = bench.job(0, "default")
-        exported = steps.export(job, steps.load(job))
-        height, width = exported.card.preprocessing.size
-        image = np.zeros((1, 3, height, width), np.float32)
-        runs = {}
-        for name, path in (
-            ("int8", bench.work / f"{slug}-{dialect}-0.onnx"),
-            ("float", exported.onnx),
-        ):
-            request = compile_graph(onnx.load(path), hint="LATENCY").create_infer_request()
-            runs[name] = lambda request=request: request.infer({"images": image})
-        compared = compare("int8", runs, seconds=seconds)
-        ratio = compared.ratios["float"]
-        write_text(found, json.dumps(dataclasses.asdict(ratio)))
-    return dict(json.loads(found.read_text()))
+def latency(bench: Bench, seconds: float) -> str:
+    """Markdown: what one image takes in each form of the graph, beside the float graph's time."""
+    job = bench.job(0, "default")
+    exported = steps.export(job, steps.load(job))
+    height, width = exported.card.preprocessing.size
+    image = np.zeros((1, 3, height, width), np.float32)
+    graphs = {("float", ""): exported.onnx}
+    for form in FORMS:
+        for dialect in DIALECTS:
+            graphs[form, dialect] = bench.work / f"{form}-{dialect}-0.onnx"
+    runs = {}
+    for (form, dialect), path in graphs.items():
+        request = compile_graph(onnx.load(path), hint="LATENCY").create_infer_request()
+        runs[f"{form} {dialect}".strip()] = lambda request=request: request.infer({"images": image})
+    ratios = compare("float", runs, seconds=seconds).ratios
+    lines = [f"**{bench.name}**", "", f"| | {' | '.join(DIALECTS)} |", "|---|---|---|"]
+    for form in FORMS:
+        found = [ratios[f"{form} {dialect}"] for dialect in DIALECTS]
+        cells = [f"{one.median:.2f} [{one.low:.2f}, {one.high:.2f}]" for one in found]
+        lines.append(f"| `{form}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def per_image(probe: Probe, reference: Answers, said: Answers) -> dict[str, list[float]]:
@@ -299,8 +302,8 @@ def table(bench: Bench, seeds: Sequence[int]) -> str:
         f"**{bench.name}**",
         "",
         "| | dialect | clean error % | mean corruption error % | change against float, points "
-        "| codes equal, clean % | codes equal, corrupted % | KL | x float's speed | MB |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| codes equal, clean % | codes equal, corrupted % | KL | MB |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     first = True
     for row in ROWS:
@@ -316,28 +319,23 @@ def table(bench: Bench, seeds: Sequence[int]) -> str:
                 plain = [result["float"] for result in results]
                 lines.append(
                     f"| float | | {_spread([p['clean_error'] for p in plain])} "
-                    f"| {_spread([p['corruption_error'] for p in plain])} | | | | | 1 | "
+                    f"| {_spread([p['corruption_error'] for p in plain])} | | | | | "
                     f"{_megabytes(bench, seeds[0]):.1f} |"
                 )
                 first = False
             change, same = pooled(results)
-            speed = _kept(bench, row, dialect, "latency")
-            faster = "-"
-            if speed.exists():
-                ratio = json.loads(speed.read_text())
-                faster = f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
             lines.append(
                 f"| {name} | {dialect} | {_spread([r['clean_error'] for r in results])} "
                 f"| {_spread([r['corruption_error'] for r in results])} | {interval_text(change)} "
                 f"| {_spread([100 * r['code_clean'] for r in results])} "
                 f"| {interval_text(same, 100)[1:]} "
-                f"| {np.mean([r['kl'] for r in results]):.4f} | {faster} "
+                f"| {np.mean([r['kl'] for r in results]):.4f} "
                 f"| {np.mean([r['bytes'] for r in results]) / 1e6:.1f} |"
             )
     return "\n".join(lines)
 
 
-def _kept(bench: Bench, row: Row, dialect: str, what: int | str) -> Path:
+def _kept(bench: Bench, row: Row, dialect: str, what: int) -> Path:
     return bench.work / "rows" / f"{_slug(row)}-{dialect}-{what}.json"
 
 
@@ -371,7 +369,7 @@ def main() -> None:
         "--images", type=int, default=TEST_IMAGES, help="test images; other numbers, other --work"
     )
     parser.add_argument("--table", action="store_true", help="print what is finished, run nothing")
-    parser.add_argument("--latency", type=float, metavar="SECONDS", help="only this, for each row")
+    parser.add_argument("--latency", type=float, metavar="SECONDS", help="only this")
     arguments = parser.parse_args()
     seeds = SEEDS[: arguments.seeds]
     cifar = os.environ.get("EDGEKIT_CIFAR10")
@@ -390,10 +388,9 @@ def main() -> None:
             for row in rows:
                 for dialect in arguments.dialects:
                     measure(bench, row, seed, dialect)
-        for row in rows if arguments.latency else ():
-            for dialect in DIALECTS:
-                if (bench.work / f"{_slug(row)}-{dialect}-0.onnx").exists():
-                    latency(bench, row, dialect, arguments.latency)
+        if arguments.latency:
+            print(latency(bench, arguments.latency), end="\n\n", flush=True)
+            continue
         print(table(bench, seeds), end="\n\n", flush=True)
 
 
