@@ -52,6 +52,7 @@ class Work:
 
     original: onnx.ModelProto
     pixels: NDArray[np.uint8]  # [M, height, width, 3]: for calibration
+    held_out: NDArray[np.uint8]  # alike: say which corrections of a calibration are kept
     probe: Probe
     max_drop: float  # points of equal codes
 
@@ -60,7 +61,13 @@ def ours(work: Work) -> onnx.ModelProto:
     """Calibrate, then `edgekit.quantize.control`."""
     dialect, quiet = find_dialect("openvino"), Console(verbosity=-1)
     graph, _ = calibrate(
-        work.original, work.pixels, work.probe.preprocessing, RECIPE, dialect, quiet
+        work.original,
+        work.pixels,
+        work.held_out,
+        work.probe.preprocessing,
+        RECIPE,
+        dialect,
+        quiet,
     )
     controlled, _ = control(
         graph,
@@ -134,6 +141,7 @@ def main() -> None:
     work = Work(
         onnx.load(exported.onnx),
         load_images(data.calibration(), images, preprocessing, 0, default_workers()),
+        steps.hold_out(job, exported, data).probe.flat(),
         steps.probe_of(job, exported, data, RECIPE.control_images),
         arguments.max_drop,
     )
@@ -154,6 +162,7 @@ def main() -> None:
             plain, _ = calibrate(
                 work.original,
                 work.pixels,
+                work.held_out,
                 preprocessing,
                 RECIPE,
                 find_dialect("openvino"),

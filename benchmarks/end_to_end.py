@@ -58,6 +58,7 @@ CLASSES = 1000
 KINDS = ("bare", "decomposed", "ours")
 PREPROCESSING = {"resnet50": IMAGENET, "efficientnet-lite0": LITE0}
 CALIBRATION_IMAGES = 4
+HELD_OUT_IMAGES = 16  # which corrections of the calibration they keep
 WARM_UP = 8  # rounds that are not counted
 PER_CLUSTER = 20  # codewords around one feature
 Run = Callable[[], object]
@@ -151,6 +152,7 @@ def build(network: Network, kind: str, work: Path) -> Path:
         graph, report = calibrate(
             onnx.load(folder / "float.onnx"),
             photos(CALIBRATION_IMAGES, preprocessing, seed=3),
+            photos(HELD_OUT_IMAGES, preprocessing, seed=4),
             preprocessing,
             Recipe(images=CALIBRATION_IMAGES),
             find_dialect("openvino"),

@@ -259,7 +259,7 @@ def latency(bench: Bench, seconds: float) -> str:
             graphs[form, dialect] = bench.work / f"{form}-{dialect}-0.onnx"
     runs = {}
     for (form, dialect), path in graphs.items():
-        request = compile_graph(onnx.load(path), hint="LATENCY").create_infer_request()
+        request = compile_graph(onnx.load(path), hint="LATENCY").model.create_infer_request()
         runs[f"{form} {dialect}".strip()] = lambda request=request: request.infer({"images": image})
     ratios = compare("float", runs, seconds=seconds).ratios
     lines = [f"**{bench.name}**", "", f"| | {' | '.join(DIALECTS)} |", "|---|---|---|"]

@@ -53,6 +53,11 @@ _STEPS = ("load", "export", "calibrate", "compile", "bench", "parity")
 @click.option("--zip/--no-zip", default=None, help="Write each bundle as a .zip, too.")
 @click.option("--bench/--no-bench", default=None, help="Measure latency.")
 @click.option("--parity/--no-parity", default=None, help="Compare robustness with the original.")
+@click.option(
+    "--guard/--no-guard",
+    default=None,
+    help="Refuse an INT8 model whose answers are not float's.  [guard]",
+)
 @click.option("--plugin", help="TensorRT plugin compiled for the device, to go with the bundle.")
 @click.option(
     "--require-engine/--no-require-engine",

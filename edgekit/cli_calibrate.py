@@ -53,6 +53,12 @@ _SHOWN = 15  # layers in the table; the report has them all
 @click.option("--labels", help="Text file, a class name a line.")
 @click.option("--seed", type=int, help="Of the split and the choice of images.  [0]")
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out.")
+@click.option(
+    "--guard/--no-guard",
+    default=True,
+    show_default=True,
+    help="Refuse an INT8 graph whose answers are not float's.",
+)
 @common
 def calibrate(
     console: Console,
@@ -107,9 +113,12 @@ def _write(job: Job, dialect: str, output: Path, images: Path | None) -> None:
     data = steps.open_build_data(job, exported)
     made = steps.calibrate(job, exported, data, dialect, images)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        write_bytes(output, steps.legal_onnx(made, Path(folder)).read_bytes())
+        legal = steps.legal_onnx(made, Path(folder))
+        closeness = steps.guard_graph(job, made, legal, data)
+        write_bytes(output, legal.read_bytes())
     write_bytes(listing, (made.onnx.parent / "images.json").read_bytes())
-    job.console.document({"onnx": str(output), "images": str(listing), **made.report})
+    document = {"onnx": str(output), "images": str(listing), "guard": closeness.to_dict()}
+    job.console.document({**document, **made.report})
     job.console.text(f"wrote {output} and {listing.name}")
 
 

@@ -34,6 +34,9 @@ _FILE = click.Path(path_type=Path)
 @click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
 @click.option("--labels", help="Text file, a class name a line.")
 @click.option("--skip-bad/--no-skip-bad", default=None, help="Leave unreadable images out.")
+@click.option(
+    "--guard/--no-guard", default=None, help="Refuse a graph whose answers are not float's."
+)
 @click.option("--seen", help="Corruptions of the paired images; default: the checkpoint's own.")
 @click.option("--validate-on", help="Corruptions that choose the best epoch; default: --seen.")
 @click.option("--train-images", type=int, help="Train on at most so many images.")

@@ -61,6 +61,9 @@ class BuildConfig:
     max_drop: float | None = None
     metric: Literal["corruption-error", "code-agreement"] | None = None
     precision: Literal["auto", "int8", "fp32"] = "auto"  # auto: what the target asks for
+    # Refuse an INT8 model that gives other answers than the float one for over a third of the
+    # images held out.
+    guard: bool = True
     seed: int = 0
     skip_bad: bool = False  # leave unreadable images out instead of stopping
     zip: bool = False  # a .zip of each bundle as well

@@ -128,6 +128,11 @@ def host_isa(flags: frozenset[str] | None = None) -> tuple[Isa, ...]:
     return tuple(isa for isa, names in _FLAGS.items() if flags & names)
 
 
+def host_saturates() -> bool:
+    """Whether this CPU adds pairs of 8-bit products in 16 bits, where they can overflow."""
+    return host_arch() == "x86_64" and "vnni" not in host_isa()
+
+
 def missing_isa(descriptor: Descriptor, flags: frozenset[str] | None = None) -> str | None:
     """The instruction sets that a CPU lacks for the descriptor's int8 graphs, or None.
 

@@ -21,6 +21,7 @@ from edgekit.export.lookup_function import DOMAIN, OPERATOR
 from edgekit.export.tensorrt_operators import OPSETS, UNKNOWN_TO_TENSORRT
 from edgekit.export.variants import NODE
 from edgekit.quantize.dialects import Dialect
+from edgekit.quantize.layers import float_fed
 
 Severity = Literal["error", "warning"]
 
@@ -80,6 +81,8 @@ def check_model(model: onnx.ModelProto, dialect: Dialect) -> list[Finding]:
         ]
     if dialect.saturates:
         findings += _check_saturation(graph)
+    if dialect.drops_scales:
+        findings += _check_float_input(model)
     return sorted(findings, key=lambda finding: finding.severity != "error")
 
 
@@ -361,6 +364,16 @@ def _has_weights(graph: _Graph, node: onnx.NodeProto) -> bool:
     while name in graph.producer:
         name = graph.producer[name].input[0]
     return name in graph.constants
+
+
+def _check_float_input(model: onnx.ModelProto) -> Iterator[Finding]:
+    """OpenVINO: 8-bit weights want 8-bit input."""
+    for node in float_fed(model):
+        yield _finding(
+            "error", "float-input", node,
+            "its weights are int8 and its input is float; OpenVINO may lose the weights' scale",
+            "quantize its input, or keep its weights in float",
+        )  # fmt: skip
 
 
 def _check_saturation(graph: _Graph) -> Iterator[Finding]:

@@ -1,13 +1,19 @@
-"""Corrects the biases of convolutions, those too that NNCF's bias correction leaves out.
+"""Corrects the biases of convolutions and of products that have one.
 
 A depthwise convolution sums few products (9 for 3 x 3), so the rounding of its weights does not
 average out: every channel's output is shifted, and all images alike. The shift's mean over the
-calibration images is known, and the bias takes it back. As in NNCF's fast correction each layer is
-measured on the float model's activations, all of them in one pass.
+calibration images is known, and the bias takes it back. Each layer is measured on the float
+model's activations, all of them in one pass.
+
+A mean says nothing where few images shape it. So an image counts by how little its layer gives out
+(a corruption can make that ten times as much), the mean is a trimmed one and never larger than the
+spread of the layer's output, and a channel keeps its bias unless the shift also lowers the error on
+images that it was not computed from.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,104 +22,126 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgekit.data.transforms import Preprocessing
-from edgekit.quantize.layers import Graph
-from edgekit.quantize.probe import BATCH, compile_graph, run_compiled
+from edgekit.quantize.emulation import in_float
+from edgekit.quantize.layers import PASS_THROUGH, Graph
+from edgekit.quantize.probe import BATCH, CompiledGraph, compile_graph, run_compiled
+
+Floats = NDArray[np.float64]
+
+_TRIMMED = 0.1  # of the images, left out at either end
+
+
+@dataclass(frozen=True)
+class CorrectedBiases:
+    """What a correction changed."""
+
+    layers: int  # that have a bias and 8-bit inputs
+    channels: int  # of all of them
+    changed: int  # channels whose bias took the shift back
 
 
 def correct_biases(
     calibrated: onnx.ModelProto,
     original: onnx.ModelProto,
     images: NDArray[np.uint8],
+    held_out: NDArray[np.uint8],
     preprocessing: Preprocessing,
-) -> int:
-    """Change the convolutions' biases of ``calibrated`` in place; how many layers that were.
+) -> CorrectedBiases:
+    """Change the biases of ``calibrated`` in place.
 
-    ``original`` is the float graph that was calibrated, ``images`` uint8 [M, height, width, 3].
+    ``original`` is the float graph that was calibrated; ``images``, which the shifts are computed
+    from, and ``held_out``, which decide what is kept, are uint8 [M, height, width, 3].
     """
-    layers = _convolutions(calibrated)
+    layers = _layers(calibrated)
     if not layers:
-        return 0
-    measured = _with_branches(calibrated, original, layers)
-    compiled = compile_graph(measured)
-    totals: dict[str, NDArray[np.float64]] = {}
+        return CorrectedBiases(0, 0, 0)
+    # In float32: an integer's sum is exact there, and no machine's saturates.
+    compiled = compile_graph(in_float(_with_branches(calibrated, original, layers)))
     name = original.graph.input[0].name
+    fitted = _measure(compiled, images, preprocessing, name)
+    other = _measure(compiled, held_out, preprocessing, name)
+    tensors = {tensor.name: tensor for tensor in calibrated.graph.initializer}
+    channels = changed = 0
+    for node in layers:
+        seen, others = (_Shifts.of(values, node.name) for values in (fitted, other))
+        shift = trimmed_mean(seen.off, seen.weights).clip(-seen.spread, seen.spread)
+        helps = others.error(shift) < others.error(np.zeros_like(shift))
+        channels += len(shift)
+        changed += int(helps.sum())
+        bias = numpy_helper.to_array(tensors[node.input[2]])
+        # A bias may be shared with a layer that is not shifted: each gets its own.
+        own = f"{node.name}/bias"
+        corrected = (bias - np.where(helps, shift, 0.0)).astype(bias.dtype)
+        calibrated.graph.initializer.append(numpy_helper.from_array(corrected, own))
+        node.input[2] = own
+    return CorrectedBiases(len(layers), channels, changed)
+
+
+@dataclass(frozen=True)
+class _Shifts:
+    """By how much a layer's channels are off, in some images."""
+
+    off: Floats  # [M, channels]
+    weights: Floats  # [M], sum 1: one over the mean square of what the layer gives out
+    spread: Floats  # [channels]: standard deviation of what the layer gives out
+
+    @classmethod
+    def of(cls, values: dict[str, Floats], layer: str) -> _Shifts:
+        """Of the measured values of ``layer``."""
+        exact, squares = values[f"{layer}/mean"], values[f"{layer}/square"]
+        size = squares.mean(axis=1)
+        weights = 1 / np.maximum(size, 1e-12 + 1e-6 * size.mean())
+        variance = squares.mean(axis=0) - np.square(exact.mean(axis=0))
+        return cls(
+            values[f"{layer}/int8"] - exact, weights / weights.sum(), np.sqrt(variance.clip(0))
+        )
+
+    def error(self, shift: Floats) -> Floats:
+        """The mean square that a corrected channel is off by: [channels]."""
+        result: Floats = self.weights @ np.square(self.off - shift)
+        return result
+
+
+def trimmed_mean(values: Floats, weights: Floats) -> Floats:
+    """The weighted mean over axis 0, without the least and the greatest tenth.
+
+    Of few values one at either end is left out, as long as one remains.
+    """
+    count = len(values)
+    cut = min((count - 1) // 2, max(1, int(_TRIMMED * count)))
+    kept = np.argsort(values, axis=0)[cut : count - cut]
+    of = weights[kept]
+    result: Floats = (np.take_along_axis(values, kept, axis=0) * of).sum(axis=0) / of.sum(axis=0)
+    return result
+
+
+def _measure(
+    compiled: CompiledGraph, images: NDArray[np.uint8], preprocessing: Preprocessing, name: str
+) -> dict[str, Floats]:
+    """Every output for every image: [M, channels]."""
+    parts: dict[str, list[NDArray[Any]]] = {}
     for start in range(0, len(images), 8 * BATCH):
         block = images[start : start + 8 * BATCH]
         batches: list[dict[str, NDArray[Any]]] = [
             {name: preprocessing.normalize(block[at : at + BATCH])}
             for at in range(0, len(block), BATCH)
         ]
-        for found in run_compiled(compiled, batches):
-            for output, value in found.items():  # [B, channels]
-                totals[output] = totals.get(output, 0.0) + value.astype(np.float64).sum(axis=0)
-    tensors = {tensor.name: tensor for tensor in calibrated.graph.initializer}
-    for node in layers:
-        shift = (totals[f"{node.name}/int8"] - totals[f"{node.name}/mean"]) / len(images)
-        bias = numpy_helper.to_array(tensors[node.input[2]])
-        # A bias may be shared with a layer that is not shifted: each gets its own.
-        own = f"{node.name}/bias"
-        corrected = (bias - shift).astype(bias.dtype)
-        calibrated.graph.initializer.append(numpy_helper.from_array(corrected, own))
-        node.input[2] = own
-    return len(layers)
+        for outputs in run_compiled(compiled, batches):
+            for output, value in outputs.items():
+                parts.setdefault(output, []).append(value)
+    return {output: np.concatenate(values).astype(np.float64) for output, values in parts.items()}
 
 
-def fit_pixels(
-    calibrated: onnx.ModelProto, images: NDArray[np.uint8], preprocessing: Preprocessing
-) -> bool:
-    """Choose the images' own INT8 step by the squared error of their pixels; whether it changed.
-
-    NNCF takes the mean of the images' extremes, which cuts the brightest pixels off. But pixels
-    are 256 numbers: a step that meets most of them exactly is better than any range, even where
-    it cuts white off by one level. Only where the range is symmetric, as preset "performance" has
-    it; ``calibrated`` is changed in place.
-    """
-    tensors = {tensor.name: tensor for tensor in calibrated.graph.initializer}
-    name = calibrated.graph.input[0].name
-    pairs = [node for node in calibrated.graph.node if name in node.input[:1]]
-    if len(pairs) != 1 or pairs[0].op_type != "QuantizeLinear":
-        return False
-    scale, zero = (numpy_helper.to_array(tensors[value]) for value in pairs[0].input[1:3])
-    if zero.dtype != np.int8 or zero.any() or scale.size != 1:
-        return False
-    step = pixel_step(images, preprocessing)
-    fitted = numpy_helper.from_array(np.array(step, scale.dtype).reshape(scale.shape))
-    fitted.name = f"{pairs[0].input[1]}/pixels"
-    calibrated.graph.initializer.append(fitted)
-    before = pairs[0].input[1]
-    for node in calibrated.graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[1] == before:
-            node.input[1] = fitted.name
-    return True
-
-
-def pixel_step(images: NDArray[np.uint8], preprocessing: Preprocessing) -> float:
-    """The step of an int8 with zero-point 0 that rounds normalized pixels with the least error."""
-    height, width = preprocessing.size
-    count = -(-256 // (height * width))
-    grays = (np.arange(count * height * width) % 256).astype(np.uint8)
-    shown_once = np.repeat(grays[:, None], 3, axis=1).reshape(count, height, width, 3)
-    planes = preprocessing.normalize(shown_once).transpose(0, 2, 3, 1).reshape(-1, 3)
-    values = planes[:256].astype(np.float64)
-    shown = images if preprocessing.channel_order == "RGB" else images[..., ::-1]
-    counts = np.stack([np.bincount(shown[..., c].ravel(), minlength=256) for c in range(3)], axis=1)
-    # From a range that cuts a tenth off to one that gives a tenth away.
-    steps = np.abs(values).max() / np.linspace(115, 140, 251)
-    levels = np.clip(np.rint(values / steps[:, None, None]), -128, 127)
-    errors = (np.square(levels * steps[:, None, None] - values) * counts).sum(axis=(1, 2))
-    return float(steps[np.argmin(errors)])
-
-
-def _convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Quantized convolutions with a bias."""
+def _layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Quantized convolutions, and products of the form Gemm, with a bias."""
     graph = Graph(model)
-    stored = {tensor.name for tensor in model.graph.initializer}
+    stored = {tensor.name: tensor.dims for tensor in model.graph.initializer}
     return [
         node
         for node in model.graph.node
-        if node.op_type == "Conv"
+        if node.op_type in ("Conv", "Gemm")
         and len(node.input) > 2
-        and node.input[2] in stored
+        and len(stored.get(node.input[2], ())) == 1
         and graph.is_quantized(node.input[0])
     ]
 
@@ -121,7 +149,11 @@ def _convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 def _with_branches(
     calibrated: onnx.ModelProto, original: onnx.ModelProto, layers: list[onnx.NodeProto]
 ) -> onnx.ModelProto:
-    """The float graph with every layer beside itself in INT8; outputs are means over positions."""
+    """The float graph with every layer beside itself in INT8; outputs are means over positions.
+
+    A branch begins at the float value that the layer's Q/DQ pair rounds, so that the layer stands
+    behind the same nodes as in the deployed graph.
+    """
     graph = Graph(calibrated)
     model = onnx.ModelProto()
     model.CopyFrom(original)
@@ -130,35 +162,43 @@ def _with_branches(
     needed: dict[str, onnx.TensorProto] = {}
     axes = numpy_helper.from_array(np.array([2, 3], np.int64), "biases/axes")
     model.graph.initializer.append(axes)
+    copied = ("QuantizeLinear", "DequantizeLinear", *PASS_THROUGH)
 
     def copy(node: onnx.NodeProto, prefix: str) -> onnx.NodeProto:
         branch = onnx.NodeProto()
         branch.CopyFrom(node)
         branch.name = f"{prefix}{node.name}"
+        begins = node.op_type == "QuantizeLinear"
         for place, value in enumerate(node.input):
             if value in constants:
                 needed[value] = constants[value]
                 branch.input[place] = f"int8/{value}"
-            elif value in graph.producer and graph.producer[value].op_type in (
-                "QuantizeLinear",
-                "DequantizeLinear",
-            ):
-                inner = copy(graph.producer[value], prefix)
-                branch.input[place] = inner.output[0]
+            elif not begins and value in graph.producer:
+                source = graph.producer[value]
+                if source.op_type in copied:
+                    branch.input[place] = copy(source, prefix).output[0]
         branch.output[:] = [f"{prefix}{value}" for value in node.output]
         model.graph.node.append(branch)
         return branch
 
+    def give_out(source: str, name: str, positions: bool) -> None:
+        inputs = [source, "biases/axes"] if positions else [source]
+        kind = "ReduceMean" if positions else "Identity"
+        attributes = {"keepdims": 0} if positions else {}
+        model.graph.node.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        value = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        model.graph.output.append(value)
+
     for node in layers:
         branch = copy(node, f"{node.name}/")
-        for source, output in ((branch.output[0], "int8"), (node.output[0], "mean")):
-            name = f"{node.name}/{output}"
-            mean = helper.make_node(
-                "ReduceMean", [source, "biases/axes"], [name], name=name, keepdims=0
-            )
-            model.graph.node.append(mean)
-            kind = onnx.TensorProto.FLOAT
-            model.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+        positions = node.op_type == "Conv"
+        square = f"{node.name}/squared"
+        model.graph.node.append(
+            helper.make_node("Mul", [node.output[0]] * 2, [square], name=square)
+        )
+        give_out(branch.output[0], f"{node.name}/int8", positions)
+        give_out(node.output[0], f"{node.name}/mean", positions)
+        give_out(square, f"{node.name}/square", positions)
     for value, tensor in needed.items():
         stored = model.graph.initializer.add()
         stored.CopyFrom(tensor)

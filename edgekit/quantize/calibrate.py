@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edgekit.console import Console
 from edgekit.data.transforms import Preprocessing
 from edgekit.errors import EdgekitError
-from edgekit.quantize.bias import correct_biases, fit_pixels
+from edgekit.quantize.corrections import correct
 from edgekit.quantize.dialects import Dialect
 from edgekit.quantize.layers import (
     PRODUCTS,
@@ -34,7 +34,6 @@ from edgekit.quantize.layers import (
     weight_names,
 )
 from edgekit.quantize.recipes import Recipe, check_dialect
-from edgekit.quantize.rounding import round_weights
 from edgekit.quantize.scope import first_depthwise, float_nodes
 
 _NAMED = 5  # layers that a message lists
@@ -51,23 +50,26 @@ class CalibrationReport:
     kept_float: int  # those without
     not_quantized: tuple[str, ...] = ()  # the latter by the names of their weights
     rounded: int = 0  # convolutions whose weights were not all rounded to the nearest level
-    corrected: int = 0  # convolutions whose biases were corrected
+    corrected: int = 0  # layers whose biases were corrected
+    held_back: str = ""  # which corrections were not kept, in words
 
     def message(self) -> str:
         """One line for the user."""
         names = ", ".join(self.not_quantized[:_NAMED])
         more = len(self.not_quantized) - _NAMED
         kept = f" ({names}{f' and {more} more' if more > 0 else ''})" if names else ""
+        held_back = f"; {self.held_back}" if self.held_back else ""
         return (
             f"calibrated on {self.images} images in {self.seconds:.0f} s, peak memory "
             f"{self.peak_mb / 1000:.1f} GB: {self.quantized} convolutions and products in INT8, "
-            f"{self.kept_float} in float{kept}"
+            f"{self.kept_float} in float{kept}{held_back}"
         )
 
 
 def calibrate(
     model: onnx.ModelProto,
     images: NDArray[np.uint8],
+    held_out: NDArray[np.uint8],
     preprocessing: Preprocessing,
     recipe: Recipe,
     dialect: Dialect,
@@ -75,7 +77,8 @@ def calibrate(
 ) -> tuple[onnx.ModelProto, CalibrationReport]:
     """Insert Q/DQ pairs into the float ``model`` (input ``images``, float NCHW, normalized).
 
-    ``images`` are uint8 [M, height, width, 3] at the network's size.
+    ``images`` set the ranges and ``held_out``, others, say which corrections are kept: uint8
+    [M, height, width, 3] at the network's size.
     """
     import nncf
     from nncf.quantization.advanced_parameters import (
@@ -98,7 +101,8 @@ def calibrate(
     }
     advanced = AdvancedQuantizationParameters(
         overflow_fix=OverflowFix.FIRST_LAYER if dialect.saturates else OverflowFix.DISABLE,
-        disable_bias_correction=recipe.bias_correction == "none",
+        # "full" is edgekit's own, which is only kept where it helps.
+        disable_bias_correction=recipe.bias_correction != "fast",
         activations_range_estimator_params=_range_estimator(recipe),
         smooth_quant_alphas=AdvancedSmoothQuantParameters(
             convolution=recipe.smooth_quant or -1, matmul=recipe.smooth_quant or -1
@@ -120,21 +124,14 @@ def calibrate(
                 ignored_scope=nncf.IgnoredScope(names=list(dict.fromkeys(ignored))),
                 advanced_parameters=advanced,
             )
-        except nncf.NNCFError as error:
-            first_line = str(error).splitlines()[0]
+        except _nncf_errors() as error:
+            first_line = (str(error).splitlines() or [type(error).__name__])[0]
             raise EdgekitError(f"NNCF cannot calibrate this model: {first_line}") from error
     if model.functions and not quantized.functions:
         quantized.functions.extend(model.functions)
-    full = recipe.bias_correction == "full"
-    if full:
-        fit_pixels(quantized, images, preprocessing)
-    rounded, corrected = 0, 0
-    if recipe.rounding == "least-error":
-        rounded = round_weights(
-            quantized, model, images, preprocessing, console, biases_follow=full
-        )
-    if full:
-        corrected = correct_biases(quantized, model, images, preprocessing)
+    quantized, corrections = correct(
+        quantized, model, images, held_out, preprocessing, recipe, console
+    )
     # Linux reports kilobytes.
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     return quantized, describe(
@@ -145,8 +142,9 @@ def calibrate(
             peak_mb,
             0,
             0,
-            rounded=rounded,
-            corrected=corrected,
+            rounded=corrections.rounded.layers,
+            corrected=corrections.biases.layers,
+            held_back=corrections.message(),
         ),
         weight_names(model),
     )
@@ -160,6 +158,17 @@ def describe(
     operations = {node.name: node.op_type for node in model.graph.node}
     done = sum(operations[name] in PRODUCTS for name in quantized_layers(model))
     return dataclasses.replace(report, quantized=done, kept_float=len(kept), not_quantized=kept)
+
+
+def _nncf_errors() -> tuple[type[Exception], ...]:
+    """What NNCF raises of its own: the classes of its module of errors have no common base."""
+    from nncf import errors
+
+    return tuple(
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    )
 
 
 def _range_estimator(recipe: Recipe) -> Any:

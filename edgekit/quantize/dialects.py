@@ -27,6 +27,8 @@ class Dialect:
     # CPUs without VNNI add pairs of u8 x s8 products in 16 bits, which saturate: NNCF then halves
     # the range of the first convolution's weights.
     saturates: bool = False
+    # OpenVINO can lose the scale of 8-bit weights whose convolution reads floats.
+    drops_scales: bool = False
     # One scale for an activation: NNCF gives the input of a depthwise convolution one a channel,
     # which TensorRT does not build and ONNX Runtime does not run.
     scalar_activations: bool = False
@@ -48,8 +50,8 @@ class Dialect:
 
 
 DIALECTS: dict[str, Dialect] = {
-    "openvino": Dialect("openvino"),
-    "openvino-novnni": Dialect("openvino-novnni", saturates=True),
+    "openvino": Dialect("openvino", drops_scales=True),
+    "openvino-novnni": Dialect("openvino-novnni", saturates=True, drops_scales=True),
     "onnxruntime": Dialect("onnxruntime", scalar_activations=True),
     "tensorrt": Dialect(
         "tensorrt",

@@ -35,6 +35,7 @@ from edgekit.model.training.state import Progress, RunState, resumable
 from edgekit.quantize.dialects import find_dialect, legalize
 from edgekit.quantize.finetune_config import FinetuneConfig
 from edgekit.quantize.finetuned import FinetuneRecord, write_record
+from edgekit.quantize.guard import Closeness
 from edgekit.quantize.qat.judge import Judge, Judgment
 from edgekit.quantize.qat.loop import BEST, Job, Run
 from edgekit.quantize.qat.network import Network
@@ -63,6 +64,7 @@ class FinetuneResult:
     calibrated: Judgment  # before fine-tuning
     finetuned: Judgment
     proof: Proof
+    guard: Closeness
     record: FinetuneRecord
     skipped_images: int
     seconds: float  # of this call: nearly none for a run that was finished before
@@ -83,6 +85,7 @@ class _Start:
     original: onnx.ModelProto
     recipe: str
     images: str
+    held_out: steps.HeldOut  # what the result is judged on, whatever else it is
 
 
 def finetune(config: FinetuneConfig, console: Console, *, restart: bool = False) -> FinetuneResult:
@@ -157,6 +160,7 @@ def _starting_point(config: FinetuneConfig, console: Console) -> _Start:
         onnx.load(exported.onnx),
         quantized.recipe,
         quantized.images,
+        steps.hold_out(job, exported, data),
     )
 
 
@@ -267,6 +271,11 @@ def _finish(job: Job, start: _Start, progress: Progress, started: float) -> Fine
     pixels = next(job.judge.pixels())[0][:_PROOF_VIEWS]
     proof = prove(graph, network, pixels)
     job.console.info(proof.describe())
+    dialect = find_dialect(config.dialect)
+    closeness = steps.check_graph(graph, start.held_out, dialect)
+    # Its layers can only be named where the dialect left NNCF's form as it was.
+    named = None if dialect.rewrites else graph
+    steps.judge(closeness, named, start.original, start.held_out, job.console, insist=config.guard)
     write_bytes(job.out / INT8, graph.SerializeToString(deterministic=True))
     if progress.skipped_images:
         job.console.warn(f"{progress.skipped_images} images could not be read and were left out")
@@ -280,6 +289,7 @@ def _finish(job: Job, start: _Start, progress: Progress, started: float) -> Fine
         calibrated=_calibrated(job.out),
         finetuned=best,
         proof=proof,
+        guard=closeness,
         record=record,
         skipped_images=progress.skipped_images,
         seconds=round(time.monotonic() - started, 2),

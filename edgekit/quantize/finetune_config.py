@@ -9,7 +9,7 @@ from edgekit.errors import UsageError
 from edgekit.settings import at_least
 
 # Settings that change how a run is carried out, not what comes out of it.
-_BYSTANDERS = ("out", "workers", "save_every")
+_BYSTANDERS = ("out", "workers", "save_every", "guard")
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class FinetuneConfig:
     # Which runtime's form of the graph is fine-tuned; what it must be to be exact there.
     dialect: str = "openvino"
     skip_bad: bool = False  # leave unreadable images out instead of stopping
+    guard: bool = True  # refuse a result that answers other than the float model
 
     # Corruptions of the paired images: as-trained (what the checkpoint has seen, so that unseen
     # ones stay unseen), or names and groups; none fine-tunes on clean images alone.

@@ -21,6 +21,7 @@ from edgekit.steps.calibration import (
     quantize,
     take_finetuned,
 )
+from edgekit.steps.guard import HeldOut, check_graph, guard_graph, hold_out, judge
 from edgekit.steps.job import (
     Built,
     Checkpoint,
@@ -43,6 +44,7 @@ __all__ = [
     "Built",
     "Checkpoint",
     "Exported",
+    "HeldOut",
     "Job",
     "Quantized",
     "bundle_path",
@@ -50,11 +52,15 @@ __all__ = [
     "calibrate",
     "calibration_inputs",
     "check_engine",
+    "check_graph",
     "command",
     "compile_bundle",
     "complete",
     "export",
     "export_inputs",
+    "guard_graph",
+    "hold_out",
+    "judge",
     "known_checkpoint",
     "legal_onnx",
     "load",

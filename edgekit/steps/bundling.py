@@ -16,12 +16,19 @@ from edgekit.descriptors import Descriptor
 from edgekit.errors import ToolchainMissing
 from edgekit.jetson import PENDING, SCRIPT, SELFTEST, carry_plugin
 from edgekit.manifest import Manifest, ModelInput, Source, tool_versions
+from edgekit.source import BuildData
 from edgekit.steps.calibration import legal_onnx
+from edgekit.steps.guard import guard_bundle, guard_graph
 from edgekit.steps.job import Built, Job, Quantized, precision
 
 
-def compile_bundle(job: Job, quantized: Quantized, descriptor: Descriptor, key: str) -> Built:
-    """Compile for the target's runtime and write the bundle, whole or not at all."""
+def compile_bundle(
+    job: Job, quantized: Quantized, descriptor: Descriptor, key: str, data: BuildData
+) -> Built:
+    """Compile for the target's runtime and write the bundle, whole or not at all.
+
+    An INT8 one is tried on images of ``data`` first.
+    """
     card = quantized.exported.card
     path = bundle_path(job.config, descriptor)
     with (
@@ -59,9 +66,19 @@ def compile_bundle(job: Job, quantized: Quantized, descriptor: Descriptor, key: 
             listing = quantized.onnx.with_name("images.json")
             if listing.exists() or quantized.finetuned is None:  # a graph may be given alone
                 files["calibration.json"] = listing
+        built = Built(path, descriptor, quantized, manifest)
+        if quantized.dialect is not None:
+            if built.why_not_measured() is None:
+                tried = Path(scratch) / descriptor.name
+                write_bundle(tried, manifest, files, card.classes)
+                closeness = guard_bundle(job, quantized, tried, data)
+            else:
+                closeness = guard_graph(job, quantized, graph, data)
+            sections = {**manifest.sections, "guard": closeness.to_dict()}
+            manifest = dataclasses.replace(manifest, sections=sections)
         written = write_bundle(path, manifest, files, card.classes)
     job.console.info(f"compile ({descriptor.name}): wrote {path}")
-    built = Built(path, descriptor, quantized, written)
+    built = dataclasses.replace(built, manifest=written)
     if SELFTEST not in files and built.why_not_measured() is None:
         from edgekit.bench.selftest import stored_answers
 

@@ -27,6 +27,7 @@ from edgekit.quantize.images import (
 )
 from edgekit.quantize.recipes import Recipe, check_dialect, read_recipe
 from edgekit.source import BuildData
+from edgekit.steps.guard import hold_out
 from edgekit.steps.job import Exported, Job, Quantized, precision
 
 _PROBE_VIEWS = 5  # corrupted variants of each image
@@ -61,6 +62,7 @@ def calibrate(
             "the data have no more for calibration"
         )
     inputs = calibration_inputs(job, exported, data, dialect, listing)
+    held_out = hold_out(job, exported, data)
 
     def make(folder: Path) -> None:
         import onnx
@@ -78,7 +80,15 @@ def calibrate(
                 f"the images of {listing} have other pixels here (another release of Pillow, "
                 "OpenCV or NumPy, or another model's size): the ranges may differ"
             )
-        model, report = run_nncf(original, pixels, preprocessing, recipe, dialect, job.console)
+        model, report = run_nncf(
+            original,
+            pixels,
+            held_out.probe.flat(),
+            preprocessing,
+            recipe,
+            dialect,
+            job.console,
+        )
         document = {**asdict(report), "message": report.message()}
         if recipe.max_drop is not None:
             from edgekit.quantize.calibrate import describe
@@ -226,6 +236,7 @@ def calibration_inputs(
         "recipe": asdict(recipe),
         "saturates": dialect.saturates,
         "seed": job.config.seed,
+        "held_out": data.splits.summary()["sha256"],  # they decide which corrections are kept
         "preprocessing": exported.card.preprocessing.to_dict(),
         "tools": versions_of("edgekit", "nncf", "onnx", "onnxruntime", "openvino", "numpy"),
     }

@@ -55,6 +55,7 @@ def int8(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     graph, _ = calibrate(
         onnx.load(path),
         images,
+        generator.integers(0, 256, images.shape, dtype=np.uint8),
         described.preprocessing,
         Recipe(images=len(images), preset=preset),
         DIALECTS["openvino"],

@@ -88,8 +88,17 @@ def authors_forward(state: dict[str, Tensor], images: Tensor) -> tuple[Tensor, T
             x = F.conv2d(x, state[f"{prefix}.downsample.0.weight"], stride=stride)
             x = norm(x, f"{prefix}.downsample.1")
         x = F.relu(x + y)
-    feat = x.mean(dim=(2, 3))  # [B, D]
+    return authors_head(state, x.mean(dim=(2, 3)))
 
+
+def authors_head(state: dict[str, Tensor], feat: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and codes of pooled features [B, D]."""
+    fused, code = authors_fused(state, feat)
+    return F.linear(fused, state["fc.weight"], state["fc.bias"]), code
+
+
+def authors_fused(state: dict[str, Tensor], feat: Tensor) -> tuple[Tensor, Tensor]:
+    """What the classifier is given [B, D], and the codes."""
     embeddings = state["codebook.embeddings.weight"]
     unit_feat = feat / feat.norm(dim=1, keepdim=True)
     unit_rows = embeddings / embeddings.norm(dim=1, keepdim=True)
@@ -101,5 +110,4 @@ def authors_forward(state: dict[str, Tensor], images: Tensor) -> tuple[Tensor, T
     key, query, value = (state[name] @ tokens for name in ("K", "Q", "V"))
     attention = torch.softmax(key.transpose(1, 2) @ query, dim=1)  # [B, 2, 2]
     mixed = (value @ attention).permute(0, 2, 1).flatten(1)  # [B, 2D], quantized slot first
-    fused = F.relu(F.linear(mixed, state["fc_fuse.0.weight"], state["fc_fuse.0.bias"]))
-    return F.linear(fused, state["fc.weight"], state["fc.bias"]), code
+    return F.relu(F.linear(mixed, state["fc_fuse.0.weight"], state["fc_fuse.0.bias"])), code

@@ -1,87 +1,188 @@
-"""The images' own 8-bit range."""
+"""Biases take a layer's shift back, and never make it worse."""
+
+from __future__ import annotations
 
 import dataclasses
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.data.transforms import IMAGENET, LITE0, Preprocessing
-from edgekit.quantize.bias import fit_pixels, pixel_step
-from tests.quantize.graphs import quantized
+from edgekit.data.transforms import Preprocessing
+from edgekit.quantize.bias import correct_biases, trimmed_mean
+from edgekit.quantize.emulation import in_float
+from edgekit.quantize.probe import compile_graph, run_compiled
+from tests import bundles
 
-
-def scale_of_images(model: onnx.ModelProto) -> tuple[float, list[str]]:
-    """The step of the images' codes, and who uses it."""
-    users = [
-        node
-        for node in model.graph.node
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
-        and node.name.startswith("node_images")
-    ]
-    (name,) = {node.input[1] for node in users}
-    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
-    return float(numpy_helper.to_array(tensor)), [node.op_type for node in users]
+PREPROCESSING: Preprocessing = dataclasses.replace(bundles.made().card.preprocessing)
 
 
-def gray(value: int, preprocessing: Preprocessing, count: int = 1) -> NDArray[np.uint8]:
-    return np.full((count, *preprocessing.size, 3), value, np.uint8)
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A convolution in INT8 and in float, with what stands before it."""
+
+    int8: onnx.ModelProto
+    exact: onnx.ModelProto
+
+    def off(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """By how much every channel's mean over positions is off, for every image."""
+        batch = {"images": PREPROCESSING.normalize(images)}
+        found = [
+            run_compiled(compile_graph(graph), [batch])[0]["y"].astype(np.float64)
+            for graph in (in_float(self.int8), self.exact)
+        ]
+        result: NDArray[np.float64] = (found[0] - found[1]).mean(axis=(2, 3))
+        return result
 
 
-def test_the_graph_gets_the_step() -> None:
-    model = quantized()
-    before, _ = scale_of_images(model)
-    images = np.random.default_rng(0).integers(0, 256, (2, *IMAGENET.size, 3)).astype(np.uint8)
-    assert fit_pixels(model, images, IMAGENET)
-    step, users = scale_of_images(model)
-    assert users == ["QuantizeLinear", "DequantizeLinear"]
-    assert step != before
-    assert step == pytest.approx(pixel_step(images, IMAGENET))
-    onnx.checker.check_model(model)
+def convolution(*, pool: bool = False, kernel: int = 3, groups: int = 3) -> Pair:
+    """Weights of 4 bits, so that the shift is clear; ``pool`` puts a MaxPool behind the pair."""
+    random = np.random.default_rng(0)
+    weight = random.normal(0, 1, (3, 3 // groups, kernel, kernel)).astype(np.float32)
+    weight[:, :, 0, 0] = 12  # coarse steps for the others
+    scale = (np.abs(weight).max((1, 2, 3)) / 7).astype(np.float32)
+    stored = np.round(weight / scale[:, None, None, None]).astype(np.int8)
+
+    def model(int8: bool) -> onnx.ModelProto:
+        constants = {"bias": np.ones(3, np.float32)}
+        nodes = [helper.make_node("Relu", ["images"], ["r"], name="relu")]
+        source, weights = "r", "w"
+        if int8:
+            constants |= {"w8": stored, "ws": scale, "wz": np.zeros(3, np.int8)}
+            constants |= {"xs": np.array(0.02, np.float32), "xz": np.array(0, np.int8)}
+            nodes += [
+                helper.make_node("QuantizeLinear", ["r", "xs", "xz"], ["x8"], name="q"),
+                helper.make_node("DequantizeLinear", ["x8", "xs", "xz"], ["xd"], name="d"),
+                helper.make_node("DequantizeLinear", ["w8", "ws", "wz"], ["wd"], name="dw", axis=0),
+            ]
+            source, weights = "xd", "wd"
+        else:
+            constants["w"] = weight
+        if pool:
+            nodes.append(
+                helper.make_node(
+                    "MaxPool", [source], ["p"], name="pool", kernel_shape=[2, 2], strides=[2, 2]
+                )
+            )
+            source = "p"
+        nodes.append(
+            helper.make_node("Conv", [source, weights, "bias"], ["y"], name="conv", group=groups)
+        )
+        graph = helper.make_graph(
+            nodes,
+            "convolution",
+            [
+                helper.make_tensor_value_info(
+                    "images", TensorProto.FLOAT, ["batch", 3, *bundles.SIZE]
+                )
+            ],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3, None, None])],
+            [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+    return Pair(model(True), model(False))
 
 
-def test_grays_that_lie_on_a_grid_are_exact() -> None:
-    """(pixel - 127) / 128 in steps of 1 / 128, all but white."""
-    images = np.arange(255).repeat(3).reshape(1, 5, 51, 3).astype(np.uint8)
-    small = dataclasses.replace(LITE0, size=(5, 51))
-    step = pixel_step(images, small)
-    assert step == pytest.approx(1 / 128, rel=1e-6)
-    off = small.normalize(images) / step
-    assert np.abs(off - np.round(off)).max() < 1e-4
+@pytest.mark.parametrize("pool", [False, True], ids=["direct", "behind a MaxPool"])
+@pytest.mark.parametrize("form", [(3, 3), (1, 1)], ids=["depthwise", "1x1"])
+def test_a_shift_is_taken_back(pool: bool, form: tuple[int, int]) -> None:
+    kernel, groups = form
+    pair = convolution(pool=pool, kernel=kernel, groups=groups)
+    images, others = bundles.images(64), bundles.images(64, seed=1)
+    before = np.square(pair.off(others)).mean()
+    found = correct_biases(pair.int8, pair.exact, images, others, PREPROCESSING)
+    assert (found.layers, found.channels) == (1, 3)
+    assert found.changed > 0
+    assert np.square(pair.off(others)).mean() < 0.7 * before
 
 
-@pytest.mark.parametrize("preprocessing", [IMAGENET, LITE0])
-def test_the_step_is_the_best_for_what_is_shown(preprocessing: Preprocessing) -> None:
-    """Nothing but black and white: both must be met, whatever it costs the grays."""
-    images = np.concatenate([gray(0, preprocessing), gray(255, preprocessing, 3)])
-    step = pixel_step(images, preprocessing)
+def test_the_bias_stays_in_the_range_of_what_the_layer_gives_out() -> None:
+    """Behind a MaxPool the weights' scale once got lost, and biases of 2,690 came of it."""
+    pair = convolution(pool=True, kernel=1, groups=1)
+    images = bundles.images(32)
+    correct_biases(pair.int8, pair.exact, images, images, PREPROCESSING)
+    (bias,) = (t for t in pair.int8.graph.initializer if t.name == "conv/bias")
+    taken = 1 - numpy_helper.to_array(bias)
+    batch = {"images": PREPROCESSING.normalize(images)}
+    spread = run_compiled(compile_graph(pair.exact), [batch])[0]["y"].std(axis=(0, 2, 3))
+    assert (np.abs(taken) <= spread * (1 + 1e-4)).all()
+    off = pair.off(images)  # what is left of it
+    assert (np.abs(off.mean(axis=0)) < 0.1 * np.abs(taken)).all()
 
-    def error(by: float) -> float:
-        values = preprocessing.normalize(images).astype(np.float64)
-        return float(np.square(np.clip(np.round(values / by), -128, 127) * by - values).mean())
 
-    widest = float(np.abs(preprocessing.normalize(images)).max())
-    assert error(step) <= min(error(widest / 127), error(widest / 127.5), error(widest / 120))
-    assert error(step) < 0.1 * step**2
+def hostile(kind: str, count: int) -> NDArray[np.uint8]:
+    shape = (count, *bundles.SIZE, 3)
+    random = np.random.default_rng(7)
+    if kind == "one outlier":
+        images = bundles.images(count)
+        images[0] = random.choice([0, 255], shape[1:]).astype(np.uint8)
+        return images
+    return {
+        "black": np.zeros(shape, np.uint8),
+        "white": np.full(shape, 255, np.uint8),
+        "noise": random.integers(0, 256, shape, dtype=np.uint8),
+        "checkers": np.broadcast_to(
+            (np.indices(bundles.SIZE).sum(axis=0) % 2 * 255).astype(np.uint8)[None, ..., None],
+            shape,
+        ).copy(),
+    }[kind]
 
 
-def test_channels_may_be_the_other_way_round() -> None:
-    """Counts belong to the channel that they were taken from."""
-    images = np.zeros((1, *IMAGENET.size, 3), np.uint8)
-    images[..., 0] = 200
-    turned = dataclasses.replace(
-        IMAGENET, channel_order="BGR", mean=IMAGENET.mean[::-1], std=IMAGENET.std[::-1]
+@pytest.mark.parametrize("kind", ["black", "white", "noise", "checkers", "one outlier"])
+@pytest.mark.parametrize("count", [1, 2, 24])
+def test_no_images_make_it_worse(kind: str, count: int) -> None:
+    pair = convolution()
+    others = bundles.images(48, seed=1)
+    batch = {"images": PREPROCESSING.normalize(others)}
+    exact = run_compiled(compile_graph(pair.exact), [batch])[0]["y"]
+    weights = 1 / np.square(exact, dtype=np.float64).mean(axis=(1, 2, 3))
+    before = weights @ np.square(pair.off(others))
+    correct_biases(pair.int8, pair.exact, hostile(kind, count), others, PREPROCESSING)
+    assert (weights @ np.square(pair.off(others)) <= before * (1 + 1e-6)).all()
+
+
+def test_layers_that_share_a_bias_are_corrected_each() -> None:
+    """Exporters store equal biases once."""
+    pair = convolution()
+    second = onnx.NodeProto()
+    for model in (pair.int8, pair.exact):
+        (conv,) = (node for node in model.graph.node if node.op_type == "Conv")
+        second.CopyFrom(conv)
+        second.name, second.output[0] = "conv2", "y2"
+        model.graph.node.append(second)
+        model.graph.output.append(
+            helper.make_tensor_value_info("y2", TensorProto.FLOAT, ["batch", 3, None, None])
+        )
+    found = correct_biases(
+        pair.int8, pair.exact, bundles.images(16), bundles.images(16, seed=1), PREPROCESSING
     )
-    assert pixel_step(images, turned) == pytest.approx(pixel_step(images, IMAGENET))
+    assert found.layers == 2
+    biases = {node.input[2] for node in pair.int8.graph.node if node.op_type == "Conv"}
+    assert biases == {"conv/bias", "conv2/bias"}
+    names = [tensor.name for tensor in pair.int8.graph.initializer]
+    assert len(names) == len(set(names))
+    onnx.checker.check_model(pair.int8)
 
 
-def test_other_ranges_are_left_alone() -> None:
-    """Only a pair with zero-point 0 can be widened this way."""
-    model = quantized()
-    (zero,) = (tensor for tensor in model.graph.initializer if tensor.name == "images_zero")
-    zero.CopyFrom(numpy_helper.from_array(np.array(3, np.int8), zero.name))
-    before = model.SerializeToString()
-    assert not fit_pixels(model, gray(7, IMAGENET), IMAGENET)
-    assert model.SerializeToString() == before
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.floats(-1, 1), min_size=10, max_size=60),
+    st.floats(-1e12, 1e12),
+)
+def test_one_value_in_ten_cannot_move_the_mean_out_of_the_others(
+    usual: list[float], odd: float
+) -> None:
+    values = np.array([*usual, odd])[:, None]
+    found = float(trimmed_mean(values, np.ones(len(values)))[0])
+    assert min(usual) - 1e-9 <= found <= max(usual) + 1e-9
+
+
+def test_a_mean_of_one_or_two_is_their_mean() -> None:
+    assert trimmed_mean(np.array([[3.0]]), np.ones(1))[0] == 3
+    assert trimmed_mean(np.array([[3.0], [5.0]]), np.ones(2))[0] == 4
+    assert trimmed_mean(np.array([[3.0], [5.0]]), np.array([3.0, 1.0]))[0] == 3.5

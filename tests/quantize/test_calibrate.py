@@ -34,7 +34,13 @@ def run(made: bundles.Made, recipe: Recipe = RECIPE, dialect: str = "openvino") 
     images = bundles.images(recipe.images, seed=3)
     preprocessing = made.card.preprocessing
     result, report = calibrate(
-        graph, images, preprocessing, recipe, DIALECTS[dialect], Console(verbosity=-1)
+        graph,
+        images,
+        bundles.images(32, seed=4),
+        preprocessing,
+        recipe,
+        DIALECTS[dialect],
+        Console(verbosity=-1),
     )
     return Calibrated(made, graph, result, report)
 

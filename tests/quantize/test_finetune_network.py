@@ -55,6 +55,7 @@ def start(request: pytest.FixtureRequest) -> Start:
     graph, _ = calibrate(
         original,
         bundles.images(12, seed=3),
+        bundles.images(12, seed=4),
         made.card.preprocessing,
         Recipe(images=12, rounding=rounding),
         DIALECTS["openvino"],

@@ -150,6 +150,7 @@ def made_with(rounding: str, bias: str) -> tuple[onnx.ModelProto, CalibrationRep
     return calibrate(
         onnx.load(made.onnx),
         bundles.images(32, seed=3),
+        bundles.images(128, seed=4),
         made.card.preprocessing,
         recipe,
         DIALECTS["openvino"],
@@ -197,7 +198,8 @@ def test_convolutions_err_less_on_other_images(bias: str) -> None:
     nearest, plain = made_with("nearest", bias)
     model, report = made_with("least-error", bias)
     assert (plain.rounded, report.rounded) == (0, 3)  # the convolutions
-    assert report.corrected == plain.corrected == (3 if bias == "full" else 0)
+    # The convolutions, and the product with a bias.
+    assert report.corrected == plain.corrected == (4 if bias == "full" else 0)
     onnx.checker.check_model(model)
     which = 0 if bias == "full" else 1
     pairs = list(zip(output_errors(nearest), output_errors(model), strict=True))
@@ -221,10 +223,9 @@ def test_weights_that_smoothing_changed_are_left_alone() -> None:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     preprocessing = bundles.made().card.preprocessing
-    changed = round_weights(
-        copy, original, bundles.images(8), preprocessing, QUIET, biases_follow=False
-    )
-    assert changed == 2
+    images, others = bundles.images(8), bundles.images(32, seed=1)
+    found = round_weights(copy, original, images, others, preprocessing, QUIET, biases_follow=False)
+    assert found.layers == 2
 
 
 def test_a_graph_without_such_layers_is_left_alone() -> None:
@@ -236,8 +237,32 @@ def test_a_graph_without_such_layers_is_left_alone() -> None:
     del float_graph.graph.node[:]
     for node in model.graph.node:
         float_graph.graph.node.append(node)
-    assert round_weights(model, float_graph, images, preprocessing, QUIET, biases_follow=True) == 0
+    found = round_weights(
+        model, float_graph, images, images, preprocessing, QUIET, biases_follow=True
+    )
+    assert found.layers == found.channels == 0
     assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize("count", [1, 16])
+@pytest.mark.parametrize("centered", [True, False])
+def test_no_channel_errs_more_on_the_images_held_out(count: int, centered: bool) -> None:
+    """Noise says nothing about the images that follow; what it gets wrong is not kept."""
+    made = bundles.made()
+    original = onnx.load(made.onnx)
+    preprocessing = made.card.preprocessing
+    noise = np.random.default_rng(0).integers(0, 256, (count, *bundles.SIZE, 3), dtype=np.uint8)
+    others = bundles.images(64, seed=9)
+    model = onnx.ModelProto()
+    model.CopyFrom(made_with("nearest", "none")[0])
+    found = round_weights(
+        model, original, noise, others, preprocessing, QUIET, biases_follow=centered
+    )
+    assert found.refused > 0
+    which = 0 if centered else 1
+    nearest = output_errors(made_with("nearest", "none")[0])
+    for before, after in zip(nearest, output_errors(model), strict=True):
+        assert after[which] <= 1.02 * before[which]  # other positions of the same images
 
 
 def test_which_recipes_round_how() -> None:

@@ -77,6 +77,7 @@ def calibrated(first: str) -> tuple[onnx.ModelProto, CalibrationReport]:
     return calibrate(
         network(*MOBILE),
         bundles.images(16, seed=3),
+        bundles.images(16, seed=4),
         bundles.made().card.preprocessing,
         recipe,
         DIALECTS["openvino"],

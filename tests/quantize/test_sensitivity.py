@@ -16,7 +16,6 @@ from edgekit.console import Console
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.errors import UsageError
 from edgekit.parity.predictors import Answers
-from edgekit.quantize.bias import correct_biases
 from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.control import control
 from edgekit.quantize.dialects import DIALECTS, legalize
@@ -62,6 +61,7 @@ def case() -> Case:
     model, _ = calibrate(
         original,
         bundles.images(32, seed=3),
+        bundles.images(32, seed=4),
         preprocessing,
         Recipe(images=32, bias_correction="fast"),
         DIALECTS["openvino"],
@@ -287,76 +287,6 @@ def test_patterns_name_layers_by_node_or_weights() -> None:
         UsageError, match=r"ignored layer 'backbone\.secnd\*' matches .* nearest is '.*second"
     ):
         find_layers(original, ["backbone.secnd*"])
-
-
-def test_a_depthwise_shift_is_corrected() -> None:
-    """The convolution's rounded weights shift its mean; afterwards it is that of the float one."""
-    random = np.random.default_rng(0)
-    weight = random.normal(0, 1, (3, 1, 3, 3)).astype(np.float32)
-    weight[:, :, 0, 0] = 12  # coarse steps for the others
-    scale = (np.abs(weight).max((1, 2, 3)) / 7).astype(np.float32)  # 4 bits: a clear shift
-    stored = np.round(weight / scale[:, None, None, None]).astype(np.int8)
-    helper = onnx.helper
-
-    def model(int8: bool) -> onnx.ModelProto:
-        constants = {"bias": np.ones(3, np.float32)}
-        nodes = []
-        source, weights = "images", "w"
-        if int8:
-            constants |= {"w8": stored, "ws": scale, "wz": np.zeros(3, np.int8)}
-            constants |= {"xs": np.float32(0.02), "xz": np.int8(0)}
-            nodes = [
-                helper.make_node("QuantizeLinear", ["images", "xs", "xz"], ["x8"], name="q"),
-                helper.make_node("DequantizeLinear", ["x8", "xs", "xz"], ["xd"], name="d"),
-                helper.make_node("DequantizeLinear", ["w8", "ws", "wz"], ["wd"], name="dw", axis=0),
-            ]
-            source, weights = "xd", "wd"
-        else:
-            constants["w"] = weight
-        nodes.append(
-            helper.make_node("Conv", [source, weights, "bias"], ["y"], name="conv", group=3)
-        )
-        kind = onnx.TensorProto.FLOAT
-        graph = helper.make_graph(
-            nodes,
-            "depthwise",
-            [helper.make_tensor_value_info("images", kind, ["batch", 3, *bundles.SIZE])],
-            [helper.make_tensor_value_info("y", kind, None)],
-            [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
-        )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-
-    pixels = bundles.images(16)
-    preprocessing = bundles.made().card.preprocessing
-    batch = {"images": preprocessing.normalize(pixels)}
-
-    def means(graph: onnx.ModelProto) -> NDArray[np.float64]:
-        (found,) = run_compiled(compile_graph(graph), [batch])
-        return found["y"].astype(np.float64).mean(axis=(0, 2, 3))
-
-    rounded, exact = model(True), means(model(False))
-    before = np.abs(means(rounded) - exact).max()
-    assert correct_biases(rounded, model(False), pixels, preprocessing) == 1
-    assert before > 0.05
-    assert np.abs(means(rounded) - exact).max() < 0.01 * before
-
-
-def test_layers_that_share_a_bias_are_corrected_each() -> None:
-    """Exporters store equal biases once."""
-    this = case()
-    model = onnx.ModelProto()
-    model.CopyFrom(this.calibrated)
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    first = convolutions[0]
-    shared = next(n for n in convolutions[1:] if shapes[n.input[2]] == shapes[first.input[2]])
-    shared.input[2] = first.input[2]
-    images = bundles.images(8)
-    assert correct_biases(model, this.original, images, this.probe.preprocessing) == 3
-    assert len({node.input[2] for node in convolutions}) == 3
-    names = [tensor.name for tensor in model.graph.initializer]
-    assert len(names) == len(set(names))
-    onnx.checker.check_model(model)
 
 
 def test_margins_that_change_sides_count_as_negative() -> None:

@@ -78,7 +78,13 @@ def make(backbone: str, quantize: str, folder: Path) -> Model:
     path = folder / f"{backbone}-{quantize}.onnx"
     export_onnx(model, card, path)
     nncf, _ = calibrate(
-        onnx.load(path), photos, preprocessing, read_recipe("fast"), TENSORRT, Console(False, -1)
+        onnx.load(path),
+        photos,
+        photos[:8],
+        preprocessing,
+        read_recipe("fast"),
+        TENSORRT,
+        Console(False, -1),
     )
     return Model(path, nncf, legalize(nncf, TENSORRT))
 

@@ -1,0 +1,136 @@
+"""Makes a calibrated graph err less, and never more, than plain rounding to the nearest level.
+
+Three corrections, each of which looks at images: the step of the pixels, the rounding of the
+weights, the biases. Each keeps what lowers the error of a layer, or of one of its channels, on
+images that it was not computed from. What errors of single layers cannot tell, the whole graph's
+answers to those images do: where they are further from the float model's than plain rounding's,
+less is corrected, in the end nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgekit.console import Console
+from edgekit.data.transforms import Preprocessing
+from edgekit.quantize.bias import CorrectedBiases, correct_biases
+from edgekit.quantize.emulation import in_float
+from edgekit.quantize.pixel_step import fit_pixels
+from edgekit.quantize.probe import answers
+from edgekit.quantize.recipes import Recipe
+from edgekit.quantize.rounding import Rounded, round_weights
+
+_UNROUNDED = Rounded(0, 0, 0, 0)
+_UNCORRECTED = CorrectedBiases(0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What was corrected, and what was tried and dropped."""
+
+    pixels: bool = False
+    rounded: Rounded = _UNROUNDED
+    biases: CorrectedBiases = _UNCORRECTED
+    dropped: tuple[str, ...] = ()  # corrections that made the answers worse as a whole
+    harm_before: float = 0.0  # of plain rounding on the held-out images, see `HeldOut.harm`
+    harm_after: float = 0.0
+
+    def message(self) -> str:
+        """What of the recipe's corrections was not kept; "" where nothing is to be said."""
+        lines = []
+        if self.rounded.refused:
+            lines.append(
+                f"{self.rounded.refused} of {self.rounded.channels} channels keep their nearest "
+                "rounding"
+            )
+        spared = self.biases.channels - self.biases.changed
+        if spared and self.biases.layers:
+            lines.append(f"{spared} of {self.biases.channels} their biases")
+        text = f"{', '.join(lines)}: on held-out images they err less so" if lines else ""
+        if self.dropped:
+            gone = f"dropped, as answers to held-out images got worse: {', '.join(self.dropped)}"
+            text = f"{text}; {gone}" if text else gone
+        return text
+
+
+class HeldOut:
+    """Images that corrections are judged on, and the float model's answers to them."""
+
+    def __init__(
+        self, original: onnx.ModelProto, images: NDArray[np.uint8], preprocessing: Preprocessing
+    ) -> None:
+        self.images = images
+        self._preprocessing = preprocessing
+        self._reference = answers(original, images, preprocessing)
+
+    def harm(self, graph: onnx.ModelProto) -> float:
+        """How far an INT8 graph's answers are from the float model's, relative to these.
+
+        The geometric mean over the images: where a code flips the logits are off by their own
+        size, and a mean would be that of the few images in which one happened to.
+        """
+        found = answers(in_float(graph), self.images, self._preprocessing)
+        exact = self._reference.logits.reshape(len(self.images), -1).astype(np.float64)
+        off = np.square(found.logits.reshape(exact.shape) - exact).mean(axis=1)
+        if not np.isfinite(off).all():
+            return float("inf")
+        size = np.square(exact).mean(axis=1)
+        return float(np.exp(0.5 * np.log((off + 1e-300) / (size + 1e-300)).mean()))
+
+
+def correct(
+    plain: onnx.ModelProto,
+    original: onnx.ModelProto,
+    images: NDArray[np.uint8],
+    held_out: NDArray[np.uint8],
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    console: Console,
+) -> tuple[onnx.ModelProto, Corrections]:
+    """``plain`` with the corrections that ``recipe`` asks for and that help.
+
+    ``plain`` is NNCF's graph with every weight rounded to the nearest level, ``original`` the
+    float graph; ``images`` and ``held_out`` are uint8 [M, height, width, 3].
+    """
+    rounds = recipe.rounding == "least-error"
+    shifts = recipe.bias_correction == "full"
+    attempts = [
+        attempt for attempt in ((rounds, shifts), (False, shifts), (rounds, False)) if any(attempt)
+    ]
+    if not attempts:
+        return plain, Corrections()
+    judge = HeldOut(original, held_out, preprocessing)
+    before = judge.harm(plain)
+    dropped: list[str] = []
+    for with_rounding, with_biases in dict.fromkeys(attempts):
+        graph = onnx.ModelProto()
+        graph.CopyFrom(plain)
+        pixels = with_biases and fit_pixels(graph, images, held_out, preprocessing)
+        rounded, biases = _UNROUNDED, _UNCORRECTED
+        if with_rounding:
+            rounded = round_weights(
+                graph,
+                original,
+                images,
+                held_out,
+                preprocessing,
+                console,
+                biases_follow=with_biases,
+            )
+        if with_biases:
+            biases = correct_biases(graph, original, images, held_out, preprocessing)
+        after = judge.harm(graph)
+        if after <= before:
+            return graph, Corrections(pixels, rounded, biases, tuple(dropped), before, after)
+        dropped.append(_name(with_rounding, with_biases))
+    return plain, Corrections(dropped=tuple(dropped), harm_before=before, harm_after=before)
+
+
+def _name(with_rounding: bool, with_biases: bool) -> str:
+    if with_rounding and with_biases:
+        return "rounding together with biases"
+    return "rounding" if with_rounding else "biases"

@@ -1,0 +1,93 @@
+"""The least that an INT8 graph must do: answer most images as the float model does.
+
+Parity asks whether robustness survived, and needs labels, thousands of images and a user who does
+not switch it off. This asks whether the graph is garbage: some dozens of images, clean and
+corrupted, that calibrated nothing, and no labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgekit.data.transforms import Preprocessing
+from edgekit.parity.codes import code_agreement
+from edgekit.parity.predictors import Answers, join
+
+VIEWS: Final = 64  # clean and corrupted
+LEAST_VIEWS: Final = 32
+_DIFFERENT_AT_MOST: Final = 1 / 3  # of the top-1 answers
+_BATCH: Final = 8  # images an inference
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How near an INT8 graph's answers are to the float model's."""
+
+    views: int
+    logits_rms: float  # of the difference, over that of the float model's logits
+    top1_equal: float  # share of the views
+    codes_equal: float | None  # share of the codes; None without a codebook
+
+    @property
+    def passed(self) -> bool:
+        """Whether this is the same model, however rounded."""
+        different = round((1 - self.top1_equal) * self.views)
+        most = _DIFFERENT_AT_MOST * self.views
+        return bool(np.isfinite(self.logits_rms)) and different <= most
+
+    def describe(self) -> str:
+        """One line for the user."""
+        codes = "" if self.codes_equal is None else f", {self.codes_equal:.1%} of codes"
+        return (
+            f"on {self.views} held-out views {self.top1_equal:.1%} of top-1 answers{codes} equal "
+            f"to float's, logits off by {self.logits_rms:.3g} of their RMS"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "passed": self.passed}
+
+
+def closeness(reference: Answers, candidate: Answers) -> Closeness:
+    """Compare two models' answers to the same views."""
+    finite = np.isfinite(candidate.logits).all(axis=1)
+    same = (reference.logits.argmax(axis=1) == candidate.logits.argmax(axis=1)) & finite
+    codes = None
+    if reference.code is not None and candidate.code is not None:
+        codes = float(code_agreement(reference.code, candidate.code).mean())
+    return Closeness(
+        len(same), logits_rms(reference.logits, candidate.logits), float(same.mean()), codes
+    )
+
+
+def logits_rms(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
+    """Root mean square of the difference over that of the reference."""
+    exact = reference.astype(np.float64)
+    off = np.square(candidate - exact).mean()
+    return float(np.sqrt(off / max(np.square(exact).mean(), 1e-300)))
+
+
+def onnxruntime_answers(
+    graph: onnx.ModelProto, pixels: NDArray[np.uint8], preprocessing: Preprocessing
+) -> Answers:
+    """What ONNX Runtime makes of an interchange graph, for images [M, height, width, 3]."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [output.name for output in session.get_outputs()]
+    source = session.get_inputs()[0].name
+    parts = []
+    for start in range(0, len(pixels), _BATCH):
+        batch = {source: preprocessing.normalize(pixels[start : start + _BATCH])}
+        found = dict(zip(names, session.run(names, batch), strict=True))
+        parts.append(Answers(found["logits"], found.get("code"), found.get("margin")))
+    return join(parts)

@@ -1,0 +1,225 @@
+"""Refuses an INT8 model that does not answer as its float original does.
+
+Always on: parity can be left out, and needs labels. The images are held out from calibration,
+clean and corrupted; a model is judged by its target's runtime, or by ONNX Runtime where that is
+not here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from edgekit.cache import cached, versions_of
+from edgekit.console import Console
+from edgekit.descriptors import Hint
+from edgekit.errors import EdgekitError
+from edgekit.quantize.dialects import Dialect
+from edgekit.source import BuildData
+from edgekit.steps.job import Exported, Job, Quantized
+
+if TYPE_CHECKING:
+    import onnx
+
+    from edgekit.backends import Raw
+    from edgekit.parity.predictors import Answers
+    from edgekit.quantize.guard import Closeness
+    from edgekit.quantize.probe import Probe
+
+_WORST = 3  # layers that a refusal names
+# Settings that a user may bench or load an OpenVINO bundle with; all must compute the same.
+_OTHERWISE: Final[tuple[tuple[Hint, int], ...]] = (
+    ("latency", 1),
+    ("throughput", 1),
+    ("throughput", 2),
+    ("throughput", 4),
+)
+_COMPARED = 8  # images for each of them
+_SAME_CODES = 0.75  # of these images; a code in twenty is a tie up to float32's rounding
+_ROUNDING = 0.02  # of the logits' RMS, where the codes are the same
+_HELD_OUT_FROM = ("validation", "train", "calibration")  # the first of them that has images
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Views that calibrated nothing, and the float model's answers to them."""
+
+    probe: Probe
+    answers: Answers
+
+
+def hold_out(job: Job, exported: Exported, data: BuildData) -> HeldOut:
+    """Images of the validation part, clean and corrupted, with the float model's answers."""
+    from edgekit.data.corruption_cache import code_version
+    from edgekit.quantize.guard import LEAST_VIEWS, VIEWS
+
+    part = next(name for name in _HELD_OUT_FROM if len(getattr(data.splits, name)))
+    dataset = data.splits.part(part, data.dataset)
+    preprocessing = exported.card.preprocessing
+    images = min(VIEWS // 2, len(dataset))
+    # Every image clean and under one corruption; under more where images are few.
+    corrupted = max(1, -(-LEAST_VIEWS // images) - 1)
+
+    def make(folder: Path) -> None:
+        import numpy as np
+        import onnx
+
+        from edgekit.quantize.probe import answers, load_probe
+
+        probe = load_probe(
+            dataset, preprocessing, images=images, views=corrupted, seed=job.config.seed
+        )
+        found = answers(onnx.load(exported.onnx), probe.flat(), preprocessing)._asdict()
+        arrays = {name: value for name, value in found.items() if value is not None}
+        np.savez(folder / "views.npz", pixels=probe.pixels, cells=probe.cells, **arrays)
+
+    inputs = {
+        "onnx": exported.report["sha256"],
+        "split": data.splits.summary()["sha256"],
+        "images": [part, images, corrupted],
+        "seed": job.config.seed,
+        "preprocessing": preprocessing.to_dict(),
+        "corruptions": code_version().hex(),
+        "tools": versions_of("edgekit", "openvino", "numpy"),
+    }
+    return _read(cached(job.cache, "views", inputs, make, job.console), preprocessing)
+
+
+def _read(folder: Path, preprocessing: Any) -> HeldOut:
+    import numpy as np
+
+    from edgekit.data.corruptions import BENCHMARK15
+    from edgekit.parity.predictors import Answers
+    from edgekit.quantize.probe import Probe
+
+    with np.load(folder / "views.npz", allow_pickle=False) as stored:
+        found = {name: stored[name] for name in stored.files}
+    # Unlabeled: whether answers are right is parity's question.
+    probe = Probe(found["pixels"], None, found["cells"], BENCHMARK15, preprocessing)
+    return HeldOut(probe, Answers(found["logits"], found.get("code"), found.get("margin")))
+
+
+def guard_graph(job: Job, quantized: Quantized, legal: Path, data: BuildData) -> Closeness:
+    """Refuse a calibrated graph, ``legal`` in its dialect's form, that is another model."""
+    import onnx
+
+    assert quantized.dialect is not None
+    held_out = hold_out(job, quantized.exported, data)
+    found = check_graph(onnx.load(legal), held_out, quantized.dialect)
+    _judge(job, found, quantized, held_out)
+    return found
+
+
+def guard_bundle(job: Job, quantized: Quantized, bundle: Path, data: BuildData) -> Closeness:
+    """Refuse a ``bundle`` that runs here and is another model than the float one."""
+    held_out = hold_out(job, quantized.exported, data)
+    found = check_bundle(bundle, held_out)
+    _judge(job, found, quantized, held_out)
+    return found
+
+
+def _judge(job: Job, found: Closeness, quantized: Quantized, held_out: HeldOut) -> None:
+    import onnx
+
+    calibrated = None if quantized.finetuned else onnx.load(quantized.onnx)
+    original = onnx.load(quantized.exported.onnx)
+    judge(found, calibrated, original, held_out, job.console, insist=job.config.guard)
+
+
+def check_graph(graph: onnx.ModelProto, held_out: HeldOut, dialect: Dialect) -> Closeness:
+    """Compare the answers of a graph in its ``dialect``'s form with float's."""
+    from edgekit.quantize.guard import closeness
+
+    return closeness(held_out.answers, _answers(graph, held_out.probe, dialect))
+
+
+def check_bundle(path: Path, held_out: HeldOut) -> Closeness:
+    """Compare the bundle's answers with float's; an error where it disagrees with itself."""
+    from edgekit.backends import open_runner, run_settings
+    from edgekit.bundle import open_bundle
+    from edgekit.parity.predictors import Answers
+    from edgekit.quantize.guard import closeness
+
+    pixels = held_out.probe.flat()
+    bundle = open_bundle(path)
+    usual = run_settings(bundle.manifest.target)
+    raw = open_runner(bundle, usual, None).run(pixels)
+    answers = Answers(raw.logits, raw.code, raw.margin)
+    if bundle.manifest.target.backend == "openvino":
+        for hint, streams in _OTHERWISE:
+            settings = dataclasses.replace(usual, hint=hint, streams=streams)
+            other = open_runner(bundle, settings, None).run(pixels[:_COMPARED])
+            _refuse_other_answers(answers, other, f"hint {hint} and {streams} stream(s)")
+    return closeness(held_out.answers, answers)
+
+
+def _refuse_other_answers(usual: Answers, other: Raw, settings: str) -> None:
+    """A runtime that compiles the same bundle to another function is not to be trusted with it."""
+    import numpy as np
+
+    from edgekit.quantize.guard import logits_rms
+
+    count = len(other.logits)
+    same = np.ones(count, np.bool_)
+    if usual.code is not None and other.code is not None:  # ties may go either way
+        same = (usual.code[:count] == other.code).reshape(count, -1).all(axis=1)
+    off = logits_rms(usual.logits[:count][same], other.logits[same]) if same.any() else 1.0
+    if same.mean() < _SAME_CODES or not off <= _ROUNDING:
+        raise EdgekitError(
+            f"the runtime answers differently with {settings} than with the target's own settings "
+            f"({int(same.sum())} of {count} images with equal codes, logits off by {off:.2g} of "
+            "their RMS): nothing was written; this is a fault of the runtime, please report it"
+        )
+
+
+def judge(
+    found: Closeness,
+    calibrated: onnx.ModelProto | None,
+    original: onnx.ModelProto,
+    held_out: HeldOut,
+    console: Console,
+    *,
+    insist: bool,
+) -> None:
+    """Say how close a model is; an error that names the worst layers where it is another model.
+
+    ``calibrated`` is its graph in NNCF's form, if there is one. Not to ``insist`` is a warning.
+    """
+    if found.passed:
+        console.info(f"guard: {found.describe()}")
+        return
+    message = f"INT8 does not answer as float does: {found.describe()}"
+    if not insist:
+        console.warn(f"{message}; written all the same, as --no-guard says")
+        return
+    worst = [] if calibrated is None else _worst_layers(calibrated, original, held_out, console)
+    layers = f"; most of it comes from {', '.join(worst)}" if worst else ""
+    raise EdgekitError(
+        f"{message}{layers}; nothing was written: keep these layers in float (ignored = [...] in "
+        "the recipe), take recipe 'controlled', or insist with --no-guard"
+    )
+
+
+def _answers(graph: onnx.ModelProto, probe: Probe, dialect: Dialect) -> Answers:
+    from edgekit.quantize.guard import onnxruntime_answers
+    from edgekit.quantize.probe import answers
+
+    if not dialect.name.startswith("openvino"):
+        return onnxruntime_answers(graph, probe.flat(), probe.preprocessing)
+    return answers(graph, probe.flat(), probe.preprocessing)
+
+
+def _worst_layers(
+    calibrated: onnx.ModelProto, original: onnx.ModelProto, held_out: HeldOut, console: Console
+) -> list[str]:
+    """The layers whose INT8 alone moves the answers most."""
+    from edgekit.quantize.sensitivity import measure
+
+    # A model that is garbage shows it in few images; all of them would take minutes.
+    probe = dataclasses.replace(
+        held_out.probe, pixels=held_out.probe.pixels[:16], cells=held_out.probe.cells[:16]
+    )
+    layers = measure(calibrated, original, probe, console).layers[:_WORST]
+    return [layer.weights or layer.name for layer in layers]

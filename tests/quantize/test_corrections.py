@@ -1,0 +1,94 @@
+"""Whatever images calibrate, a corrected graph is not worse than plain rounding."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from edgekit.console import Console
+from edgekit.quantize.calibrate import calibrate
+from edgekit.quantize.corrections import Corrections, HeldOut, correct
+from edgekit.quantize.dialects import DIALECTS
+from edgekit.quantize.recipes import Recipe
+from tests import bundles
+from tests.quantize.test_bias import hostile
+
+QUIET = Console(verbosity=-1)
+PLAIN = Recipe(images=32, rounding="nearest", bias_correction="none")
+ALL = Recipe(images=32)
+
+
+@functools.cache
+def plain() -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """NNCF's graph with nothing corrected, and the float one."""
+    made = bundles.made()
+    original = onnx.load(made.onnx)
+    graph, report = calibrate(
+        original,
+        bundles.images(32, seed=3),
+        bundles.images(32, seed=4),
+        made.card.preprocessing,
+        PLAIN,
+        DIALECTS["openvino"],
+        QUIET,
+    )
+    assert (report.rounded, report.corrected, report.held_back) == (0, 0, "")
+    return graph, original
+
+
+def corrected(
+    images: NDArray[np.uint8], held_out: NDArray[np.uint8], recipe: Recipe = ALL
+) -> tuple[onnx.ModelProto, Corrections]:
+    graph, original = plain()
+    preprocessing = bundles.made().card.preprocessing
+    return correct(graph, original, images, held_out, preprocessing, recipe, QUIET)
+
+
+def harm(graph: onnx.ModelProto, images: NDArray[np.uint8]) -> float:
+    return HeldOut(plain()[1], images, bundles.made().card.preprocessing).harm(graph)
+
+
+def test_ordinary_images_help() -> None:
+    others = bundles.images(128, seed=9)
+    graph, found = corrected(bundles.images(64, seed=3), bundles.images(64, seed=4))
+    assert harm(graph, others) < 0.9 * harm(plain()[0], others)
+    assert found.harm_after < found.harm_before
+    assert not found.dropped
+
+
+@pytest.mark.parametrize("kind", ["black", "white", "noise", "checkers", "one outlier"])
+@pytest.mark.parametrize("count", [1, 24])
+def test_no_images_harm(kind: str, count: int) -> None:
+    held_out = bundles.images(48, seed=4)
+    graph, _ = corrected(hostile(kind, count), held_out)
+    assert harm(graph, held_out) <= harm(plain()[0], held_out)
+    others = bundles.images(256, seed=9)  # nobody's choice was made on these
+    assert harm(graph, others) <= 1.05 * harm(plain()[0], others)
+
+
+def test_what_makes_answers_worse_is_dropped_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors of single layers cannot see everything; the answers do."""
+    calls: list[float] = []
+
+    def worse(self: HeldOut, graph: onnx.ModelProto) -> float:
+        calls.append(1.0 + len(calls))
+        return calls[-1]
+
+    monkeypatch.setattr(HeldOut, "harm", worse)
+    graph, found = corrected(bundles.images(32, seed=3), bundles.images(32, seed=4))
+    assert graph is plain()[0]
+    assert found.dropped == ("rounding together with biases", "biases", "rounding")
+    assert "got worse: rounding together with biases, biases, rounding" in found.message()
+
+
+def test_a_recipe_that_asks_for_nothing_gets_nothing() -> None:
+    recipe = dataclasses.replace(ALL, rounding="nearest", bias_correction="none")
+    images = bundles.images(4)
+    graph, found = corrected(images, images, recipe)
+    assert graph is plain()[0]
+    assert found.message() == ""
