@@ -18,6 +18,7 @@ RECIPES = ("default", "robust", "stratified", "controlled", "nearest", "clean", 
 Selection = Literal["random", "balanced", "stratified"]
 Statistics = Literal["mean-minmax", "minmax", "percentile", "mse"]
 Metric = Literal["corruption-error", "code-agreement"]
+Rule = Literal["attention", "squeeze-excite", "activations", "normed-sums"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Recipe:
     bias_correction: Literal["full", "fast", "none"] = "full"
     # In which precision the first depthwise convolution runs (edgekit.quantize.scope says why).
     first_depthwise: Literal["float", "int8"] = "float"
+    # Parts of the backbone that stay float where a network has them (the same module says why).
+    keep: tuple[Rule, ...] = ("attention", "squeeze-excite", "activations", "normed-sums")
     smooth_quant: float = 0.0  # strength for convolutions and products, 0 is off
     ignored: tuple[str, ...] = ()  # layers that stay float: names or patterns of nodes or weights
     # Accuracy control: layers go back to float, the most harmful first, until the loss against
