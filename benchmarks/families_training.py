@@ -57,16 +57,28 @@ _PIXELS = Preprocessing(size=(SIDE, SIDE), crop_ratio=1.0, interpolation="bicubi
 
 
 import_timm()
-from timm.models import register_model  # noqa: E402 - after what makes it importable
+from timm.models import (  # noqa: E402 - after what makes it importable
+    build_model_with_cfg,
+    register_model,
+)
 from timm.models.convmixer import ConvMixer  # noqa: E402
 
 
 @register_model
 def convmixer_256_8(pretrained: bool = False, **options: Any) -> ConvMixer:
     """A ConvMixer for small images: timm's own are ten times as large."""
-    model = ConvMixer(256, 8, kernel_size=9, patch_size=4, **options)
-    model.pretrained_cfg = {}
-    return model
+    return _convmixer("convmixer_256_8", dim=256, depth=8, kernel_size=9, patch_size=4, **options)
+
+
+@register_model
+def convmixer_32_2(pretrained: bool = False, **options: Any) -> ConvMixer:
+    """One that trains in a second; it learns next to nothing."""
+    return _convmixer("convmixer_32_2", dim=32, depth=2, kernel_size=5, patch_size=8, **options)
+
+
+def _convmixer(name: str, **options: Any) -> ConvMixer:
+    options["pretrained_cfg"] = {"input_size": (3, SIDE, SIDE)}  # there are no published weights
+    return build_model_with_cfg(ConvMixer, name, False, **options)
 
 
 @dataclass(frozen=True)
@@ -168,8 +180,7 @@ def train(
 ) -> dict[str, float]:
     """Train a family for its epochs, or ``seconds`` if these end first; what it came to."""
     start = time.monotonic()
-    pixels = np.load(folder / "train.npy", mmap_mode="r")
-    images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)  # [N, variants, h, w, 3]
+    images = torch.from_numpy(np.load(folder / "train.npy")).to(device)  # [N, variants, h, w, 3]
     targets = torch.from_numpy(np.load(folder / "train-labels.npy")).to(device)
     classes = tuple((folder / "classes.txt").read_text().split("\n"))
     config = TrainConfig(

@@ -24,6 +24,9 @@ _SHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"
 # What may lie between the two products of an attention, beside the softmax: scaling, a bias, a
 # mask, their broadcasting.
 _BETWEEN = (*_SHAPES, "Add", "Sub", "Mul", "Div", "Where", "Cast", "Expand", "Clip", "Dropout")
+# What turns a projection into queries and keys: they are scaled, or brought to unit length.
+_SCALING = (*_BETWEEN, "Slice", "Split", "Gather", "Concat", "Softmax", "Pow", "Sqrt", "Max",
+            "ReduceL2", "ReduceSum", "ReduceSumSquare")  # fmt: skip
 _POINTWISE = ("Erf", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Relu", "Clip", "HardSwish",
               "Add", "Sub", "Mul", "Div", "Pow", "Identity", "Cast")  # fmt: skip
 # What may lie between a pooled map and the gates that are calculated from it.
@@ -60,6 +63,8 @@ def float_nodes(model: onnx.ModelProto) -> list[str]:
     # itself too, which sees the last convolution's output before it would be rounded.
     reached = {_through_reshapes(lookup.input[0], producer) for lookup in lookups}
     makers = [producer[name] for name in reached if name in producer]
+    for norm in [node for node in makers if node.op_type in _NORMS]:  # a ConvNeXt has one there
+        makers += _Flow(model).back(norm.input[0], (*_SHAPES, "Gather"), _POOLING)[1]
     head = [node for node in makers if node.op_type in _POOLING]
     for node in nodes:  # ONNX lists nodes in topological order
         if reached & set(node.input):
@@ -93,7 +98,7 @@ def first_depthwise(model: onnx.ModelProto) -> list[str]:
 
 
 def attention_products(model: onnx.ModelProto) -> list[str]:
-    """Both products of each softmax attention, and what lies between them.
+    """Both products of each softmax attention, what lies between them, and what scales its inputs.
 
     Neither has weights. A softmax gives many small numbers beside a few large ones, and one step
     for all of them loses the small ones, which together decide; the logits before it are in an
@@ -109,8 +114,11 @@ def attention_products(model: onnx.ModelProto) -> list[str]:
         behind, sums = flow.ahead(softmax.output[0], (*_SHAPES, "Cast", "Dropout"), _PRODUCTS)
         if not logits or not sums:
             continue  # a classifier's softmax, or a gate
-        for node in (*logits, *before, softmax, *behind, *sums):
-            kept[node.name] = None
+        kept.update((node.name, None) for node in (*logits, *before, softmax, *behind, *sums))
+        for product in (*logits, *sums):
+            for name in product.input:
+                scaling, _ = flow.back(name, _SCALING, (), stop=flow.adds_bias)
+                kept.update((node.name, None) for node in scaling)
     return list(kept)
 
 
@@ -152,7 +160,7 @@ def activations(model: onnx.ModelProto) -> list[str]:
 
 
 def normed_sums(model: onnx.ModelProto) -> list[str]:
-    """The additions of two computed tensors in a network that has layer norms.
+    """The additions in a network that has layer norms, but for the biases of products.
 
     They carry the residual stream, in which a few channels grow far beyond the others from block
     to block until a layer norm scales them back: one step for all channels loses most of them.
@@ -163,9 +171,7 @@ def normed_sums(model: onnx.ModelProto) -> list[str]:
     if not any(node.op_type in _NORMS for node in model.graph.node):
         return []
     return [
-        node.name
-        for node in model.graph.node
-        if node.op_type == "Add" and not any(flow.is_constant(name) for name in node.input)
+        node.name for node in model.graph.node if node.op_type == "Add" and not flow.adds_bias(node)
     ]
 
 
@@ -198,11 +204,30 @@ class _Flow:
         """Whether a value is stored, perhaps in another shape."""
         return _through_reshapes(name, self._producer) in self._stored
 
+    def adds_bias(self, node: onnx.NodeProto) -> bool:
+        """Whether a node adds a constant to a product."""
+        if node.op_type != "Add" or not any(self.is_constant(name) for name in node.input):
+            return False
+        makers = [self._producer[name] for name in node.input if name in self._producer]
+        return any(maker.op_type in (*_PRODUCTS, "Conv") for maker in makers)
+
     def back(
-        self, name: str, through: Collection[str], to: Collection[str]
+        self,
+        name: str,
+        through: Collection[str],
+        to: Collection[str],
+        stop: Callable[[onnx.NodeProto], bool] = lambda node: False,
     ) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
-        """Nodes of kinds ``through`` behind a value, and the first ones of kinds ``to``."""
-        return self._walk([name], through, to, lambda value: self._makers(value), "input")
+        """Nodes of kinds ``through`` behind a value, and the first ones of kinds ``to``.
+
+        Nodes of other kinds, and those at which to ``stop``, are neither.
+        """
+
+        def makers(value: str) -> list[onnx.NodeProto]:
+            node = self._producer.get(value)
+            return [] if node is None or stop(node) else [node]
+
+        return self._walk([name], through, to, makers, "input")
 
     def ahead(
         self, name: str, through: Collection[str], to: Collection[str]
@@ -224,9 +249,6 @@ class _Flow:
             nodes.append(node)
             names.extend(name for name in node.input if name)
         return nodes
-
-    def _makers(self, name: str) -> list[onnx.NodeProto]:
-        return [self._producer[name]] if name in self._producer else []
 
     def _walk(
         self,
