@@ -159,6 +159,21 @@ def activations(model: onnx.ModelProto) -> list[str]:
     return list(kept)
 
 
+def batch_norms(model: onnx.ModelProto) -> list[str]:
+    """Batch norms behind something else than a convolution, which would have absorbed them.
+
+    Each gives its channel the scale that suits what follows; the channels' ranges before it may
+    differ as they like, and one step for all loses the small ones.
+    """
+    flow = _Flow(model)
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "BatchNormalization"
+        and not flow.back(node.input[0], (), ("Conv", *_PRODUCTS))[1]
+    ]
+
+
 def normed_sums(model: onnx.ModelProto) -> list[str]:
     """The additions in a network that has layer norms, but for the biases of products.
 
@@ -276,5 +291,6 @@ _RULES: dict[Rule, Callable[[onnx.ModelProto], list[str]]] = {
     "attention": attention_products,
     "squeeze-excite": squeeze_excite,
     "activations": activations,
+    "batch-norms": batch_norms,
     "normed-sums": normed_sums,
 }

@@ -59,6 +59,7 @@ def test_from_images_to_table_and_nothing_twice(tmp_path: Path) -> None:
     assert bare["kept_float"] == []
     assert default["reasons"]["first depthwise: Conv"] == 1
     assert default["reasons"]["activations: Erf"] == 5  # a GELU behind each of the convolutions
+    assert default["reasons"]["batch-norms: BatchNormalization"] == 5  # and a batch norm there
     assert not any(reason.startswith("activations") for reason in bare["reasons"])
     # One result is lost: it alone is made again.
     (tmp_path / "convmixer_32_2" / "default-tensorrt.npz").unlink()

@@ -17,6 +17,7 @@ from edgekit.quantize.recipes import Recipe, read_recipe
 from edgekit.quantize.scope import (
     activations,
     attention_products,
+    batch_norms,
     kept_float,
     normed_sums,
     squeeze_excite,
@@ -128,6 +129,14 @@ def test_activations_in_pieces_stay_whole(body: str, kept: set[str]) -> None:
     )
     inputs = "float[batch, 8] x, float[batch, 8] z"
     assert set(activations(graph(body, "y", inputs, scale=(8,), **scalars))) == kept
+
+
+def test_batch_norms_that_no_convolution_absorbs() -> None:
+    body = """
+        c = Conv(images, w)  absorbed = BatchNormalization(c, g, g, g, v)
+        r = Relu(absorbed)  y = BatchNormalization(r, g, g, g, v)
+    """
+    assert batch_norms(graph(body, "y", w=(8, 3, 1, 1), g=(8,), v=(8,))) == ["y"]
 
 
 RESIDUAL = """
