@@ -216,12 +216,15 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 }
 
 
-def create_backbone(name: str) -> Backbone:
-    """A backbone with fresh weights: a name of `BACKBONES`, or ``timm:MODEL``."""
+def create_backbone(name: str, size: tuple[int, int] | None = None) -> Backbone:
+    """A backbone with fresh weights: a name of `BACKBONES`, or ``timm:MODEL``.
+
+    ``size`` (height, width) matters to the timm models that are built for one image size.
+    """
     if name.startswith(TIMM_PREFIX):
         from edgekit.model.timm_backbone import TimmBackbone
 
-        return TimmBackbone(name.removeprefix(TIMM_PREFIX))
+        return TimmBackbone(name.removeprefix(TIMM_PREFIX), size)
     if name not in BACKBONES:
         hint = nearest(name, list(BACKBONES))
         raise UsageError(f"unknown backbone '{name}'{hint}; any timm model is 'timm:NAME'")

@@ -169,7 +169,7 @@ def _strip_prefixes(state: State) -> State:
 
 
 def _load_own(path: Path, state: State, card: ModelCard) -> Loaded:
-    backbone = create_backbone(card.backbone)
+    backbone = create_backbone(card.backbone, card.preprocessing.size)
     model = VQSA(backbone, len(card.classes), card.vqsa)
     _fill(model, state, str, str(path))
     return Loaded(model, card, ())

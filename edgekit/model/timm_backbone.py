@@ -24,18 +24,23 @@ class TimmBackbone(Backbone):
     `pooled` is timm's own pooled feature (a class token, a global average, or what follows a
     head convolution); `vectors` are the positions of its last feature map, prefix tokens left
     out. The two may differ in width, hence `width`.
+
+    ``size`` is the images' height and width; None is what the model was made for. Convolutions
+    take any; a model whose position embeddings or windows depend on it is built for this one.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, size: tuple[int, int] | None = None) -> None:
         super().__init__()
         timm = import_timm()
         if not timm.is_model(name):
             close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:3]
             hint = f" (such as {', '.join(close)})" if close else ""
             raise UsageError(f"timm has no model '{name}'{hint}; see timm.list_models()")
-        self.model = timm.create_model(name, pretrained=False, num_classes=0)
+        made_for_size = getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
+        options = {"img_size": size} if size is not None and made_for_size else {}
+        self.model = timm.create_model(name, pretrained=False, num_classes=0, **options)
         data: dict[str, Any] = timm.data.resolve_model_data_config(self.model)
-        self.input_size: tuple[int, int] = (data["input_size"][1], data["input_size"][2])
+        self.input_size: tuple[int, int] = size or (data["input_size"][1], data["input_size"][2])
         self.mean: tuple[float, ...] = tuple(data["mean"])
         self.std: tuple[float, ...] = tuple(data["std"])
         self.interpolation: Interpolation = data["interpolation"]

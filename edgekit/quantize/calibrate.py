@@ -28,13 +28,12 @@ from edgekit.quantize.corrections import correct
 from edgekit.quantize.dialects import Dialect
 from edgekit.quantize.layers import (
     PRODUCTS,
-    find_layers,
     float_layers,
     quantized_layers,
     weight_names,
 )
 from edgekit.quantize.recipes import Recipe, check_dialect
-from edgekit.quantize.scope import first_depthwise, float_nodes
+from edgekit.quantize.scope import kept_float
 
 _NAMED = 5  # layers that a message lists
 
@@ -108,9 +107,6 @@ def calibrate(
             convolution=recipe.smooth_quant or -1, matmul=recipe.smooth_quant or -1
         ),
     )
-    ignored = [*float_nodes(model), *find_layers(model, recipe.ignored)]
-    if recipe.first_depthwise == "float":
-        ignored.extend(first_depthwise(model))
     with _quiet_nncf(console), _functions_carried_through():
         try:
             quantized = nncf.quantize(
@@ -121,7 +117,7 @@ def calibrate(
                 fast_bias_correction=True,
                 # NNCF smooths nothing in a model of another type.
                 model_type=nncf.ModelType.TRANSFORMER if recipe.smooth_quant else None,
-                ignored_scope=nncf.IgnoredScope(names=list(dict.fromkeys(ignored))),
+                ignored_scope=nncf.IgnoredScope(names=list(kept_float(model, recipe))),
                 advanced_parameters=advanced,
             )
         except _nncf_errors() as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from edgekit.data.corruptions import parse_seen
 from edgekit.errors import UsageError
@@ -18,6 +18,7 @@ RECIPES = ("default", "robust", "stratified", "controlled", "nearest", "clean", 
 Selection = Literal["random", "balanced", "stratified"]
 Statistics = Literal["mean-minmax", "minmax", "percentile", "mse"]
 Metric = Literal["corruption-error", "code-agreement"]
+Rule = Literal["attention", "squeeze-excite", "activations", "batch-norms", "normed-sums"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Recipe:
     bias_correction: Literal["full", "fast", "none"] = "full"
     # In which precision the first depthwise convolution runs (edgekit.quantize.scope says why).
     first_depthwise: Literal["float", "int8"] = "float"
+    # Parts of the backbone that stay float where a network has them (the same module says why).
+    keep: tuple[Rule, ...] = get_args(Rule)
     smooth_quant: float = 0.0  # strength for convolutions and products, 0 is off
     ignored: tuple[str, ...] = ()  # layers that stay float: names or patterns of nodes or weights
     # Accuracy control: layers go back to float, the most harmful first, until the loss against

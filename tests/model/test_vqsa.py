@@ -1,13 +1,18 @@
+import dataclasses
 import importlib.util
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from edgekit.config import VQSAConfig
+from edgekit.data.transforms import Preprocessing
 from edgekit.errors import UsageError
 from edgekit.model.backbones import BACKBONES, create_backbone
+from edgekit.model.card import ModelCard
+from edgekit.model.checkpoint import load_checkpoint, save_checkpoint
 from edgekit.model.codebook import Codebook, normalize_rows, perplexity
 from edgekit.model.vqsa import VQSA, VQSAHead
 from edgekit.native import lookup_reference
@@ -198,6 +203,24 @@ def test_timm_backbones(name: str, positions: int) -> None:
         pooled, vectors = backbone.pooled(images), backbone.vectors(images)
     assert pooled.shape == (1, backbone.width("pooled"))
     assert vectors.shape == (1, positions, backbone.width("spatial"))
+
+
+@needs_timm
+@pytest.mark.parametrize(
+    ("name", "positions"), [("vit_tiny_patch16_224", 4 * 6), ("mobilenetv3_small_100", 2 * 3)]
+)
+def test_timm_backbones_for_other_sizes(name: str, positions: int, tmp_path: Path) -> None:
+    """Also those with a position embedding; a checkpoint brings the size that it was made for."""
+    size = (64, 96)
+    model = VQSA(create_backbone(f"timm:{name}", size), 3, VQSAConfig(codebook_size=4)).eval()
+    card = ModelCard(f"timm:{name}", model.head.width, ("a", "b", "c"), Preprocessing(size=size))
+    card = dataclasses.replace(card, vqsa=model.config)
+    save_checkpoint(tmp_path / "model.safetensors", model, card)
+    loaded = load_checkpoint(tmp_path / "model.safetensors").model
+    images = torch.randn(1, 3, *size)
+    with torch.no_grad():
+        assert loaded.backbone.vectors(images).shape[1] == positions
+        assert torch.equal(loaded(images).logits, model(images).logits)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,8 @@ def starting_point(config: TrainConfig, console: Console) -> Start:
         if config.weights == "auto":
             console.info(f"{config.backbone} comes without weights: it starts from random ones")
         torch.manual_seed(config.seed)
-        backbone = create_backbone(config.backbone)
+        side = config.image_size
+        backbone = create_backbone(config.backbone, None if side is None else (side, side))
         preprocessing = _sized(default_preprocessing(backbone), config)
         return Start(backbone, preprocessing, False, "random weights")
     path = Path(config.weights)
