@@ -142,7 +142,7 @@ def _calibrate(settings: Settings, family: Family, made: str) -> None:
         graph, images, held_out, _preprocessing(folder), recipe, dialect, Console(verbosity=-1)
     )
     onnx.save(model, folder / f"{made}.onnx")
-    operations = {node.name: node.op_type for node in graph.node}
+    operations = {node.name: node.op_type for node in graph.graph.node}
     reasons = Counter(f"{rule}: {operations[node]}" for node, rule in kept.items())
     document = {**asdict(report), "reasons": reasons}
     (folder / f"{made}.json").write_text(json.dumps(document))

@@ -5,10 +5,10 @@ average out: every channel's output is shifted, and all images alike. The shift'
 calibration images is known, and the bias takes it back. Each layer is measured on the float
 model's activations, all of them in one pass.
 
-A mean says nothing where few images shape it. So an image counts by how little its layer gives out
-(a corruption can make that ten times as much), the mean is a trimmed one and never larger than the
-spread of the layer's output, and a channel keeps its bias unless the shift also lowers the error on
-images that it was not computed from.
+A mean says nothing where few images shape it. So an image in which a layer gives out more than
+usual counts less (a corruption can make that ten times as much), the mean is trimmed and never
+larger than the spread of the layer's output, and a channel keeps its bias unless the shift also
+lowers the error on images that it was not computed from.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class _Shifts:
     """By how much a layer's channels are off, in some images."""
 
     off: Floats  # [M, channels]
-    weights: Floats  # [M], sum 1: one over the mean square of what the layer gives out
+    weights: Floats  # [M], sum 1: less where the layer gives out more than the median
     spread: Floats  # [channels]: standard deviation of what the layer gives out
 
     @classmethod
@@ -90,7 +90,7 @@ class _Shifts:
         """Of the measured values of ``layer``."""
         exact, squares = values[f"{layer}/mean"], values[f"{layer}/square"]
         size = squares.mean(axis=1)
-        weights = 1 / np.maximum(size, 1e-12 + 1e-6 * size.mean())
+        weights = 1 / np.maximum(size, max(float(np.median(size)), 1e-30))
         variance = squares.mean(axis=0) - np.square(exact.mean(axis=0))
         return cls(
             values[f"{layer}/int8"] - exact, weights / weights.sum(), np.sqrt(variance.clip(0))

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from edgekit.console import Console
 from edgekit.data.transforms import Preprocessing
+from edgekit.export.variants import lookup_node
 from edgekit.quantize.bias import CorrectedBiases, correct_biases
 from edgekit.quantize.emulation import in_float
+from edgekit.quantize.layers import with_outputs
 from edgekit.quantize.pixel_step import fit_pixels
-from edgekit.quantize.probe import answers
+from edgekit.quantize.probe import outputs
 from edgekit.quantize.recipes import Recipe
 from edgekit.quantize.rounding import Rounded, round_weights
 
@@ -58,28 +60,40 @@ class Corrections:
 
 
 class HeldOut:
-    """Images that corrections are judged on, and the float model's answers to them."""
+    """Images that corrections are judged on, and what the float model makes of them."""
 
     def __init__(
         self, original: onnx.ModelProto, images: NDArray[np.uint8], preprocessing: Preprocessing
     ) -> None:
-        self.images = images
+        self._images = images
         self._preprocessing = preprocessing
-        self._reference = answers(original, images, preprocessing)
+        lookup = lookup_node(original)
+        # Logits are those of another codeword where one flips, which says little of how much is
+        # wrong; the feature that is looked up says it in every image.
+        self._value = original.graph.output[0].name if lookup is None else lookup.input[0]
+        self._exact = self._values(original)
+        size = np.square(self._exact).mean(axis=1)
+        # An image whose features a corruption has made large counts as much as an ordinary one.
+        self._weights = 1 / np.maximum(size, max(float(np.median(size)), 1e-30))
+        self._size = float(self._weights @ size)
 
     def harm(self, graph: onnx.ModelProto) -> float:
-        """How far an INT8 graph's answers are from the float model's, relative to these.
+        """How far an INT8 graph's features (logits, without a codebook) are from float's.
 
-        The geometric mean over the images: where a code flips the logits are off by their own
-        size, and a mean would be that of the few images in which one happened to.
+        Root mean square of the difference over that of float's.
         """
-        found = answers(in_float(graph), self.images, self._preprocessing)
-        exact = self._reference.logits.reshape(len(self.images), -1).astype(np.float64)
-        off = np.square(found.logits.reshape(exact.shape) - exact).mean(axis=1)
+        off = np.square(self._values(in_float(graph)) - self._exact).mean(axis=1)
         if not np.isfinite(off).all():
             return float("inf")
-        size = np.square(exact).mean(axis=1)
-        return float(np.exp(0.5 * np.log((off + 1e-300) / (size + 1e-300)).mean()))
+        return float(np.sqrt(self._weights @ off / max(self._size, 1e-300)))
+
+    def _values(self, graph: onnx.ModelProto) -> NDArray[np.float64]:
+        """What the graph calculates for each image: [M, all of it]."""
+        shown = graph
+        if self._value not in {output.name for output in graph.graph.output}:
+            shown = with_outputs(graph, [self._value])
+        parts = [found[self._value] for found in outputs(shown, self._images, self._preprocessing)]
+        return np.concatenate(parts).reshape(len(self._images), -1).astype(np.float64)
 
 
 def correct(

@@ -9,6 +9,7 @@ full grid's work for the same expected mean corruption error.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -271,21 +272,29 @@ def run_compiled(
     return found
 
 
-def answers(
+def outputs(
     graph: onnx.ModelProto, pixels: NDArray[np.uint8], preprocessing: Preprocessing
-) -> Answers:
-    """What a float or INT8 interchange graph says about uint8 images [M, height, width, 3]."""
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """A float or INT8 interchange graph's outputs for uint8 images [M, height, width, 3], in parts.
+
+    In their order, some images at a time.
+    """
     name = graph.graph.input[0].name
     compiled = compile_graph(graph)
-    parts: list[Answers] = []
     for start in range(0, len(pixels), 32 * BATCH):  # normalized images are 4 x as large
         block = pixels[start : start + 32 * BATCH]
         batches: list[dict[str, NDArray[Any]]] = [
             {name: preprocessing.normalize(block[at : at + BATCH])}
             for at in range(0, len(block), BATCH)
         ]
-        parts.extend(as_answers(found) for found in run_compiled(compiled, batches))
-    return join(parts)
+        yield from run_compiled(compiled, batches)
+
+
+def answers(
+    graph: onnx.ModelProto, pixels: NDArray[np.uint8], preprocessing: Preprocessing
+) -> Answers:
+    """What a float or INT8 interchange graph says about uint8 images [M, height, width, 3]."""
+    return join([as_answers(found) for found in outputs(graph, pixels, preprocessing)])
 
 
 def as_answers(found: dict[str, NDArray[Any]]) -> Answers:

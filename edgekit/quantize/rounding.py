@@ -14,88 +14,25 @@ its nearest levels unless the new ones also err less on images that had no part 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
-from scipy.linalg.blas import ssyrk
+from onnx import numpy_helper
 
 from edgekit.console import Console
 from edgekit.data.transforms import Preprocessing
-from edgekit.quantize.layers import Graph, drop_unused, with_outputs
-from edgekit.quantize.probe import compile_graph
+from edgekit.quantize.layer_inputs import Floats, HeldOutInputs, Inputs, Layer, watch
+from edgekit.quantize.layers import Graph
 
-Floats = NDArray[np.float64]
-
-_POSITIONS = 64  # of a layer's output in each image: enough, neighbors say nearly the same
-_HELD_OUT_POSITIONS = 16  # where rounding is only judged
-_BATCH = 4  # images whose activations are held at once
+# Of nearest rounding's error on held-out images; where it is nearly that, the rest is luck: of
+# thousands of channels half seem better on some dozens of images, and are worse on the next.
+_WORTH = 0.8
 _HELD_BYTES = 1 << 29  # of products of inputs: more layers take another pass over the images
-_WIDE = 64  # inputs from which on the product of a layer is worth a call of its own
 _BLOCK = 64  # weights of a row whose errors reach the others together: one large product
 _DAMPING = 0.01  # of the mean variance, added to each: what was not seen may still be
-
-
-@dataclass
-class _Layer:
-    """A convolution whose weights are stored in 8 bits."""
-
-    node: onnx.NodeProto  # of the float graph
-    weights: Floats  # [G, R, K]: groups, output channels of each, inputs of each
-    stored: onnx.TensorProto  # the levels [G * R, ...]
-    levels: Floats  # [G, R, K]
-    scale: Floats  # [G, R]
-    centered: bool  # whether a bias takes the mean of the error back
-
-    @property
-    def held(self) -> int:
-        """Bytes of the products of its inputs."""
-        groups, _, inputs = self.levels.shape
-        return int(groups * inputs * inputs * 4)
-
-
-class _Inputs:
-    """What a layer's inputs were like."""
-
-    def __init__(self, layer: _Layer) -> None:
-        groups, _, inputs = layer.levels.shape
-        self._count = 0
-        self._total = np.zeros((groups, inputs))
-        # Where there are many inputs, the triangle [k, j <= k] alone is kept up: summing in place
-        # saves, for each batch, a temporary and a mirrored copy of what may be 85 MB.
-        self._triangular = inputs >= _WIDE
-        self._products = np.zeros((groups, inputs, inputs), np.float32)
-
-    def add(self, rows: NDArray[np.float32]) -> None:
-        """More of them, [G, N, K]."""
-        self._count += rows.shape[1]
-        self._total += rows.sum(axis=1, dtype=np.float64)
-        if not self._triangular:
-            self._products += rows.transpose(0, 2, 1) @ rows
-            return
-        for products, some in zip(self._products, rows, strict=True):
-            # Transposed, both are in Fortran's order, and the upper triangle is the lower one.
-            ssyrk(1.0, some.T, 1.0, products.T, overwrite_c=1)
-
-    def covariance(self, centered: bool) -> Floats:
-        """[G, K, K]; the second moments if not ``centered``."""
-        moments: Floats = self._products / np.float64(self._count)
-        if self._triangular:
-            for one in moments:
-                for start in range(0, len(one), _BLOCK):  # in blocks, which fit into the cache
-                    stop = min(start + _BLOCK, len(one))
-                    inner = np.tril(one[start:stop, start:stop])
-                    one[start:stop, start:stop] = inner + np.tril(inner, -1).T
-                    one[start:stop, stop:] = one[stop:, start:stop].T
-        if centered:
-            mean = self._total / self._count
-            for one, of in zip(moments, mean, strict=True):
-                one -= np.outer(of, of)
-        return moments
 
 
 @dataclass(frozen=True)
@@ -106,30 +43,6 @@ class Rounded:
     channels: int  # output channels of all of them
     changed: int  # channels with other levels
     refused: int  # channels whose new levels erred more on the images held out
-
-
-Collector = TypeVar("Collector", _Inputs, "_HeldOut")
-
-
-class _HeldOut:
-    """Inputs that judge how a layer was rounded."""
-
-    def __init__(self, layer: _Layer) -> None:
-        self._rows: list[NDArray[np.float32]] = []
-
-    def add(self, rows: NDArray[np.float32]) -> None:
-        """More of them, [G, N, K]; some of each image's positions are enough."""
-        self._rows.append(rows[:, :: _POSITIONS // _HELD_OUT_POSITIONS].copy())
-
-    def error(self, layer: _Layer, levels: Floats) -> Floats:
-        """Mean square of what every output channel is off by, its variance if centered: [G, R]."""
-        rows = np.concatenate(self._rows, axis=1)
-        error = (levels * layer.scale[:, :, None] - layer.weights).astype(np.float32)
-        off = rows @ error.transpose(0, 2, 1)  # [G, N, R]
-        result: Floats = np.square(off, dtype=np.float64).mean(axis=1)
-        if layer.centered:
-            result -= np.square(off.mean(axis=1, dtype=np.float64))
-        return result
 
 
 def round_weights(
@@ -156,14 +69,22 @@ def round_weights(
     progress = iter(console.track(range(total), total, "round weights"))
     count = channels = changed = refused = 0
     for part in parts:
-        seen = _watch(part, original, images, preprocessing, progress, _Inputs)
-        others = _watch(part, original, held_out, preprocessing, progress, _HeldOut)
+        others = watch(part, original, held_out, preprocessing, progress, HeldOutInputs)
+        typical = {name: judge.typical for name, judge in others.items()}
+        seen = watch(
+            part,
+            original,
+            images,
+            preprocessing,
+            progress,
+            functools.partial(_inputs, typical),
+        )
         for layer in part:
             covariance = seen.pop(layer.node.name).covariance(layer.centered)
             judge = others.pop(layer.node.name)
             levels = least_error(layer.weights, layer.levels, layer.scale, covariance)
             moved = (levels != layer.levels).any(axis=2)
-            better = judge.error(layer, levels) < judge.error(layer, layer.levels)
+            better = judge.error(layer, levels) < _WORTH * judge.error(layer, layer.levels)
             levels = np.where((moved & better)[:, :, None], levels, layer.levels)
             channels += moved.size
             changed += int((moved & better).sum())
@@ -176,9 +97,13 @@ def round_weights(
     return Rounded(count, channels, changed, refused)
 
 
-def _parts(layers: list[_Layer]) -> list[list[_Layer]]:
+def _inputs(typical: dict[str, float], layer: Layer) -> Inputs:
+    return Inputs(layer, typical[layer.node.name])
+
+
+def _parts(layers: list[Layer]) -> list[list[Layer]]:
     """Layers whose inputs' products are held at once."""
-    parts: list[list[_Layer]] = [[]]
+    parts: list[list[Layer]] = [[]]
     held = 0
     for layer in layers:
         if parts[-1] and held + layer.held > _HELD_BYTES:
@@ -187,56 +112,6 @@ def _parts(layers: list[_Layer]) -> list[list[_Layer]]:
         parts[-1].append(layer)
         held += layer.held
     return parts
-
-
-def _watch(
-    layers: list[_Layer],
-    original: onnx.ModelProto,
-    images: NDArray[np.uint8],
-    preprocessing: Preprocessing,
-    progress: Iterator[int],
-    collect: Callable[[_Layer], Collector],
-) -> dict[str, Collector]:
-    """The inputs of each layer by the name of its node, while ``original`` sees the images."""
-    random = np.random.default_rng(0)
-    source = original.graph.input[0].name
-    inner = sorted({layer.node.input[0] for layer in layers} - {source})
-    request = None
-    if inner:
-        watched = with_outputs(original, inner)
-        del watched.graph.output[: len(original.graph.output)]
-        drop_unused(watched)  # what lies behind the last of the layers
-        request = compile_graph(watched).model.create_infer_request()
-    seen = {layer.node.name: collect(layer) for layer in layers}
-    for start in range(0, len(images), _BATCH):
-        block = images[start : start + _BATCH]
-        values = {source: preprocessing.normalize(block)}
-        if request is not None:
-            request.infer(dict(values))
-            # Not copies: 40 MB an image in a ResNet-50, of which patches take little.
-            values |= {
-                name: request.get_output_tensor(place).data for place, name in enumerate(inner)
-            }
-        for layer in layers:
-            kernel = layer.stored.dims[2:]
-            rows = patches(values[layer.node.input[0]], layer.node, kernel, random)
-            rows = of_one_size(rows, len(block))
-            seen[layer.node.name].add(rows)
-        for _ in block:
-            next(progress)
-    return seen
-
-
-def of_one_size(rows: NDArray[np.float32], images: int) -> NDArray[np.float32]:
-    """``rows`` [G, N, K] of some images, each image's of mean square 1.
-
-    A corruption can make the inputs of a layer ten times as large: its error would be all that
-    counts, and what counts is the error relative to the layer's output.
-    """
-    groups, count, inputs = rows.shape
-    apart = rows.reshape(groups, images, count // images, inputs)
-    size = np.square(apart).mean(axis=(0, 2, 3), keepdims=True)
-    return (apart / np.sqrt(np.maximum(size, 1e-12))).reshape(rows.shape)
 
 
 def least_error(weights: Floats, nearest: Floats, scale: Floats, covariance: Floats) -> Floats:
@@ -300,54 +175,9 @@ def output_error(weights: Floats, levels: Floats, scale: Floats, covariance: Flo
     return result
 
 
-def patches(
-    values: NDArray[np.float32],
-    node: onnx.NodeProto,
-    kernel: Sequence[int],
-    random: np.random.Generator,
-) -> NDArray[np.float32]:
-    """What a convolution multiplies its weights with, at some positions: [G, N, K].
-
-    ``values`` is its input [B, channels, height, width], ``kernel`` its height and width.
-    """
-    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-    strides = attributes.get("strides", [1, 1])
-    dilations = attributes.get("dilations", [1, 1])
-    pads = attributes.get("pads", [0] * 4)  # top, left, bottom, right
-    groups = attributes.get("group", 1)
-    channels, sizes = values.shape[1], values.shape[2:]
-    height, width = (
-        (sizes[axis] + pads[axis] + pads[axis + 2] - (kernel[axis] - 1) * dilations[axis] - 1)
-        // strides[axis]
-        + 1
-        for axis in range(2)
-    )
-    found = []
-    for image in values:
-        take = random.choice(height * width, min(_POSITIONS, height * width), replace=False)
-        # Where each patch lies in the input, [N, kernel's height] and [N, its width].
-        down, right = (
-            position[:, None] * strides[axis]
-            - pads[axis]
-            + np.arange(kernel[axis]) * dilations[axis]
-            for axis, position in enumerate(np.divmod(take, width))
-        )
-        inside = ((down >= 0) & (down < sizes[0]))[:, :, None] & (
-            (right >= 0) & (right < sizes[1])
-        )[:, None, :]
-        # Only what is looked at is read: a padded copy of the whole would cost more than all else.
-        rows = image[
-            :, down.clip(0, sizes[0] - 1)[:, :, None], right.clip(0, sizes[1] - 1)[:, None, :]
-        ]
-        rows *= inside  # [channels, N, kernel]; outside there are zeros
-        found.append(rows.reshape(groups, channels // groups, len(take), -1).transpose(0, 2, 1, 3))
-    joined = np.concatenate(found, axis=1)  # [G, N, channels of a group, kernel]
-    return joined.reshape(*joined.shape[:2], -1)
-
-
 def _layers(
     calibrated: onnx.ModelProto, original: onnx.ModelProto, biases_follow: bool
-) -> list[_Layer]:
+) -> list[Layer]:
     """All convolutions of two dimensions whose 8-bit weights are the rounded original ones."""
     graph = Graph(calibrated)
     stored = {tensor.name: tensor for tensor in calibrated.graph.initializer}
@@ -385,7 +215,7 @@ def _layer(
     exact: dict[str, onnx.TensorProto],
     *,
     centered: bool,
-) -> _Layer | None:
+) -> Layer | None:
     """None where the levels are not the original weights': SmoothQuant has changed those."""
     levels: Floats = numpy_helper.to_array(stored).astype(np.float64)
     if node.input[1] not in exact or levels.ndim != 4:
@@ -401,7 +231,7 @@ def _layer(
         return None
     groups = next((item.i for item in node.attribute if item.name == "group"), 1)
     shape = (groups, len(weights) // groups, -1)
-    return _Layer(
+    return Layer(
         node,
         weights.reshape(shape),
         stored,

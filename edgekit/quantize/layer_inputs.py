@@ -1,0 +1,224 @@
+"""What the convolutions of a float graph read, seen at some positions of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+from scipy.linalg.blas import ssyrk
+
+from edgekit.data.transforms import Preprocessing
+from edgekit.quantize.layers import drop_unused, with_outputs
+from edgekit.quantize.probe import compile_graph
+
+Floats = NDArray[np.float64]
+
+_POSITIONS = 64  # of a layer's output in each image: enough, neighbors say nearly the same
+_HELD_OUT_POSITIONS = 16  # where rounding is only judged
+_BATCH = 4  # images whose activations are held at once
+_WIDE = 64  # inputs from which on the product of a layer is worth a call of its own
+_BLOCK = 64  # rows that are mirrored at once, which fit into the cache
+
+
+@dataclass
+class Layer:
+    """A convolution whose weights are stored in 8 bits."""
+
+    node: onnx.NodeProto  # of the float graph
+    weights: Floats  # [G, R, K]: groups, output channels of each, inputs of each
+    stored: onnx.TensorProto  # the levels [G * R, ...]
+    levels: Floats  # [G, R, K]
+    scale: Floats  # [G, R]
+    centered: bool  # whether a bias takes the mean of the error back
+
+    @property
+    def held(self) -> int:
+        """Bytes of the products of its inputs."""
+        groups, _, inputs = self.levels.shape
+        return int(groups * inputs * inputs * 4)
+
+
+class Inputs:
+    """What a layer's inputs were like."""
+
+    def __init__(self, layer: Layer, typical: float) -> None:
+        groups, _, inputs = layer.levels.shape
+        self._typical = typical  # mean square of an image's inputs
+        self._count = 0
+        self._total = np.zeros((groups, inputs))
+        # Where there are many inputs, the triangle [k, j <= k] alone is kept up: summing in place
+        # saves, for each batch, a temporary and a mirrored copy of what may be 85 MB.
+        self._triangular = inputs >= _WIDE
+        self._products = np.zeros((groups, inputs, inputs), np.float32)
+
+    def add(self, rows: NDArray[np.float32], images: int) -> None:
+        """More of them, [G, N, K]."""
+        rows = damped(rows, mean_square(rows, images), self._typical)
+        self._count += rows.shape[1]
+        self._total += rows.sum(axis=1, dtype=np.float64)
+        if not self._triangular:
+            self._products += rows.transpose(0, 2, 1) @ rows
+            return
+        for products, some in zip(self._products, rows, strict=True):
+            # Transposed, both are in Fortran's order, and the upper triangle is the lower one.
+            ssyrk(1.0, some.T, 1.0, products.T, overwrite_c=1)
+
+    def covariance(self, centered: bool) -> Floats:
+        """[G, K, K]; the second moments if not ``centered``."""
+        moments: Floats = self._products / np.float64(self._count)
+        if self._triangular:
+            for one in moments:
+                for start in range(0, len(one), _BLOCK):  # in blocks, which fit into the cache
+                    stop = min(start + _BLOCK, len(one))
+                    inner = np.tril(one[start:stop, start:stop])
+                    one[start:stop, start:stop] = inner + np.tril(inner, -1).T
+                    one[start:stop, stop:] = one[stop:, start:stop].T
+        if centered:
+            mean = self._total / self._count
+            for one, of in zip(moments, mean, strict=True):
+                one -= np.outer(of, of)
+        return moments
+
+
+class HeldOutInputs:
+    """Inputs that judge how a layer was rounded."""
+
+    def __init__(self, layer: Layer) -> None:
+        self._rows: list[NDArray[np.float32]] = []
+        self._sizes: list[NDArray[np.float32]] = []
+
+    def add(self, rows: NDArray[np.float32], images: int) -> None:
+        """More of them, [G, N, K]; some of each image's positions are enough."""
+        groups, count, inputs = rows.shape
+        step = max(1, count // images // _HELD_OUT_POSITIONS)
+        some = rows.reshape(groups, images, -1, inputs)[:, :, ::step]
+        self._rows.append(some.reshape(groups, -1, inputs))
+        self._sizes.append(mean_square(rows, images))
+
+    @property
+    def typical(self) -> float:
+        """The mean square of an ordinary image's inputs."""
+        return float(np.median(np.concatenate(self._sizes)))
+
+    def error(self, layer: Layer, levels: Floats) -> Floats:
+        """Mean square of what every output channel is off by, its variance if centered: [G, R]."""
+        rows = np.concatenate(self._rows, axis=1)
+        rows = damped(rows, np.concatenate(self._sizes), self.typical)
+        error = (levels * layer.scale[:, :, None] - layer.weights).astype(np.float32)
+        off = rows @ error.transpose(0, 2, 1)  # [G, N, R]
+        result: Floats = np.square(off, dtype=np.float64).mean(axis=1)
+        if layer.centered:
+            result -= np.square(off.mean(axis=1, dtype=np.float64))
+        return result
+
+
+Collector = TypeVar("Collector", Inputs, HeldOutInputs)
+
+
+def watch(
+    layers: list[Layer],
+    original: onnx.ModelProto,
+    images: NDArray[np.uint8],
+    preprocessing: Preprocessing,
+    progress: Iterator[int],
+    collect: Callable[[Layer], Collector],
+) -> dict[str, Collector]:
+    """The inputs of each layer by the name of its node, while ``original`` sees the images."""
+    random = np.random.default_rng(0)
+    source = original.graph.input[0].name
+    inner = sorted({layer.node.input[0] for layer in layers} - {source})
+    request = None
+    if inner:
+        watched = with_outputs(original, inner)
+        del watched.graph.output[: len(original.graph.output)]
+        drop_unused(watched)  # what lies behind the last of the layers
+        request = compile_graph(watched).model.create_infer_request()
+    seen = {layer.node.name: collect(layer) for layer in layers}
+    for start in range(0, len(images), _BATCH):
+        block = images[start : start + _BATCH]
+        values = {source: preprocessing.normalize(block)}
+        if request is not None:
+            request.infer(dict(values))
+            # Not copies: 40 MB an image in a ResNet-50, of which patches take little.
+            values |= {
+                name: request.get_output_tensor(place).data for place, name in enumerate(inner)
+            }
+        for layer in layers:
+            kernel = layer.stored.dims[2:]
+            rows = patches(values[layer.node.input[0]], layer.node, kernel, random)
+            seen[layer.node.name].add(rows, len(block))
+        for _ in block:
+            next(progress)
+    return seen
+
+
+def damped(
+    rows: NDArray[np.float32], size: NDArray[np.float32], typical: float
+) -> NDArray[np.float32]:
+    """``rows`` [G, N, K] of some images, those of a greater ``size`` [B] than is typical made less.
+
+    A corruption can make the inputs of a layer ten times as large. Their errors would be all that
+    counts, and what counts in the end is the error relative to the layer's output.
+    """
+    factor = np.sqrt(typical / np.maximum(size, max(typical, 1e-30)))
+    every: NDArray[np.float32] = np.repeat(factor, rows.shape[1] // len(size)).astype(np.float32)
+    return rows * every[:, None]
+
+
+def mean_square(rows: NDArray[np.float32], images: int) -> NDArray[np.float32]:
+    """Of the inputs of each image: [B]."""
+    groups, _, inputs = rows.shape
+    sizes: NDArray[np.float32] = np.square(rows.reshape(groups, images, -1, inputs)).mean(
+        axis=(0, 2, 3)
+    )
+    return sizes
+
+
+def patches(
+    values: NDArray[np.float32],
+    node: onnx.NodeProto,
+    kernel: Sequence[int],
+    random: np.random.Generator,
+) -> NDArray[np.float32]:
+    """What a convolution multiplies its weights with, at some positions: [G, N, K].
+
+    ``values`` is its input [B, channels, height, width], ``kernel`` its height and width.
+    """
+    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    strides = attributes.get("strides", [1, 1])
+    dilations = attributes.get("dilations", [1, 1])
+    pads = attributes.get("pads", [0] * 4)  # top, left, bottom, right
+    groups = attributes.get("group", 1)
+    channels, sizes = values.shape[1], values.shape[2:]
+    height, width = (
+        (sizes[axis] + pads[axis] + pads[axis + 2] - (kernel[axis] - 1) * dilations[axis] - 1)
+        // strides[axis]
+        + 1
+        for axis in range(2)
+    )
+    found = []
+    for image in values:
+        take = random.choice(height * width, min(_POSITIONS, height * width), replace=False)
+        # Where each patch lies in the input, [N, kernel's height] and [N, its width].
+        down, right = (
+            position[:, None] * strides[axis]
+            - pads[axis]
+            + np.arange(kernel[axis]) * dilations[axis]
+            for axis, position in enumerate(np.divmod(take, width))
+        )
+        inside = ((down >= 0) & (down < sizes[0]))[:, :, None] & (
+            (right >= 0) & (right < sizes[1])
+        )[:, None, :]
+        # Only what is looked at is read: a padded copy of the whole would cost more than all else.
+        rows = image[
+            :, down.clip(0, sizes[0] - 1)[:, :, None], right.clip(0, sizes[1] - 1)[:, None, :]
+        ]
+        rows *= inside  # [channels, N, kernel]; outside there are zeros
+        found.append(rows.reshape(groups, channels // groups, len(take), -1).transpose(0, 2, 1, 3))
+    joined = np.concatenate(found, axis=1)  # [G, N, channels of a group, kernel]
+    return joined.reshape(*joined.shape[:2], -1)
