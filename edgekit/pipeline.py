@@ -79,7 +79,7 @@ def _build_target(
     data = steps.open_build_data(job, exported)
     exported = steps.name_classes(job, exported, data)
     quantized = steps.quantize(job, exported, data, descriptor)
-    built = steps.compile_bundle(job, quantized, descriptor, key)
+    built = steps.compile_bundle(job, quantized, descriptor, key, data)
     reason = built.why_not_measured()
     if reason is not None:
         job.console.info(f"bench, parity ({descriptor.name}): not measured here: {reason}")
