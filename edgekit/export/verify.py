@@ -155,7 +155,7 @@ def _score_rounding(
     assert scores is not None
     own = np.abs(reference.scores - scores).max()
     most = _SCORE_LIMIT * np.abs(scores).max(axis=-1)
-    return np.maximum(usual, np.minimum(_ROUNDINGS * own, most))
+    return np.asarray(np.maximum(usual, np.minimum(_ROUNDINGS * own, most)))
 
 
 def random_photos(

@@ -87,7 +87,7 @@ def make_self_test(
         where="",
         noise=noise,
         margin_noise=margin_noise,
-        brighter=(logits(high) - logits(low)) / 2,
+        brighter=((logits(high) - logits(low)) / 2).astype(np.float32),
         swapped=logits(np.ascontiguousarray(pixels[..., ::-1])) - stored.logits,
     )
 
