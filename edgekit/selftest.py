@@ -38,7 +38,7 @@ _REPEATS: Final = 1e-3  # of the largest logit: sums in another order
 _SAME_RUNTIME: Final = 0.01
 # Two runtimes of a float graph agree to 1e-5, of an INT8 graph to 0.14 to 0.25. Where they differed
 # by more than the most, nothing could be told from the answers.
-_LEAST_NOISE, _MOST_NOISE = 0.03, 0.35
+_LEAST_NOISE, MOST_NOISE = 0.03, 0.35
 _LEAST_MARGIN: Final = 0.01  # of a margin: float graphs agree better
 _LOGITS: Final = 2.0  # times the noise: what logits may differ by, over all images
 _CLASS: Final = 2.5  # and those of any one class
@@ -174,7 +174,7 @@ def judge(test: SelfTest, raw: Raw, where: str) -> SelfTestReport:
     expected = test.own if same and test.own is not None else test.reference
     against = "its own answers where it was built" if same else "ONNX Runtime's answers"
     _check_shapes(test, expected, raw)
-    measured = min(max(test.noise, _LEAST_NOISE), _MOST_NOISE)
+    measured = min(max(test.noise, _LEAST_NOISE), MOST_NOISE)
     noise = _SAME_RUNTIME if same else measured
     # A margin's noise goes with that of the logits, since both are the features'.
     margins = test.margin_noise * noise / measured
