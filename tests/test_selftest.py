@@ -58,7 +58,7 @@ def graph(target: str) -> onnx.ModelProto:
     pixels = bundles.images(48, seed=3)
     recipe = Recipe(images=48, bias_correction="none", rounding="nearest")
     calibrated, _ = calibrate(
-        onnx.load(made.onnx), pixels, made.card.preprocessing, recipe, dialect, QUIET
+        onnx.load(made.onnx), pixels, pixels, made.card.preprocessing, recipe, dialect, QUIET
     )
     return legalize(calibrated, dialect) if dialect.rewrites else calibrated
 

@@ -216,6 +216,7 @@ def test_what_is_kept_reads_no_rounded_value(dialect: str) -> None:
     model, _ = calibrate(
         everything(),
         np.random.default_rng(3).integers(0, 256, (8, SIDE, SIDE, 3)).astype(np.uint8),
+        np.random.default_rng(4).integers(0, 256, (8, SIDE, SIDE, 3)).astype(np.uint8),
         Preprocessing(size=(SIDE, SIDE)),
         recipe,
         DIALECTS[dialect],
