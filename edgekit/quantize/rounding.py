@@ -163,9 +163,19 @@ def _factor(covariance: Floats, damping: Floats, order: NDArray[np.intp]) -> Flo
     backwards = order[:, ::-1]
     matrix = np.stack([one[np.ix_(by, by)] for one, by in zip(covariance, backwards, strict=True)])
     diagonal = np.arange(matrix.shape[1])
-    matrix[:, diagonal, diagonal] += damping[:, None]
-    factor: Floats = np.linalg.cholesky(matrix)[:, ::-1, ::-1]  # backwards, lower is upper
-    return factor
+    added = damping
+    while True:
+        matrix[:, diagonal, diagonal] += added[:, None]
+        try:
+            factor: Floats = np.linalg.cholesky(matrix)[:, ::-1, ::-1]  # backwards, lower is upper
+        except np.linalg.LinAlgError:
+            # Inputs that hardly vary around a large mean: what float32 has left of their
+            # covariance need not be one.
+            added = 10 * added
+            if not np.isfinite(added).all():
+                raise
+        else:
+            return factor
 
 
 def output_error(weights: Floats, levels: Floats, scale: Floats, covariance: Floats) -> Floats:

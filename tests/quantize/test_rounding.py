@@ -193,16 +193,25 @@ def output_errors(model: onnx.ModelProto) -> list[tuple[float, float]]:
     return found
 
 
-@pytest.mark.parametrize("bias", ["full", "none"])
-def test_convolutions_err_less_on_other_images(bias: str) -> None:
+@pytest.mark.parametrize("centered", [True, False])
+def test_convolutions_err_less_on_other_images(centered: bool) -> None:
     """Biases take the mean back or not: what they leave is what becomes smaller."""
-    nearest, plain = made_with("nearest", bias)
-    model, report = made_with("least-error", bias)
-    assert (plain.rounded, report.rounded) == (0, 3)  # the convolutions
-    # The convolutions, and the product with a bias.
-    assert report.corrected == plain.corrected == (4 if bias == "full" else 0)
+    made = bundles.made()
+    nearest, plain = made_with("nearest", "none")
+    model = onnx.ModelProto()
+    model.CopyFrom(nearest)
+    found = round_weights(
+        model,
+        onnx.load(made.onnx),
+        bundles.images(64, seed=3),
+        bundles.images(128, seed=4),
+        made.card.preprocessing,
+        QUIET,
+        biases_follow=centered,
+    )
+    assert (plain.rounded, found.layers) == (0, 3)  # the convolutions
     onnx.checker.check_model(model)
-    which = 0 if bias == "full" else 1
+    which = 0 if centered else 1
     pairs = list(zip(output_errors(nearest), output_errors(model), strict=True))
     assert len(pairs) == 3
     for before, after in pairs:
@@ -211,6 +220,27 @@ def test_convolutions_err_less_on_other_images(bias: str) -> None:
     assert [node.op_type for node in model.graph.node] == [
         node.op_type for node in nearest.graph.node
     ]
+
+
+def test_a_calibration_says_what_it_corrected() -> None:
+    report = made_with("least-error", "full")[1]
+    assert report.rounded == 3
+    assert report.corrected == 4  # the convolutions, and the product with a bias
+    assert "on held-out images they err less so" in report.message()
+
+
+def test_inputs_that_hardly_vary_are_no_trouble() -> None:
+    """What float32 leaves of their covariance need not be positive definite."""
+    random = np.random.default_rng(0)
+    covariance = random.normal(0, 1, (1, 40, 40))
+    covariance = covariance @ covariance.transpose(0, 2, 1) / 40
+    covariance -= 0.5 * np.linalg.eigvalsh(covariance).max() * np.eye(40)
+    weights = random.normal(0, 1, (1, 8, 40))
+    scale = np.full((1, 8), 0.05)
+    nearest = np.rint(weights / 0.05)
+    levels = least_error(weights, nearest, scale, covariance)
+    assert np.isfinite(levels).all()
+    assert np.abs(levels).max() <= np.abs(nearest).max()
 
 
 def test_weights_that_smoothing_changed_are_left_alone() -> None:
