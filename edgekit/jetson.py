@@ -1,8 +1,8 @@
 """What a TensorRT bundle carries so that its engine can be built on the device, and the rest of it.
 
 An engine fits one GPU and one TensorRT release, so the host prepares everything else: the graph,
-the plugin's source, and a script that builds on the device and runs the self-test there.
-Imports nothing heavy: `adopt_engine` runs on the device.
+the plugin's source, a script that builds on the device, and a self-test with expected outputs.
+Imports nothing heavy: `adopt_engine` and `self_test` run on the device.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ import hashlib
 import io
 import shlex
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Final
+from typing import Any, Final
 
-from edgekit.bundle import elf_arch, open_bundle, write_bundle
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bundle import Bundle, elf_arch, open_bundle, write_bundle
 from edgekit.descriptors import Descriptor, host_arch
-from edgekit.errors import UsageError
+from edgekit.errors import EdgekitError, UsageError
 from edgekit.files import file_sha256, write_bytes, write_text
 from edgekit.manifest import LABELS, Manifest, RuntimeNeed
 from edgekit.resources import resource
@@ -30,13 +34,41 @@ ENGINE: Final = "engine.plan"
 PLUGIN: Final = "libedgekit_tensorrt.so"
 PLUGIN_SOURCE: Final = "plugin-source.tar.gz"
 SCRIPT: Final = "build_on_device.sh"
+SELFTEST: Final = "selftest.npz"
 PENDING: Final = "pending: build on device"
 """The manifest's section ``engine`` until there is one."""
 
 _PLUGIN_SYMBOLS: Final = (b"getCreators\0", b"edgekit_tensorrt_built_with\0")
 _SOURCE_FOLDERS: Final = ("targets/tensorrt", "targets/codebook/cuda")
 _SOURCE_SUFFIXES: Final = frozenset({".cpp", ".h", ".cu", ".txt", ".map", ".cmake"})
+# Two implementations of the same INT8 graph round differently here and there; a wrong graph
+# differs by about 1.
+_LOGITS_TOLERANCE: Final = 0.1
 _FREE_BATCH: Final = (1, 8, 32)  # least, typical and greatest batch where any is allowed
+
+
+@dataclass(frozen=True)
+class SelfTestReport:
+    """How the device's answers compare with the host's."""
+
+    images: int
+    logits_error: float  # largest difference over the largest magnitude
+    top1_equal: int
+    codes: int
+    codes_equal: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether engine and host compute the same up to the rounding of INT8."""
+        return self.logits_error <= _LOGITS_TOLERANCE
+
+    def describe(self) -> str:
+        """One line for the user."""
+        text = (
+            f"self-test of {self.images} images: logits differ by {self.logits_error:.2%} of "
+            f"their largest, top-1 equal in {self.top1_equal}"
+        )
+        return text + (f", {self.codes_equal} of {self.codes} codes equal" if self.codes else "")
 
 
 def write_device_build(
@@ -146,6 +178,21 @@ def plugin_source() -> bytes:
     return buffer.getvalue()
 
 
+def write_self_test(
+    path: Path, images: NDArray[np.uint8], outputs: dict[str, NDArray[np.generic]]
+) -> None:
+    """Store ``images`` [M, height, width, 3] and the outputs that the device is to give."""
+    write_bytes(path, self_test_file(images, outputs))
+
+
+def self_test_file(images: NDArray[np.uint8], outputs: dict[str, NDArray[Any]]) -> bytes:
+    """The content of ``selftest.npz``; the same arrays give the same bytes."""
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {"images": images, **outputs}
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
 def adopt_engine(path: Path, engine: Path, tensorrt: str, plugin: Path | None = None) -> Manifest:
     """Put a finished engine into the bundle at ``path``, which then runs on this device."""
     bundle = open_bundle(path)
@@ -175,6 +222,41 @@ def adopt_engine(path: Path, engine: Path, tensorrt: str, plugin: Path | None = 
         sections={**manifest.sections, "engine": f"built on the device with TensorRT {tensorrt}"},
     )
     return write_bundle(path, changed, files, bundle.labels)
+
+
+def self_test(bundle: Bundle) -> SelfTestReport:
+    """Run the stored images on this device and compare with the stored answers."""
+    from edgekit.backends import open_runner, run_settings
+
+    if SELFTEST not in bundle.manifest.files:
+        raise UsageError(f"{bundle.path} has no {SELFTEST}: build it again")
+    with np.load(bundle.folder / SELFTEST, allow_pickle=False) as stored:
+        expected = {name: stored[name] for name in stored.files}
+    runner = open_runner(bundle, run_settings(bundle.manifest.target), None)
+    raw = runner.run(expected.pop("images"))
+    return compare(expected, raw.logits, raw.code)
+
+
+def compare(
+    expected: dict[str, NDArray[np.generic]],
+    logits: NDArray[np.float32],
+    code: NDArray[np.int64] | None,
+) -> SelfTestReport:
+    """The device's answers against the stored ones."""
+    wanted = expected["logits"].astype(np.float64)
+    if wanted.shape != logits.shape:
+        raise EdgekitError(f"the engine gives logits {logits.shape}, expected {wanted.shape}")
+    scale = max(float(np.abs(wanted).max()), 1e-30)
+    difference = np.abs(logits - wanted)
+    error = float(difference.max()) / scale if np.isfinite(difference).all() else float("inf")
+    codes = expected.get("code")
+    return SelfTestReport(
+        images=len(wanted),
+        logits_error=error,
+        top1_equal=int((wanted.argmax(axis=1) == logits.argmax(axis=1)).sum()),
+        codes=0 if codes is None else codes.size,
+        codes_equal=0 if codes is None or code is None else int((codes == code).sum()),
+    )
 
 
 def _facts(descriptor: Descriptor) -> TensorRTFacts:

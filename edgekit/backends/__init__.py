@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Protocol, cast
@@ -189,11 +189,6 @@ def in_chunks(
         )
     size = size or len(batch)
     parts = [infer(batch[start : start + size]) for start in range(0, len(batch), size)]
-    return joined(parts)
-
-
-def joined(parts: Sequence[Raw]) -> Raw:
-    """Several answers after each other."""
     if len(parts) == 1:
         return parts[0]
     codes = [part.code for part in parts if part.code is not None]

@@ -9,8 +9,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Final
 
+import numpy as np
 import onnx
+import onnxruntime
+from numpy.typing import NDArray
 
 from edgekit import jetson
 from edgekit.backends import CompiledFiles, LookupForm
@@ -22,8 +26,11 @@ from edgekit.export.uint8_input import INPUT, add_uint8_input
 from edgekit.export.variants import Variant, lookup_node, to_variant
 from edgekit.files import write_bytes
 from edgekit.manifest import RuntimeNeed
+from edgekit.pictures import pictures
 from edgekit.quantize.dialects import find_dialect
 from edgekit.tensorrt_facts import TensorRTFacts, version
+
+_SELF_TEST_IMAGES: Final = 8
 
 
 def compile_model(
@@ -33,19 +40,22 @@ def compile_model(
     out_dir: Path,
     lookup: LookupForm = "auto",
 ) -> CompiledFiles:
-    """Write the graph, the script and the plugin's source to ``out_dir``."""
+    """Write the graph, the self-test, the script and the plugin's source to ``out_dir``."""
     facts = descriptor.tensorrt
     if facts is None:
         raise UsageError(f"target {descriptor.name} is not a TensorRT device")
     model = onnx.load(onnx_path)
     _refuse_what_does_not_fit(model, onnx_path, descriptor)
     add_uint8_input(model.graph, preprocessing)
+    images = pictures(_SELF_TEST_IMAGES, preprocessing.size)
+    jetson.write_self_test(out_dir / jetson.SELFTEST, images, run_reference(model, images))
     form = lookup_form(facts, lookup, descriptor.name)
     plugin = form != "inline" and lookup_node(model) is not None
     data = to_variant(model, form).SerializeToString(deterministic=True)
     write_bytes(out_dir / jetson.MODEL, data)
     files = (
         out_dir / jetson.MODEL,
+        out_dir / jetson.SELFTEST,
         *jetson.write_device_build(out_dir, descriptor, size=preprocessing.size, plugin=plugin),
     )
     if builds_here(descriptor):
@@ -80,6 +90,21 @@ def builds_here(descriptor: Descriptor) -> bool:
     if facts.jetpack and not Path("/etc/nv_tegra_release").exists():
         return False
     return shutil.which(facts.trtexec) is not None or shutil.which("trtexec") is not None
+
+
+def run_reference(
+    model: onnx.ModelProto, images: NDArray[np.uint8]
+) -> dict[str, NDArray[np.generic]]:
+    """The deployed graph's outputs, by name, as ONNX Runtime computes them on this machine."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [output.name for output in session.get_outputs()]
+    # One by one, so that a graph for one image runs as well.
+    parts = [session.run(names, {INPUT: image[np.newaxis]}) for image in images]
+    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
 
 
 def _refuse_what_does_not_fit(model: onnx.ModelProto, path: Path, descriptor: Descriptor) -> None:

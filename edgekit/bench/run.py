@@ -18,6 +18,7 @@ from edgekit.bench.document import OWN, SCHEMA, empty_document
 from edgekit.bench.fresh import FreshSettings, cold_start, memory, start_fresh
 from edgekit.bench.options import BenchOptions
 from edgekit.bench.scenarios import Load, Timed
+from edgekit.bench.selftest import self_test
 from edgekit.bench.turns import Run
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.console import Console
@@ -26,7 +27,6 @@ from edgekit.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.jetson import PENDING, SCRIPT
 from edgekit.pictures import pictures
 from edgekit.runtime import Model, load
-from edgekit.selftest import prove
 
 _COLD_STARTS: Final = 5  # processes each way
 _SAY_EVERY: Final = 10.0  # seconds
@@ -57,7 +57,7 @@ def _bench(bundle: Bundle, options: BenchOptions, console: Console, cache: Path)
     document = empty_document(bundle, options, conditions())
     model = _load(bundle, options, "latency")
     document["runtime"] = model.describe()
-    document["self_test"] = prove(model, bundle).to_dict()
+    document["self_test"] = self_test(model, bundle)
     images = _images(model)
     found = document["scenarios"]
     for scenario in options.scenarios:
@@ -98,7 +98,7 @@ def _compare(bundles: list[Bundle], options: BenchOptions, console: Console) -> 
     """Latency and throughput of several bundles in turns."""
     models = {str(bundle.path): _load(bundle, options, "latency") for bundle in bundles}
     for bundle in bundles:
-        prove(models[str(bundle.path)], bundle)
+        self_test(models[str(bundle.path)], bundle)
     candidate = str(bundles[0].path)
     images = {name: _images(model) for name, model in models.items()}
     document: dict[str, Any] = {

@@ -14,10 +14,8 @@ from edgekit.bundle import update_bundle, write_bundle, zip_bundle
 from edgekit.config import BuildConfig
 from edgekit.descriptors import Descriptor
 from edgekit.errors import ToolchainMissing
-from edgekit.jetson import PENDING, SCRIPT, carry_plugin
+from edgekit.jetson import PENDING, SCRIPT, SELFTEST, carry_plugin
 from edgekit.manifest import Manifest, ModelInput, Source, tool_versions
-from edgekit.selftest_file import FILE as SELFTEST
-from edgekit.selftest_file import SelfTest
 from edgekit.source import BuildData
 from edgekit.steps.calibration import legal_onnx
 from edgekit.steps.guard import guard_bundle, guard_graph
@@ -25,16 +23,11 @@ from edgekit.steps.job import Built, Job, Quantized, precision
 
 
 def compile_bundle(
-    job: Job,
-    quantized: Quantized,
-    descriptor: Descriptor,
-    key: str,
-    data: BuildData | None = None,
+    job: Job, quantized: Quantized, descriptor: Descriptor, key: str, data: BuildData
 ) -> Built:
     """Compile for the target's runtime and write the bundle, whole or not at all.
 
-    An INT8 one is tried on images of ``data`` first, where there are any; its self-test takes
-    some of them along.
+    An INT8 one is tried on images of ``data`` first.
     """
     card = quantized.exported.card
     path = bundle_path(job.config, descriptor)
@@ -68,15 +61,13 @@ def compile_bundle(
                 "build": _provenance(job.config, key, complete=False),
             },
         )
-        files: dict[str, Path | bytes] = {file.name: file for file in made.files}
-        test = _self_test_of(job, quantized, graph, data)
-        files[SELFTEST] = test.to_bytes()
+        files = {file.name: file for file in made.files}
         if quantized.dialect is not None:  # which images, with hashes, so that it can be repeated
             listing = quantized.onnx.with_name("images.json")
             if listing.exists() or quantized.finetuned is None:  # a graph may be given alone
                 files["calibration.json"] = listing
         built = Built(path, descriptor, quantized, manifest)
-        if quantized.dialect is not None and data is not None:
+        if quantized.dialect is not None:
             if built.why_not_measured() is None:
                 tried = Path(scratch) / descriptor.name
                 write_bundle(tried, manifest, files, card.classes)
@@ -88,26 +79,15 @@ def compile_bundle(
         written = write_bundle(path, manifest, files, card.classes)
     job.console.info(f"compile ({descriptor.name}): wrote {path}")
     built = dataclasses.replace(built, manifest=written)
-    if built.why_not_measured() is None:
-        from edgekit.steps.selftest import with_own_answers
+    if SELFTEST not in files and built.why_not_measured() is None:
+        from edgekit.bench.selftest import stored_answers
 
-        whole = with_own_answers(path, test)
-        written = update_bundle(path, reports={SELFTEST: whole.to_bytes()})
+        written = update_bundle(path, reports={SELFTEST: stored_answers(path)})
         built = dataclasses.replace(built, manifest=written)
     if built.pending:
         script = path / SCRIPT
         job.console.info(f"engine ({descriptor.name}): {PENDING}, with 'bash {script}' there")
     return built
-
-
-def _self_test_of(job: Job, quantized: Quantized, graph: Path, data: BuildData | None) -> SelfTest:
-    """The self-test of the graph that is compiled."""
-    import onnx
-
-    from edgekit.steps.selftest import make_self_test
-
-    preprocessing = quantized.exported.card.preprocessing
-    return make_self_test(onnx.load(graph), preprocessing, data, job.config.seed)
 
 
 def _with_plugin(
