@@ -18,17 +18,20 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
+from scipy.linalg.blas import ssyrk
 
 from edgekit.console import Console
 from edgekit.data.transforms import Preprocessing
-from edgekit.quantize.layers import Graph, with_outputs
-from edgekit.quantize.probe import compile_graph, run_compiled
+from edgekit.quantize.layers import Graph
+from edgekit.quantize.probe import compile_graph
+from edgekit.quantize.tables import leading_to
 
 Floats = NDArray[np.float64]
 
 _POSITIONS = 64  # of a layer's output in each image: enough, neighbors say nearly the same
 _BATCH = 4  # images whose activations are held at once
-_HELD_BYTES = 1 << 28  # of products of inputs: more layers take another pass over the images
+_HELD_BYTES = 1 << 29  # of products of inputs: more layers take another pass over the images
+_WIDE = 64  # inputs from which on the product of a layer is worth a call of its own
 _BLOCK = 64  # weights of a row whose errors reach the others together: one large product
 _DAMPING = 0.01  # of the mean variance, added to each: what was not seen may still be
 
@@ -58,20 +61,36 @@ class _Inputs:
         groups, _, inputs = layer.levels.shape
         self._count = 0
         self._total = np.zeros((groups, inputs))
+        # Where there are many inputs, the triangle [k, j <= k] alone is kept up: summing in place
+        # saves, for each batch, a temporary and a mirrored copy of what may be 85 MB.
+        self._triangular = inputs >= _WIDE
         self._products = np.zeros((groups, inputs, inputs), np.float32)
 
     def add(self, rows: NDArray[np.float32]) -> None:
         """More of them, [G, N, K]."""
         self._count += rows.shape[1]
         self._total += rows.sum(axis=1, dtype=np.float64)
-        self._products += rows.transpose(0, 2, 1) @ rows
+        if not self._triangular:
+            self._products += rows.transpose(0, 2, 1) @ rows
+            return
+        for products, some in zip(self._products, rows, strict=True):
+            # Transposed, both are in Fortran's order, and the upper triangle is the lower one.
+            ssyrk(1.0, some.T, 1.0, products.T, overwrite_c=1)
 
     def covariance(self, centered: bool) -> Floats:
         """[G, K, K]; the second moments if not ``centered``."""
         moments: Floats = self._products / np.float64(self._count)
+        if self._triangular:
+            for one in moments:
+                for start in range(0, len(one), _BLOCK):  # in blocks, which fit into the cache
+                    stop = min(start + _BLOCK, len(one))
+                    inner = np.tril(one[start:stop, start:stop])
+                    one[start:stop, start:stop] = inner + np.tril(inner, -1).T
+                    one[start:stop, stop:] = one[stop:, start:stop].T
         if centered:
             mean = self._total / self._count
-            moments -= mean[:, :, None] * mean[:, None, :]
+            for one, of in zip(moments, mean, strict=True):
+                one -= np.outer(of, of)
         return moments
 
 
@@ -130,20 +149,28 @@ def _watch(
     progress: Iterator[int],
 ) -> dict[str, _Inputs]:
     """The inputs of each layer by the name of its node, while ``original`` sees the images."""
-    random = np.random.default_rng(0)
     source = original.graph.input[0].name
     inner = sorted({layer.node.input[0] for layer in layers} - {source})
-    compiled = compile_graph(with_outputs(original, inner)) if inner else None
+    request, place = None, {}
+    if inner:
+        compiled = compile_graph(leading_to(original, inner))
+        place = {output.get_any_name(): at for at, output in enumerate(compiled.outputs)}
+        request = compiled.create_infer_request()
     seen = {layer.node.name: _Inputs(layer) for layer in layers}
+    # One for each, so that it does not matter which layers are watched together.
+    random = {layer.node.name: np.random.default_rng(0) for layer in layers}
     for start in range(0, len(images), _BATCH):
         block = images[start : start + _BATCH]
         values = {source: preprocessing.normalize(block)}
-        if compiled is not None:
-            values |= run_compiled(compiled, [dict(values)])[0]
+        if request is not None:
+            request.infer(dict(values))
+            # Not copies: 40 MB an image in a ResNet-50, of which patches take little.
+            values |= {name: request.get_output_tensor(at).data for name, at in place.items()}
         for layer in layers:
             kernel = layer.stored.dims[2:]
-            rows = patches(values[layer.node.input[0]], layer.node, kernel, random)
-            seen[layer.node.name].add(rows)
+            name = layer.node.name
+            rows = patches(values[layer.node.input[0]], layer.node, kernel, random[name])
+            seen[name].add(rows)
         for _ in block:
             next(progress)
     return seen
@@ -161,38 +188,46 @@ def least_error(weights: Floats, nearest: Floats, scale: Floats, covariance: Flo
     damping = _DAMPING * variances.mean(axis=1)
     damping[damping <= 0] = 1.0  # an input that is always 0: any rounding will do
     order = np.argsort(-variances, axis=1, kind="stable")  # what weighs most has most to pass on
-    left = np.take_along_axis(weights, order[:, None, :], axis=2)
     factor = _factor(covariance, damping, order)
-    rounded = np.empty_like(left)
-    count = left.shape[2]
+    # Inputs first, so that those of one step lie together: [G, K, R].
+    exact = np.take_along_axis(weights.transpose(0, 2, 1), order[:, :, None], axis=1)
+    rounded, errors = np.empty_like(exact), np.empty_like(exact)
+    count = exact.shape[1]
     for start in range(0, count, _BLOCK):
         stop = min(start + _BLOCK, count)
-        errors = np.empty((*left.shape[:2], stop - start))
+        # What the errors so far ask of the block, all at once; then what those inside it ask.
+        asked = factor[:, :start, start:stop].transpose(0, 2, 1) @ errors[:, :start]
         for j in range(start, stop):
-            rounded[:, :, j] = np.clip(np.rint(left[:, :, j] / scale), -limit, limit)
-            error = (left[:, :, j] - rounded[:, :, j] * scale) / factor[:, j, j, None]
-            left[:, :, j + 1 : stop] -= error[:, :, None] * factor[:, None, j, j + 1 : stop]
-            errors[:, :, j - start] = error
-        left[:, :, stop:] -= errors @ factor[:, start:stop, stop:]  # the block's, all at once
-    levels = np.empty_like(rounded)
-    np.put_along_axis(levels, np.broadcast_to(order[:, None, :], levels.shape), rounded, axis=2)
-    better = output_error(weights, levels, scale, covariance) < output_error(
-        weights, nearest, scale, covariance
+            wanted = exact[:, j] + asked[:, j - start] / factor[:, j, j, None]
+            rounded[:, j] = np.clip(np.rint(wanted / scale), -limit, limit)
+            errors[:, j] = exact[:, j] - rounded[:, j] * scale
+            asked[:, j - start + 1 :] += factor[:, j, j + 1 : stop, None] * errors[:, None, j]
+    levels = np.empty_like(nearest)
+    np.put_along_axis(
+        levels,
+        np.broadcast_to(order[:, None, :], levels.shape),
+        rounded.transpose(0, 2, 1),
+        axis=2,
     )
+    # a'Ca - b'Cb with one product of the covariance instead of two.
+    one, two = (found * scale[:, :, None] - weights for found in (levels, nearest))
+    better = (((one - two) @ covariance) * (one + two)).sum(axis=2) < 0
     return np.where(better[:, :, None], levels, nearest)
 
 
 def _factor(covariance: Floats, damping: Floats, order: NDArray[np.intp]) -> Floats:
-    """Upper triangles [G, K, K] whose row j says how the inputs behind j can stand in for j.
+    """Upper triangles M [G, K, K] with M Mᵀ the damped covariance, its inputs in ``order``.
 
-    They are of the inverse covariance, its inputs in ``order``. One matrix of 4608 inputs, the
-    largest of a ResNet-50, is 170 MB: no more of them than needed are held.
+    With C = M Mᵀ and the errors of the inputs before j fixed, eᵀCe is least where that of j is
+    -Σᵢ Mᵢⱼ eᵢ / Mⱼⱼ, and the later ones follow in turn: column j says all that is needed, and the
+    inverse covariance, whose factor other forms of the method use, never has to be found.
     """
-    matrix = np.stack([one[np.ix_(by, by)] for one, by in zip(covariance, order, strict=True)])
+    backwards = order[:, ::-1]
+    matrix = np.stack([one[np.ix_(by, by)] for one, by in zip(covariance, backwards, strict=True)])
     diagonal = np.arange(matrix.shape[1])
     matrix[:, diagonal, diagonal] += damping[:, None]
-    matrix = np.linalg.inv(matrix)
-    return np.linalg.cholesky(matrix).transpose(0, 2, 1)
+    factor: Floats = np.linalg.cholesky(matrix)[:, ::-1, ::-1]  # backwards, lower is upper
+    return factor
 
 
 def output_error(weights: Floats, levels: Floats, scale: Floats, covariance: Floats) -> Floats:
