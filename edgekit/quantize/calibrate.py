@@ -36,6 +36,7 @@ from edgekit.quantize.layers import (
 from edgekit.quantize.recipes import Recipe, check_dialect
 from edgekit.quantize.rounding import round_weights
 from edgekit.quantize.scope import first_depthwise, float_nodes
+from edgekit.quantize.tables import put_back, tables_aside
 
 _NAMED = 5  # layers that a message lists
 
@@ -78,6 +79,7 @@ def calibrate(
     ``images`` are uint8 [M, height, width, 3] at the network's size.
     """
     import nncf
+    from nncf.onnx.quantization.backend_parameters import BackendParameters
     from nncf.quantization.advanced_parameters import (
         AdvancedQuantizationParameters,
         AdvancedSmoothQuantParameters,
@@ -107,10 +109,11 @@ def calibrate(
     ignored = [*float_nodes(model), *find_layers(model, recipe.ignored)]
     if recipe.first_depthwise == "float":
         ignored.extend(first_depthwise(model))
-    with _quiet_nncf(console), _functions_carried_through():
+    with _quiet_nncf(console), _functions_carried_through(), tables_aside(model) as (light, folder):
+        advanced.backend_params = {BackendParameters.EXTERNAL_DATA_DIR: str(folder)}
         try:
             quantized = nncf.quantize(
-                model,
+                light,
                 nncf.Dataset(_Counted(inputs, len(images), console)),
                 preset=presets[recipe.preset],
                 subset_size=len(images),
@@ -123,6 +126,7 @@ def calibrate(
         except nncf.NNCFError as error:
             first_line = str(error).splitlines()[0]
             raise EdgekitError(f"NNCF cannot calibrate this model: {first_line}") from error
+    put_back(quantized, model)
     if model.functions and not quantized.functions:
         quantized.functions.extend(model.functions)
     full = recipe.bias_correction == "full"
