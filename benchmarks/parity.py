@@ -229,7 +229,8 @@ def sweep(options: argparse.Namespace, bundle: Path, reference: Path, seed: int)
     from edgekit.data.datasets import open_dataset
     from edgekit.data.loading import default_workers
     from edgekit.parity.cells import Cells, MakeVariants
-    from edgekit.parity.predictors import open_bundle_predictor, open_onnx
+    from edgekit.parity.engines import open_reference
+    from edgekit.parity.predictors import open_bundle_predictor
     from edgekit.parity.sweep import Sweep
 
     dataset = open_dataset("builtin:fashion-mnist")
@@ -237,7 +238,7 @@ def sweep(options: argparse.Namespace, bundle: Path, reference: Path, seed: int)
     return Sweep(
         subset(dataset, dataset.given_splits["test"]),
         MakeVariants(candidate.preprocessing, Cells(BENCHMARK15, (1, 2, 3, 4, 5))),
-        open_onnx(reference),
+        open_reference(reference),
         candidate,
         Path(tempfile.mkdtemp(dir=options.folder)),
         options.images,

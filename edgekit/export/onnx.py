@@ -80,12 +80,14 @@ def export_onnx(
         prepared = prepare(model, tables=tables, margin=margin, folded=folded)
         graph = trace(prepared, card.preprocessing.size, opset, batch)
         _finish(graph, prepared, opset)
+        outputs, message = prepared.model.outputs, prepared.fold.message
+        del prepared  # its tables are in the graph now, and with it soon in the file's bytes
         _describe(graph, card, source)
-        exported = to_variant(graph, vq)
-        check_structure(exported)
-        data = serialize(exported)
+        data = serialize(to_variant(graph, vq))
         # A bare plugin node runs nowhere without the plugin; its twin with the body does.
         runnable = serialize(graph) if vq == "plugin" else data
+        del graph
+        check_structure(data)
         agreement = compare(runnable, model, card.preprocessing, batch)
     finally:
         model.train(training)
@@ -97,8 +99,8 @@ def export_onnx(
         opset=opset,
         batch=batch,
         vq=vq,
-        outputs=prepared.model.outputs,
-        fold=prepared.fold.message,
+        outputs=outputs,
+        fold=message,
         agreement=agreement,
         seconds=time.monotonic() - start,
     )

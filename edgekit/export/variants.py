@@ -50,11 +50,12 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     Our body takes no attributes and has no subgraphs, so renaming its values is all there is to
     it, and the names stay the same from release to release: ignored scopes match them.
     """
+    if lookup_node(model) is None:
+        return model
     inlined = onnx.ModelProto()
     inlined.CopyFrom(model)
     node = lookup_node(inlined)
-    if node is None:
-        return inlined
+    assert node is not None
     body = next(f for f in inlined.functions if (f.domain, f.name) == (DOMAIN, OPERATOR))
     values = dict(zip(body.input, node.input, strict=True))
     values |= dict(zip(body.output, node.output, strict=True))

@@ -242,8 +242,8 @@ def _relative(found: NDArray[Any], expected: NDArray[Any]) -> float:
     return float(np.abs(found - expected).max()) / scale
 
 
-def check_structure(model: onnx.ModelProto) -> None:
-    """ONNX's own checker, with shape inference."""
+def check_structure(model: onnx.ModelProto | bytes) -> None:
+    """ONNX's own checker, with shape inference; of a serialized model it needs no other copy."""
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

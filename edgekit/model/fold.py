@@ -39,6 +39,7 @@ from edgekit.model.codebook import best_two, normalize_rows
 from edgekit.model.vqsa import VQSA, VQSAHead
 
 FOLDABLE = ("attention", "residual")
+_ROWS = 1024  # of the codebook, folded at once
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class FoldedHead(nn.Module):
         self.residual = head.config.output == "residual"
         self.tables = tables
         # The fold is done once, so it may as well be done in float64.
-        embeddings = head.codebook.embeddings.detach().double()
+        embeddings, bias = head.codebook.embeddings.detach(), head.fuse.bias.detach()
         attention, dtype = head.attention, head.fuse.weight.dtype
         key, query, value = (
             weight.detach().double() for weight in (attention.key, attention.query, attention.value)
@@ -109,15 +110,25 @@ class FoldedHead(nn.Module):
         first, second = first @ value, second @ value
         left = _triangle(pairing) if tables else pairing
         cosine = head.config.distance == "cosine"
-        rows = normalize_rows(embeddings) if cosine else embeddings
-        norm = embeddings.norm(dim=1) if cosine else torch.ones(len(embeddings))
-        self.lookup = Lookup(rows.to(dtype), "dot" if cosine else "l2")
-        self.register_buffer("norm", norm.to(dtype).unsqueeze(1))
+        rows = embeddings.to(dtype, copy=True)
+        norm = torch.ones(len(embeddings), dtype=dtype)
+        table = torch.empty(len(embeddings), 2 * self.width if tables else 0, dtype=dtype)
+        both = first + second
+        # In blocks of rows: of 10,000 at once, six results in float64 are a gigabyte.
+        for start in range(0, len(embeddings), _ROWS):
+            block = slice(start, start + _ROWS)
+            some = embeddings[block].double()
+            if cosine:
+                rows[block] = normalize_rows(some)
+                norm[block] = some.norm(dim=1)
+            if tables:
+                table[block, : self.width] = some @ pairing.T
+                table[block, self.width :] = some @ both.T + bias.double()
+        self.lookup = Lookup(rows, "dot" if cosine else "l2")
+        self.register_buffer("norm", norm.unsqueeze(1))
         self.register_buffer("projection", torch.cat([left, first, second]).to(dtype))
-        bias = head.fuse.bias.detach()
         if tables:
-            base = embeddings @ (first + second).T + bias.double()
-            self.register_buffer("table", torch.cat([embeddings @ pairing.T, base], 1).to(dtype))
+            self.register_buffer("table", table)
         else:
             self.register_buffer("bias", bias.clone())
         self.classifier = head.classifier

@@ -8,6 +8,7 @@ do not decide, and with ``full``, all images go through everything.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Generator
@@ -16,6 +17,7 @@ from typing import Any, cast
 
 from edgekit.console import Console
 from edgekit.errors import UsageError
+from edgekit.parity.engines import CheckedPredictor, EngineReport, EnginesDiffer
 from edgekit.parity.judge import SAMPLE_CONFIDENCE, Gates, Judge, Judgment, worst
 from edgekit.parity.metrics import Baseline, choose_baseline, mce, relative_mce
 from edgekit.parity.predictors import same_source
@@ -52,8 +54,16 @@ def run_comparison(
         raise UsageError(f"{sweep.dataset.name} has {available} test images: parity needs more")
     start, busy = time.monotonic(), os.times()
     run = _Run(sweep, gates, chosen, console, labeled, size)
-    with sweep.hold():
-        seen = run.all_cells(stops=False) if full or not run.judge().gated else run.go()
+    try:
+        seen = run.whole(full=full)
+    except EnginesDiffer as error:
+        # What the quick engine has said so far counts no more, here or in later runs.
+        console.warn(f"{error}; parity starts again with '{error.trusted.name}' alone")
+        with sweep.hold() as (reference, _):
+            reference.clear()
+        trusting = dataclasses.replace(sweep, reference=error.trusted)
+        seen = dataclasses.replace(run, sweep=trusting).whole(full=full)
+    engine = _engine(sweep)
     tally, judged = seen.tally, seen.judged
     used = os.times()
     document: dict[str, Any] = {
@@ -63,6 +73,7 @@ def run_comparison(
         "more_images": judged.more_images,
         "seen": sweep.reference.seen,
         "reference": sweep.reference.name,
+        "reference_engine": None if engine is None else engine.to_dict(),
         "candidate": sweep.candidate.name,
         "same_source": same,
         "data": sweep.dataset.name,
@@ -92,6 +103,12 @@ def run_comparison(
     return {**document, **_errors(tally, chosen, judged, judged.deltas)}
 
 
+def _engine(sweep: Sweep) -> EngineReport | None:
+    """Which engine answered for the reference, where there was a choice."""
+    reference = sweep.reference
+    return reference.report if isinstance(reference, CheckedPredictor) else None
+
+
 @dataclass(frozen=True)
 class _Seen:
     """What a comparison looked at before it ended."""
@@ -112,6 +129,11 @@ class _Run:
     console: Console
     labeled: bool
     codebook_size: int
+
+    def whole(self, *, full: bool) -> _Seen:
+        """All cells of all images where ``full``, else as much as the verdict takes."""
+        with self.sweep.hold():
+            return self.all_cells(stops=False) if full or not self.judge().gated else self.go()
 
     def judge(self) -> Judge:
         """One that has seen nothing yet."""

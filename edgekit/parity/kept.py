@@ -112,6 +112,10 @@ class Shelf:
         """Keep answers in place of those kept so far, if there is room."""
         self._cache.put(self._path(image), _serialize(known))
 
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._cache.drop(_files(self._folder))
+
     def _path(self, image: str) -> Path:
         return self._folder / image[:40]
 
@@ -172,6 +176,14 @@ class AnswerCache:
                 fresh.replace(path)
         finally:
             fresh.unlink(missing_ok=True)
+
+    def drop(self, paths: Sequence[Path]) -> None:
+        """Remove files of a shelf that is open."""
+        with self._locked():
+            total = self._total() - sum(_size(path) for path in paths)
+            for path in paths:
+                path.unlink(missing_ok=True)
+            (self.folder / "total").write_text(str(max(0, total)))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -40,6 +40,15 @@ def join(parts: Sequence[Answers]) -> Answers:
     )
 
 
+def shares(count: int, chunk: int, parallel: int) -> int:
+    """Into how many pieces of at most ``chunk`` to split images, ``parallel`` at a time.
+
+    As many in every round, so that none waits for the last one; each of one image at least.
+    """
+    rounds = -(-count // (chunk * parallel))
+    return max(1, min(count, rounds * parallel))
+
+
 class Predictor(Protocol):
     """A model that is compared."""
 
@@ -87,11 +96,12 @@ class OnnxPredictor:
     seen: str
     session: Any
     threads: ThreadPoolExecutor
-    chunk: int = _CHUNK  # images an inference; bounds the memory of activations
+    parallel: int  # inferences at a time
+    chunk: int = _CHUNK  # images an inference, at most; bounds the memory of activations
 
     def run(self, images: NDArray[np.uint8]) -> Answers:
         """Normalize on the host, as the graph expects."""
-        pieces = -(-len(images) // self.chunk)
+        pieces = shares(len(images), self.chunk, self.parallel)
         return join(list(self.threads.map(self._answer, np.array_split(images, pieces))))
 
     def _answer(self, images: NDArray[np.uint8]) -> Answers:
@@ -113,11 +123,14 @@ class BundlePredictor:
     seen: str
     model: Any
     threads: ThreadPoolExecutor
-    chunk: int  # images an inference
+    parallel: int  # inferences at a time
+    chunk: int  # images an inference, at most
+    fixed: bool  # the model takes no other number
 
     def run(self, images: NDArray[np.uint8]) -> Answers:
         """Share the images out to the runtime's streams."""
-        pieces = -(-len(images) // self.chunk)
+        parallel = 1 if self.fixed else self.parallel  # smaller pieces would be filled up
+        pieces = shares(len(images), self.chunk, parallel)
         return join(list(self.threads.map(self._answer, np.array_split(images, pieces))))
 
     def _answer(self, images: NDArray[np.uint8]) -> Answers:
@@ -156,6 +169,7 @@ def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
         seen=metadata.get("edgekit.training", "seen=unknown"),
         session=session,
         threads=ThreadPoolExecutor(_cores(), thread_name_prefix="reference"),
+        parallel=_cores(),
     )
 
 
@@ -171,6 +185,7 @@ def open_bundle_predictor(path: Path) -> BundlePredictor:
     if not isinstance(training, dict):
         raise EdgekitError(f"{path}: the manifest's training protocol is damaged")
     described = model.describe()
+    streams, batch = int(described["streams"]), int(described["batch"])
     return BundlePredictor(
         name=f"{manifest.target.precision}, {described['runtime']}",
         key=f"{manifest.identity()} {described['runtime']} {described['inference_precision']}",
@@ -179,8 +194,10 @@ def open_bundle_predictor(path: Path) -> BundlePredictor:
         source=manifest.source.checkpoint,
         seen=from_dict(TrainingProtocol, training, str(path)).describe_seen(),
         model=model,
-        threads=ThreadPoolExecutor(int(described["streams"]), thread_name_prefix="candidate"),
-        chunk=int(described["batch"]) or _CHUNK,
+        threads=ThreadPoolExecutor(streams, thread_name_prefix="candidate"),
+        parallel=streams,
+        chunk=batch or _CHUNK,
+        fixed=batch > 0,
     )
 
 

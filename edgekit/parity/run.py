@@ -24,13 +24,13 @@ from edgekit.model.card import numbered_classes
 from edgekit.originals import cached_original
 from edgekit.parity.cells import Cells, MakeVariants, PublishedImages, choose_cells
 from edgekit.parity.compare import run_comparison
+from edgekit.parity.engines import open_reference
 from edgekit.parity.kept import LIMIT, limit_bytes
 from edgekit.parity.predictors import (
     Predictor,
     check_comparable,
     check_source,
     open_bundle_predictor,
-    open_onnx,
 )
 from edgekit.parity.settings import ParityOptions, options_of_build
 from edgekit.parity.sweep import Sweep
@@ -53,7 +53,7 @@ class _Images(NamedTuple):
 def parity_of_build(job: steps.Job, built: steps.Built, data: BuildData) -> dict[str, Any]:
     """The parity step of a build, against the float graph that the bundle was made from."""
     options = options_of_build(job.config)
-    reference = open_onnx(built.quantized.exported.onnx)
+    reference = open_reference(built.quantized.exported.onnx)
     candidate = open_bundle_predictor(built.path)
     cells = choose_cells(None, options.severities, options.extra, options.seed)
     images = _Images(data.test(), cells, None, data.labeled)
@@ -207,17 +207,17 @@ def _reference(
                 f"the float original of {bundle} is not in the cache {job.cache}: name it, with "
                 "--reference CHECKPOINT (or a float .onnx, or another bundle)"
             )
-        return open_onnx(found)
+        return open_reference(found)
     path = Path(options.reference)
     if not path.exists():
         raise UsageError(f"no reference at {path}: give a checkpoint, a float .onnx or a bundle")
     if path.is_dir() or path.suffix == ".zip":
         return open_bundle_predictor(path)
     if path.suffix == ".onnx":
-        return open_onnx(path)
+        return open_reference(path)
     config = dataclasses.replace(job.config, checkpoint=str(path), labels=options.labels)
     job = dataclasses.replace(job, config=config)
     checkpoint = steps.load(job)
     if not options.allow_different_reference:  # before it is exported, which takes a while
         check_source(checkpoint.sha256, manifest.source.checkpoint)
-    return open_onnx(steps.export(job, checkpoint).onnx)
+    return open_reference(steps.export(job, checkpoint).onnx)

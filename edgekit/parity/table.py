@@ -66,6 +66,13 @@ def lines(document: dict[str, Any]) -> list[str]:
         f"{100 * top['corrupted']['estimate']:.2f}%; KL(float || bundle): clean "
         f"{kl['clean']:.2g}, corrupted {kl['corrupted']:.2g} nats"
     )
+    engine = document["reference_engine"]
+    if engine is not None and engine["checked_by"] is not None:
+        checked, answered = engine["checked"], engine["checked"] + engine["answered"]
+        text.append(
+            f"{engine['answers']} answered for {engine['checked_by']}, which checked {checked:,} "
+            f"of {answered:,} answers: equal, with {engine['ties']} ties"
+        )
     if codes := document["codes"]:
         text += _codes(codes)
     text.append(_work(document))

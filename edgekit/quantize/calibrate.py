@@ -34,6 +34,7 @@ from edgekit.quantize.layers import (
 )
 from edgekit.quantize.recipes import Recipe, check_dialect
 from edgekit.quantize.scope import kept_float
+from edgekit.quantize.tables import put_back, tables_aside
 
 _NAMED = 5  # layers that a message lists
 
@@ -80,6 +81,7 @@ def calibrate(
     [M, height, width, 3] at the network's size.
     """
     import nncf
+    from nncf.onnx.quantization.backend_parameters import BackendParameters
     from nncf.quantization.advanced_parameters import (
         AdvancedQuantizationParameters,
         AdvancedSmoothQuantParameters,
@@ -107,10 +109,11 @@ def calibrate(
             convolution=recipe.smooth_quant or -1, matmul=recipe.smooth_quant or -1
         ),
     )
-    with _quiet_nncf(console), _functions_carried_through():
+    with _quiet_nncf(console), _functions_carried_through(), tables_aside(model) as (light, folder):
+        advanced.backend_params = {BackendParameters.EXTERNAL_DATA_DIR: str(folder)}
         try:
             quantized = nncf.quantize(
-                model,
+                light,
                 nncf.Dataset(_Counted(inputs, len(images), console)),
                 preset=presets[recipe.preset],
                 subset_size=len(images),
@@ -123,6 +126,7 @@ def calibrate(
         except _nncf_errors() as error:
             first_line = (str(error).splitlines() or [type(error).__name__])[0]
             raise EdgekitError(f"NNCF cannot calibrate this model: {first_line}") from error
+    put_back(quantized, model)
     if model.functions and not quantized.functions:
         quantized.functions.extend(model.functions)
     quantized, corrections = correct(

@@ -13,8 +13,8 @@ from onnx import helper
 from scipy.linalg.blas import ssyrk
 
 from edgekit.data.transforms import Preprocessing
-from edgekit.quantize.layers import drop_unused, with_outputs
 from edgekit.quantize.probe import compile_graph
+from edgekit.quantize.tables import leading_to
 
 Floats = NDArray[np.float64]
 
@@ -129,16 +129,14 @@ def watch(
     collect: Callable[[Layer], Collector],
 ) -> dict[str, Collector]:
     """The inputs of each layer by the name of its node, while ``original`` sees the images."""
-    random = np.random.default_rng(0)
     source = original.graph.input[0].name
     inner = sorted({layer.node.input[0] for layer in layers} - {source})
     request = None
     if inner:
-        watched = with_outputs(original, inner)
-        del watched.graph.output[: len(original.graph.output)]
-        drop_unused(watched)  # what lies behind the last of the layers
-        request = compile_graph(watched).model.create_infer_request()
+        request = compile_graph(leading_to(original, inner)).model.create_infer_request()
     seen = {layer.node.name: collect(layer) for layer in layers}
+    # One for each, so that it does not matter which layers are watched together.
+    random = {layer.node.name: np.random.default_rng(0) for layer in layers}
     for start in range(0, len(images), _BATCH):
         block = images[start : start + _BATCH]
         values = {source: preprocessing.normalize(block)}
@@ -150,8 +148,9 @@ def watch(
             }
         for layer in layers:
             kernel = layer.stored.dims[2:]
-            rows = patches(values[layer.node.input[0]], layer.node, kernel, random)
-            seen[layer.node.name].add(rows, len(block))
+            name = layer.node.name
+            rows = patches(values[layer.node.input[0]], layer.node, kernel, random[name])
+            seen[name].add(rows, len(block))
         for _ in block:
             next(progress)
     return seen

@@ -227,6 +227,7 @@ def compile_graph(graph: onnx.ModelProto, hint: str = "THROUGHPUT") -> CompiledG
     """
     from edgekit.export.variants import to_variant
     from edgekit.quantize.layers import float_fed
+    from edgekit.quantize.tables import needed_part
 
     wrong = float_fed(graph)
     if wrong:
@@ -237,7 +238,8 @@ def compile_graph(graph: onnx.ModelProto, hint: str = "THROUGHPUT") -> CompiledG
     if host_saturates():
         graph = in_float(graph)
     core = shared_core()
-    model = core.read_model(to_variant(graph, "inline").SerializeToString())
+    # Graphs that measure inner layers often end before the codebook and the tables.
+    model = core.read_model(to_variant(needed_part(graph), "inline").SerializeToString())
     # Without the hint OpenVINO computes in bf16 where it can, and codes flip.
     compiled = core.compile_model(
         model, "CPU", {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": "f32"}

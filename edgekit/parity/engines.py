@@ -1,0 +1,295 @@
+"""The float side, answered by the fastest runtime that is shown to be equal.
+
+ONNX Runtime is taken for right. Another runtime may answer in its place if it costs less and says
+the same: top-1 classes and codes, up to ties that rounding decides. The first images are answered
+by both, and of every later one a share is, too. If ever they differ, the comparison starts again
+with ONNX Runtime alone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgekit.data.transforms import Preprocessing
+from edgekit.errors import EdgekitError, ToolchainMissing
+from edgekit.extension import extension_path
+from edgekit.openvino_core import shared_core
+from edgekit.parity.predictors import Answers, OnnxPredictor, Predictor, join, open_onnx, shares
+
+FIRST = 64  # answers that both engines give, and are timed at, before one is chosen
+SHARE = 16  # one in so many later answers is given by both
+WORTH = 0.9  # of the trusted engine's processor time: less gain is not worth another engine
+_CHUNK = 8  # images an inference
+# Ties: the trusted engine's best two logits by their largest, and its lookup's margin by the
+# largest margin that was met. Rounding moves both by some 1e-6 to 1e-5.
+_TIE_LOGITS = 1e-4
+_TIE_MARGIN = 1e-3
+# Equal answers' logits by their largest: what keeping them in half precision may change as well.
+_LOGITS = 1e-3
+
+Answer = Callable[[NDArray[np.uint8]], Answers]
+
+
+class EnginesDiffer(EdgekitError):
+    """The quick engine did not answer as the trusted one does."""
+
+    def __init__(self, message: str, trusted: Predictor) -> None:
+        super().__init__(message)
+        self.trusted = trusted
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """Who answered for the float model in this run, and what was shown about it."""
+
+    answers: str
+    checked_by: str | None  # None: the trusted engine answered itself
+    answered: int  # by the quick engine alone
+    checked: int  # answers that both gave
+    ties: int  # of these, that rounding decided differently
+    cost: float | None  # processor time of the quick engine over the trusted one's, on the first
+    note: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the parity document."""
+        return asdict(self)
+
+
+class CheckedPredictor:
+    """A trusted engine, and a quick one that may answer for it as long as it is equal."""
+
+    def __init__(
+        self,
+        trusted: Predictor,
+        quick_name: str,
+        quick_key: str,
+        open_quick: Callable[[], Answer],
+        worth: float = WORTH,
+    ) -> None:
+        self.trusted = trusted
+        self.preprocessing = trusted.preprocessing
+        self.classes = trusted.classes
+        self.source = trusted.source
+        self.seen = trusted.seen
+        # Answers of either are kept under one name: they are equal, or are not used.
+        self.key = f"{trusted.key} or {quick_key}"
+        self._quick_name = quick_name
+        self._open_quick = open_quick
+        self._worth = worth
+        self._quick: Answer | None = None
+        self._note = "no float inference was needed"
+        self._started = self._chosen = False
+        self._seconds = [0.0, 0.0]  # of processors: trusted, quick
+        self._timed = self._checked = self._ties = self._answered = self._calls = 0
+        self._largest_margin = 0.0
+
+    @property
+    def name(self) -> str:
+        """What reports call it, whoever answers: `report` tells."""
+        return self.trusted.name
+
+    @property
+    def report(self) -> EngineReport:
+        """What was done so far."""
+        quick = self._chosen and self._quick is not None
+        trusted, other = self._seconds
+        return EngineReport(
+            self._quick_name if quick else self.trusted.name,
+            self.trusted.name if quick else None,
+            self._answered,
+            self._checked,
+            self._ties,
+            other / trusted if trusted and other else None,
+            self._note,
+        )
+
+    def run(self, images: NDArray[np.uint8]) -> Answers:
+        """Raises `EnginesDiffer` where the quick engine turns out not to be equal."""
+        if not self._started:
+            self._start(images[:1])
+        if self._quick is None:
+            return self.trusted.run(images)
+        if not self._chosen:
+            return self._both(images)
+        answers = self._quick(images)
+        # Other places each time, so that all variants have their turn.
+        some = np.arange(self._calls % SHARE, len(images), SHARE)
+        self._calls += 1
+        if len(some):
+            self._check(self.trusted.run(images[some]), take(answers, some))
+        self._answered += len(images) - len(some)
+        return answers
+
+    def _start(self, image: NDArray[np.uint8]) -> None:
+        """Open the quick engine, and warm both up."""
+        self._started = True
+        try:
+            self._quick = self._open_quick()
+            self._quick(image)
+        except (RuntimeError, EdgekitError) as error:
+            self._quick = None
+            reason = " ".join(str(error).split())[:200]
+            self._note = f"{self._quick_name} cannot run the float model: {reason}"
+            return
+        self.trusted.run(image)
+
+    def _both(self, images: NDArray[np.uint8]) -> Answers:
+        """The trusted engine's answers; after enough of them the cheaper engine is chosen."""
+        assert self._quick is not None
+        start = time.process_time()
+        answers = self.trusted.run(images)
+        middle = time.process_time()
+        others = self._quick(images)
+        self._seconds[0] += middle - start
+        self._seconds[1] += time.process_time() - middle
+        self._check(answers, others)
+        self._timed += len(images)
+        if self._timed >= FIRST:
+            self._chosen = True
+            cost = self._seconds[1] / max(self._seconds[0], 1e-9)
+            if cost > self._worth:
+                self._quick = None  # and gives its memory back
+                self._note = (
+                    f"{self._quick_name} is equal on the first {self._timed} answers, but takes "
+                    f"{cost:.2f} of the processor time: not used"
+                )
+            else:
+                self._note = (
+                    f"{self._quick_name} takes {cost:.2f} of the processor time; equal on the "
+                    f"first {self._timed} answers and on one in {SHARE} of the others"
+                )
+        return answers
+
+    def _check(self, trusted: Answers, quick: Answers) -> None:
+        if trusted.margin is not None and trusted.margin.size:
+            finite = trusted.margin[np.isfinite(trusted.margin)]
+            self._largest_margin = max(self._largest_margin, float(finite.max(initial=0)))
+        self._checked += len(trusted.logits)
+        found = compare_answers(trusted, quick, self._largest_margin)
+        self._ties += found.ties
+        if found.difference:
+            message = (
+                f"{self._quick_name} does not answer as '{self.trusted.name}' does: "
+                f"{found.difference}"
+            )
+            self._quick, self._answered, self._note = None, 0, f"{message}; not used"
+            raise EnginesDiffer(message, self.trusted)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two engines' answers to the same images."""
+
+    ties: int  # images that rounding decided differently
+    difference: str  # what is not rounding, in words; empty if nothing
+
+
+def compare_answers(trusted: Answers, quick: Answers, largest_margin: float) -> Compared:
+    """Whether two engines say the same; ``largest_margin`` is the scale of ties of codes."""
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(trusted.logits).all(axis=1))
+    if not np.array_equal(finite, np.isfinite(quick.logits).all(axis=1)):
+        return Compared(0, "logits are infinite or NaN in one of them only")
+    tied = np.zeros(len(finite), np.bool_)
+    if (trusted.code is None) != (quick.code is None):
+        return Compared(0, "one of them has no codes")
+    if trusted.code is not None and quick.code is not None:
+        changed = trusted.code != quick.code
+        margin = np.inf if trusted.margin is None else trusted.margin
+        beyond = changed & ~(margin <= _TIE_MARGIN * largest_margin)
+        if beyond.any():
+            return Compared(0, f"{int(beyond.sum())} of {beyond.size} codes are others")
+        # Another codeword, and with it other logits.
+        tied = changed.reshape(len(changed), -1).any(axis=1)
+    same = finite & ~tied
+    ours, theirs = trusted.logits[same], quick.logits[same]
+    if not len(ours):
+        return Compared(int(tied.sum()), "")
+    largest = np.abs(ours).max(axis=1)
+    off = float((np.abs(ours - theirs).max(axis=1) / np.maximum(largest, 1e-30)).max())
+    if off > _LOGITS:
+        return Compared(0, f"logits differ by {off:.1e} of the largest")
+    rows = np.arange(len(ours))
+    top = theirs.argmax(axis=1)
+    gap = ours.max(axis=1) - ours[rows, top]
+    wrong = gap > _TIE_LOGITS * largest
+    if wrong.any():
+        return Compared(0, f"{int(wrong.sum())} of {len(wrong)} top-1 classes are others")
+    moved = top != ours.argmax(axis=1)
+    return Compared(int(tied.sum() + moved.sum()), "")
+
+
+def take(answers: Answers, rows: NDArray[np.intp]) -> Answers:
+    """Some rows of the answers."""
+    return Answers(
+        answers.logits[rows],
+        None if answers.code is None else answers.code[rows],
+        None if answers.margin is None else answers.margin[rows],
+    )
+
+
+def open_reference(path: Path) -> OnnxPredictor | CheckedPredictor:
+    """A float ONNX file of `edgekit export`, in whichever engine turns out to be fastest."""
+    trusted = open_onnx(path)
+    if importlib.util.find_spec("openvino") is None:
+        return trusted
+    import openvino
+
+    version = openvino.get_version().split("-")[0]
+    return CheckedPredictor(
+        trusted,
+        "OpenVINO",
+        f"openvino {version} f32",
+        lambda: _open_openvino(path, trusted.preprocessing),
+    )
+
+
+def _open_openvino(path: Path, preprocessing: Preprocessing) -> Answer:
+    """The float graph under OpenVINO in f32, with our own exact lookup where that is installed."""
+    from edgekit.export.variants import to_variant
+
+    try:
+        plugins = [extension_path()]
+    except ToolchainMissing:
+        plugins = []
+    graph = onnx.load(path)
+    core = shared_core(plugins)
+    model = core.read_model(
+        to_variant(graph, "function" if plugins else "inline").SerializeToString()
+    )
+    # Without the precision OpenVINO computes in bf16 where it can, and codes flip.
+    compiled = core.compile_model(
+        model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+    )
+    names = [output.get_any_name() for output in compiled.outputs]
+    streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+    requests = [compiled.create_infer_request() for _ in range(streams)]
+
+    def answer(images: NDArray[np.uint8]) -> Answers:
+        parts: list[Answers] = []
+
+        def finish_next() -> None:
+            request = requests[len(parts) % streams]
+            request.wait()
+            tensors = (request.get_output_tensor(place) for place in range(len(names)))
+            found = dict(zip(names, (tensor.data.copy() for tensor in tensors), strict=True))
+            parts.append(Answers(found["logits"], found.get("code"), found.get("margin")))
+
+        pieces = np.array_split(images, shares(len(images), _CHUNK, streams))
+        for number, piece in enumerate(pieces):
+            if number >= streams:
+                finish_next()
+            requests[number % streams].start_async({0: preprocessing.normalize(piece)})
+        while len(parts) < len(pieces):
+            finish_next()
+        return join(parts)
+
+    return answer

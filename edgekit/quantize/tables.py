@@ -1,0 +1,119 @@
+"""Keeps the large tables of a graph out of the copies that its calibration makes.
+
+NNCF copies and serializes a graph a dozen times. With a codebook of 10,000 rows and the fold's
+tables, 250 MB that nothing quantizes, that is gigabytes. ONNX can keep a constant in a file beside
+the graph, which runtimes map into memory: so the copies hold a name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+
+from edgekit.export.lookup_function import OPERATOR
+
+_LARGE = 1 << 20  # bytes from which on a table is worth a file
+_READERS = ("Gather", OPERATOR)  # they take rows or compare with them: nothing there is quantized
+
+
+@contextlib.contextmanager
+def tables_aside(model: onnx.ModelProto) -> Iterator[tuple[onnx.ModelProto, Path]]:
+    """A copy of ``model`` whose tables are in the folder, as long as the context lasts.
+
+    `put_back` makes what was made of the copy whole again.
+    """
+    names = _tables(model)
+    with tempfile.TemporaryDirectory(prefix="edgekit-tables-") as folder:
+        copy = without_constants(model)
+        for number, tensor in enumerate(model.graph.initializer):
+            stored = copy.graph.initializer.add()
+            if tensor.name not in names:
+                stored.CopyFrom(tensor)
+                continue
+            file = f"{number}.bin"
+            (Path(folder) / file).write_bytes(tensor.raw_data)
+            stored.name, stored.data_type = tensor.name, tensor.data_type
+            stored.dims[:] = tensor.dims
+            stored.data_location = onnx.TensorProto.EXTERNAL
+            stored.external_data.add(key="location", value=file)
+            stored.external_data.add(key="offset", value="0")
+            stored.external_data.add(key="length", value=str(len(tensor.raw_data)))
+        yield copy, Path(folder)
+
+
+def put_back(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
+    """Store in ``model``, in place, the tables of ``original`` that it only names."""
+    tables = {tensor.name: tensor for tensor in original.graph.initializer}
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            tensor.CopyFrom(tables[tensor.name])
+
+
+def without_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of everything but the stored tensors."""
+    copy = onnx.ModelProto(
+        ir_version=model.ir_version,
+        producer_name=model.producer_name,
+        producer_version=model.producer_version,
+        opset_import=model.opset_import,
+        functions=model.functions,
+        metadata_props=model.metadata_props,
+    )
+    graph = model.graph
+    copy.graph.name = graph.name
+    copy.graph.node.extend(graph.node)
+    copy.graph.input.extend(graph.input)
+    copy.graph.output.extend(graph.output)
+    copy.graph.value_info.extend(graph.value_info)
+    return copy
+
+
+def leading_to(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """A copy of what the float values ``names`` need; they are its outputs."""
+    copy = without_constants(model)
+    del copy.graph.output[:]
+    for name in names:
+        value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        copy.graph.output.append(value)
+    needed = _drop_nodes(copy)
+    copy.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
+    return copy
+
+
+def needed_part(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model``, or a copy without what does not lead to its outputs, if there is such."""
+    copy = without_constants(model)
+    needed = _drop_nodes(copy)
+    if len(copy.graph.node) == len(model.graph.node):
+        return model
+    copy.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
+    return copy
+
+
+def _drop_nodes(model: onnx.ModelProto) -> set[str]:
+    """Remove nodes that lead to no output; the names of all values that are needed."""
+    nodes = model.graph.node
+    needed = {output.name for output in model.graph.output}
+    for place in reversed(range(len(nodes))):
+        if needed & set(nodes[place].output):
+            needed.update(nodes[place].input)
+        else:
+            del nodes[place]
+    return needed
+
+
+def _tables(model: onnx.ModelProto) -> set[str]:
+    """Large constants, stored as bytes, that only tables' readers read."""
+    readers: dict[str, set[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, set()).add(node.op_type)
+    return {
+        tensor.name
+        for tensor in model.graph.initializer
+        if len(tensor.raw_data) >= _LARGE and readers.get(tensor.name, {""}) <= set(_READERS)
+    }

@@ -1,0 +1,101 @@
+"""Large tables stay out of the copies of a graph, and come back."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgekit.quantize import tables
+from edgekit.quantize.probe import compile_graph, run_compiled
+from tests import bundles
+
+
+def test_a_graph_without_its_tables_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its runtime reads them from the folder."""
+    import onnxruntime
+
+    monkeypatch.setattr(tables, "_LARGE", 1000)
+    made = bundles.made()
+    model = onnx.load(made.onnx)
+    before = model.SerializeToString(deterministic=True)
+    pixels = made.card.preprocessing.normalize(bundles.images(5))
+    names = [output.name for output in model.graph.output]
+    expected = onnxruntime.InferenceSession(str(made.onnx)).run(names, {"images": pixels})
+    with tables.tables_aside(model) as (light, folder):
+        outside = [t.name for t in light.graph.initializer if t.data_location]
+        assert len(outside) >= 2  # the codebook, and the fold's tables
+        assert sorted(path.stat().st_size for path in folder.iterdir()) == sorted(
+            len(t.raw_data) for t in model.graph.initializer if t.name in outside
+        )
+        assert light.ByteSize() < model.ByteSize()
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(folder)
+        )
+        found = onnxruntime.InferenceSession(light.SerializeToString(), options).run(
+            names, {"images": pixels}
+        )
+    assert not folder.exists()
+    for one, two in zip(found, expected, strict=True):
+        assert np.array_equal(one, two)
+    tables.put_back(light, model)
+    assert light.SerializeToString(deterministic=True) == before
+    assert model.SerializeToString(deterministic=True) == before
+
+
+def test_only_tables_are_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A constant that something else reads, too, may be quantized."""
+    monkeypatch.setattr(tables, "_LARGE", 8)
+    rows = np.ones((4, 4), np.float32)
+    stored = [numpy_helper.from_array(rows, name) for name in ("table", "shared", "weights")]
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Gather", ["table", "which"], ["a"]),
+        helper.make_node("Gather", ["shared", "which"], ["b"]),
+        helper.make_node("MatMul", ["a", "shared"], ["c"]),
+        helper.make_node("MatMul", ["b", "weights"], ["d"]),
+        helper.make_node("Add", ["c", "d"], ["out"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [value("which", TensorProto.INT64, [2])],
+        [value("out", TensorProto.FLOAT, [2, 4])],
+        stored,
+    )
+    with tables.tables_aside(helper.make_model(graph)) as (light, _):
+        assert [t.name for t in light.graph.initializer if t.data_location] == ["table"]
+
+
+def test_what_leads_to_some_values() -> None:
+    made = bundles.made()
+    model = onnx.load(made.onnx)
+    before = model.SerializeToString(deterministic=True)
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    inner = [convolutions[1].input[0]]
+    part = tables.leading_to(model, inner)
+    assert model.SerializeToString(deterministic=True) == before
+    kinds = [node.op_type for node in part.graph.node]
+    assert kinds == ["Conv", "Relu"]
+    assert {tensor.name for tensor in part.graph.initializer} == set(convolutions[0].input[1:])
+    pixels = made.card.preprocessing.normalize(bundles.images(3))
+    found = run_compiled(compile_graph(part), [{"images": pixels}])[0][inner[0]]
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    whole.graph.output.append(helper.make_tensor_value_info(inner[0], TensorProto.FLOAT, None))
+    expected = run_compiled(compile_graph(whole), [{"images": pixels}])[0][inner[0]]
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_no_output_needs_is_left_out() -> None:
+    model = onnx.load(bundles.made().onnx)
+    assert tables.needed_part(model) is model
+    whole = {output.name: output for output in model.graph.output}
+    del model.graph.output[:]
+    model.graph.output.append(whole["code"])
+    part = tables.needed_part(model)
+    kinds = [node.op_type for node in part.graph.node]
+    assert "CodebookLookup" in kinds
+    assert "Gather" not in kinds  # the tables are behind it
+    assert part.ByteSize() < model.ByteSize()
+    onnx.checker.check_model(part)
