@@ -151,8 +151,8 @@ def test_blocks_tell_each_other_what_they_have(device_like):
     x = rows[rng.integers(2000, size=8)] + 0.01 * unit(rng.standard_normal((8, 300)))
     packed = device_like.pack(rows)
     found = device_like.lookup(packed, x.astype(np.float32), processors=40, want_margin=False)
-    assert found.report.parts == 80
-    assert found.report.exact_scores < 8 * 80 / 3
+    assert found.report.parts == 40
+    assert found.report.exact_scores < 8 * 40 / 3
     # A lookup leaves the packed codebook as it found it: the next one must not believe its bounds.
     other = -x.astype(np.float32)
     again = device_like.lookup(packed, other, processors=40)

@@ -125,7 +125,7 @@ class Tiling:
         margin = np.full(count, np.nan, np.float32)
         nonfinite = ctypes.c_int32(0)
         size = self.workspace(count, *rows.shape)
-        memory, start = garbage(size)
+        workspace, start = garbage(size)
         request = Request(
             x.ctypes.data, rows.ctypes.data, count, len(rows), rows.shape[1],
             int(x.dtype == np.float16), int(rows.dtype == np.float16),
@@ -138,6 +138,7 @@ class Tiling:
             ctypes.byref(request), processors, kernel, ctypes.byref(report)
         )
         assert status == 0
+        del workspace  # it had to live until now
         return Found(LookupResult(indices, best, margin), bool(nonfinite.value), report)
 
 

@@ -31,10 +31,11 @@ struct WidthBounds {
   float growth;   // a norm summed in float by a warp, times this, is at least the true one
 };
 
-inline WidthBounds make_bounds(int64_t d) {
+// For sums of d products that are joined from shares of at most `steps` instructions of 16 columns.
+inline WidthBounds make_bounds(int64_t d, int64_t steps) {
   using namespace bounds;
   const auto columns = static_cast<double>(d);
-  const double product = (columns / 16 + 4) * kTensor + kProduct;
+  const double product = static_cast<double>(steps) * kTensor + kProduct;
   const double roundings = (columns / 16 + 10) * 0x1p-53;
   WidthBounds width;
   width.product = static_cast<float>(product * (1 + 0x1p-20));

@@ -18,7 +18,7 @@ constexpr int kSplitThreads = 256;
 constexpr int kSplitWarps = kSplitThreads / kWarp;
 constexpr int kSplitRows = 2 * kBlockRows;
 constexpr int kAhead = 8;  // chunks of its rows that a warp loads at once
-static_assert(kSplitThreads == kExactThreads && kSplitThreads == kPrepareThreads);
+static_assert(kSplitThreads == kPrepareThreads && kSplitThreads >= kPairRoom);
 static_assert(kSplitWarps == kFewVectors, "a warp a vector");
 
 // `vectors` are multiples of eight.
@@ -47,7 +47,7 @@ struct SplitMemory {
   int32_t heavy;
   int32_t last;
   PrepareMemory prepare;
-  std::conditional_t<vectors == kFewVectors, ExactMemory, char> exact;
+  std::conditional_t<vectors == kFewVectors, ExactMemory<kSplitThreads>, char> exact;
 };
 
 template <typename X, typename E>
@@ -82,22 +82,19 @@ EDGEKIT_DEVICE Part make_part(const Plan& plan, int64_t rows, int64_t part) {
 
 EDGEKIT_DEVICE int64_t tile_of(const Part& part, int64_t i) { return part.first + i * part.step; }
 
-// Loads a warp's share of chunks of the rows of the part's tile i, from chunk `start` on.
-template <int vectors, typename Block>
-EDGEKIT_DEVICE void load_rows(Block& block, const Packed& packed, const Part& part, int i,
-                              int64_t start) {
-  const int64_t tile = tile_of(part, i);
+// Loads chunk `u` of a warp's share of a tile's rows, from chunk `start` on.
+template <typename Block>
+EDGEKIT_DEVICE void load_chunk(Block& block, const Packed& packed, int64_t tile, int64_t start,
+                               int u) {
   if (2 * tile >= packed.row_blocks) return;
   block.each_alone([&](int t, auto& state) {
+    const int64_t chunk = start + u * kSplitWarps + t / kWarp;
+    if (chunk >= packed.chunks) return;
+    constexpr int64_t kBytes = kBlockRows * kChunkBytes;
     const unsigned char* codes =
-        packed.codes + 2 * tile * packed.chunks * kBlockRows * kChunkBytes + t % kWarp * 16;
-    EDGEKIT_UNROLL
-    for (int u = 0; u < kAhead; ++u) {
-      const int64_t chunk = start + u * kSplitWarps + t / kWarp;
-      if (chunk >= packed.chunks) continue;
-      state.low[u] = load_quad_once(codes + chunk * kBlockRows * kChunkBytes);
-      state.high[u] = load_quad_once(codes + (packed.chunks + chunk) * kBlockRows * kChunkBytes);
-    }
+        packed.codes + (2 * tile * packed.stride + chunk) * kBytes + t % kWarp * 16;
+    state.low[u] = load_quad_once(codes);
+    state.high[u] = load_quad_once(codes + packed.stride * kBytes);
   });
 }
 
@@ -121,9 +118,11 @@ struct VectorCodes {
   int used;
 };
 
+// Adds a warp's products from chunk `start` on, and loads chunks of the next tile (or of this one)
+// in the place of those that are done.
 template <int vectors, typename Block>
 EDGEKIT_DEVICE void add_products(Block& block, const Packed& packed, const VectorCodes& from,
-                                 int64_t start) {
+                                 int64_t start, int64_t next_tile, int64_t next_start) {
   EDGEKIT_UNROLL
   for (int u = 0; u < kAhead; ++u) {
     block.each_alone([&](int t, auto& state) {
@@ -154,6 +153,7 @@ EDGEKIT_DEVICE void add_products(Block& block, const Packed& packed, const Vecto
             [j](auto& state) -> const Quad& { return state.b[j]; });
       }
     });
+    load_chunk(block, packed, next_tile, next_start, u);
   }
 }
 
@@ -162,6 +162,7 @@ template <int vectors, typename Block>
 EDGEKIT_DEVICE void screen_split(Block& block, SplitMemory<vectors>* memory, int used,
                                  int64_t first_row, int64_t rows, bool want_second) {
   const int left = static_cast<int>(rows - first_row < kSplitRows ? rows - first_row : kSplitRows);
+  EDGEKIT_ROLLED
   for (int v0 = 0; v0 < used; v0 += kSplitWarps) {
     block.each_warp([&](int t, auto& state) {
       const int v = v0 + t / kWarp;
@@ -175,8 +176,8 @@ EDGEKIT_DEVICE void screen_split(Block& block, SplitMemory<vectors>* memory, int
       state.two.first = at.lower;
       memory->upper[v][r] = at.upper;
     });
-    block.template reduce_warps<1>([](auto& state) -> Two& { return state.two; },
-                                   [](Two* own, const Two& other) { merge(own, other); });
+    block.reduce_warps([](auto& state) -> Two& { return state.two; },
+                       [](Two* own, const Two& other) { merge(own, other); });
     block.each_warp([&](int t, auto& state) {
       const int v = v0 + t / kWarp;
       if (v < used && t % kWarp == 0) raise(&memory->list[v], state.two, want_second);
@@ -194,129 +195,188 @@ EDGEKIT_DEVICE void screen_split(Block& block, SplitMemory<vectors>* memory, int
   block.each([](int, auto&) {});
 }
 
-// Scores a part's rows for vector v in double, all of them.
+// Collects up to kPairRoom rows of a part, all of them, from tile i on, for vector v.
 template <int vectors, typename X, typename E, typename Block>
-EDGEKIT_DEVICE void score_part(Block& block, SplitMemory<vectors>* memory,
-                               const SplitJob<X, E>& job, const Part& part, int v, int64_t rows) {
-  ExactMemory* exact = &memory->exact;
-  constexpr int kTilesAtOnce = kPairRoom / kSplitRows;
-  for (int64_t i = 0; i < part.tiles; i += kTilesAtOnce) {
-    const auto place_of = [&](int p) {
-      return tile_of(part, i + p / kSplitRows) * kSplitRows + p % kSplitRows;
-    };
-    // Only the last tile of all may lack rows, and it is the last one here.
-    const int64_t tiles = part.tiles - i < kTilesAtOnce ? part.tiles - i : kTilesAtOnce;
-    int count = static_cast<int>(tiles) * kSplitRows;
-    while (place_of(count - 1) >= rows) --count;
-    block.each([&](int t, auto&) {
-      if (t < count) exact->pair[t] = Pair{v, job.packed.entry[place_of(t)]};
-    });
-    rescore(block, exact, job.exact, count, true);
-    merge_pairs(block, exact, count, 0, [&](int warp) { return &memory->top[warp]; });
-  }
-}
-
-// Scores what a block's shortlists hold in double, into memory->top, where that is too much to
-// leave it to the last block.
-template <int vectors, typename X, typename E, typename Block>
-EDGEKIT_DEVICE void score_lists(Block& block, SplitMemory<vectors>* memory,
-                                const SplitJob<X, E>& job, const Part& part, int used,
-                                int64_t rows) {
-  const PackedHeader* header = job.packed.header;
-  ExactMemory* exact = &memory->exact;
-  block.each([&](int v, auto&) {
-    if (v >= used || memory->list[v].spill != 0) return;
-    Shortlist& list = memory->list[v];
-    // What other blocks have so far, in disjoint sets of rows.
-    Two lower = no_values();
-    for (int set = 0; set < kSets; ++set) {
-      offer(&lower, from_ordered(load_fresh(&header->lowers[v][set])));
-    }
-    const float own = threshold(list.lower, job.want_second);
-    const float others = threshold(lower, job.want_second);
-    const float least = own > others ? own : others;
-    for (int i = 0; i < list.count; ++i) {
-      if (!(list.upper[i] >= least)) continue;
-      exact->pair[take_ticket(&memory->pairs)] = Pair{v, list.entry[i]};
-    }
-    list.count = 0;
-  });
-  const int count = memory->pairs;
-  rescore(block, exact, job.exact, count, used == 1);
-  merge_pairs(block, exact, count, 0, [&](int warp) { return &memory->top[warp]; });
-  for (int v = 0; v < used; ++v) {
-    if (memory->list[v].spill != 0) score_part(block, memory, job, part, v, rows);
-  }
-  block.each([&](int v, auto&) {
-    if (v < used) memory->list[v].count = 0;
+EDGEKIT_DEVICE void collect_part(Block& block, SplitMemory<vectors>* memory,
+                                 const SplitJob<X, E>& job, const Part& part, int i, int v,
+                                 int64_t rows) {
+  block.each([&](int t, auto&) {
+    if (t >= kPairRoom || i + t / kSplitRows >= part.tiles) return;
+    const int64_t place = tile_of(part, i + t / kSplitRows) * kSplitRows + t % kSplitRows;
+    if (place >= rows) return;
+    memory->exact.pair[take_ticket(&memory->pairs)] = Pair{v, job.packed.entry[place]};
   });
 }
 
-// The last block's: from what all blocks found to the answers. A warp a vector.
+// Collects what the blocks' results hold that reaches the threshold, of parts `base` on.
 template <int vectors, typename X, typename E, typename Block>
-EDGEKIT_DEVICE void finish_all(Block& block, SplitMemory<vectors>* memory,
-                               const SplitJob<X, E>& job, int used) {
-  ExactMemory* exact = &memory->exact;
+EDGEKIT_DEVICE void collect_results(Block& block, SplitMemory<vectors>* memory,
+                                    const SplitJob<X, E>& job, int used, int base, int end) {
   const int parts = static_cast<int>(job.plan.parts);
-  const auto result_of = [&](int t, int p) -> const PartResult& {
-    return job.workspace.results[t / kWarp * parts + p];
-  };
-  block.each_alone([&](int t, auto& state) {
-    state.top = nothing_seen();
-    state.two = no_values();
-    for (int p = t % kWarp; t / kWarp < used && p < parts; p += kWarp) {
-      const PartResult& result = result_of(t, p);
-      merge(&state.two, result.lower);
-      merge(&state.top, TopTwo{result.best, result.second, result.index});
-    }
-  });
-  block.template reduce_warps<1>([](auto& state) -> Two& { return state.two; },
-                                 [](Two* own, const Two& other) { merge(own, other); });
-  block.template reduce_warps<1>([](auto& state) -> TopTwo& { return state.top; },
-                                 [](TopTwo* own, const TopTwo& other) { merge(own, other); });
-  block.each_alone([&](int t, auto& state) {
-    state.left = 0;
+  block.each([&](int t, auto& state) {
+    const int v = t / kWarp;
     const float least = threshold(state.two, job.want_second);
-    for (int p = t % kWarp; t / kWarp < used && p < parts; p += kWarp) {
-      const PartResult& result = result_of(t, p);
+    EDGEKIT_ROLLED
+    for (int p = base + t % kWarp; v < used && p < end; p += kWarp) {
+      const PartResult& result = job.workspace.results[v * parts + p];
       EDGEKIT_UNROLL
       for (int i = 0; i < kDeferred; ++i) {
-        state.left += i < result.count && result.upper[i] >= least ? 1 : 0;
+        if (i >= result.count || !(result.upper[i] >= least)) continue;
+        if (memory->sole[v] != 0) {
+          job.answers.indices[v] = row_of(result.entry[i]);
+        } else {
+          memory->exact.pair[take_ticket(&memory->pairs)] = Pair{v, result.entry[i]};
+        }
       }
     }
   });
-  block.template reduce_warps<1>([](auto& state) -> int32_t& { return state.left; },
-                                 [](int32_t* own, int32_t other) { *own += other; });
+}
+
+// Joins what all blocks found: thresholds, exact answers, and how many candidates are left. A warp
+// a vector.
+template <int vectors, typename X, typename E, typename Block>
+EDGEKIT_DEVICE void join_results(Block& block, SplitMemory<vectors>* memory,
+                                 const SplitJob<X, E>& job, int used) {
+  const int parts = static_cast<int>(job.plan.parts);
+  block.each_alone([&](int t, auto& state) {
+    state.top = nothing_seen();
+    state.two = no_values();
+    const PartResult* results = job.workspace.results + t / kWarp * parts;
+    EDGEKIT_ROLLED
+    for (int p = t % kWarp; t / kWarp < used && p < parts; p += kWarp) {
+      merge(&state.two, results[p].lower);
+      merge(&state.top, TopTwo{results[p].best, results[p].second, results[p].index});
+    }
+  });
+  block.reduce_warps([](auto& state) -> Two& { return state.two; },
+                     [](Two* own, const Two& other) { merge(own, other); });
+  block.reduce_warps([](auto& state) -> TopTwo& { return state.top; },
+                     [](TopTwo* own, const TopTwo& other) { merge(own, other); });
+  block.each_alone([&](int t, auto& state) {
+    state.left = 0;
+    const float least = threshold(state.two, job.want_second);
+    const PartResult* results = job.workspace.results + t / kWarp * parts;
+    EDGEKIT_ROLLED
+    for (int p = t % kWarp; t / kWarp < used && p < parts; p += kWarp) {
+      EDGEKIT_UNROLL
+      for (int i = 0; i < kDeferred; ++i) {
+        state.left += i < results[p].count && results[p].upper[i] >= least ? 1 : 0;
+      }
+    }
+  });
+  block.reduce_warps([](auto& state) -> int32_t& { return state.left; },
+                     [](int32_t* own, int32_t other) { *own += other; });
   const bool index_alone = job.answers.best == nullptr && !job.want_second;
   block.each([&](int t, auto& state) {
-    if (t == 0) memory->pairs = 0;
     if (t % kWarp != 0) return;
     const bool sole = index_alone && state.left == 1 && state.top.index < 0;
     memory->top[t / kWarp] = state.top;
     memory->sole[t / kWarp] = sole ? 1 : 0;
     memory->left[t / kWarp] = sole ? 0 : state.left;
   });
-  int left = 0;
-  for (int warp = 0; warp < used; ++warp) left += memory->left[warp];
-  const int at_once = left <= kPairRoom ? parts : kPairRoom / (kDeferred * used);
-  for (int base = 0; base < parts; base += at_once) {
-    block.each([&](int t, auto& state) {
-      const float least = threshold(state.two, job.want_second);
-      for (int p = base + t % kWarp; t / kWarp < used && p < base + at_once && p < parts;
-           p += kWarp) {
-        const PartResult& result = result_of(t, p);
-        EDGEKIT_UNROLL
-        for (int i = 0; i < kDeferred; ++i) {
-          if (i >= result.count || !(result.upper[i] >= least)) continue;
-          if (memory->sole[t / kWarp] != 0) {
-            job.answers.indices[t / kWarp] = row_of(result.entry[i]);
-          } else {
-            exact->pair[take_ticket(&memory->pairs)] = Pair{t / kWarp, result.entry[i]};
-          }
-        }
+}
+
+// Writes what a block found and leaves to the last one.
+template <int vectors, typename X, typename E, typename Block>
+EDGEKIT_DEVICE void write_results(Block& block, const SplitMemory<vectors>* memory,
+                                  const SplitJob<X, E>& job, int64_t number, int used) {
+  block.each_alone([&](int v, auto&) {
+    if (v >= used) return;
+    const Shortlist& list = memory->list[v];
+    const TopTwo& top = memory->top[v];
+    const int32_t count = memory->heavy != 0 ? 0 : list.count;
+    PartResult result;
+    result.best = top.best;
+    result.second = top.second;
+    result.index = top.index;
+    result.lower = list.lower;
+    result.count = count;
+    EDGEKIT_UNROLL
+    for (int i = 0; i < kDeferred; ++i) {
+      result.entry[i] = i < count ? list.entry[i] : 0;
+      result.upper[i] = i < count ? list.upper[i] : -kInfinity;
+    }
+    job.workspace.results[v * job.plan.parts + number] = result;
+  });
+}
+
+// Keeps a block's candidates few with what others have so far, in disjoint sets of rows; says
+// whether they are too many all the same to leave them to the last block.
+template <int vectors, typename X, typename E, typename Block>
+EDGEKIT_DEVICE bool compare_lowers(Block& block, SplitMemory<vectors>* memory,
+                                   const SplitJob<X, E>& job, int64_t number, int used) {
+  PackedHeader* header = job.packed.header;
+  block.each([&](int v, auto&) {
+    if (v >= used) return;
+    Shortlist& list = memory->list[v];
+    raise_to(&header->lowers[v][number % kSets], ordered(list.lower.first));
+    if (list.spill == 0 && list.count > kDeferred) {
+      Two lower = no_values();
+      EDGEKIT_ROLLED
+      for (int set = 0; set < kSets; ++set) {
+        offer(&lower, from_ordered(load_fresh(&header->lowers[v][set])));
       }
-    });
+      drop_below(&list, threshold(lower, job.want_second));
+    }
+    if (list.spill != 0 || list.count > kDeferred) memory->heavy = 1;
+  });
+  return memory->heavy != 0;
+}
+
+// The last of a block's work with few vectors: from its shortlists to what it found and, if it
+// comes last, to the answers. Whatever is scored in double is scored in one place, to keep the code
+// short.
+template <int vectors, typename X, typename E, typename Block>
+EDGEKIT_DEVICE void finish_split(Block& block, SplitMemory<vectors>* memory,
+                                 const SplitJob<X, E>& job, const Part& part, int64_t number,
+                                 int used, int64_t rows) {
+  enum Source { kLists, kParts, kOwnDone, kResults };
+  PackedHeader* header = job.packed.header;
+  auto* exact = &memory->exact;
+  const int parts = static_cast<int>(job.plan.parts);
+  Source source = compare_lowers(block, memory, job, number, used) ? kLists : kOwnDone;
+  int v = 0;
+  int i = 0;
+  int at_once = parts;
+  for (;;) {
+    if (source == kLists) {
+      block.each([&](int t, auto&) {
+        if (t >= used || memory->list[t].spill != 0) return;
+        EDGEKIT_ROLLED
+        for (int c = 0; c < memory->list[t].count; ++c) {
+          exact->pair[take_ticket(&memory->pairs)] = Pair{t, memory->list[t].entry[c]};
+        }
+      });
+      source = kParts;
+    } else if (source == kParts) {
+      while (v < used && (memory->list[v].spill == 0 || i >= part.tiles)) {
+        ++v;
+        i = 0;
+      }
+      if (v == used) {
+        source = kOwnDone;
+        continue;
+      }
+      collect_part(block, memory, job, part, i, v, rows);
+      i += kPairRoom / kSplitRows;
+    } else if (source == kOwnDone) {
+      write_results(block, memory, job, number, used);
+      if (!block.arrives_last(&header->arrived_rows, parts, &memory->last)) return;
+      join_results(block, memory, job, used);
+      int left = 0;
+      EDGEKIT_ROLLED
+      for (int warp = 0; warp < used; ++warp) left += memory->left[warp];
+      if (left > kPairRoom) at_once = kPairRoom / (kDeferred * used);
+      i = 0;
+      source = kResults;
+      continue;
+    } else {
+      if (i >= parts) break;
+      collect_results(block, memory, job, used, i, i + at_once < parts ? i + at_once : parts);
+      i += at_once;
+    }
     const int count = memory->pairs;
+    block.each([](int, auto&) {});  // all know it before it changes
     if (count == 0) continue;
     rescore(block, exact, job.exact, count, used == 1);
     merge_pairs(block, exact, count, 0, [&](int warp) { return &memory->top[warp]; });
@@ -325,53 +385,15 @@ EDGEKIT_DEVICE void finish_all(Block& block, SplitMemory<vectors>* memory,
     });
   }
   block.each_alone([&](int t, auto&) {
-    const int v = t / kWarp;
-    if (t % kWarp != 0 || v >= used || memory->sole[v] != 0) return;
-    if (!answer_at_once(job.answers, job.packed.header, v, memory->facts[v].kind)) {
-      answer(job.answers, v, memory->top[v]);
-    }
-  });
-}
-
-// The last of a block's work with few vectors: from its shortlists to what it found.
-template <int vectors, typename X, typename E, typename Block>
-EDGEKIT_DEVICE void finish_split(Block& block, SplitMemory<vectors>* memory,
-                                 const SplitJob<X, E>& job, const Part& part, int64_t number,
-                                 int used, int64_t rows) {
-  PackedHeader* header = job.packed.header;
-  block.each([&](int v, auto&) {
-    if (v >= used) return;
-    const Shortlist& list = memory->list[v];
-    memory->top[v] = nothing_seen();
-    raise_to(&header->lowers[v][number % kSets], ordered(list.lower.first));
-    if (list.spill != 0 || list.count > kDeferred) memory->heavy = 1;
-  });
-  if (memory->heavy != 0) score_lists(block, memory, job, part, used, rows);
-  const int64_t parts = job.plan.parts;
-  block.each_alone([&](int v, auto&) {
-    if (v >= used) return;
-    const Shortlist& list = memory->list[v];
-    const TopTwo& top = memory->top[v];
-    PartResult result;
-    result.best = top.best;
-    result.second = top.second;
-    result.index = top.index;
-    result.lower = list.lower;
-    result.count = list.count;
-    EDGEKIT_UNROLL
-    for (int i = 0; i < kDeferred; ++i) {
-      result.entry[i] = i < list.count ? list.entry[i] : 0;
-      result.upper[i] = i < list.count ? list.upper[i] : -kInfinity;
-    }
-    job.workspace.results[v * parts + number] = result;
-  });
-  if (!block.arrives_last(&header->arrived_rows, static_cast<int>(parts), &memory->last)) return;
-  block.each_alone([&](int t, auto&) {
     // As the next lookup wants to find it.
     if (t == 0) header->arrived_rows = 0;
     if (t < kFewVectors * kSets) header->lowers[t / kSets][t % kSets] = 0;
+    const int own = t / kWarp;
+    if (t % kWarp != 0 || own >= used || memory->sole[own] != 0) return;
+    if (!answer_at_once(job.answers, header, own, memory->facts[own].kind)) {
+      answer(job.answers, own, memory->top[own]);
+    }
   });
-  finish_all(block, memory, job, used);
 }
 
 // The work of block `number` of blocks_down x parts. `here` has room for the vectors' codes where
@@ -387,7 +409,8 @@ EDGEKIT_DEVICE void coarse_split(Block& block, SplitMemory<vectors>* memory, uns
   const int used = static_cast<int>(job.vectors.m - v0 < vectors ? job.vectors.m - v0 : vectors);
   // The first tile's codes and facts are on their way before anything else is known.
   const Part all = make_part(job.plan, job.exact.n, at);
-  load_rows<vectors>(block, packed, all, 0, 0);
+  EDGEKIT_UNROLL
+  for (int u = 0; u < kAhead; ++u) load_chunk(block, packed, tile_of(all, 0), 0, u);
   load_facts<vectors>(block, packed, all, 0, job.exact.n);
   const int64_t rows = packed.header->nonfinite != 0 ? 0 : packed.header->rows;
   const Part part = make_part(job.plan, rows, at);
@@ -403,7 +426,7 @@ EDGEKIT_DEVICE void coarse_split(Block& block, SplitMemory<vectors>* memory, uns
         [&](int64_t v, int64_t chunk) { return here + (chunk * used + v) * kChunkBytes; },
         [&](int64_t v) { return &memory->facts[v]; });
   } else {
-    const int64_t group = packed.chunks * kBlockRows * kChunkBytes;
+    const int64_t group = packed.stride * kBlockRows * kChunkBytes;
     codes = {job.workspace.codes + v0 / kBlockRows * group, group, kBlockRows, used};
     block.each_alone([&](int v, auto&) {
       if (v < used) memory->facts[v] = job.workspace.facts[v0 + v];
@@ -411,6 +434,7 @@ EDGEKIT_DEVICE void coarse_split(Block& block, SplitMemory<vectors>* memory, uns
   }
   block.each([&](int v, auto&) {
     if (v == 0) memory->heavy = memory->pairs = 0;
+    if (v < kSplitWarps) memory->top[v] = nothing_seen();
     if (v < used) clear(&memory->list[v]);
   });
   constexpr int64_t kGroup = kAhead * kSplitWarps;
@@ -427,10 +451,10 @@ EDGEKIT_DEVICE void coarse_split(Block& block, SplitMemory<vectors>* memory, uns
         }
       });
     }
-    add_products<vectors>(block, packed, codes, start);
+    const int64_t begin = start;
     start = last ? 0 : start + kGroup;
     i += last ? 1 : 0;
-    load_rows<vectors>(block, packed, part, i, start);
+    add_products<vectors>(block, packed, codes, begin, tile_of(part, i), start);
     if (!last) continue;
     block.each([&](int t, auto& state) {
       const int lane = t % kWarp;

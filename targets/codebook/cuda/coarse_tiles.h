@@ -27,32 +27,40 @@ struct TileShape {
   static constexpr int kVectors = 8 * down * warps_down;
   static constexpr int kRowBlocks = kRows / kBlockRows;
   static constexpr int kBlocks = kRowBlocks + kVectors / kBlockRows;
+  static constexpr int kWarps = kThreads / kWarp;
+  static constexpr int kCopies = (kBlocks + kWarps - 1) / kWarps;  // blocks that a warp brings in
 };
 
-using Tile64x64 = TileShape<2, 4, 2, 2, 2, 3>;
-using Tile80x64 = TileShape<1, 4, 5, 2, 2, 3>;
-using Tile128x112 = TileShape<2, 7, 4, 2, 1, 4>;
-using Tile128x208 = TileShape<2, 13, 4, 2, 1, 4>;
-using Tile160x208 = TileShape<2, 13, 5, 2, 1, 4>;
+using Tile64x64 = TileShape<2, 4, 2, 2, 2, 6>;
+using Tile80x64 = TileShape<1, 4, 5, 2, 2, 6>;
+using Tile128x112 = TileShape<2, 7, 4, 2, 1, 8>;
+using Tile128x208 = TileShape<2, 13, 4, 2, 1, 5>;
+using Tile160x208 = TileShape<2, 13, 5, 2, 1, 6>;
 
 template <typename Shape>
 struct TilesState {
   Quad low[Shape::across];
   Quad high[Shape::across];
   Quad b[Shape::down];
-  float c[Shape::across][Shape::down][4];  // sums, then upper bounds of scores
-  Two two[2];
+  float c[Shape::across][Shape::down][4];
+  Two two;
+  const unsigned char* from[Shape::kCopies];  // what this thread copies next
 };
 
 template <typename Shape>
 struct TilesMemory {
-  // Of 8 rows or vectors a block: a chunk of each.
-  alignas(16) unsigned char codes[Shape::stages][Shape::depth][Shape::kBlocks]
-                                 [kBlockRows * kChunkBytes];
+  // Spreads what a warp's lanes write at once, 8 rows of each second vector, over all banks.
+  static constexpr int kStride = (Shape::kRows + kWarp - 1) / kWarp * kWarp + 4;
+
+  union {
+    // Of 8 rows or vectors a block: a chunk of each.
+    alignas(16) unsigned char codes[Shape::stages][Shape::depth][Shape::kBlocks]
+                                   [kBlockRows * kChunkBytes];
+    float score[Shape::kVectors][kStride];  // then upper bounds of scores
+  };
   VectorFacts facts[Shape::kVectors];
   RowFacts rows[Shape::kRows];
   uint32_t entry[Shape::kRows];
-  Two lower[Shape::warps_across][Shape::kVectors];
   Shortlist list[Shape::kVectors];
 };
 
@@ -64,27 +72,42 @@ struct TilesJob {
   bool want_second;
 };
 
-// Starts copying the columns of `step` for a tile.
+// Finds what each thread copies of a tile's codes: sixteen bytes of every chunk of some blocks.
 template <typename Shape, typename Block>
-EDGEKIT_DEVICE void copy_codes(Block& block, TilesMemory<Shape>* memory, const TilesJob& job,
-                               int64_t first_row, int64_t v0, int64_t step) {
+EDGEKIT_DEVICE void find_codes(Block& block, const TilesJob& job, int64_t first_row, int64_t v0) {
   const Packed& packed = job.packed;
-  constexpr int kBytes = kBlockRows * kChunkBytes;
   const int64_t last_vectors = (job.m - 1) / kBlockRows;
-  if (step * Shape::depth < packed.chunks) {
-    block.each_alone([&](int t, auto&) {
+  block.each_alone([&](int t, auto& state) {
+    EDGEKIT_UNROLL
+    for (int u = 0; u < Shape::kCopies; ++u) {
+      const int at = t / kWarp + u * Shape::kWarps;
+      // Beyond the last rows and vectors, the last ones again: nobody asks for their sums.
+      const bool row = at < Shape::kRowBlocks;
+      int64_t from = row ? first_row / kBlockRows + at : v0 / kBlockRows + at - Shape::kRowBlocks;
+      const int64_t last = row ? packed.row_blocks - 1 : last_vectors;
+      if (from > last) from = last;
+      state.from[u] = (row ? packed.codes : job.workspace.codes) +
+                      from * packed.stride * kBlockRows * kChunkBytes + t % kWarp * 16;
+    }
+  });
+}
+
+// Starts copying the columns of `step` for a tile; steps come one after another.
+template <typename Shape, typename Block>
+EDGEKIT_DEVICE void copy_codes(Block& block, TilesMemory<Shape>* memory, int step, int steps) {
+  constexpr int kBytes = kBlockRows * kChunkBytes;
+  if (step < steps) {
+    block.each_alone([&](int t, auto& state) {
+      auto* stage = memory->codes[step % Shape::stages];
       EDGEKIT_UNROLL
-      for (int i = t / kWarp; i < Shape::depth * Shape::kBlocks; i += Shape::kThreads / kWarp) {
-        const int at = i % Shape::kBlocks;
-        const int64_t chunk = step * Shape::depth + i / Shape::kBlocks;
-        // Beyond the last rows and vectors, the last ones again: nobody asks for their sums.
-        int64_t from = at < Shape::kRowBlocks ? first_row / kBlockRows + at
-                                              : v0 / kBlockRows + at - Shape::kRowBlocks;
-        const int64_t last = at < Shape::kRowBlocks ? packed.row_blocks - 1 : last_vectors;
-        if (from > last) from = last;
-        const unsigned char* codes = at < Shape::kRowBlocks ? packed.codes : job.workspace.codes;
-        copy_quad(memory->codes[step % Shape::stages][i / Shape::kBlocks][at] + t % kWarp * 16,
-                  codes + (from * packed.chunks + chunk) * kBytes + t % kWarp * 16);
+      for (int u = 0; u < Shape::kCopies; ++u) {
+        const int at = t / kWarp + u * Shape::kWarps;
+        if (Shape::kBlocks % Shape::kWarps != 0 && at >= Shape::kBlocks) continue;
+        EDGEKIT_UNROLL
+        for (int depth = 0; depth < Shape::depth; ++depth) {
+          copy_quad(stage[depth][at] + t % kWarp * 16, state.from[u] + depth * kBytes);
+        }
+        state.from[u] += Shape::depth * kBytes;
       }
     });
   }
@@ -130,77 +153,71 @@ EDGEKIT_DEVICE void multiply_chunk(Block& block, const TilesMemory<Shape>* memor
   multiply_step<1, Shape>(block);
 }
 
-// Sorts out a tile's scores: see screen_split. A thread has rows l / 4 (+ 8, + 16, ...) of its
-// warp's and vectors 2 (l % 4) and the next of each eight.
+// Puts a tile's sums where all threads can reach them: a thread has rows l / 4 (+ 8, + 16, ...) of
+// its warp's and vectors 2 (l % 4) and the next of each eight.
+template <typename Shape, typename Block>
+EDGEKIT_DEVICE void store_sums(Block& block, TilesMemory<Shape>* memory) {
+  block.each([](int, auto&) {});  // nobody needs codes anymore
+  block.each([&](int t, auto& state) {
+    const int lane = t % kWarp;
+    const int row = t / kWarp / Shape::warps_down * Shape::across * 16 + lane / 4;
+    const int v = t / kWarp % Shape::warps_down * Shape::down * 8 + lane % 4 * 2;
+    EDGEKIT_UNROLL
+    for (int j = 0; j < Shape::down; ++j) {
+      EDGEKIT_UNROLL
+      for (int i = 0; i < Shape::across; ++i) {
+        EDGEKIT_UNROLL
+        for (int k = 0; k < 4; ++k) {
+          memory->score[v + j * 8 + k % 2][row + i * 16 + k / 2 * 8] = state.c[i][j][k];
+        }
+      }
+    }
+  });
+}
+
+// Sorts out a tile's scores: eight lanes a vector.
 template <typename Shape, typename Block>
 EDGEKIT_DEVICE void screen_tile(Block& block, TilesMemory<Shape>* memory, int used_vectors,
                                 int used_rows, bool want_second) {
-  const auto row_of = [](int t, int i, int k) {
-    return (t / kWarp / Shape::warps_down * Shape::across + i) * 16 + t % kWarp / 4 + k / 2 * 8;
-  };
-  const auto vector_of = [](int t, int j, int k) {
-    return (t / kWarp % Shape::warps_down * Shape::down + j) * 8 + t % 4 * 2 + k % 2;
-  };
-  EDGEKIT_UNROLL
-  for (int j = 0; j < Shape::down; ++j) {
-    block.each_alone([&](int t, auto& state) {
-      state.two[0] = state.two[1] = no_values();
-      EDGEKIT_UNROLL
-      for (int k = 0; k < 4; ++k) {
-        const int v = vector_of(t, j, k);
-        const bool wanted = v < used_vectors && memory->facts[v].kind == kOrdinary;
-        EDGEKIT_UNROLL
-        for (int i = 0; i < Shape::across; ++i) {
-          const int row = row_of(t, i, k);
-          if (!wanted || row >= used_rows) {
-            state.c[i][j][k] = kNan;  // which reaches no threshold
-            continue;
-          }
-          const Interval at = score_interval(state.c[i][j][k], memory->rows[row], memory->facts[v]);
-          offer(&state.two[k % 2], at.lower);
-          state.c[i][j][k] = at.upper;
-        }
+  constexpr int kShare = 8;
+  for (int v0 = 0; v0 < used_vectors; v0 += Shape::kThreads / kShare) {
+    const auto wanted = [&](int v) {
+      return v < used_vectors && memory->facts[v].kind == kOrdinary;
+    };
+    block.each_warp([&](int t, auto& state) {
+      const int v = v0 + t / kShare;
+      state.two = no_values();
+      if (!wanted(v)) return;
+      const VectorFacts facts = memory->facts[v];
+#ifdef __CUDACC__
+#pragma unroll 4
+#endif
+      for (int row = t % kShare; row < used_rows; row += kShare) {
+        const Interval at = score_interval(memory->score[v][row], memory->rows[row], facts);
+        offer(&state.two, at.lower);
+        memory->score[v][row] = at.upper;
       }
     });
-    EDGEKIT_UNROLL
-    for (int k = 0; k < 2; ++k) {
-      block.template reduce_warps<4>([k](auto& state) -> Two& { return state.two[k]; },
-                                     [](Two* own, const Two& other) { merge(own, other); });
-    }
-    block.each_alone([&](int t, auto& state) {
-      if (t % kWarp >= 4) return;
-      EDGEKIT_UNROLL
-      for (int k = 0; k < 2; ++k) {
-        memory->lower[t / kWarp / Shape::warps_down][vector_of(t, j, k)] = state.two[k];
+    block.template reduce_warps<kShare>([](auto& state) -> Two& { return state.two; },
+                                        [](Two* own, const Two& other) { merge(own, other); });
+    block.each_warp([&](int t, auto& state) {
+      const int v = v0 + t / kShare;
+      if (t % kShare == 0 && wanted(v)) raise(&memory->list[v], state.two, want_second);
+    });
+    block.each_warp([&](int t, auto&) {
+      const int v = v0 + t / kShare;
+      if (!wanted(v)) return;
+      const float least = threshold(memory->list[v].lower, want_second);
+#ifdef __CUDACC__
+#pragma unroll 4
+#endif
+      for (int row = t % kShare; row < used_rows; row += kShare) {
+        const float upper = memory->score[v][row];
+        if (upper >= least) add(&memory->list[v], memory->entry[row], upper);
       }
     });
   }
   block.each([](int, auto&) {});
-  block.each([&](int t, auto&) {
-    for (int v = t; v < used_vectors; v += Shape::kThreads) {
-      Two lower = no_values();
-      EDGEKIT_UNROLL
-      for (int warp = 0; warp < Shape::warps_across; ++warp) merge(&lower, memory->lower[warp][v]);
-      raise(&memory->list[v], lower, want_second);
-      memory->lower[0][v].first = threshold(memory->list[v].lower, want_second);
-    }
-  });
-  block.each([&](int t, auto& state) {
-    EDGEKIT_UNROLL
-    for (int j = 0; j < Shape::down; ++j) {
-      EDGEKIT_UNROLL
-      for (int k = 0; k < 4; ++k) {
-        const int v = vector_of(t, j, k);
-        const float least = memory->lower[0][v].first;
-        EDGEKIT_UNROLL
-        for (int i = 0; i < Shape::across; ++i) {
-          if (state.c[i][j][k] >= least) {
-            add(&memory->list[v], memory->entry[row_of(t, i, k)], state.c[i][j][k]);
-          }
-        }
-      }
-    }
-  });
 }
 
 // The work of block `number` of blocks_down x parts.
@@ -214,7 +231,7 @@ EDGEKIT_DEVICE void coarse_tiles(Block& block, TilesMemory<Shape>* memory, const
   const int used = static_cast<int>(job.m - v0 < Shape::kVectors ? job.m - v0 : Shape::kVectors);
   const int64_t rows = packed.header->nonfinite != 0 ? 0 : packed.header->rows;
   const Part part = make_part(job.plan, rows, at);
-  const int64_t steps = packed.chunks / Shape::depth;
+  const int steps = static_cast<int>(packed.chunks) / Shape::depth;
   block.each_alone([&](int t, auto&) {
     for (int v = t; v < used; v += Shape::kThreads) {
       memory->facts[v] = job.workspace.facts[v0 + v];
@@ -225,9 +242,8 @@ EDGEKIT_DEVICE void coarse_tiles(Block& block, TilesMemory<Shape>* memory, const
     const int64_t first_row = tile_of(part, i) * Shape::kRows;
     const int left =
         static_cast<int>(rows - first_row < Shape::kRows ? rows - first_row : Shape::kRows);
-    for (int64_t step = 0; step < Shape::stages - 1; ++step) {
-      copy_codes(block, memory, job, first_row, v0, step);
-    }
+    find_codes<Shape>(block, job, first_row, v0);
+    for (int step = 0; step < Shape::stages - 1; ++step) copy_codes(block, memory, step, steps);
     block.each_alone([&](int t, auto& state) {
       for (int row = t; row < left; row += Shape::kThreads) {
         memory->rows[row] = packed.facts[first_row + row];
@@ -242,14 +258,15 @@ EDGEKIT_DEVICE void coarse_tiles(Block& block, TilesMemory<Shape>* memory, const
         }
       }
     });
-    for (int64_t step = 0; step < steps; ++step) {
+    for (int step = 0; step < steps; ++step) {
       block.template wait_for_copies<Shape::stages - 2>();
-      copy_codes(block, memory, job, first_row, v0, step + Shape::stages - 1);
+      copy_codes(block, memory, step + Shape::stages - 1, steps);
       EDGEKIT_UNROLL
       for (int depth = 0; depth < Shape::depth; ++depth) {
-        multiply_chunk<Shape>(block, memory, static_cast<int>(step % Shape::stages), depth);
+        multiply_chunk<Shape>(block, memory, step % Shape::stages, depth);
       }
     }
+    store_sums(block, memory);
     screen_tile(block, memory, used, left, job.want_second);
   }
   block.each_alone([&](int t, auto&) {

@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kPrepareThreads)
   prepare_vectors(
       block, &memory, job, packed.header, blockIdx.x, kPrepareWarps,
       [&](int64_t v, int64_t chunk) {
-        return workspace.codes + chunk_offset(v, chunk, packed.chunks);
+        return workspace.codes + chunk_offset(v, chunk, packed.stride);
       },
       [&](int64_t v) { return workspace.facts + v; });
 }
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kPrepareThreads)
 extern __shared__ __align__(16) unsigned char shared_memory[];
 
 template <int vectors, typename X, typename E>
-__global__ void __launch_bounds__(kSplitThreads, 2) split_kernel(SplitJob<X, E> job) {
+__global__ void __launch_bounds__(kSplitThreads) split_kernel(SplitJob<X, E> job) {
   using Memory = SplitMemory<vectors>;
   DeviceBlock<SplitState<vectors>> block;
   coarse_split<vectors>(block, reinterpret_cast<Memory*>(shared_memory),
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(Shape::kThreads) tiles_kernel(TilesJob job) {
 }
 
 template <typename X, typename E>
-__global__ void __launch_bounds__(kFinishThreads) finish_kernel(FinishJob<X, E> job) {
+__global__ void __launch_bounds__(kFinishThreads, 5) finish_kernel(FinishJob<X, E> job) {
   __shared__ FinishMemory memory;
   DeviceBlock<FinishState> block;
   finish(block, &memory, job, blockIdx.x);

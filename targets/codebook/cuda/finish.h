@@ -13,8 +13,9 @@
 
 namespace edgekit::cuda {
 
-constexpr int kFinishThreads = kExactThreads;
-constexpr int64_t kAlone = 4 * kExactPairs;  // rows that one block scores by itself
+constexpr int kFinishThreads = 128;
+constexpr int64_t kAlone = 32;  // rows that one block scores by itself
+static_assert(kPairRoom <= kFinishThreads);
 
 struct FinishState : ExactState {
   Two two;
@@ -28,7 +29,7 @@ struct FinishMemory {
   int32_t count;
   int32_t spilled;
   int32_t last;
-  ExactMemory exact;
+  ExactMemory<kFinishThreads> exact;
 };
 
 template <typename X, typename E>
@@ -45,7 +46,7 @@ struct FinishJob {
 template <typename X, typename E, typename Block>
 EDGEKIT_DEVICE void score_waiting(Block& block, FinishMemory* memory, const FinishJob<X, E>& job,
                                   int count) {
-  ExactMemory* exact = &memory->exact;
+  auto* exact = &memory->exact;
   rescore(block, exact, job.exact, count, true);
   block.each_alone([&](int t, auto& state) {
     if (t < count) offer_entry(&state.top, exact->score[t], exact->pair[t].entry);
@@ -55,25 +56,22 @@ EDGEKIT_DEVICE void score_waiting(Block& block, FinishMemory* memory, const Fini
   });
 }
 
-// Rows of parts without a shortlist: all of them, those of this slice.
+// Collects rows of a part without a shortlist, from its row `base` on: those of this slice.
 template <typename X, typename E, typename Block>
-EDGEKIT_DEVICE void score_spilled(Block& block, FinishMemory* memory, const FinishJob<X, E>& job,
-                                  int64_t v, int64_t part_number, int64_t slice, int64_t slices) {
+EDGEKIT_DEVICE void collect_spilled(Block& block, FinishMemory* memory, const FinishJob<X, E>& job,
+                                    int64_t v, const Part& part, int64_t base, int64_t slice,
+                                    int64_t slices) {
   const int64_t rows = job.packed.header->rows;
-  const Part part = make_part(job.plan, rows, part_number);
   const int64_t count = int64_t{part.tiles} * part.tile_rows;
-  for (int64_t base = 0; base < count; base += kPairRoom * slices) {
-    block.each([&](int t, auto&) {
-      const int64_t i = base + t * slices + slice;
-      if (t >= kPairRoom || i >= count) return;
-      const auto at = static_cast<uint32_t>(i);
-      const auto tile_rows = static_cast<uint32_t>(part.tile_rows);
-      const int64_t place = tile_of(part, at / tile_rows) * part.tile_rows + at % tile_rows;
-      if (place >= rows) return;
-      memory->exact.pair[take_ticket(&memory->count)] = Pair{v, job.packed.entry[place]};
-    });
-    score_waiting(block, memory, job, memory->count);
-  }
+  block.each([&](int t, auto&) {
+    const int64_t i = base + t * slices + slice;
+    if (t >= kPairRoom || i >= count) return;
+    const auto at = static_cast<uint32_t>(i);
+    const auto tile_rows = static_cast<uint32_t>(part.tile_rows);
+    const int64_t place = tile_of(part, at / tile_rows) * part.tile_rows + at % tile_rows;
+    if (place >= rows) return;
+    memory->exact.pair[take_ticket(&memory->count)] = Pair{v, job.packed.entry[place]};
+  });
 }
 
 // The work of block `number` of m x slices.
@@ -97,10 +95,11 @@ EDGEKIT_DEVICE void finish(Block& block, FinishMemory* memory, const FinishJob<X
     if (t == 0) memory->count = memory->spilled = 0;
     state.top = nothing_seen();
     state.two = no_values();
+    EDGEKIT_ROLLED
     for (int64_t p = t; p < parts; p += kFinishThreads) merge(&state.two, lists[p].lower);
   });
   const auto merge_twos = [](Two* own, const Two& other) { merge(own, other); };
-  block.template reduce_warps<1>([](auto& state) -> Two& { return state.two; }, merge_twos);
+  block.reduce_warps([](auto& state) -> Two& { return state.two; }, merge_twos);
   block.each([&](int t, auto& state) {
     if (t % kWarp == 0) memory->lower[t / kWarp] = state.two;
   });
@@ -110,17 +109,19 @@ EDGEKIT_DEVICE void finish(Block& block, FinishMemory* memory, const FinishJob<X
   // How many rows are left?
   block.each_alone([&](int t, auto& state) {
     state.rows = 0;
+    EDGEKIT_ROLLED
     for (int64_t p = t; p < parts; p += kFinishThreads) {
       if (lists[p].spill != 0) {
         memory->spilled = 1;  // all threads that write, write this
         state.rows += int64_t{make_part(job.plan, header->rows, p).tiles} * job.plan.tile_rows;
         continue;
       }
+      EDGEKIT_ROLLED
       for (int i = 0; i < lists[p].count; ++i) state.rows += lists[p].upper[i] >= least ? 1 : 0;
     }
   });
-  block.template reduce_warps<1>([](auto& state) -> int64_t& { return state.rows; },
-                                 [](int64_t* own, int64_t other) { *own += other; });
+  block.reduce_warps([](auto& state) -> int64_t& { return state.rows; },
+                     [](int64_t* own, int64_t other) { *own += other; });
   block.each([&](int t, auto& state) {
     if (t % kWarp == 0) memory->rows[t / kWarp] = state.rows;
   });
@@ -132,31 +133,52 @@ EDGEKIT_DEVICE void finish(Block& block, FinishMemory* memory, const FinishJob<X
   // a time could be more than there is room for.
   constexpr int kPartsAtOnce = kPairRoom / Shortlist::kRoom;
   const int64_t at_once = rows <= kPairRoom ? parts : kPartsAtOnce;
-  for (int64_t base = 0; base < parts; base += at_once) {
-    block.each([&](int t, auto&) {
-      for (int64_t p = base + t; p < base + at_once && p < parts; p += kFinishThreads) {
-        if (lists[p].spill != 0) continue;
-        for (int i = 0; i < lists[p].count; ++i) {
-          if (!(lists[p].upper[i] >= least)) continue;
-          if (static_cast<uint32_t>(p + i) % static_cast<uint32_t>(slices) != slice) continue;
-          memory->exact.pair[take_ticket(&memory->count)] = Pair{v, lists[p].entry[i]};
+  int64_t base = 0;
+  int64_t spilled_part = 0;
+  int64_t spilled_base = 0;
+  for (;;) {
+    if (base < parts) {
+      block.each([&](int t, auto&) {
+        EDGEKIT_ROLLED
+        for (int64_t p = base + t; p < base + at_once && p < parts; p += kFinishThreads) {
+          if (lists[p].spill != 0) continue;
+          EDGEKIT_ROLLED
+          for (int i = 0; i < lists[p].count; ++i) {
+            if (!(lists[p].upper[i] >= least)) continue;
+            if (static_cast<uint32_t>(p + i) % static_cast<uint32_t>(slices) != slice) continue;
+            memory->exact.pair[take_ticket(&memory->count)] = Pair{v, lists[p].entry[i]};
+          }
         }
-      }
-    });
-    const int count = memory->count;
-    if (rows == 1 && job.answers.best == nullptr && !job.want_second) {
-      block.each_alone([&](int t, auto&) {
-        if (t == 0) job.answers.indices[v] = row_of(memory->exact.pair[0].entry);
       });
-      return;
+      base += at_once;
+      if (rows == 1 && job.answers.best == nullptr && !job.want_second) {
+        block.each_alone([&](int t, auto&) {
+          if (t == 0 && memory->count == 1) {
+            job.answers.indices[v] = row_of(memory->exact.pair[0].entry);
+          }
+        });
+        if (base >= parts) return;
+        continue;
+      }
+    } else {
+      while (memory->spilled != 0 && spilled_part < parts && lists[spilled_part].spill == 0) {
+        ++spilled_part;
+      }
+      if (memory->spilled == 0 || spilled_part == parts) break;
+      const Part part = make_part(job.plan, header->rows, spilled_part);
+      collect_spilled(block, memory, job, v, part, spilled_base, slice, slices);
+      spilled_base += kPairRoom * slices;
+      if (spilled_base >= int64_t{part.tiles} * part.tile_rows) {
+        spilled_base = 0;
+        ++spilled_part;
+      }
     }
+    const int count = memory->count;
+    block.each([](int, auto&) {});  // all know it before it changes
     if (count > 0) score_waiting(block, memory, job, count);
   }
-  for (int64_t p = 0; memory->spilled != 0 && p < parts; ++p) {
-    if (lists[p].spill != 0) score_spilled(block, memory, job, v, p, slice, slices);
-  }
   const auto merge_tops = [](TopTwo* own, const TopTwo& other) { merge(own, other); };
-  block.template reduce_warps<1>([](auto& state) -> TopTwo& { return state.top; }, merge_tops);
+  block.reduce_warps([](auto& state) -> TopTwo& { return state.top; }, merge_tops);
   block.each([&](int t, auto& state) {
     if (t % kWarp == 0) memory->top[t / kWarp] = state.top;
   });
@@ -181,6 +203,7 @@ EDGEKIT_DEVICE void finish(Block& block, FinishMemory* memory, const FinishJob<X
   block.each_alone([&](int t, auto&) {
     if (t != 0) return;
     TopTwo top = nothing_seen();
+    EDGEKIT_ROLLED
     for (int64_t s = 0; s < slices; ++s) {
       merge(&top, TopTwo{results[s].best, results[s].second, results[s].index});
     }

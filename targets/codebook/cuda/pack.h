@@ -56,7 +56,7 @@ EDGEKIT_DEVICE void pack_clear(Block& block, PackMemory*, const PackJob<E>& job,
       packed.hash[i] = 0;
       packed.first[i] = UINT32_MAX;
     }
-    const int64_t quads = packed.row_blocks * kBlockRows * packed.chunks * kChunkBytes / 16;
+    const int64_t quads = packed.row_blocks * kBlockRows * packed.stride * kChunkBytes / 16;
     for (int64_t i = start; i < quads; i += step) store_quad(packed.codes + i * 16, Quad{});
   });
 }
@@ -90,12 +90,12 @@ EDGEKIT_DEVICE void pack_hash(Block& block, PackMemory*, const PackJob<E>& job, 
         }
       }
     });
-    block.template reduce_warps<1>([](auto& state) -> uint64_t& { return state.hash; },
-                                   [](uint64_t* own, uint64_t other) { *own += other; });
-    block.template reduce_warps<1>([](auto& state) -> uint32_t& { return state.peak; },
-                                   [](uint32_t* own, uint32_t other) {
-                                     if (other > *own) *own = other;
-                                   });
+    block.reduce_warps([](auto& state) -> uint64_t& { return state.hash; },
+                       [](uint64_t* own, uint64_t other) { *own += other; });
+    block.reduce_warps([](auto& state) -> uint32_t& { return state.peak; },
+                       [](uint32_t* own, uint32_t other) {
+                         if (other > *own) *own = other;
+                       });
     block.each_alone([&](int t, auto& state) {
       const int64_t row = base + t / kWarp;
       if (t % kWarp != 0 || row >= job.n) return;
@@ -182,7 +182,8 @@ template <typename E>
 EDGEKIT_DEVICE void load_centered(const PackJob<E>& job, const E* row, int64_t k, double unit,
                                   double* scaled, double* centered) {
   float values[8];
-  load8(row, k, job.d, job.aligned, values);
+  load4(row, k, job.d, job.aligned, values);
+  load4(row, k + 4, job.d, job.aligned, values + 4);
   EDGEKIT_UNROLL
   for (int i = 0; i < 8; ++i) {
     scaled[i] = static_cast<double>(values[i]) * unit;
@@ -226,12 +227,12 @@ EDGEKIT_DEVICE void pack_rows(Block& block, PackMemory* memory, const PackJob<E>
         }
       }
     });
-    block.template reduce_warps<1>([](auto& state) -> int32_t& { return state.different; },
-                                   [](int32_t* own, int32_t other) { *own |= other; });
-    block.template reduce_warps<1>([](auto& state) -> uint32_t& { return state.peak; },
-                                   [](uint32_t* own, uint32_t other) {
-                                     if (other > *own) *own = other;
-                                   });
+    block.reduce_warps([](auto& state) -> int32_t& { return state.different; },
+                       [](int32_t* own, int32_t other) { *own |= other; });
+    block.reduce_warps([](auto& state) -> uint32_t& { return state.peak; },
+                       [](uint32_t* own, uint32_t other) {
+                         if (other > *own) *own = other;
+                       });
     block.each_warp([&](int t, auto& state) {
       const int64_t row = base + t / kWarp;
       if (t % kWarp != 0 || row >= job.n) return;
@@ -269,14 +270,14 @@ EDGEKIT_DEVICE void pack_rows(Block& block, PackMemory* memory, const PackJob<E>
           state.half_square += scaled[i] * scaled[i];
         }
         const int64_t place = memory->place[t / kWarp];
-        store_quad(packed.codes + chunk_offset(place, k / kChunk, packed.chunks) + k % kChunk * 2,
+        store_quad(packed.codes + chunk_offset(place, k / kChunk, packed.stride) + k % kChunk * 2,
                    pack_halves(codes));
       }
     });
     const auto add = [](double* own, double other) { *own += other; };
-    block.template reduce_warps<1>([](auto& state) -> double& { return state.square; }, add);
-    block.template reduce_warps<1>([](auto& state) -> double& { return state.missed_square; }, add);
-    block.template reduce_warps<1>([](auto& state) -> double& { return state.half_square; }, add);
+    block.reduce_warps([](auto& state) -> double& { return state.square; }, add);
+    block.reduce_warps([](auto& state) -> double& { return state.missed_square; }, add);
+    block.reduce_warps([](auto& state) -> double& { return state.half_square; }, add);
     block.each_warp([&](int t, auto& state) {
       const int64_t row = base + t / kWarp;
       if (t % kWarp != 0 || row >= job.n || memory->place[t / kWarp] < 0) return;

@@ -39,9 +39,10 @@ struct Packed {
   uint32_t* slot;        // [n], by row: its place in the table
   uint64_t* hash;        // [slots]
   uint32_t* first;       // [slots], the first row with this hash
-  unsigned char* codes;  // [row blocks][chunks][kBlockRows][kChunk] halves
+  unsigned char* codes;  // [row blocks][stride][kBlockRows][kChunk] halves
   int64_t slots;
   int64_t chunks;
+  int64_t stride;  // chunks from one row block to the next
   int64_t row_blocks;
 };
 
@@ -49,6 +50,13 @@ struct Packed {
 EDGEKIT_HOST_DEVICE int64_t count_chunks(int64_t d) {
   return (d + 2 * kChunk - 1) / (2 * kChunk) * 2;
 }
+
+#ifndef EDGEKIT_STRIDE_PAD
+#define EDGEKIT_STRIDE_PAD 1
+#endif
+// An odd number: blocks that read the same columns of many rows then spread over the memory's
+// banks.
+EDGEKIT_HOST_DEVICE int64_t count_stride(int64_t d) { return count_chunks(d) + EDGEKIT_STRIDE_PAD; }
 
 inline int64_t count_slots(int64_t n) {
   int64_t slots = 2;
@@ -67,6 +75,7 @@ inline Packed view_packed(void* memory, int64_t n, int64_t d, size_t* bytes) {
   };
   Packed packed;
   packed.chunks = count_chunks(d);
+  packed.stride = count_stride(d);
   packed.slots = count_slots(n);
   packed.row_blocks = divide_up(n, 2 * kBlockRows) * 2;
   packed.header = reinterpret_cast<PackedHeader*>(take(sizeof(PackedHeader)));
@@ -78,14 +87,14 @@ inline Packed view_packed(void* memory, int64_t n, int64_t d, size_t* bytes) {
   packed.hash = reinterpret_cast<uint64_t*>(take(packed.slots * 8));
   packed.first = reinterpret_cast<uint32_t*>(take(packed.slots * 4));
   packed.codes = reinterpret_cast<unsigned char*>(
-      take(packed.row_blocks * kBlockRows * packed.chunks * kChunkBytes));
+      take(packed.row_blocks * kBlockRows * packed.stride * kChunkBytes));
   *bytes = at;
   return packed;
 }
 
 // The place of a row's (or a vector's) chunk among codes.
-EDGEKIT_DEVICE int64_t chunk_offset(int64_t row, int64_t chunk, int64_t chunks) {
-  return ((row / kBlockRows * chunks + chunk) * kBlockRows + row % kBlockRows) * kChunkBytes;
+EDGEKIT_DEVICE int64_t chunk_offset(int64_t row, int64_t chunk, int64_t stride) {
+  return ((row / kBlockRows * stride + chunk) * kBlockRows + row % kBlockRows) * kChunkBytes;
 }
 
 }  // namespace edgekit::cuda

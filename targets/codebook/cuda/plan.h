@@ -37,8 +37,8 @@ struct KernelShape {
 };
 
 constexpr KernelShape kShapes[kKernels] = {
-    {16, 8, 2, 44},    {16, 32, 2, 25},    {64, 64, 3, 61},    {80, 64, 2, 69},
-    {128, 112, 1, 85}, {128, 208, 1, 128}, {160, 208, 1, 138},
+    {16, 8, 1, 44},     {16, 32, 2, 25},    {64, 64, 2, 108},   {80, 64, 1, 121},
+    {128, 112, 1, 141}, {128, 208, 1, 149}, {160, 208, 1, 183},
 };
 
 // What a plan must know of a device.
@@ -75,7 +75,7 @@ inline Plan plan_with(int kernel, int64_t m, int64_t n, int64_t d, const Device&
       std::min<int64_t>(int64_t{device.processors} * shape.resident, kMaxLists / shape.vectors);
   const int64_t wanted = divide_up(blocks, plan.blocks_down);
   plan.parts = std::max<int64_t>(1, std::min({tiles, wanted, kMaxParts}));
-  plan.slices = std::min<int64_t>(m <= kMaxArrivals ? divide_up(2 * device.processors, m) : 1,
+  plan.slices = std::min<int64_t>(m <= kMaxArrivals ? divide_up(4 * device.processors, m) : 1,
                                   divide_up(n, 16));
   const int64_t codes = m * count_chunks(d) * kChunkBytes;
   plan.prepare_here = kernel == kFew && codes <= kCodesHere &&
@@ -102,7 +102,7 @@ inline Plan make_plan(int64_t m, int64_t n, int64_t d, const Device& device) {
   return plan_with(chosen, m, n, d, device);
 }
 
-constexpr int kDeferred = 4;  // candidates that a block of kFew leaves to the last one
+constexpr int kDeferred = 2;  // candidates that a block of kFew leaves to the last one
 
 // What a block found: its answer or, with few vectors, what it leaves to the last block.
 struct alignas(16) PartResult {
@@ -141,7 +141,7 @@ inline Workspace view_workspace(void* memory, int64_t m, int64_t n, int64_t d) {
   const int64_t results = most <= kFewVectors ? most * parts : 8 * kMaxParts + most;
   Workspace workspace;
   workspace.codes = reinterpret_cast<unsigned char*>(
-      take(divide_up(most, kBlockRows) * kBlockRows * count_chunks(d) * kChunkBytes));
+      take(divide_up(most, kBlockRows) * kBlockRows * count_stride(d) * kChunkBytes));
   workspace.facts =
       reinterpret_cast<VectorFacts*>(take(most * static_cast<int64_t>(sizeof(VectorFacts))));
   workspace.lists =

@@ -62,12 +62,12 @@ class DeviceBlock {
     __syncwarp();
   }
 
-  // Merges value(state) with those of the lanes at distances first, 2 first, ... kWarp / 2, so that
-  // all of them hold the same.
-  template <int first, typename Value, typename Merge>
+  // Merges value(state) with those of the lanes at distances 1, 2, 4, ... below `lanes`, so that
+  // each so many lanes hold the same.
+  template <int lanes = kWarp, typename Value, typename Merge>
   __device__ __forceinline__ void reduce_warps(const Value& value, const Merge& merge) {
     EDGEKIT_UNROLL
-    for (int width = first; width < kWarp; width *= 2) {
+    for (int width = 1; width < lanes; width *= 2) {
       merge(&value(state_), shuffle_xor(value(state_), width));
     }
   }
@@ -162,11 +162,11 @@ class HostBlock {
     each(phase);
   }
 
-  template <int first, typename Value, typename Merge>
+  template <int lanes = kWarp, typename Value, typename Merge>
   void reduce_warps(const Value& value, const Merge& merge) {
     using T = std::decay_t<decltype(value(states_[0]))>;
     for (size_t warp = 0; warp < states_.size(); warp += kWarp) {
-      for (size_t width = first; width < kWarp; width *= 2) {
+      for (size_t width = 1; width < lanes; width *= 2) {
         std::vector<T> before;
         for (size_t t = 0; t < kWarp; ++t) before.push_back(value(states_[warp + t]));
         for (size_t t = 0; t < kWarp; ++t) merge(&value(states_[warp + t]), before[t ^ width]);

@@ -56,23 +56,19 @@ EDGEKIT_DEVICE void prepare_vectors(Block& block, PrepareMemory* memory, const V
     state.peak = 0;
     if (vector_of(t) >= job.m) return;
     const X* x = job.x + vector_of(t) * job.d;
-#ifdef __CUDACC__
-#pragma unroll 4
-#endif
-    for (int64_t k = t % threads * 8; k < job.d; k += 8 * threads) {
-      float values[8];
-      load8(x, k, job.d, job.aligned, values);
-      EDGEKIT_UNROLL
-      for (int i = 0; i < 8; ++i) {
-        const uint32_t bits = bits_of(values[i]) & 0x7fffffffu;
-        if (bits > state.peak) state.peak = bits;
-      }
-    }
+    for_eights(x, t % threads * 8, 8 * threads, job.d, job.d, job.aligned,
+               [&](int64_t, const float* values) {
+                 EDGEKIT_UNROLL
+                 for (int i = 0; i < 8; ++i) {
+                   const uint32_t bits = bits_of(values[i]) & 0x7fffffffu;
+                   if (bits > state.peak) state.peak = bits;
+                 }
+               });
   });
-  block.template reduce_warps<1>([](auto& state) -> uint32_t& { return state.peak; },
-                                 [](uint32_t* own, uint32_t other) {
-                                   if (other > *own) *own = other;
-                                 });
+  block.reduce_warps([](auto& state) -> uint32_t& { return state.peak; },
+                     [](uint32_t* own, uint32_t other) {
+                       if (other > *own) *own = other;
+                     });
   block.each([&](int t, auto& state) {
     if (t % kWarp == 0) memory->peak[t / kWarp] = state.peak;
   });
@@ -89,27 +85,23 @@ EDGEKIT_DEVICE void prepare_vectors(Block& block, PrepareMemory* memory, const V
         finite ? vector_exponent(state.peak, job.l2, job.l2 ? header->exponent : 0) : 0;
     const float factor = power_of_two(exponent);
     constexpr float kUp = 1 << kVectorShift;
-#ifdef __CUDACC__
-#pragma unroll 4
-#endif
-    for (int64_t k = t % threads * 8; k < width; k += 8 * threads) {
-      float values[8];
-      Half halves[8];
-      load8(x, k, job.d, job.aligned, values);
-      EDGEKIT_UNROLL
-      for (int i = 0; i < 8; ++i) {
-        const float scaled = finite ? values[i] * factor : 0.0f;
-        halves[i] = to_half(scaled * kUp);
-        const float missed = scaled - to_float(halves[i]) * (1 / kUp);
-        state.norm_square += scaled * scaled;
-        state.missed_square += missed * missed;
-      }
-      store_quad(codes(vector_of(t), k / kChunk) + k % kChunk * 2, pack_halves(halves));
-    }
+    for_eights(x, t % threads * 8, 8 * threads, width, job.d, job.aligned,
+               [&](int64_t k, const float* values) {
+                 Half halves[8];
+                 EDGEKIT_UNROLL
+                 for (int i = 0; i < 8; ++i) {
+                   const float scaled = finite ? values[i] * factor : 0.0f;
+                   halves[i] = to_half(scaled * kUp);
+                   const float missed = scaled - to_float(halves[i]) * (1 / kUp);
+                   state.norm_square += scaled * scaled;
+                   state.missed_square += missed * missed;
+                 }
+                 store_quad(codes(vector_of(t), k / kChunk) + k % kChunk * 2, pack_halves(halves));
+               });
   });
   const auto add = [](float* own, float other) { *own += other; };
-  block.template reduce_warps<1>([](auto& state) -> float& { return state.norm_square; }, add);
-  block.template reduce_warps<1>([](auto& state) -> float& { return state.missed_square; }, add);
+  block.reduce_warps([](auto& state) -> float& { return state.norm_square; }, add);
+  block.reduce_warps([](auto& state) -> float& { return state.missed_square; }, add);
   block.each([&](int t, auto& state) {
     if (t % kWarp != 0) return;
     memory->norm_square[t / kWarp] = state.norm_square;

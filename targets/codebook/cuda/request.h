@@ -87,6 +87,13 @@ PackJob<E> pack_job(const edgekit_codebook_cuda_codebook& codebook) {
   return job;
 }
 
+// Tiles sum all columns in one go; else eight warps share the chunks, with two sums each.
+inline WidthBounds width_bounds(const Plan& plan, int64_t d) {
+  const int64_t chunks = count_chunks(d);
+  const bool shared = plan.kernel == kFew || plan.kernel == kSplit;
+  return make_bounds(d, shared ? divide_up(chunks, kSplitWarps) : 2 * chunks);
+}
+
 // One round of a lookup: up to kRound vectors.
 template <typename X, typename E>
 struct Round {
@@ -122,7 +129,7 @@ Round<X, E> make_round(const edgekit_codebook_cuda_request& request, int64_t v0,
                    request.d,
                    x_aligned,
                    request.metric == EDGEKIT_CODEBOOK_CUDA_L2,
-                   make_bounds(request.d)};
+                   width_bounds(round.plan, request.d)};
   round.exact = {x,
                  static_cast<const E*>(request.codebook),
                  request.n,

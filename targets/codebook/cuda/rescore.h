@@ -1,6 +1,6 @@
-// Scores in double, by the score's definition, of up to sixteen pairs of a vector and a row at a
-// time: the rows are brought into the block's memory by all threads, then sixteen threads a pair
-// add up the score's sixteen lanes.
+// Scores in double, by the score's definition, of several pairs of a vector and a row at a time:
+// the rows are brought into the block's memory by all threads, then sixteen threads a pair add up
+// the score's sixteen lanes.
 #ifndef EDGEKIT_CUDA_RESCORE_H_
 #define EDGEKIT_CUDA_RESCORE_H_
 
@@ -10,11 +10,8 @@
 
 namespace edgekit::cuda {
 
-constexpr int kExactThreads = 256;
-constexpr int kExactPairs = kExactThreads / kLanes;  // scored at once
-constexpr int kPairRoom = 128;                       // pairs that wait for it
-constexpr int kStageRoom = 8192;                     // values brought in at once
-constexpr int kStagePad = 16;                        // spreads rows over the banks
+constexpr int kPairRoom = 128;  // pairs that wait to be scored
+constexpr int kStagePad = 16;   // spreads rows over the banks
 
 // The best and second best score seen, and the row of the best.
 struct TopTwo {
@@ -64,8 +61,15 @@ struct ExactState {
   TopTwo top;
 };
 
+// For blocks of `threads` threads.
+template <int threads_>
 struct ExactMemory {
-  alignas(16) float stage[kStageRoom + 2 * kExactPairs * kStagePad];
+  static constexpr int threads = threads_;
+  static constexpr int kPairs = threads / kLanes;  // scored at once
+  static constexpr int kLoads = 8;                 // of four values, by each thread at once
+  static constexpr int kRoom = threads * kLoads * 4;
+
+  alignas(16) float stage[kRoom + 2 * kPairs * kStagePad];
   Pair pair[kPairRoom];
   double score[kPairRoom];
 };
@@ -82,9 +86,9 @@ struct ExactJob {
 };
 
 // Sixteen products of a lane are fetched before they are added, one after another.
-template <typename Block>
-EDGEKIT_DEVICE void add_lanes(Block& block, const ExactMemory* memory, int used, int stride,
-                              int first_vector, bool one_vector, int columns, bool l2) {
+template <int threads, typename Block>
+EDGEKIT_DEVICE void add_lanes(Block& block, const ExactMemory<threads>* memory, int used,
+                              int stride, int first_vector, bool one_vector, int columns, bool l2) {
   block.each([&](int t, auto& state) {
     const int p = t / kLanes;
     if (p >= used) return;
@@ -93,6 +97,9 @@ EDGEKIT_DEVICE void add_lanes(Block& block, const ExactMemory* memory, int used,
     double lane = state.lane;
     double square = state.row_square;
     if (l2) {
+#ifdef __CUDACC__
+#pragma unroll 4
+#endif
       for (int k = t % kLanes; k < columns; k += kLanes) {
         const double e = static_cast<double>(row[k]);
         lane += static_cast<double>(vector[k]) * e;
@@ -114,51 +121,78 @@ EDGEKIT_DEVICE void add_lanes(Block& block, const ExactMemory* memory, int used,
 // Brings columns k0 on of `used` pairs into memory->stage: rows first, vectors from `slots` on,
 // each `1 << shift` columns apart but for the pad. All loads are on their way before the first is
 // needed.
-template <typename X, typename E, typename Block>
-EDGEKIT_DEVICE void stage_pairs(Block& block, ExactMemory* memory, const ExactJob<X, E>& job,
-                                const Pair* pairs, int used, int slots, int shift, bool one_vector,
-                                int64_t k0) {
+template <int threads, typename X, typename E, typename Block>
+EDGEKIT_DEVICE void stage_pairs(Block& block, ExactMemory<threads>* memory,
+                                const ExactJob<X, E>& job, const Pair* pairs, int used, int slots,
+                                int shift, bool one_vector, int64_t k0) {
+  constexpr int kLoads = ExactMemory<threads>::kLoads;
+  const auto place_of = [&](int t, int u) {
+    const int i = (t + u * threads) * 4;
+    return memory->stage + (i >> shift) * ((1 << shift) + kStagePad) + (i & ((1 << shift) - 1));
+  };
+  const int vectors = one_vector ? 1 : used;
+  if (job.x_aligned && job.codebook_aligned) {
+    block.each([&](int t, auto&) {
+      float values[kLoads][4];
+      EDGEKIT_UNROLL
+      for (int u = 0; u < kLoads; ++u) {
+        const int i = (t + u * threads) * 4;
+        const int slot = i >> shift;
+        const int64_t k = k0 + (i & ((1 << shift) - 1));
+        if (slot < used) {
+          load4(job.codebook + row_of(pairs[slot].entry) * job.d, k, job.d, true, values[u]);
+        } else if (slot >= slots && slot < slots + vectors) {
+          load4(job.x + pairs[slot - slots].vector * job.d, k, job.d, true, values[u]);
+        } else {
+          values[u][0] = values[u][1] = values[u][2] = values[u][3] = 0;
+        }
+      }
+      EDGEKIT_UNROLL
+      for (int u = 0; u < kLoads; ++u) {
+        if ((t + u * threads) * 4 >> shift >= slots + vectors) continue;
+        store_quad(place_of(t, u), Quad{{bits_of(values[u][0]), bits_of(values[u][1]),
+                                         bits_of(values[u][2]), bits_of(values[u][3])}});
+      }
+    });
+    return;
+  }
   block.each([&](int t, auto&) {
-    constexpr int kLoads = kStageRoom / 4 / kExactThreads;
-    float values[kLoads][4];
-    EDGEKIT_UNROLL
-    for (int u = 0; u < kLoads; ++u) {
-      const int i = (t + u * kExactThreads) * 4;
+#ifdef __CUDACC__
+#pragma unroll 1
+#endif
+    for (int i = t; i < (slots + vectors) << shift; i += threads) {
       const int slot = i >> shift;
       const int64_t k = k0 + (i & ((1 << shift) - 1));
+      float* place = memory->stage + slot * ((1 << shift) + kStagePad) + (i & ((1 << shift) - 1));
       if (slot < used) {
-        load4(job.codebook + row_of(pairs[slot].entry) * job.d, k, job.d, job.codebook_aligned,
-              values[u]);
-      } else if (slot >= slots && slot < slots + (one_vector ? 1 : used)) {
-        load4(job.x + pairs[slot - slots].vector * job.d, k, job.d, job.x_aligned, values[u]);
+        *place = k < job.d ? to_float(job.codebook[row_of(pairs[slot].entry) * job.d + k]) : 0.0f;
+      } else if (slot >= slots) {
+        *place = k < job.d ? to_float(job.x[pairs[slot - slots].vector * job.d + k]) : 0.0f;
       }
-    }
-    EDGEKIT_UNROLL
-    for (int u = 0; u < kLoads; ++u) {
-      const int i = (t + u * kExactThreads) * 4;
-      const int slot = i >> shift;
-      if (slot >= slots + (one_vector ? 1 : used) || (slot >= used && slot < slots)) continue;
-      float* to = memory->stage + slot * ((1 << shift) + kStagePad) + (i & ((1 << shift) - 1));
-      store_quad(to, Quad{{bits_of(values[u][0]), bits_of(values[u][1]), bits_of(values[u][2]),
-                           bits_of(values[u][3])}});
     }
   });
 }
 
 // Scores memory->pair[0..count) into memory->score; `one_vector` says that all pairs have the same.
 // The pairs were written before a wait; the scores are there for all threads afterward.
-template <typename X, typename E, typename Block>
-EDGEKIT_DEVICE void rescore(Block& block, ExactMemory* memory, const ExactJob<X, E>& job, int count,
-                            bool one_vector) {
+template <int threads, typename X, typename E, typename Block>
+EDGEKIT_DEVICE void rescore(Block& block, ExactMemory<threads>* memory, const ExactJob<X, E>& job,
+                            int count, bool one_vector) {
+  constexpr int kPairs = ExactMemory<threads>::kPairs;
+  constexpr int kRoom = ExactMemory<threads>::kRoom;
   if (count > 0) block.each_alone([&](int t, auto&) { count_exact(t == 0 ? count : 0); });
-  for (int first = 0; first < count; first += kExactPairs) {
-    const int used = count - first < kExactPairs ? count - first : kExactPairs;
+  EDGEKIT_ROLLED
+  for (int first = 0; first < count; first += kPairs) {
+    const int used = count - first < kPairs ? count - first : kPairs;
     int slots = 1;
+    EDGEKIT_ROLLED
     while (slots < used) slots *= 2;
     int shift = 12;
-    while ((slots + (one_vector ? 1 : slots)) << shift > kStageRoom) --shift;
+    EDGEKIT_ROLLED
+    while ((slots + (one_vector ? 1 : slots)) << shift > kRoom) --shift;
     const int columns = 1 << shift;
     block.each_alone([](int, auto& state) { state.lane = state.row_square = 0; });
+    EDGEKIT_ROLLED
     for (int64_t k0 = 0; k0 < job.d; k0 += columns) {
       stage_pairs(block, memory, job, memory->pair + first, used, slots, shift, one_vector, k0);
       const int left = static_cast<int>(job.d - k0 < columns ? job.d - k0 : columns);
@@ -181,19 +215,20 @@ EDGEKIT_DEVICE void offer_entry(TopTwo* top, double score, uint32_t entry) {
 
 // Offers the scores of `count` pairs of vector v to `top`, which one lane of a warp of `v` owns: a
 // warp a vector, v = v0 + the warp's number.
-template <typename Block, typename Top>
-EDGEKIT_DEVICE void merge_pairs(Block& block, const ExactMemory* memory, int count, int64_t v0,
-                                const Top& top) {
+template <int threads, typename Block, typename Top>
+EDGEKIT_DEVICE void merge_pairs(Block& block, const ExactMemory<threads>* memory, int count,
+                                int64_t v0, const Top& top) {
   block.each_alone([&](int t, auto& state) {
     state.top = nothing_seen();
+    EDGEKIT_ROLLED
     for (int i = t % kWarp; i < count; i += kWarp) {
       if (memory->pair[i].vector == v0 + t / kWarp) {
         offer_entry(&state.top, memory->score[i], memory->pair[i].entry);
       }
     }
   });
-  block.template reduce_warps<1>([](auto& state) -> TopTwo& { return state.top; },
-                                 [](TopTwo* own, const TopTwo& other) { merge(own, other); });
+  block.reduce_warps([](auto& state) -> TopTwo& { return state.top; },
+                     [](TopTwo* own, const TopTwo& other) { merge(own, other); });
   block.each([&](int t, auto& state) {
     if (t % kWarp == 0) merge(top(t / kWarp), state.top);
   });

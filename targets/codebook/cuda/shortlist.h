@@ -56,11 +56,10 @@ EDGEKIT_DEVICE float threshold(const Two& lower, bool want_second) {
   return want_second ? lower.second : lower.first;
 }
 
-// Takes note of new lower bounds and drops the candidates that they exclude. For one thread.
-EDGEKIT_DEVICE void raise(Shortlist* list, const Two& lower, bool want_second) {
-  merge(&list->lower, lower);
-  const float least = threshold(list->lower, want_second);
+// Drops the candidates that a threshold excludes. For one thread.
+EDGEKIT_DEVICE void drop_below(Shortlist* list, float least) {
   int kept = 0;
+  EDGEKIT_ROLLED
   for (int i = 0; i < list->count && i < Shortlist::kRoom; ++i) {
     if (list->upper[i] >= least) {
       list->entry[kept] = list->entry[i];
@@ -69,6 +68,12 @@ EDGEKIT_DEVICE void raise(Shortlist* list, const Two& lower, bool want_second) {
     }
   }
   list->count = kept;
+}
+
+// Takes note of new lower bounds and drops the candidates that they exclude. For one thread.
+EDGEKIT_DEVICE void raise(Shortlist* list, const Two& lower, bool want_second) {
+  merge(&list->lower, lower);
+  drop_below(list, threshold(list->lower, want_second));
 }
 
 // Adds a candidate. For many threads at once.

@@ -83,7 +83,7 @@ void run(const Round<X, E>& round, int64_t* most) {
           prepare_vectors(
               block, memory, round.vectors, round.packed.header, v, kPrepareWarps,
               [&](int64_t, int64_t chunk) {
-                return round.workspace.codes + chunk_offset(v, chunk, round.packed.chunks);
+                return round.workspace.codes + chunk_offset(v, chunk, round.packed.stride);
               },
               [&](int64_t) { return round.workspace.facts + v; });
         });
@@ -125,6 +125,7 @@ void run_rounds(const edgekit_codebook_cuda_request& request, int processors, in
     Round<X, E> round = make_round<X, E>(request, v0, device);
     if (kernel >= 0) {
       round.plan = plan_with(kernel, round.vectors.m, request.n, request.d, device);
+      round.vectors.width = width_bounds(round.plan, request.d);
     }
     run(round, &report->most_exact);
     report->parts = round.plan.parts;

@@ -12,10 +12,13 @@
 #define EDGEKIT_DEVICE __device__ __forceinline__
 #define EDGEKIT_HOST_DEVICE __host__ __device__ __forceinline__
 #define EDGEKIT_UNROLL _Pragma("unroll")
+// For what is seldom run: short code is fetched sooner.
+#define EDGEKIT_ROLLED _Pragma("unroll 1")
 #else
 #define EDGEKIT_DEVICE inline
 #define EDGEKIT_HOST_DEVICE inline
 #define EDGEKIT_UNROLL
+#define EDGEKIT_ROLLED
 #endif
 
 namespace edgekit::cuda {
@@ -195,10 +198,33 @@ EDGEKIT_DEVICE void load4(const T* row, int64_t k, int64_t d, bool aligned, floa
   for (int i = 0; i < 4; ++i) out[i] = k + i < d ? to_float(row[k + i]) : 0.0f;
 }
 
-template <typename T>
-EDGEKIT_DEVICE void load8(const T* row, int64_t k, int64_t d, bool aligned, float* out) {
-  load4(row, k, d, aligned, out);
-  load4(row, k + 4, d, aligned, out + 4);
+// Calls use(k, values) for columns k, k + 8, ... of the thread's share of a row: eight values from
+// `first` on, then from first + step, up to `width` columns. Code that is short matters more than
+// speed where loads are narrow.
+template <typename T, typename Use>
+EDGEKIT_DEVICE void for_eights(const T* row, int64_t first, int64_t step, int64_t width, int64_t d,
+                               bool aligned, const Use& use) {
+  if (aligned) {
+#ifdef __CUDACC__
+#pragma unroll 2
+#endif
+    for (int64_t k = first; k < width; k += step) {
+      float values[8];
+      load4(row, k, d, true, values);
+      load4(row, k + 4, d, true, values + 4);
+      use(k, values);
+    }
+  } else {
+#ifdef __CUDACC__
+#pragma unroll 1
+#endif
+    for (int64_t k = first; k < width; k += step) {
+      float values[8];
+      load4(row, k, d, false, values);
+      load4(row, k + 4, d, false, values + 4);
+      use(k, values);
+    }
+  }
 }
 
 }  // namespace edgekit::cuda
