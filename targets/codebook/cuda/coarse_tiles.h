@@ -6,9 +6,9 @@
 #ifndef EDGEKIT_CUDA_COARSE_TILES_H_
 #define EDGEKIT_CUDA_COARSE_TILES_H_
 
-#include "coarse_split.h"
 #include "plan.h"
 #include "portable.h"
+#include "split_block.h"
 
 namespace edgekit::cuda {
 

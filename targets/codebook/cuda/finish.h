@@ -5,11 +5,11 @@
 #ifndef EDGEKIT_CUDA_FINISH_H_
 #define EDGEKIT_CUDA_FINISH_H_
 
-#include "coarse_split.h"
 #include "plan.h"
 #include "portable.h"
 #include "rescore.h"
 #include "shortlist.h"
+#include "split_block.h"
 
 namespace edgekit::cuda {
 

@@ -51,12 +51,9 @@ EDGEKIT_HOST_DEVICE int64_t count_chunks(int64_t d) {
   return (d + 2 * kChunk - 1) / (2 * kChunk) * 2;
 }
 
-#ifndef EDGEKIT_STRIDE_PAD
-#define EDGEKIT_STRIDE_PAD 1
-#endif
-// An odd number: blocks that read the same columns of many rows then spread over the memory's
-// banks.
-EDGEKIT_HOST_DEVICE int64_t count_stride(int64_t d) { return count_chunks(d) + EDGEKIT_STRIDE_PAD; }
+// An odd number: blocks that read the same columns of many rows then do not all meet at addresses a
+// power of two apart.
+EDGEKIT_HOST_DEVICE int64_t count_stride(int64_t d) { return count_chunks(d) + 1; }
 
 inline int64_t count_slots(int64_t n) {
   int64_t slots = 2;
