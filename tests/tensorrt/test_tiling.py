@@ -8,7 +8,7 @@ from tests.tensorrt import tiling
 
 METRICS = ["dot", "l2"]
 # Of plan.h: few vectors, few vectors of many, and tiles of several shapes.
-FEW, SPLIT, TILES = 0, 1, (2, 3, 4, 5, 6)
+FEW, SPLIT, TILES = 0, 1, (2, 3, 4, 5)
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +49,7 @@ def clustered(rng, count, width, spread=1e-3):
         (FEW, 5, 65, 2), (FEW, 8, 400, 9), (SPLIT, 9, 31, 8), (SPLIT, 33, 100, 8),
         (SPLIT, 32, 129, 1), (2, 64, 129, 1), (2, 65, 64, 3), (2, 9, 400, 2), (3, 65, 81, 1),
         (3, 64, 320, 2), (4, 112, 128, 1), (4, 113, 300, 2), (5, 208, 129, 1), (5, 20, 257, 4),
-        (6, 209, 161, 1),
+        (5, 209, 161, 1),
     ],
 )  # fmt: skip
 def test_equals_the_definition_for_every_shape(device_like, metric, kernel, m, n, processors):
@@ -67,7 +67,7 @@ def test_the_plan_takes_every_kernel(device_like):
         check(device_like, unit(rng.standard_normal((n, 8))),
               rng.standard_normal((m, 8), np.float32), processors=p).kernel
         for m, n, p in [(3, 50, 4), (20, 50, 4), (60, 250, 4), (60, 310, 4), (110, 250, 2),
-                        (200, 120, 1), (200, 310, 2)]
+                        (200, 120, 1)]
     }  # fmt: skip
     assert found == {FEW, SPLIT, *TILES}
 

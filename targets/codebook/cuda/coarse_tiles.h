@@ -35,7 +35,6 @@ using Tile64x64 = TileShape<2, 4, 2, 2, 2, 6>;
 using Tile80x64 = TileShape<1, 4, 5, 2, 2, 6>;
 using Tile128x112 = TileShape<2, 7, 4, 2, 1, 8>;
 using Tile128x208 = TileShape<2, 13, 4, 2, 1, 5>;
-using Tile160x208 = TileShape<2, 13, 5, 2, 1, 6>;
 
 template <typename Shape>
 struct TilesState {

@@ -106,10 +106,8 @@ bool launch_coarse(const Round<X, E>& round, cudaStream_t stream) {
       return launch_tiles<kTile80x64, Tile80x64>(round, stream);
     case kTile128x112:
       return launch_tiles<kTile128x112, Tile128x112>(round, stream);
-    case kTile128x208:
-      return launch_tiles<kTile128x208, Tile128x208>(round, stream);
     default:
-      return launch_tiles<kTile160x208, Tile160x208>(round, stream);
+      return launch_tiles<kTile128x208, Tile128x208>(round, stream);
   }
 }
 

@@ -25,7 +25,6 @@ enum Kernel : int {
   kTile80x64,
   kTile128x112,
   kTile128x208,
-  kTile160x208,
   kKernels,
 };
 
@@ -37,8 +36,8 @@ struct KernelShape {
 };
 
 constexpr KernelShape kShapes[kKernels] = {
-    {16, 8, 1, 44},     {16, 32, 2, 25},    {64, 64, 2, 108},   {80, 64, 1, 121},
-    {128, 112, 1, 141}, {128, 208, 1, 149}, {160, 208, 1, 183},
+    {16, 8, 1, 44},   {16, 32, 2, 25},    {64, 64, 2, 108},
+    {80, 64, 1, 121}, {128, 112, 1, 141}, {128, 208, 1, 149},
 };
 
 // What a plan must know of a device.

@@ -141,6 +141,9 @@ inline uint64_t exchange_if(uint64_t* place, uint64_t expected, uint64_t value) 
 inline int64_t exact_scores = 0;
 inline void count_exact(int count) { exact_scores += count; }
 
+// The order in which a block's threads run a phase: no answer may depend on it.
+inline bool last_thread_first = false;
+
 // All threads of a block, one after another.
 template <typename State>
 class HostBlock {
@@ -149,7 +152,10 @@ class HostBlock {
 
   template <typename Phase>
   void each(const Phase& phase) {
-    for (size_t t = 0; t < states_.size(); ++t) phase(static_cast<int>(t), states_[t]);
+    for (size_t i = 0; i < states_.size(); ++i) {
+      const size_t t = last_thread_first ? states_.size() - 1 - i : i;
+      phase(static_cast<int>(t), states_[t]);
+    }
   }
 
   template <typename Phase>

@@ -70,6 +70,7 @@ void check(int64_t m, int64_t n, int64_t d, int kernel, int processors, bool l2,
   bool good = status == EDGEKIT_CODEBOOK_CUDA_OK;
   // Twice: a lookup must leave the packed codebook fit for the next.
   for (int i = 0; good && i < 2; ++i) {
+    edgekit_tiling_order(i);
     status = edgekit_tiling_lookup(&request, processors, kernel, nullptr);
     good = status == EDGEKIT_CODEBOOK_CUDA_OK;
   }
@@ -92,11 +93,11 @@ void check(int64_t m, int64_t n, int64_t d, int kernel, int processors, bool l2,
 
 int main() {
   constexpr int kFew = 0;
-  constexpr int kKernels = 7;
+  constexpr int kKernels = 6;
   for (const bool l2 : {false, true}) {
     for (const int values : {0, 3}) {
-      for (const int64_t n : {1, 31, 129, 300}) {
-        for (const int64_t d : {1, 16, 133}) {
+      for (const int64_t n : {1, 31, 145}) {
+        for (const int64_t d : {1, 133}) {
           const int processors = 1 + static_cast<int>(n % 3);
           for (const int64_t m : {1, 2, 5, 8}) check(m, n, d, kFew, processors, l2, values);
           // Every kernel, at sizes that take turns.
@@ -105,6 +106,8 @@ int main() {
           }
         }
       }
+      check(8, 300, 16, kFew, 2, l2, values);
+      check(65, 300, 16, 2, 2, l2, values);
       check(9, 40, 2100, 1, 1, l2, values);
       check(3, 40, 2100, kFew, 1, l2, values);
     }

@@ -104,11 +104,8 @@ void run(const Round<X, E>& round, int64_t* most) {
     case kTile128x112:
       run_tiles<Tile128x112>(round, most);
       break;
-    case kTile128x208:
-      run_tiles<Tile128x208>(round, most);
-      break;
     default:
-      run_tiles<Tile160x208>(round, most);
+      run_tiles<Tile128x208>(round, most);
   }
   const FinishJob<X, E> job = round.finish();
   run_blocks<FinishState, FinishMemory>(
@@ -182,6 +179,10 @@ int edgekit_tiling_pack(const edgekit_codebook_cuda_codebook* codebook) {
   } catch (const std::bad_alloc&) {
     return EDGEKIT_CODEBOOK_CUDA_SMALL_WORKSPACE;
   }
+}
+
+void edgekit_tiling_order(int last_thread_first) {
+  edgekit::cuda::last_thread_first = last_thread_first != 0;
 }
 
 size_t edgekit_tiling_packed_bytes(int64_t n, int64_t d) {

@@ -24,6 +24,9 @@ EDGEKIT_CODEBOOK_CUDA_API int edgekit_tiling_lookup(const edgekit_codebook_cuda_
                                                     int processors, int kernel,
                                                     edgekit_tiling_report* report);
 
+/* Whether a block's threads run each phase from the last to the first from now on. */
+EDGEKIT_CODEBOOK_CUDA_API void edgekit_tiling_order(int last_thread_first);
+
 /* As edgekit_codebook_cuda_pack, _packed_bytes and _workspace. */
 EDGEKIT_CODEBOOK_CUDA_API int edgekit_tiling_pack(const edgekit_codebook_cuda_codebook* codebook);
 EDGEKIT_CODEBOOK_CUDA_API size_t edgekit_tiling_packed_bytes(int64_t n, int64_t d);
