@@ -6,23 +6,21 @@
 
 Compiles the kernel for this GPU with nvcc, calls it through ctypes on torch tensors, and
 
-* compares every index with torch in float64: ties, odd widths, half input, codebooks up to 100,000
-  rows and up to 50,176 vectors, near-duplicate rows, and what NaN and infinity give;
-* times it beside torch's matmul + argmax and torch.compile of the same, in CUDA graphs, as ratios
-  and as a share of the memory bandwidth measured in the same run; codebooks rotate through
-  memory, so that none is found in a cache;
+* check: compares every index with torch in float64: ties, odd widths, half input, codebooks up to
+  100,000 rows and up to 50,176 vectors, near-duplicate rows, and what NaN and infinity give;
+* worst: times inputs that leave much to score in double, as ratios to a typical one of the size;
+* time: times it beside torch's product + argmax in float32, TF32 and half (--compile adds
+  torch.compile), in CUDA graphs; codebooks rotate through memory, so that none is found in a cache;
 * with --tensorrt-include, builds the plugin and drives its `enqueue`; with --rtx FILE, lets
-  TensorRT-RTX build and run an ONNX file on this GPU.
+  TensorRT-RTX build and run an ONNX file on this GPU, if it is one that TensorRT-RTX knows.
 
-Goal: never slower than torch's best, and at least 70% of the bandwidth for one vector.
+Exits with 1 on a wrong index.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
-import shutil
 import statistics
 import subprocess
 import sys
@@ -31,86 +29,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-
-ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ROOT / "targets" / "codebook" / "cuda"
-_DOT, _L2 = 0, 1
-
-
-class Request(ctypes.Structure):
-    """edgekit_codebook_cuda_request."""
-
-    _fields_ = (
-        ("x", ctypes.c_void_p),
-        ("codebook", ctypes.c_void_p),
-        ("m", ctypes.c_int64),
-        ("n", ctypes.c_int64),
-        ("d", ctypes.c_int64),
-        ("x_type", ctypes.c_int32),
-        ("codebook_type", ctypes.c_int32),
-        ("metric", ctypes.c_int32),
-        ("margin_type", ctypes.c_int32),
-        ("indices", ctypes.c_void_p),
-        ("best", ctypes.c_void_p),
-        ("margin", ctypes.c_void_p),
-        ("nonfinite", ctypes.c_void_p),
-        ("workspace", ctypes.c_void_p),
-        ("workspace_bytes", ctypes.c_size_t),
-    )
-
-
-class Kernel:
-    """The compiled lookup."""
-
-    def __init__(self, folder: Path) -> None:
-        nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
-        if nvcc is None:
-            sys.exit("no nvcc: install the CUDA toolkit")
-        major, minor = torch.cuda.get_device_capability()
-        library = folder / "libedgekit_codebook_cuda.so"
-        subprocess.run(
-            [nvcc, "-std=c++17", "-O3", f"-arch=sm_{major}{minor}", "--ftz=false",
-             "--prec-sqrt=true", "-Xcompiler", "-fPIC", "-shared", "-cudart", "static",
-             "-o", library, SOURCES / "codebook_cuda.cu"],
-            check=True,
-        )  # fmt: skip
-        self.library = ctypes.CDLL(str(library))
-        self.library.edgekit_codebook_cuda_workspace.restype = ctypes.c_size_t
-        self.library.edgekit_codebook_cuda_workspace.argtypes = [ctypes.c_int64, ctypes.c_int64]
-        self.library.edgekit_codebook_cuda_status_text.restype = ctypes.c_char_p
-        self.library.edgekit_codebook_cuda_lookup.argtypes = [
-            ctypes.POINTER(Request), ctypes.c_void_p
-        ]  # fmt: skip
-
-    def prepare(
-        self, x: torch.Tensor, codebook: torch.Tensor, metric: int = _DOT, *, margin: bool = True
-    ) -> tuple[Callable[[], None], dict[str, torch.Tensor]]:
-        """A function that enqueues the lookup on the current stream, and its outputs."""
-        m, d = x.shape
-        n = codebook.shape[0]
-        size = self.library.edgekit_codebook_cuda_workspace(m, n)
-        out = {
-            "indices": torch.full((m,), -1, dtype=torch.int64, device="cuda"),
-            "margin": torch.zeros(m, dtype=torch.float32, device="cuda"),
-            "nonfinite": torch.zeros(1, dtype=torch.int32, device="cuda"),
-            "workspace": torch.empty(max(size, 16), dtype=torch.uint8, device="cuda"),
-        }
-        request = Request(
-            x.data_ptr(), codebook.data_ptr(), m, n, d,
-            int(x.dtype == torch.float16), int(codebook.dtype == torch.float16), metric, 0,
-            out["indices"].data_ptr(), None, out["margin"].data_ptr() if margin else None,
-            out["nonfinite"].data_ptr(), out["workspace"].data_ptr(), size,
-        )  # fmt: skip
-        out["x"], out["codebook"] = x, codebook
-
-        def run(_keep: dict[str, torch.Tensor] = out) -> None:  # the pointers' memory must stay
-            stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-            status = self.library.edgekit_codebook_cuda_lookup(ctypes.byref(request), stream)
-            if status != 0:
-                text = self.library.edgekit_codebook_cuda_status_text(status).decode()
-                raise RuntimeError(text)
-
-        return run, out
+from cuda_kernel import DOT, L2, ROOT, Kernel, Packed, compile_library
 
 
 def unit(rows: torch.Tensor) -> torch.Tensor:
@@ -127,13 +46,13 @@ def check_case(
     kernel: Kernel, x: torch.Tensor, codebook: torch.Tensor, metric: int, exact: bool
 ) -> int:
     """Wrong indices; where float64 itself cannot decide (unless ``exact``), either is right."""
-    run, out = kernel.prepare(x, codebook, metric)
+    run, out = kernel.prepare(x, Packed(kernel, codebook), metric)
     for _ in range(2):  # the second time the workspace holds what the first left
         run()
     torch.cuda.synchronize()
     wrong = 0
     rows = codebook.double()
-    half = rows.square().sum(dim=1) / 2 if metric == _L2 else None
+    half = rows.square().sum(dim=1) / 2 if metric == L2 else None
     for start in range(0, len(x), 2048):
         scores = x[start : start + 2048].double() @ rows.T
         if half is not None:
@@ -159,27 +78,27 @@ def check(kernel: Kernel) -> dict[str, int]:
         (392, 100_000, 256), (50_176, 1000, 128), (3136, 4096, 2048),
     ]  # fmt: skip
     for m, n, d in sizes:
-        for metric in (_DOT, _L2):
+        for metric in (DOT, L2):
             x = torch.randn(m, d, device="cuda")
             rows = torch.randn(n, d, device="cuda")
             key = f"normal m={m} n={n} d={d} metric={'l2' if metric else 'dot'}"
             found[key] = check_case(kernel, x, rows, metric, exact=False)
         small = torch.randint(-1, 2, (m, d), device="cuda").float()
         rows = torch.randint(-1, 2, (n, d), device="cuda").float()
-        found[f"ties m={m} n={n} d={d}"] = check_case(kernel, small, rows, _DOT, exact=True)
+        found[f"ties m={m} n={n} d={d}"] = check_case(kernel, small, rows, DOT, exact=True)
         near = clustered(n, d, 1e-6)
         x = near[torch.randint(n, (m,), device="cuda")] * 3
-        found[f"near duplicates m={m} n={n} d={d}"] = check_case(kernel, x, near, _DOT, False)
+        found[f"near duplicates m={m} n={n} d={d}"] = check_case(kernel, x, near, DOT, False)
     for m, n, d in ((1, 1000, 2048), (49, 512, 33), (300, 700, 130)):
         x = torch.randn(m, d, device="cuda").half()
         rows = torch.randn(n, d, device="cuda")
-        found[f"half m={m} n={n} d={d}"] = check_case(kernel, x, rows, _DOT, False)
-        found[f"both half m={m} n={n} d={d}"] = check_case(kernel, x, rows.half(), _DOT, False)
+        found[f"half m={m} n={n} d={d}"] = check_case(kernel, x, rows, DOT, False)
+        found[f"both half m={m} n={n} d={d}"] = check_case(kernel, x, rows.half(), DOT, False)
     for m in (1, 40, 200):
         rows = unit(torch.randn(500, 64, device="cuda"))
         x = torch.randn(m, 64, device="cuda")
         x[m // 2, 3] = float("nan")
-        run, out = kernel.prepare(x, rows)
+        run, out = kernel.prepare(x, Packed(kernel, rows))
         run()
         torch.cuda.synchronize()
         kept = out["indices"][m // 2] == 0 and bool(out["margin"][m // 2].isnan())
@@ -225,37 +144,93 @@ def scores_argmax(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return (x @ rows.T).argmax(dim=1)
 
 
-def time_all(kernel: Kernel) -> dict[str, object]:
-    """Ours, and torch's best, for sizes of the head and beyond."""
+def torch_times(
+    x: torch.Tensor, codebooks: list[torch.Tensor], *, compiled: bool
+) -> dict[str, float]:
+    """Seconds of torch's ways; all but the first may name another row than float32 would."""
+    times = {"torch fp32": seconds_of([lambda c=c: scores_argmax(x, c) for c in codebooks])}
+    torch.backends.cuda.matmul.allow_tf32 = True
+    times["torch TF32"] = seconds_of([lambda c=c: scores_argmax(x, c) for c in codebooks])
     torch.backends.cuda.matmul.allow_tf32 = False
-    compiled = torch.compile(scores_argmax, mode="max-autotune-no-cudagraphs")
+    halves, narrow = [c.half() for c in codebooks], x.half()
+    times["torch half"] = seconds_of([lambda c=c: scores_argmax(narrow, c) for c in halves])
+    if compiled:
+        best = torch.compile(scores_argmax, mode="max-autotune-no-cudagraphs")
+        times["torch.compile"] = seconds_of([lambda c=c: best(x, c) for c in codebooks])
+    return times
+
+
+def time_all(kernel: Kernel, *, compiled: bool) -> dict[str, object]:
+    """Ours and torch's, for sizes of the head and beyond."""
+    torch.backends.cuda.matmul.allow_tf32 = False
     peak = bandwidth()
     cache = torch.cuda.get_device_properties(0).L2_cache_size
-    rows_of: list[dict[str, object]] = []
-    for n, d in ((1000, 1280), (1000, 2048), (10_000, 2048), (100_000, 2048)):
-        for m in (1, 8, 49, 392, 3136):
-            if n == 100_000 and m == 3136:
-                continue
-            size = n * d * 4
-            copies = max(1, min(64, -(-3 * cache // size)))
-            codebooks = [unit(torch.randn(n, d, device="cuda")) for _ in range(copies)]
+    d = 2048
+    lines: list[dict[str, object]] = []
+    for n, counts in ((1000, (1, 8, 49, 392, 3136)), (10_000, (1, 49, 392)), (100_000, (1, 392))):
+        copies = max(1, min(64, -(-3 * cache // (n * d * 2))))
+        codebooks = [unit(torch.randn(n, d, device="cuda")) for _ in range(copies)]
+        packed = [Packed(kernel, c) for c in codebooks]
+        packing = seconds_of([p.pack for p in packed[:4]])
+        for m in counts:
             x = torch.randn(m, d, device="cuda").abs()
             times = {
-                "ours": seconds_of([kernel.prepare(x, c, margin=False)[0] for c in codebooks]),
-                "ours, with margin": seconds_of([kernel.prepare(x, c)[0] for c in codebooks]),
-                "torch": seconds_of([lambda c=c, x=x: scores_argmax(x, c) for c in codebooks]),
-                "torch.compile": seconds_of([lambda c=c, x=x: compiled(x, c) for c in codebooks]),
+                "ours": seconds_of([kernel.prepare(x, p, margin=False)[0] for p in packed]),
+                "ours, margin": seconds_of([kernel.prepare(x, p)[0] for p in packed]),
+                **torch_times(x, codebooks, compiled=compiled),
             }
-            best = min(times["torch"], times["torch.compile"])
-            entry = {
-                "n": n, "d": d, "m": m,
-                **{f"{name} us": round(value * 1e6, 2) for name, value in times.items()},
-                "speed-up over torch's best": round(best / times["ours"], 3),
-                "share of bandwidth": round(size / times["ours"] / peak, 3),
+            lines.append(
+                {"N": n, "M": m, **{key: round(s * 1e6, 1) for key, s in times.items()},
+                 "packing": round(packing * 1e6, 1),
+                 "packed bytes at a copy's speed": round(n * d * 2 / peak * 1e6, 1)}
+            )  # fmt: skip
+            print(json.dumps(lines[-1]), flush=True)
+        del codebooks, packed
+    return {"copy bandwidth GB/s": round(peak / 1e9, 1), "microseconds, D = 2048": lines}
+
+
+def worst_inputs(n: int, m: int, d: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Codebooks and vectors that leave much to do, by name; the first is a typical pair."""
+    x = torch.randn(m, d, device="cuda").abs()
+    rows = unit(torch.randn(n, d, device="cuda"))
+    collapsed = rows.clone()
+    collapsed[torch.rand(n, device="cuda") < 0.9] = rows[0]
+    spoiled = rows.clone()
+    spoiled[n // 2, d // 3] = float("nan")
+    close = unit(rows[:1] + 1e-6 * torch.randn(n, d, device="cuda"))
+    groups = clustered(n, d, 1e-6)
+    mixed = rows.clone()
+    mixed[: n // 4] = close[: n // 4]
+    return {
+        "typical": (rows, x),
+        "near a row": (rows, rows[torch.randint(n, (m,), device="cuda")] * 3 + 0.01 * x),
+        "90% of the rows equal": (collapsed, x),
+        "all rows equal": (rows[:1].repeat(n, 1), x),
+        "all rows zero": (torch.zeros_like(rows), x),
+        "NaN in one row": (spoiled, x),
+        "a vector of zeros": (rows, torch.zeros_like(x)),
+        "groups of 12 near-duplicates": (groups, groups[:1].repeat(m, 1) * 3),
+        "all rows near-duplicates": (close, rows[:1].repeat(m, 1)),
+        "a quarter near-duplicates": (mixed, rows[:1].repeat(m, 1)),
+    }
+
+
+def worst_all(kernel: Kernel) -> dict[str, object]:
+    """Times of bad inputs over those of the typical one, and their wrong indices."""
+    found: dict[str, object] = {}
+    for n, m in ((1000, 1), (1000, 49), (1000, 392), (10_000, 1), (10_000, 49)):
+        inputs = worst_inputs(n, m, 2048)
+        typical = 0.0
+        for name, (rows, x) in inputs.items():
+            packed = Packed(kernel, rows)
+            took = seconds_of([kernel.prepare(x, packed)[0]])
+            typical = typical or took
+            wrong = 0 if "NaN" in name else check_case(kernel, x, rows, DOT, exact=False)
+            found[f"N={n} M={m} {name}"] = {
+                "us": round(took * 1e6, 1), "times typical": round(took / typical, 2),
+                "wrong indices": wrong,
             }  # fmt: skip
-            rows_of.append(entry)
-            print(json.dumps(entry), flush=True)
-    return {"copy bandwidth GB/s": round(peak / 1e9, 1), "cases": rows_of}
+    return found
 
 
 def drive_plugin(include: Path, folder: Path) -> str:
@@ -292,6 +267,9 @@ print("runs here" if engine is not None and engine.create_execution_context() el
 
 def probe_rtx(path: Path) -> str:
     """Whether TensorRT-RTX, if it is installed, can run an engine on this GPU."""
+    capability = torch.cuda.get_device_capability()
+    if capability not in ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1)):
+        return "skipped: TensorRT-RTX does not run on SM {}.{}".format(*capability)
     done = subprocess.run(
         [sys.executable, "-c", RTX, path], capture_output=True, text=True, check=False
     )
@@ -299,10 +277,29 @@ def probe_rtx(path: Path) -> str:
     return f"exit {done.returncode}: {lines[-1] if lines else ''}"
 
 
+def table(lines: list[dict[str, object]]) -> str:
+    """Markdown of equal dictionaries."""
+    head = [f"| {' | '.join(lines[0])} |", "|" + "---|" * len(lines[0])]
+    return "\n".join(head + [f"| {' | '.join(map(str, line.values()))} |" for line in lines])
+
+
+def wrong_indices(result: dict[str, object]) -> int:
+    """How many there were in all that was tried."""
+    total = 0
+    for part in ("wrong indices", "worst cases"):
+        cases = result.get(part, {})
+        assert isinstance(cases, dict)
+        total += sum(c["wrong indices"] if isinstance(c, dict) else c for c in cases.values())
+    return total
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--only", choices=("check", "time"))
+    parts = ("check", "worst", "time")
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts, metavar="PART")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--compile", action="store_true", help="time torch.compile: takes minutes")
+    parser.add_argument("--library", type=Path, help="a library compiled before, for this GPU")
     parser.add_argument("--tensorrt-include", type=Path)
     parser.add_argument("--rtx", type=Path, metavar="FILE")
     options = parser.parse_args()
@@ -314,24 +311,30 @@ def main() -> None:
         "cuda": torch.version.cuda,
     }
     with tempfile.TemporaryDirectory() as scratch:
-        kernel = Kernel(Path(scratch))
-        if options.only != "time":
+        kernel = Kernel(options.library or compile_library(Path(scratch)))
+        if "check" in options.only:
             found = check(kernel)
             result["wrong indices"] = found
             print(f"{sum(found.values())} wrong indices in {len(found)} cases", flush=True)
-        if options.only != "check":
-            result["timing"] = time_all(kernel)
+        if "time" in options.only:
+            result["timing"] = timing = time_all(kernel, compiled=options.compile)
+            lines = timing["microseconds, D = 2048"]
+            assert isinstance(lines, list)
+            print(table(lines))
+        if "worst" in options.only:
+            result["worst cases"] = worst = worst_all(kernel)
+            for name, case in worst.items():
+                print(name, json.dumps(case), flush=True)
         if options.tensorrt_include:
             result["enqueue"] = drive_plugin(options.tensorrt_include, Path(scratch) / "plugin")
+            print(result["enqueue"])
         if options.rtx:
             result["TensorRT-RTX"] = probe_rtx(options.rtx)
-    text = json.dumps(result, indent=2)
-    print(text)
+            print(result["TensorRT-RTX"])
     if options.json:
-        options.json.write_text(text + "\n")
-    wrong = result.get("wrong indices")
-    if isinstance(wrong, dict) and sum(wrong.values()):
-        sys.exit(1)
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    if wrong := wrong_indices(result):
+        sys.exit(f"{wrong} wrong indices")
 
 
 if __name__ == "__main__":

@@ -201,7 +201,8 @@ size_t CodebookLookupPlugin::getWorkspaceSize(const nvinfer1::DynamicPluginTenso
                                               const nvinfer1::DynamicPluginTensorDesc*,
                                               int32_t) const noexcept {
   if (input_count != 2) return 0;
-  return edgekit_codebook_cuda_workspace(inputs[0].max.d[0], inputs[1].max.d[0]);
+  return edgekit_codebook_cuda_workspace(inputs[0].max.d[0], inputs[1].max.d[0],
+                                         inputs[1].max.d[1]);
 }
 
 const char* CodebookLookupPlugin::getTimingCacheID() noexcept { return timing_cache_id_; }
@@ -209,6 +210,7 @@ const char* CodebookLookupPlugin::getTimingCacheID() noexcept { return timing_ca
 int32_t CodebookLookupPlugin::onShapeChange(const nvinfer1::PluginTensorDesc* inputs,
                                             int32_t input_count, const nvinfer1::PluginTensorDesc*,
                                             int32_t) noexcept {
+  packed_.forget();
   return input_count == 2 && widths_agree(inputs[0].dims, inputs[1].dims) ? 0 : 1;
 }
 
@@ -231,8 +233,9 @@ int32_t CodebookLookupPlugin::enqueue(const nvinfer1::PluginTensorDesc* input_de
     request.margin_type = request.x_type;
   }
   request.workspace = workspace;
-  request.workspace_bytes = edgekit_codebook_cuda_workspace(request.m, request.n);
-  const int status = edgekit_codebook_cuda_lookup(&request, stream);
+  request.workspace_bytes = edgekit_codebook_cuda_workspace(request.m, request.n, request.d);
+  int status = packed_.provide(&request, stream);
+  if (status == EDGEKIT_CODEBOOK_CUDA_OK) status = edgekit_codebook_cuda_lookup(&request, stream);
   if (status != EDGEKIT_CODEBOOK_CUDA_OK) {
     char text[200];
     std::snprintf(text, sizeof text, "edgekit::CodebookLookup: %s",

@@ -6,12 +6,18 @@
 // codebook is FLOAT or, with HALF features, HALF; the margin has the features' type. TensorRT has
 // no way to report a bad value from a running plugin: where a vector or the codebook holds NaN or
 // infinity the index is 0 and the margin is NaN.
+//
+// Each context packs the codebook when it first runs and after a change of shapes, and keeps that
+// in memory of its own (a little over half of the codebook's size). In between, the codebook's
+// values must not change while it stays at its place: those of an engine's constants never do.
 #ifndef EDGEKIT_CODEBOOK_LOOKUP_PLUGIN_H_
 #define EDGEKIT_CODEBOOK_LOOKUP_PLUGIN_H_
 
 #include <NvInferRuntime.h>
 
 #include <cstdint>
+
+#include "packed_memory.h"
 
 namespace edgekit::tensorrt {
 
@@ -82,6 +88,7 @@ class CodebookLookupPlugin final : public nvinfer1::IPluginV3,
   nvinfer1::PluginField fields_[2];
   nvinfer1::PluginFieldCollection collection_;
   char timing_cache_id_[32];
+  PackedMemory packed_;
 };
 
 }  // namespace edgekit::tensorrt

@@ -19,16 +19,27 @@ def value(text: str, unit: float) -> float:
     return total
 
 
-def test_the_page_states_the_constants_of_the_code():
-    page = (ROOT / "docs/exact-lookup.md").read_text()
-    header = (ROOT / "targets/codebook/bounds.h").read_text()
+def check_table(page: str, header: str, coded: dict[str, str], unit: float) -> None:
     stated = dict(re.findall(r"^\| `(k\w+)` \| ([^|]+?) \|", page, re.MULTILINE))
+    assert stated
+    assert set(stated) == set(coded), header
+    for name in coded:
+        assert value(stated[name], unit) == value(coded[name], unit), name
+
+
+def test_the_page_states_the_constants_of_the_code():
+    page, on_a_gpu = (ROOT / "docs/exact-lookup.md").read_text().split("\n## On a GPU\n")
+    header = (ROOT / "targets/codebook/bounds.h").read_text()
     coded = dict(re.findall(r"^constexpr \w+ (k\w+) = ([^;]+);", header, re.MULTILINE))
     unit = value(coded["kUnit"], 0)
     assert unit == 2.0**-24
-    assert set(stated) == set(coded)
-    for name in coded:
-        assert value(stated[name], unit) == value(coded[name], unit), name
+    check_table(page, "bounds.h", coded, unit)
+    header = (ROOT / "targets/codebook/cuda/bounds.h").read_text()
+    coded = dict(re.findall(r"^constexpr \w+ (k\w+) = ([^;]+?)f?;", header, re.MULTILINE))
+    assert value(coded.pop("kUnit"), 0) == unit
+    for other in ("kDoubleInflate", "kDoubleError", "kVectorShift", "kRowShift"):
+        del coded[other]
+    check_table(on_a_gpu, "cuda/bounds.h", coded, unit)
 
 
 def test_the_page_counts_roundings_as_the_code_does():

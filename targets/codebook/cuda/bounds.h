@@ -1,63 +1,105 @@
-// How far a score computed in float can be from the score in double.
-//
-// A sum of products x_k e_k in which no product takes part in more than h roundings, in whatever
-// order and with or without fused multiply-adds, differs from the real sum by at most
-//
-//   h u / (1 - h u) * sum |x_k e_k|  <=  h u / (1 - h u) * |x| |e|,     u = 2^-24
-//
-// (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1; Cauchy-Schwarz), plus
-// 2^-150 for every operation that may underflow. The double score's own error, d 2^-53 |x| |e|, is
-// below u |x| |e| for every d <= 2^24. |x| and |e| are themselves rounded up.
+// How far a score from half-precision codes can be from the score in double: docs/exact-lookup.md,
+// "On a GPU", derives every constant here.
 #ifndef EDGEKIT_CUDA_BOUNDS_H_
 #define EDGEKIT_CUDA_BOUNDS_H_
 
-#include "portable.h"
+#include "values.h"
 
 namespace edgekit::cuda {
 
-struct Bounds {
-  float relative;  // times |x| |e|
-  float absolute;  // the underflows
-  float growth;    // what a computed square of a norm may lack, relative to itself
-  bool l2;
+namespace bounds {
+
+constexpr double kUnit = 0x1p-24;               // rounding error of one operation in float
+constexpr double kTensor = 0x1p-18;             // of 16 columns' products and their addition
+constexpr double kProduct = 24 * kUnit;         // from those sums to a score
+constexpr float kHalf = 0x1p-21f;               // the part that comes from half the squared norm
+constexpr float kInflate = 1 + 0x1p-18f;        // evaluating the bounds themselves in float
+constexpr float kTinyNorm = 0x1p-60f;           // underflow in a norm
+constexpr float kTinyScore = 0x1p-70f;          // underflow in a score
+constexpr double kDoubleInflate = 1 + 0x1p-30;  // norms that were computed in double
+constexpr double kDoubleError = 0x1p-40;
+
+}  // namespace bounds
+
+constexpr int kVectorShift = 13;  // a vector's codes are its scaled values times 2^13
+constexpr int kRowShift = 14;     // a row's greatest code is below 2^14
+
+// What the width alone decides, rounded up.
+struct WidthBounds {
+  float product;  // sums of products, per unit of the norms' product
+  float exact;    // the definition's own rounding, likewise
+  float growth;   // a norm summed in float by a warp, times this, is at least the true one
 };
 
-// For sums of d products with at most `depth` roundings on the way of each.
-inline Bounds make_bounds(int64_t d, int64_t depth, bool l2) {
-  constexpr double kUnit = 1.0 / (1 << 24);
-  // 1.05 covers 1 / (1 - h u): h u < 2^-4.9 for d <= 2^24. Ten more roundings cover the product
-  // x_k e_k itself where it is not fused, the subtraction of half the square, the two ends of the
-  // interval, the double score's error and the rounding of this bound's own few operations.
-  const double relative = 1.05 * static_cast<double>(depth + 10) * kUnit;
-  Bounds bounds;
-  bounds.relative = static_cast<float>(relative * 1.000001);
-  bounds.absolute = static_cast<float>(std::ldexp(static_cast<double>(d + 4), -149));
-  bounds.growth = static_cast<float>(relative * 2);
-  bounds.l2 = l2;
-  return bounds;
+// For sums of d products that are joined from shares of at most `steps` instructions of 16 columns.
+inline WidthBounds make_bounds(int64_t d, int64_t steps) {
+  using namespace bounds;
+  const auto columns = static_cast<double>(d);
+  const double product = static_cast<double>(steps) * kTensor + kProduct;
+  const double roundings = (columns / 16 + 10) * 0x1p-53;
+  WidthBounds width;
+  width.product = static_cast<float>(product * (1 + 0x1p-20));
+  width.exact = static_cast<float>(roundings / (1 - roundings) * (1 + 0x1p-20));
+  width.growth = static_cast<float>(1 + (columns / 32 + 24) * kUnit * 1.05 + 0x1p-20);
+  return width;
 }
 
-// At least the norm whose square was computed as `square`; NaN and infinity stay what they are.
-EDGEKIT_DEVICE float norm_at_most(float square, const Bounds& bounds) {
-  return sqrtf(square * (1.0f + bounds.growth) + bounds.absolute) * 1.000001f;
+// At least `value`, which is not negative.
+EDGEKIT_DEVICE float float_above(double value) { return static_cast<float>(value * (1 + 0x1p-22)); }
+
+// What the scores need to know of a row of the packed codebook.
+struct alignas(16) RowFacts {
+  float scale;     // of its codes and the vectors' codes together: a power of two
+  float norm;      // at least the norm of the row less the center
+  float residual;  // at least the norm of what its codes miss
+  float half;      // about half the row's squared norm
+};
+
+enum VectorKind : int32_t {
+  kOrdinary = 0,
+  kZero = 1,       // every score is zero: nothing to compute
+  kNonfinite = 2,  // there is no answer
+};
+
+// The same of a vector.
+struct VectorFacts {
+  float norm_error;
+  float residual_error;
+  float half_error;
+  float constant_error;
+  float lambda;  // weight of half a row's squared norm; 0 for dot products
+  int32_t kind;
+};
+
+// From the squared norms of a scaled vector and of what its codes miss, as summed in float.
+EDGEKIT_DEVICE VectorFacts bound_vector(float square, float missed_square, float lambda,
+                                        float center_norm, const WidthBounds& width) {
+  using namespace bounds;
+  const float norm = sqrtf(square) * width.growth + kTinyNorm;
+  const float missed = sqrtf(missed_square) * width.growth + kTinyNorm;
+  const float codes = (norm + missed) * kInflate;
+  VectorFacts facts;
+  facts.norm_error = kInflate * (missed + width.product * codes + width.exact * norm);
+  facts.residual_error = kInflate * (codes + width.product * codes);
+  facts.half_error = kInflate * kHalf * lambda;
+  facts.constant_error = kInflate * (width.exact * norm * center_norm + kTinyScore);
+  facts.lambda = lambda;
+  facts.kind = kOrdinary;
+  return facts;
 }
 
 struct Interval {
   float lower;
   float upper;
-  bool usable;  // false when a sum may have overflowed, or a value was not finite
 };
 
-// Where the score in double lies: `dot` is the sum in float, x_norm and e_square as computed.
-EDGEKIT_DEVICE Interval score_interval(float dot, float x_norm, float e_square,
-                                       const Bounds& bounds) {
-  const float e_norm = norm_at_most(e_square, bounds);
-  const float score = bounds.l2 ? dot - e_square / 2 : dot;
-  const float size = bounds.l2 ? x_norm * e_norm + e_norm * e_norm : x_norm * e_norm;
-  const float error = bounds.relative * size + bounds.absolute;
-  // Squares are tested too: |e|^2 may be infinite while |x| |e| is not.
-  const bool usable = size < 0x1p126f && e_norm < 0x1p63f && x_norm < 0x1p63f;
-  return {score - error, score + error, usable};
+// Where the scaled score in double lies, less what is the same for all rows.
+EDGEKIT_DEVICE Interval score_interval(float sum, const RowFacts& row, const VectorFacts& vector) {
+  const float score = sum * row.scale - vector.lambda * row.half;
+  const float error =
+      bounds::kInflate * (vector.norm_error * row.norm + vector.residual_error * row.residual +
+                          vector.half_error * row.half + vector.constant_error);
+  return {score - error, score + error};
 }
 
 }  // namespace edgekit::cuda

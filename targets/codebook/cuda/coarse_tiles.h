@@ -1,208 +1,277 @@
 // Approximate scores for many vectors: a product of matrices, tile by tile, that keeps no scores.
 //
-// A block holds `tile` vectors and walks through its part of the codebook `tile` rows at a time.
-// Sixteen columns of both are in the block's memory while the next sixteen are on their way. A
-// thread sums for a few vectors and four rows; every 128 columns its sums go to a second set of
-// sums, which keeps the error bound (and with it the number of candidates) small.
+// A block holds a tile's sums in its threads' registers, a warp a rectangle of 16 x 8 sums each.
+// The codes of both sides come through the block's memory, where the next columns are on their way
+// while tensor cores work on the last ones.
 #ifndef EDGEKIT_CUDA_COARSE_TILES_H_
 #define EDGEKIT_CUDA_COARSE_TILES_H_
 
-#include "coarse_rows.h"
 #include "plan.h"
 #include "portable.h"
-#include "screen.h"
+#include "split_block.h"
 
 namespace edgekit::cuda {
 
-constexpr int kTileDepth = 16;   // columns of x and codebook at once
-constexpr int kTileFlush = 8;    // depths between two additions to the second set of sums
-constexpr int kTileColumns = 4;  // rows of the codebook to a thread
-
-inline int64_t tiles_depth(int64_t d) {
-  return kTileDepth * kTileFlush + divide_up(d, kTileDepth * kTileFlush);
-}
-
-template <int tile>
+// A warp has `across` x 16 rows and `down` x 8 vectors, a block warps_across x warps_down warps;
+// `depth` chunks of columns are brought in at once, `stages` such steps are under way.
+template <int across_, int down_, int warps_across_, int warps_down_, int depth_, int stages_>
 struct TileShape {
-  static constexpr int kThreads = 2 * tile;
-  static constexpr int kAcross = tile / kTileColumns;          // threads over the rows
-  static constexpr int kDown = kThreads / kAcross;             // threads over the vectors
-  static constexpr int kVectors = tile / kDown;                // vectors to a thread
-  static constexpr int kLoads = kTileDepth * tile / kThreads;  // values of each to a thread
-  static_assert(kLoads == 8 && kVectors % 4 == 0, "loads are two wide ones");
+  static constexpr int across = across_;
+  static constexpr int down = down_;
+  static constexpr int warps_across = warps_across_;
+  static constexpr int warps_down = warps_down_;
+  static constexpr int depth = depth_;
+  static constexpr int stages = stages_;
+  static constexpr int kThreads = kWarp * warps_across * warps_down;
+  static constexpr int kRows = 16 * across * warps_across;
+  static constexpr int kVectors = 8 * down * warps_down;
+  static constexpr int kRowBlocks = kRows / kBlockRows;
+  static constexpr int kBlocks = kRowBlocks + kVectors / kBlockRows;
+  static constexpr int kWarps = kThreads / kWarp;
+  static constexpr int kCopies = (kBlocks + kWarps - 1) / kWarps;  // blocks that a warp brings in
 };
 
-template <int tile>
+using Tile64x64 = TileShape<2, 4, 2, 2, 2, 6>;
+using Tile80x64 = TileShape<1, 4, 5, 2, 2, 6>;
+using Tile128x112 = TileShape<2, 7, 4, 2, 1, 8>;
+using Tile128x208 = TileShape<2, 13, 4, 2, 1, 5>;
+
+template <typename Shape>
 struct TilesState {
-  float sum[TileShape<tile>::kVectors][kTileColumns];
-  float total[TileShape<tile>::kVectors][kTileColumns];
-  float next_x[TileShape<tile>::kLoads];
-  float next_e[TileShape<tile>::kLoads];
-  float x_sum, x_total, e_sum, e_total;  // squares of what this thread loaded
+  Quad low[Shape::across];
+  Quad high[Shape::across];
+  Quad b[Shape::down];
+  float c[Shape::across][Shape::down][4];
+  Two two;
+  const unsigned char* from[Shape::kCopies];  // what this thread copies next
 };
 
-template <int tile>
+template <typename Shape>
 struct TilesMemory {
-  static constexpr int kStride = tile + 4;  // a multiple of four that spreads over the banks
+  // Spreads what a warp's lanes write at once, 8 rows of each second vector, over all banks.
+  static constexpr int kStride = (Shape::kRows + kWarp - 1) / kWarp * kWarp + 4;
 
   union {
-    struct {
-      alignas(16) float x[2][kTileDepth][kStride];
-      alignas(16) float e[2][kTileDepth][kStride];
-    } input;
-    float score[tile][tile + 1];
+    // Of 8 rows or vectors a block: a chunk of each.
+    alignas(16) unsigned char codes[Shape::stages][Shape::depth][Shape::kBlocks]
+                                   [kBlockRows * kChunkBytes];
+    float score[Shape::kVectors][kStride];  // then upper bounds of scores
   };
-  float x_squares[2][tile];
-  float e_squares[2][tile];
-  Screen<tile, tile, TileShape<tile>::kThreads> screen;
+  VectorFacts facts[Shape::kVectors];
+  RowFacts rows[Shape::kRows];
+  uint32_t entry[Shape::kRows];
+  Shortlist list[Shape::kVectors];
 };
 
-EDGEKIT_DEVICE void read4(const float* from, float* to) {
-#ifdef __CUDACC__
-  const float4 four = *reinterpret_cast<const float4*>(from);
-  to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
-#else
-  for (int i = 0; i < 4; ++i) to[i] = from[i];
-#endif
-}
+struct TilesJob {
+  int64_t m;
+  Packed packed;
+  Plan plan;
+  Workspace workspace;
+  bool want_second;
+};
 
-// Loads this thread's eight values of row `row` at columns k.. (zeros outside).
-template <typename T>
-EDGEKIT_DEVICE void fetch(const T* matrix, int64_t row, int64_t rows, int64_t k, int64_t d,
-                          bool aligned, float* out) {
-  if (row >= rows) {
+// Finds what each thread copies of a tile's codes: sixteen bytes of every chunk of some blocks.
+template <typename Shape, typename Block>
+EDGEKIT_DEVICE void find_codes(Block& block, const TilesJob& job, int64_t first_row, int64_t v0) {
+  const Packed& packed = job.packed;
+  const int64_t last_vectors = (job.m - 1) / kBlockRows;
+  block.each_alone([&](int t, auto& state) {
     EDGEKIT_UNROLL
-    for (int i = 0; i < 8; ++i) out[i] = 0;
-    return;
-  }
-  load4(matrix + row * d, k, d, aligned, out);
-  load4(matrix + row * d, k + 4, d, aligned, out + 4);
-}
-
-template <int tile>
-EDGEKIT_DEVICE void put(TilesMemory<tile>* memory, int buffer, int t, TilesState<tile>& state) {
-  const int row = t % tile;
-  const int k = t / tile * TileShape<tile>::kLoads;
-  EDGEKIT_UNROLL
-  for (int i = 0; i < TileShape<tile>::kLoads; ++i) {
-    memory->input.x[buffer][k + i][row] = state.next_x[i];
-    memory->input.e[buffer][k + i][row] = state.next_e[i];
-    state.x_sum += state.next_x[i] * state.next_x[i];
-    state.e_sum += state.next_e[i] * state.next_e[i];
-  }
-}
-
-template <int tile>
-EDGEKIT_DEVICE void multiply(const TilesMemory<tile>* memory, int buffer, int t,
-                             TilesState<tile>& state) {
-  using Shape = TileShape<tile>;
-  const int down = t / Shape::kAcross * Shape::kVectors;
-  const int across = t % Shape::kAcross * kTileColumns;
-  EDGEKIT_UNROLL
-  for (int k = 0; k < kTileDepth; ++k) {
-    float xs[Shape::kVectors];
-    float es[kTileColumns];
-    EDGEKIT_UNROLL
-    for (int i = 0; i < Shape::kVectors; i += 4) {
-      read4(&memory->input.x[buffer][k][down + i], xs + i);
+    for (int u = 0; u < Shape::kCopies; ++u) {
+      const int at = t / kWarp + u * Shape::kWarps;
+      // Beyond the last rows and vectors, the last ones again: nobody asks for their sums.
+      const bool row = at < Shape::kRowBlocks;
+      int64_t from = row ? first_row / kBlockRows + at : v0 / kBlockRows + at - Shape::kRowBlocks;
+      const int64_t last = row ? packed.row_blocks - 1 : last_vectors;
+      if (from > last) from = last;
+      state.from[u] = (row ? packed.codes : job.workspace.codes) +
+                      from * packed.stride * kBlockRows * kChunkBytes + t % kWarp * 16;
     }
-    read4(&memory->input.e[buffer][k][across], es);
-    EDGEKIT_UNROLL
-    for (int i = 0; i < Shape::kVectors; ++i) {
-      EDGEKIT_UNROLL
-      for (int j = 0; j < kTileColumns; ++j) state.sum[i][j] += xs[i] * es[j];
-    }
-  }
-}
-
-template <int tile>
-EDGEKIT_DEVICE void flush(TilesState<tile>& state) {
-  EDGEKIT_UNROLL
-  for (int i = 0; i < TileShape<tile>::kVectors; ++i) {
-    EDGEKIT_UNROLL
-    for (int j = 0; j < kTileColumns; ++j) {
-      state.total[i][j] += state.sum[i][j];
-      state.sum[i][j] = 0;
-    }
-  }
-  state.x_total += state.x_sum;
-  state.e_total += state.e_sum;
-  state.x_sum = 0;
-  state.e_sum = 0;
-}
-
-// The sums of `tile` vectors from v0 on and `tile` rows from `first` on, into memory->score.
-template <int tile, typename X, typename E, typename Block>
-EDGEKIT_DEVICE void multiply_tile(Block& block, TilesMemory<tile>* memory,
-                                  const CoarseJob<X, E>& job, int64_t v0, int64_t first) {
-  using Shape = TileShape<tile>;
-  const auto load = [&](int t, TilesState<tile>& state, int64_t depth) {
-    const int64_t k = depth * kTileDepth + t / tile * Shape::kLoads;
-    fetch(job.x, v0 + t % tile, job.m, k, job.d, job.x_aligned, state.next_x);
-    fetch(job.codebook, first + t % tile, job.n, k, job.d, job.codebook_aligned, state.next_e);
-  };
-  block.each([&](int t, auto& state) {
-    EDGEKIT_UNROLL
-    for (int i = 0; i < Shape::kVectors; ++i) {
-      EDGEKIT_UNROLL
-      for (int j = 0; j < kTileColumns; ++j) state.sum[i][j] = state.total[i][j] = 0;
-    }
-    state.x_sum = state.x_total = state.e_sum = state.e_total = 0;
-    load(t, state, 0);
-    put(memory, 0, t, state);
   });
-  const int64_t depths = (job.d + kTileDepth - 1) / kTileDepth;
-  for (int64_t depth = 0; depth < depths; ++depth) {
-    const int buffer = static_cast<int>(depth % 2);
-    const bool more = depth + 1 < depths;
-    block.each([&](int t, auto& state) {
-      if (more) load(t, state, depth + 1);
-      multiply(memory, buffer, t, state);
-      if (depth % kTileFlush == kTileFlush - 1 || !more) flush(state);
-      if (more) put(memory, 1 - buffer, t, state);
+}
+
+// Starts copying the columns of `step` for a tile; steps come one after another.
+template <typename Shape, typename Block>
+EDGEKIT_DEVICE void copy_codes(Block& block, TilesMemory<Shape>* memory, int step, int steps) {
+  constexpr int kBytes = kBlockRows * kChunkBytes;
+  if (step < steps) {
+    block.each_alone([&](int t, auto& state) {
+      auto* stage = memory->codes[step % Shape::stages];
+      EDGEKIT_UNROLL
+      for (int u = 0; u < Shape::kCopies; ++u) {
+        const int at = t / kWarp + u * Shape::kWarps;
+        if (Shape::kBlocks % Shape::kWarps != 0 && at >= Shape::kBlocks) continue;
+        EDGEKIT_UNROLL
+        for (int depth = 0; depth < Shape::depth; ++depth) {
+          copy_quad(stage[depth][at] + t % kWarp * 16, state.from[u] + depth * kBytes);
+        }
+        state.from[u] += Shape::depth * kBytes;
+      }
     });
   }
-  block.each([&](int t, auto& state) {
-    const int down = t / Shape::kAcross * Shape::kVectors;
-    const int across = t % Shape::kAcross * kTileColumns;
+  block.end_copies();
+}
+
+template <int step, typename Shape, typename Block>
+EDGEKIT_DEVICE void multiply_step(Block& block) {
+  block.each_together([&](int, auto* states) {
     EDGEKIT_UNROLL
-    for (int i = 0; i < Shape::kVectors; ++i) {
+    for (int j = 0; j < Shape::down; ++j) {
       EDGEKIT_UNROLL
-      for (int j = 0; j < kTileColumns; ++j) {
-        memory->score[down + i][across + j] = state.total[i][j];
+      for (int i = 0; i < Shape::across; ++i) {
+        multiply<step>(
+            states, [i, j](auto& state) -> float* { return state.c[i][j]; },
+            [i](auto& state) -> const Quad& { return state.low[i]; },
+            [i](auto& state) -> const Quad& { return state.high[i]; },
+            [j](auto& state) -> const Quad& { return state.b[j]; });
       }
     }
-    memory->x_squares[t / tile][t % tile] = state.x_total;
-    memory->e_squares[t / tile][t % tile] = state.e_total;
   });
-  block.each([&](int t, auto&) {
-    if (t >= tile) return;
-    memory->screen.x_square[t] = memory->x_squares[0][t] + memory->x_squares[1][t];
-    memory->screen.e_square[t] = memory->e_squares[0][t] + memory->e_squares[1][t];
+}
+
+template <typename Shape, typename Block>
+EDGEKIT_DEVICE void multiply_chunk(Block& block, const TilesMemory<Shape>* memory, int stage,
+                                   int depth) {
+  block.each_alone([&](int t, auto& state) {
+    const int warp = t / kWarp;
+    const auto* codes = memory->codes[stage][depth];
+    EDGEKIT_UNROLL
+    for (int i = 0; i < Shape::across; ++i) {
+      const int at = (warp / Shape::warps_down * Shape::across + i) * 2;
+      state.low[i] = load_quad(codes[at] + t % kWarp * 16);
+      state.high[i] = load_quad(codes[at + 1] + t % kWarp * 16);
+    }
+    EDGEKIT_UNROLL
+    for (int j = 0; j < Shape::down; ++j) {
+      const int at = Shape::kRowBlocks + warp % Shape::warps_down * Shape::down + j;
+      state.b[j] = load_quad(codes[at] + t % kWarp * 16);
+    }
   });
+  multiply_step<0, Shape>(block);
+  multiply_step<1, Shape>(block);
+}
+
+// Puts a tile's sums where all threads can reach them: a thread has rows l / 4 (+ 8, + 16, ...) of
+// its warp's and vectors 2 (l % 4) and the next of each eight.
+template <typename Shape, typename Block>
+EDGEKIT_DEVICE void store_sums(Block& block, TilesMemory<Shape>* memory) {
+  block.each([](int, auto&) {});  // nobody needs codes anymore
+  block.each([&](int t, auto& state) {
+    const int lane = t % kWarp;
+    const int row = t / kWarp / Shape::warps_down * Shape::across * 16 + lane / 4;
+    const int v = t / kWarp % Shape::warps_down * Shape::down * 8 + lane % 4 * 2;
+    EDGEKIT_UNROLL
+    for (int j = 0; j < Shape::down; ++j) {
+      EDGEKIT_UNROLL
+      for (int i = 0; i < Shape::across; ++i) {
+        EDGEKIT_UNROLL
+        for (int k = 0; k < 4; ++k) {
+          memory->score[v + j * 8 + k % 2][row + i * 16 + k / 2 * 8] = state.c[i][j][k];
+        }
+      }
+    }
+  });
+}
+
+// Sorts out a tile's scores: eight lanes a vector.
+template <typename Shape, typename Block>
+EDGEKIT_DEVICE void screen_tile(Block& block, TilesMemory<Shape>* memory, int used_vectors,
+                                int used_rows, bool want_second) {
+  constexpr int kShare = 8;
+  for (int v0 = 0; v0 < used_vectors; v0 += Shape::kThreads / kShare) {
+    const auto wanted = [&](int v) {
+      return v < used_vectors && memory->facts[v].kind == kOrdinary;
+    };
+    block.each_warp([&](int t, auto& state) {
+      const int v = v0 + t / kShare;
+      state.two = no_values();
+      if (!wanted(v)) return;
+      const VectorFacts facts = memory->facts[v];
+#ifdef __CUDACC__
+#pragma unroll 4
+#endif
+      for (int row = t % kShare; row < used_rows; row += kShare) {
+        const Interval at = score_interval(memory->score[v][row], memory->rows[row], facts);
+        offer(&state.two, at.lower);
+        memory->score[v][row] = at.upper;
+      }
+    });
+    block.template reduce_warps<kShare>([](auto& state) -> Two& { return state.two; },
+                                        [](Two* own, const Two& other) { merge(own, other); });
+    block.each_warp([&](int t, auto& state) {
+      const int v = v0 + t / kShare;
+      if (t % kShare == 0 && wanted(v)) raise(&memory->list[v], state.two, want_second);
+    });
+    block.each_warp([&](int t, auto&) {
+      const int v = v0 + t / kShare;
+      if (!wanted(v)) return;
+      const float least = threshold(memory->list[v].lower, want_second);
+#ifdef __CUDACC__
+#pragma unroll 4
+#endif
+      for (int row = t % kShare; row < used_rows; row += kShare) {
+        const float upper = memory->score[v][row];
+        if (upper >= least) add(&memory->list[v], memory->entry[row], upper);
+      }
+    });
+  }
+  block.each([](int, auto&) {});
 }
 
 // The work of block `number` of blocks_down x parts.
-template <int tile, typename X, typename E, typename Block>
-EDGEKIT_DEVICE void coarse_tiles(Block& block, TilesMemory<tile>* memory,
-                                 const CoarseJob<X, E>& job, int64_t number) {
-  const int64_t part = number % job.plan.parts;
-  const int64_t v0 = number / job.plan.parts * tile;
-  const int used = static_cast<int>(job.m - v0 < tile ? job.m - v0 : tile);
-  const int64_t first = part * job.plan.part_rows;
-  const int64_t last = first + job.plan.part_rows < job.n ? first + job.plan.part_rows : job.n;
-  block.each([&](int v, auto&) {
-    if (v < used) clear(&memory->screen.list[v]);
+template <typename Shape, typename Block>
+EDGEKIT_DEVICE void coarse_tiles(Block& block, TilesMemory<Shape>* memory, const TilesJob& job,
+                                 int64_t number) {
+  const Packed& packed = job.packed;
+  const auto parts = static_cast<uint32_t>(job.plan.parts);
+  const int64_t at = static_cast<uint32_t>(number) % parts;
+  const int64_t v0 = static_cast<int64_t>(static_cast<uint32_t>(number) / parts) * Shape::kVectors;
+  const int used = static_cast<int>(job.m - v0 < Shape::kVectors ? job.m - v0 : Shape::kVectors);
+  const int64_t rows = packed.header->nonfinite != 0 ? 0 : packed.header->rows;
+  const Part part = make_part(job.plan, rows, at);
+  const int steps = static_cast<int>(packed.chunks) / Shape::depth;
+  block.each_alone([&](int t, auto&) {
+    for (int v = t; v < used; v += Shape::kThreads) {
+      memory->facts[v] = job.workspace.facts[v0 + v];
+      clear(&memory->list[v]);
+    }
   });
-  for (int64_t base = first; base < last; base += tile) {
-    multiply_tile<tile>(block, memory, job, v0, base);
-    const int columns = static_cast<int>(last - base < tile ? last - base : tile);
-    screen_batch(
-        block, &memory->screen, [&](int v, int c) { return memory->score[v][c]; }, job.bounds,
-        job.want_second, used, base, columns);
+  for (int i = 0; i < part.tiles; ++i) {
+    const int64_t first_row = tile_of(part, i) * Shape::kRows;
+    const int left =
+        static_cast<int>(rows - first_row < Shape::kRows ? rows - first_row : Shape::kRows);
+    find_codes<Shape>(block, job, first_row, v0);
+    for (int step = 0; step < Shape::stages - 1; ++step) copy_codes(block, memory, step, steps);
+    block.each_alone([&](int t, auto& state) {
+      for (int row = t; row < left; row += Shape::kThreads) {
+        memory->rows[row] = packed.facts[first_row + row];
+        memory->entry[row] = packed.entry[first_row + row];
+      }
+      EDGEKIT_UNROLL
+      for (int a = 0; a < Shape::across; ++a) {
+        EDGEKIT_UNROLL
+        for (int j = 0; j < Shape::down; ++j) {
+          EDGEKIT_UNROLL
+          for (int k = 0; k < 4; ++k) state.c[a][j][k] = 0;
+        }
+      }
+    });
+    for (int step = 0; step < steps; ++step) {
+      block.template wait_for_copies<Shape::stages - 2>();
+      copy_codes(block, memory, step + Shape::stages - 1, steps);
+      EDGEKIT_UNROLL
+      for (int depth = 0; depth < Shape::depth; ++depth) {
+        multiply_chunk<Shape>(block, memory, step % Shape::stages, depth);
+      }
+    }
+    store_sums(block, memory);
+    screen_tile(block, memory, used, left, job.want_second);
   }
-  block.each_alone([&](int v, auto&) {
-    if (v < used) job.lists[(v0 + v) * job.plan.parts + part] = memory->screen.list[v];
+  block.each_alone([&](int t, auto&) {
+    for (int v = t; v < used; v += Shape::kThreads) {
+      job.workspace.lists[(v0 + v) * job.plan.parts + at] = memory->list[v];
+    }
   });
 }
 

@@ -5,12 +5,13 @@
  * The rules for 16-bit input: a half is converted to float exactly, and everything after that is
  * the float lookup. A half vector therefore has the same index as its float copy has on a CPU.
  *
- * How: every score is first computed in float, together with a proven bound on its error; rows
- * that the bound cannot exclude are scored again in double by the definition. The M x N scores
- * never exist in memory. See docs/targets-tensorrt.md.
+ * How: a codebook is packed once, as halves. A lookup computes every score from these on tensor
+ * cores, together with a proven bound on its error; rows that the bound cannot exclude are scored
+ * again in double by the definition. The M x N scores never exist in memory. See
+ * docs/exact-lookup.md and docs/targets-tensorrt.md.
  *
- * Functions never throw, print, allocate or synchronize, so a lookup can be captured in a CUDA
- * graph. All pointers are device pointers; `codebook` and `x` must be aligned to their type.
+ * Functions never throw, print, allocate or synchronize, so packing and lookups can be captured in
+ * a CUDA graph. All pointers are device pointers; `codebook` and `x` must be aligned to their type.
  */
 #ifndef EDGEKIT_CODEBOOK_CUDA_H_
 #define EDGEKIT_CODEBOOK_CUDA_H_
@@ -18,7 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define EDGEKIT_CODEBOOK_CUDA_ABI_VERSION 1
+#define EDGEKIT_CODEBOOK_CUDA_ABI_VERSION 2
 
 #if defined(__GNUC__)
 #define EDGEKIT_CODEBOOK_CUDA_API __attribute__((visibility("default")))
@@ -43,8 +44,8 @@ enum edgekit_codebook_cuda_metric {
 enum edgekit_codebook_cuda_status {
   EDGEKIT_CODEBOOK_CUDA_OK = 0,
   EDGEKIT_CODEBOOK_CUDA_INVALID_ARGUMENT = 1, /* a null pointer, a size or enum out of range */
-  EDGEKIT_CODEBOOK_CUDA_SMALL_WORKSPACE = 2,
-  EDGEKIT_CODEBOOK_CUDA_LAUNCH_FAILED = 3, /* no device, or no code for this device's SM */
+  EDGEKIT_CODEBOOK_CUDA_SMALL_WORKSPACE = 2,  /* or too little memory for the packed codebook */
+  EDGEKIT_CODEBOOK_CUDA_LAUNCH_FAILED = 3,    /* no device, or no code for this device's SM */
 };
 
 typedef struct edgekit_codebook_cuda_request {
@@ -63,9 +64,22 @@ typedef struct edgekit_codebook_cuda_request {
   /* Null, or one number that the caller has set to 0: it becomes 1 when a vector or the codebook
    * holds NaN or infinity. Such a vector's index is 0, its best score and margin are NaN. */
   int32_t* nonfinite;
-  void* workspace; /* aligned to 16 bytes */
+  void* workspace; /* aligned to 16 bytes; what it holds does not matter */
   size_t workspace_bytes;
+  /* What edgekit_codebook_cuda_pack made of this very codebook. Lookups leave notes in it for
+   * themselves: those that share it must come one after another, as on one stream. */
+  void* packed;
+  size_t packed_bytes;
 } edgekit_codebook_cuda_request;
+
+typedef struct edgekit_codebook_cuda_codebook {
+  const void* codebook; /* n x d, row-major; lookups read it too */
+  int64_t n;
+  int64_t d;
+  int32_t type;
+  void* packed; /* aligned to 256 bytes */
+  size_t packed_bytes;
+} edgekit_codebook_cuda_codebook;
 
 /* The version of this interface that the library was built with. */
 EDGEKIT_CODEBOOK_CUDA_API int edgekit_codebook_cuda_abi_version(void);
@@ -73,11 +87,20 @@ EDGEKIT_CODEBOOK_CUDA_API int edgekit_codebook_cuda_abi_version(void);
 /* One line in English for a status; never null, whatever the number. */
 EDGEKIT_CODEBOOK_CUDA_API const char* edgekit_codebook_cuda_status_text(int status);
 
-/* The workspace that a lookup of up to m vectors in a codebook of up to n rows needs, on any
- * device; 0 for sizes out of range. */
-EDGEKIT_CODEBOOK_CUDA_API size_t edgekit_codebook_cuda_workspace(int64_t m, int64_t n);
+/* The memory that a packed codebook of n rows of d values takes, on any device; 0 for sizes out of
+ * range. A little over half of what the codebook takes in floats. */
+EDGEKIT_CODEBOOK_CUDA_API size_t edgekit_codebook_cuda_packed_bytes(int64_t n, int64_t d);
 
-/* Enqueues the lookup on `stream` (a cudaStream_t; null is the default stream). */
+/* Enqueues the packing on `stream` (a cudaStream_t; null is the default stream). Whoever changes
+ * the codebook packs it again. */
+EDGEKIT_CODEBOOK_CUDA_API int edgekit_codebook_cuda_pack(
+    const edgekit_codebook_cuda_codebook* codebook, void* stream);
+
+/* The workspace that a lookup of up to m vectors in a codebook of up to n rows of d values needs,
+ * on any device; 0 for sizes out of range. */
+EDGEKIT_CODEBOOK_CUDA_API size_t edgekit_codebook_cuda_workspace(int64_t m, int64_t n, int64_t d);
+
+/* Enqueues the lookup on `stream`. */
 EDGEKIT_CODEBOOK_CUDA_API int edgekit_codebook_cuda_lookup(
     const edgekit_codebook_cuda_request* request, void* stream);
 

@@ -10,87 +10,34 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
-#ifdef __CUDACC__
-#include <cuda_fp16.h>
-#define EDGEKIT_DEVICE __device__ __forceinline__
-#define EDGEKIT_UNROLL _Pragma("unroll")
-#else
-#define EDGEKIT_DEVICE inline
-#define EDGEKIT_UNROLL
-#endif
+#include "values.h"
 
 namespace edgekit::cuda {
 
-constexpr int kWarp = 32;
-// Number of partial sums in the score's fixed order of additions.
-constexpr int kLanes = 16;
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-// An IEEE half as it is stored.
-struct Half {
-  uint16_t bits;
-};
-
-EDGEKIT_DEVICE float to_float(float value) { return value; }
-
-EDGEKIT_DEVICE float to_float(Half value) {
 #ifdef __CUDACC__
-  return __half2float(__ushort_as_half(value.bits));
-#else
-  const float sign = (value.bits & 0x8000) != 0 ? -1.0f : 1.0f;
-  const int exponent = (value.bits >> 10) & 0x1f;
-  const int fraction = value.bits & 0x3ff;
-  if (exponent == 0x1f) {
-    return fraction != 0 ? kNan : sign * kInfinity;
-  }
-  if (exponent == 0) return sign * std::ldexp(static_cast<float>(fraction), -24);
-  return sign * std::ldexp(static_cast<float>(fraction + 0x400), exponent - 25);
-#endif
-}
 
-EDGEKIT_DEVICE void store(float* place, float value) { *place = value; }
-
-#ifdef __CUDACC__
-EDGEKIT_DEVICE void store(Half* place, float value) {
-  place->bits = __half_as_ushort(__float2half_rn(value));
-}
-#endif
-
-// Four consecutive values of a row from index k on, zeros past its end. `aligned` promises that
-// rows start at multiples of four values, in memory aligned for one wide load.
 template <typename T>
-EDGEKIT_DEVICE void load4(const T* row, int64_t k, int64_t d, bool aligned, float* out) {
-#ifdef __CUDACC__
-  if (aligned) {
-    if (k >= d) {
-      EDGEKIT_UNROLL
-      for (int i = 0; i < 4; ++i) out[i] = 0;
-      return;
-    }
-    if constexpr (sizeof(T) == 4) {
-      const float4 four = __ldg(reinterpret_cast<const float4*>(row + k));
-      out[0] = four.x, out[1] = four.y, out[2] = four.z, out[3] = four.w;
-    } else {
-      const uint2 four = __ldg(reinterpret_cast<const uint2*>(row + k));
-      out[0] = to_float(Half{static_cast<uint16_t>(four.x & 0xffff)});
-      out[1] = to_float(Half{static_cast<uint16_t>(four.x >> 16)});
-      out[2] = to_float(Half{static_cast<uint16_t>(four.y & 0xffff)});
-      out[3] = to_float(Half{static_cast<uint16_t>(four.y >> 16)});
-    }
-    return;
-  }
-#else
-  (void)aligned;
-#endif
-  EDGEKIT_UNROLL
-  for (int i = 0; i < 4; ++i) out[i] = k + i < d ? to_float(row[k + i]) : 0.0f;
+EDGEKIT_DEVICE T shuffle_xor(T value, int width) {
+  return __shfl_xor_sync(0xffffffffu, value, width);
 }
 
-#ifdef __CUDACC__
+EDGEKIT_DEVICE int take_ticket(int32_t* counter) { return atomicAdd(counter, 1); }
+EDGEKIT_DEVICE void raise_to(uint32_t* place, uint32_t value) { atomicMax(place, value); }
+EDGEKIT_DEVICE void lower_to(uint32_t* place, uint32_t value) { atomicMin(place, value); }
+EDGEKIT_DEVICE uint64_t exchange_if(uint64_t* place, uint64_t expected, uint64_t value) {
+  return atomicCAS(reinterpret_cast<unsigned long long*>(place), expected, value);
+}
+
+// What other blocks of the same launch wrote.
+template <typename T>
+EDGEKIT_DEVICE T load_fresh(const T* place) {
+  return *static_cast<const volatile T*>(place);
+}
+
+EDGEKIT_DEVICE void count_exact(int) {}
 
 // The block that the calling thread belongs to.
 template <typename State>
@@ -108,33 +55,94 @@ class DeviceBlock {
     phase(static_cast<int>(threadIdx.x), state_);
   }
 
-  // Gives every thread the sums of `count` values, state.sums, over its warp.
-  template <int count>
-  __device__ __forceinline__ void sum_warps() {
+  // The same where what follows also reads what the other threads of its warp wrote.
+  template <typename Phase>
+  __device__ __forceinline__ void each_warp(const Phase& phase) {
+    phase(static_cast<int>(threadIdx.x), state_);
+    __syncwarp();
+  }
+
+  // Merges value(state) with those of the lanes at distances 1, 2, 4, ... below `lanes`, so that
+  // each so many lanes hold the same.
+  template <int lanes = kWarp, typename Value, typename Merge>
+  __device__ __forceinline__ void reduce_warps(const Value& value, const Merge& merge) {
     EDGEKIT_UNROLL
-    for (int i = 0; i < count; ++i) {
-      EDGEKIT_UNROLL
-      for (int width = kWarp / 2; width > 0; width /= 2) {
-        state_.sums[i] += __shfl_xor_sync(0xffffffffu, state_.sums[i], width);
-      }
+    for (int width = 1; width < lanes; width *= 2) {
+      merge(&value(state_), shuffle_xor(value(state_), width));
     }
   }
 
-  // Adds state.lane over each sixteen threads in the score's order; the first of them has the sum.
-  __device__ __forceinline__ void sum_lanes() {
+  // Adds value(state), a double, over each sixteen threads in the score's order; the first of them
+  // has the sum.
+  template <typename Value>
+  __device__ __forceinline__ void sum_lanes(const Value& value) {
     EDGEKIT_UNROLL
     for (int width = kLanes / 2; width > 0; width /= 2) {
-      state_.lane += __shfl_down_sync(0xffffffffu, state_.lane, width, kLanes);
+      value(state_) += __shfl_down_sync(0xffffffffu, value(state_), width, kLanes);
     }
+  }
+
+  // phase(warp, states) for each warp; on a device `states` is the calling thread's own.
+  template <typename Phase>
+  __device__ __forceinline__ void each_together(const Phase& phase) {
+    phase(static_cast<int>(threadIdx.x) / kWarp, &state_);
+  }
+
+  // Copies in flight: those of all but the last `newest` phases are there, for all threads.
+  template <int newest>
+  __device__ __forceinline__ void wait_for_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" ::"n"(newest) : "memory");
+#endif
+    __syncthreads();
+  }
+
+  __device__ __forceinline__ void end_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+  }
+
+  // Whether this is the last of `count` blocks to come here: it then sees what all of them wrote.
+  __device__ __forceinline__ bool arrives_last(int32_t* counter, int count, int32_t* place) {
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) *place = atomicAdd(counter, 1) == count - 1 ? 1 : 0;
+    __syncthreads();
+    __threadfence();
+    return *place != 0;
   }
 
  private:
   State state_;
 };
 
-EDGEKIT_DEVICE int take_ticket(int* counter) { return atomicAdd(counter, 1); }
-
 #else
+
+template <typename T>
+T load_fresh(const T* place) {
+  return *place;
+}
+
+inline int take_ticket(int32_t* counter) { return (*counter)++; }
+inline void raise_to(uint32_t* place, uint32_t value) {
+  if (value > *place) *place = value;
+}
+inline void lower_to(uint32_t* place, uint32_t value) {
+  if (value < *place) *place = value;
+}
+inline uint64_t exchange_if(uint64_t* place, uint64_t expected, uint64_t value) {
+  const uint64_t old = *place;
+  if (old == expected) *place = value;
+  return old;
+}
+
+// Scores that were computed in double: what tests compare with what they expect.
+inline int64_t exact_scores = 0;
+inline void count_exact(int count) { exact_scores += count; }
+
+// The order in which a block's threads run a phase: no answer may depend on it.
+inline bool last_thread_first = false;
 
 // All threads of a block, one after another.
 template <typename State>
@@ -144,7 +152,10 @@ class HostBlock {
 
   template <typename Phase>
   void each(const Phase& phase) {
-    for (size_t t = 0; t < states_.size(); ++t) phase(static_cast<int>(t), states_[t]);
+    for (size_t i = 0; i < states_.size(); ++i) {
+      const size_t t = last_thread_first ? states_.size() - 1 - i : i;
+      phase(static_cast<int>(t), states_[t]);
+    }
   }
 
   template <typename Phase>
@@ -152,36 +163,53 @@ class HostBlock {
     each(phase);
   }
 
-  template <int count>
-  void sum_warps() {
+  template <typename Phase>
+  void each_warp(const Phase& phase) {
+    each(phase);
+  }
+
+  template <int lanes = kWarp, typename Value, typename Merge>
+  void reduce_warps(const Value& value, const Merge& merge) {
+    using T = std::decay_t<decltype(value(states_[0]))>;
     for (size_t warp = 0; warp < states_.size(); warp += kWarp) {
-      for (int i = 0; i < count; ++i) {
-        for (size_t width = kWarp / 2; width > 0; width /= 2) {
-          float before[kWarp];
-          for (size_t t = 0; t < kWarp; ++t) before[t] = states_[warp + t].sums[i];
-          for (size_t t = 0; t < kWarp; ++t) {
-            states_[warp + t].sums[i] = before[t] + before[t ^ width];
-          }
+      for (size_t width = 1; width < lanes; width *= 2) {
+        std::vector<T> before;
+        for (size_t t = 0; t < kWarp; ++t) before.push_back(value(states_[warp + t]));
+        for (size_t t = 0; t < kWarp; ++t) merge(&value(states_[warp + t]), before[t ^ width]);
+      }
+    }
+  }
+
+  template <typename Value>
+  void sum_lanes(const Value& value) {
+    for (size_t first = 0; first < states_.size(); first += kLanes) {
+      for (size_t width = kLanes / 2; width > 0; width /= 2) {
+        for (size_t t = 0; t < width; ++t) {
+          value(states_[first + t]) += value(states_[first + t + width]);
         }
       }
     }
   }
 
-  void sum_lanes() {
-    for (size_t first = 0; first < states_.size(); first += kLanes) {
-      for (size_t width = kLanes / 2; width > 0; width /= 2) {
-        for (size_t t = 0; t < width; ++t) {
-          states_[first + t].lane += states_[first + t + width].lane;
-        }
-      }
+  template <typename Phase>
+  void each_together(const Phase& phase) {
+    for (size_t first = 0; first < states_.size(); first += kWarp) {
+      phase(static_cast<int>(first / kWarp), &states_[first]);
     }
+  }
+
+  template <int newest>
+  void wait_for_copies() {}
+  void end_copies() {}
+
+  bool arrives_last(int32_t* counter, int count, int32_t* place) {
+    *place = (*counter)++ == count - 1 ? 1 : 0;
+    return *place != 0;
   }
 
  private:
   std::vector<State> states_;
 };
-
-inline int take_ticket(int* counter) { return (*counter)++; }
 
 #endif
 

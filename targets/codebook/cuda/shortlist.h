@@ -24,23 +24,24 @@ EDGEKIT_DEVICE void offer(Two* two, float value) {
   }
 }
 
+#ifdef __CUDACC__
+EDGEKIT_DEVICE Two shuffle_xor(Two two, int width) {
+  return {shuffle_xor(two.first, width), shuffle_xor(two.second, width)};
+}
+#endif
+
 EDGEKIT_DEVICE void merge(Two* two, const Two& other) {
   offer(two, other.first);
   offer(two, other.second);
 }
 
-enum Spill : int32_t {
-  kTooMany = 1,   // more candidates than there is room for
-  kUnusable = 2,  // a bound that does not hold: see Interval::usable
-};
-
 struct Shortlist {
   static constexpr int kRoom = 16;
 
-  Two lower;      // greatest lower bounds of scores in this part
-  int count;      // candidates offered; more than kRoom were spilled
-  int32_t spill;  // a sum of Spill: every row of the part is to be scored exactly
-  int32_t index[kRoom];
+  Two lower;              // greatest lower bounds of scores in this part
+  int32_t count;          // candidates offered; more than kRoom were spilled
+  int32_t spill;          // 1: there was no room, every row of the part is to be scored exactly
+  uint32_t entry[kRoom];  // see Packed::entry
   float upper[kRoom];
 };
 
@@ -55,14 +56,13 @@ EDGEKIT_DEVICE float threshold(const Two& lower, bool want_second) {
   return want_second ? lower.second : lower.first;
 }
 
-// Takes note of new lower bounds and drops the candidates that they exclude. For one thread.
-EDGEKIT_DEVICE void raise(Shortlist* list, const Two& lower, bool want_second) {
-  merge(&list->lower, lower);
-  const float least = threshold(list->lower, want_second);
+// Drops the candidates that a threshold excludes. For one thread.
+EDGEKIT_DEVICE void drop_below(Shortlist* list, float least) {
   int kept = 0;
+  EDGEKIT_ROLLED
   for (int i = 0; i < list->count && i < Shortlist::kRoom; ++i) {
     if (list->upper[i] >= least) {
-      list->index[kept] = list->index[i];
+      list->entry[kept] = list->entry[i];
       list->upper[kept] = list->upper[i];
       ++kept;
     }
@@ -70,14 +70,20 @@ EDGEKIT_DEVICE void raise(Shortlist* list, const Two& lower, bool want_second) {
   list->count = kept;
 }
 
+// Takes note of new lower bounds and drops the candidates that they exclude. For one thread.
+EDGEKIT_DEVICE void raise(Shortlist* list, const Two& lower, bool want_second) {
+  merge(&list->lower, lower);
+  drop_below(list, threshold(list->lower, want_second));
+}
+
 // Adds a candidate. For many threads at once.
-EDGEKIT_DEVICE void add(Shortlist* list, int32_t index, float upper) {
+EDGEKIT_DEVICE void add(Shortlist* list, uint32_t entry, float upper) {
   const int place = take_ticket(&list->count);
   if (place < Shortlist::kRoom) {
-    list->index[place] = index;
+    list->entry[place] = entry;
     list->upper[place] = upper;
   } else {
-    list->spill |= kTooMany;  // the only bit that threads set here while others do
+    list->spill = 1;  // all threads that write, write this
   }
 }
 

@@ -11,19 +11,26 @@ extern "C" {
 #endif
 
 typedef struct edgekit_tiling_report {
-  int64_t parts;      /* parts of the codebook */
-  int64_t tile;       /* tile size; 0 for the path for few vectors */
-  int64_t candidates; /* rows that were scored exactly, but for spilled parts */
-  int64_t spilled;    /* shortlists without room: their part was scored exactly */
+  int64_t parts;        /* parts of the codebook */
+  int64_t kernel;       /* which kernel computed the approximate scores: see plan.h */
+  int64_t rows;         /* distinct rows of the codebook */
+  int64_t exact_scores; /* scores that were computed in double */
+  int64_t most_exact;   /* the most of them by one block */
 } edgekit_tiling_report;
 
-/* The request's pointers are host pointers and its margin is float; `processors` is the number of
- * multiprocessors to plan for; `report` may be null. */
+/* All pointers are host pointers. `processors` is the number of multiprocessors to plan for;
+ * `kernel` is -1 for the plan's own choice; `report` may be null. */
 EDGEKIT_CODEBOOK_CUDA_API int edgekit_tiling_lookup(const edgekit_codebook_cuda_request* request,
-                                                    int processors, edgekit_tiling_report* report);
+                                                    int processors, int kernel,
+                                                    edgekit_tiling_report* report);
 
-/* As edgekit_codebook_cuda_workspace. */
-EDGEKIT_CODEBOOK_CUDA_API size_t edgekit_tiling_workspace(int64_t m, int64_t n);
+/* Whether a block's threads run each phase from the last to the first from now on. */
+EDGEKIT_CODEBOOK_CUDA_API void edgekit_tiling_order(int last_thread_first);
+
+/* As edgekit_codebook_cuda_pack, _packed_bytes and _workspace. */
+EDGEKIT_CODEBOOK_CUDA_API int edgekit_tiling_pack(const edgekit_codebook_cuda_codebook* codebook);
+EDGEKIT_CODEBOOK_CUDA_API size_t edgekit_tiling_packed_bytes(int64_t n, int64_t d);
+EDGEKIT_CODEBOOK_CUDA_API size_t edgekit_tiling_workspace(int64_t m, int64_t n, int64_t d);
 
 #ifdef __cplusplus
 } /* extern "C" */
