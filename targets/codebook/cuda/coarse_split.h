@@ -147,7 +147,7 @@ EDGEKIT_DEVICE void coarse_split(Block& block, SplitMemory<vectors>* memory, uns
   if (kToTheEnd && job.plan.prepare_here) {
     codes = {here, 0, used, used};
     prepare_vectors(
-        block, &memory->prepare, job.vectors, packed.header, 0,
+        block, &memory->prepare, job.vectors, packed.header, 0, used,
         used == 1   ? 8
         : used == 2 ? 4
         : used <= 4 ? 2

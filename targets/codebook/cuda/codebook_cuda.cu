@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kPrepareThreads)
   __shared__ PrepareMemory memory;
   DeviceBlock<PrepareState> block;
   prepare_vectors(
-      block, &memory, job, packed.header, blockIdx.x, kPrepareWarps,
+      block, &memory, job, packed.header, blockIdx.x, gridDim.x, kPrepareWarps,
       [&](int64_t v, int64_t chunk) {
         return workspace.codes + chunk_offset(v, chunk, packed.stride);
       },
@@ -114,8 +114,9 @@ bool launch_coarse(const Round<X, E>& round, cudaStream_t stream) {
 template <typename X, typename E>
 bool launch_round(const Round<X, E>& round, cudaStream_t stream) {
   const int64_t m = round.vectors.m;
-  if (!round.plan.prepare_here && !launch(prepare_kernel<X>, m, kPrepareThreads, 0, stream,
-                                          round.vectors, round.packed, round.workspace)) {
+  if (!round.plan.prepare_here &&
+      !launch(prepare_kernel<X>, divide_up(m, kBlockRows) * kBlockRows, kPrepareThreads, 0, stream,
+              round.vectors, round.packed, round.workspace)) {
     return false;
   }
   if (!launch_coarse(round, stream)) return false;

@@ -43,11 +43,11 @@ struct PrepareMemory {
 };
 
 // Prepares vectors v0 to v0 + kPrepareWarps / warps - 1, as far as they exist, `warps` warps each;
-// codes(v, chunk) is the place of 64 bytes of codes, and facts(v) that of the facts. All threads of
-// the block come here.
+// codes(v, chunk) is the place of 64 bytes of codes, and facts(v) that of the facts. Vectors from
+// job.m to `end` have codes of zeros. All threads of the block come here.
 template <typename X, typename Block, typename Codes, typename Facts>
 EDGEKIT_DEVICE void prepare_vectors(Block& block, PrepareMemory* memory, const VectorJob<X>& job,
-                                    const PackedHeader* header, int64_t v0, int warps,
+                                    const PackedHeader* header, int64_t v0, int64_t end, int warps,
                                     const Codes& codes, const Facts& facts) {
   const int64_t width = count_chunks(job.d) * kChunk;
   const int threads = warps * kWarp;
@@ -78,7 +78,13 @@ EDGEKIT_DEVICE void prepare_vectors(Block& block, PrepareMemory* memory, const V
       const uint32_t peak = memory->peak[t / threads * warps + i];
       if (peak > state.peak) state.peak = peak;
     }
-    if (vector_of(t) >= job.m) return;
+    if (vector_of(t) >= job.m) {
+      EDGEKIT_ROLLED
+      for (int64_t k = t % threads * 8; vector_of(t) < end && k < width; k += 8 * threads) {
+        store_quad(codes(vector_of(t), k / kChunk) + k % kChunk * 2, Quad{});
+      }
+      return;
+    }
     const X* x = job.x + vector_of(t) * job.d;
     const bool finite = state.peak < 0x7f800000u;
     const int exponent =

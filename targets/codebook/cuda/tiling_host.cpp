@@ -78,10 +78,11 @@ template <typename X, typename E>
 void run(const Round<X, E>& round, int64_t* most) {
   const int64_t m = round.vectors.m;
   if (!round.plan.prepare_here) {
+    const int64_t padded = divide_up(m, kBlockRows) * kBlockRows;
     run_blocks<PrepareState, PrepareMemory>(
-        m, kPrepareThreads, most, [&](auto& block, PrepareMemory* memory, int64_t v) {
+        padded, kPrepareThreads, most, [&](auto& block, PrepareMemory* memory, int64_t v) {
           prepare_vectors(
-              block, memory, round.vectors, round.packed.header, v, kPrepareWarps,
+              block, memory, round.vectors, round.packed.header, v, padded, kPrepareWarps,
               [&](int64_t, int64_t chunk) {
                 return round.workspace.codes + chunk_offset(v, chunk, round.packed.stride);
               },
