@@ -7,23 +7,31 @@ VNNI add in 16 bits, which saturate), nor on how a runtime arranges its integers
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 
-def in_float(model: onnx.ModelProto) -> onnx.ModelProto:
+def in_float(model: onnx.ModelProto, readers: Collection[str] | None = None) -> onnx.ModelProto:
     """A copy of ``model`` whose stored 8-bit weights are float32 numbers of the same values.
 
-    The pairs of the activations stay: they round as before.
+    The pairs of the activations stay: they round as before. With ``readers`` only the weights that
+    operators of these kinds read.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
     stored = {tensor.name: tensor for tensor in result.graph.initializer}
     kept: list[onnx.NodeProto] = []
     spent: set[str] = set()
+    read_by: dict[str, set[str]] = {}
     for node in result.graph.node:
-        if node.op_type != "DequantizeLinear" or node.input[0] not in stored:
+        for name in node.input:
+            read_by.setdefault(name, set()).add(node.op_type)
+    for node in result.graph.node:
+        weights = node.op_type == "DequantizeLinear" and node.input[0] in stored
+        if not weights or not (readers is None or read_by[node.output[0]] <= set(readers)):
             kept.append(node)
             continue
         spent.update(node.input)

@@ -23,7 +23,11 @@ from edgekit.steps.job import Built, Job, Quantized, precision
 
 
 def compile_bundle(
-    job: Job, quantized: Quantized, descriptor: Descriptor, key: str, data: BuildData
+    job: Job,
+    quantized: Quantized,
+    descriptor: Descriptor,
+    key: str,
+    data: BuildData | None = None,
 ) -> Built:
     """Compile for the target's runtime and write the bundle, whole or not at all.
 
@@ -67,7 +71,7 @@ def compile_bundle(
             if listing.exists() or quantized.finetuned is None:  # a graph may be given alone
                 files["calibration.json"] = listing
         built = Built(path, descriptor, quantized, manifest)
-        if quantized.dialect is not None:
+        if quantized.dialect is not None and data is not None:
             if built.why_not_measured() is None:
                 tried = Path(scratch) / descriptor.name
                 write_bundle(tried, manifest, files, card.classes)

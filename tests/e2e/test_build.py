@@ -19,6 +19,7 @@ import pytest
 import edgekit
 from edgekit.bundle import open_bundle
 from edgekit.cli import main
+from edgekit.descriptors import host_saturates
 from edgekit.files import file_sha256
 from tests.e2e import trained
 
@@ -69,8 +70,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("build")
     done = edgekit_build(out, "--target", "cpu", "--target", "onnxruntime-cpu")
     assert done.returncode == 0, done.stderr
-    # The second target calibrates alike: it takes the first one's result.
-    assert done.stderr.count("calibrate: cached") == 1
+    # The second target calibrates alike, and takes the first one's result; but for this CPU's own
+    # dialect where its int8 sums overflow.
+    assert done.stderr.count("calibrate: cached") == (0 if host_saturates() else 1)
     assert done.stderr.count("export: cached") == 1
     table = done.stdout.splitlines()
     assert table[0].split()[:2] == ["target", "size"]

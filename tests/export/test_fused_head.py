@@ -21,6 +21,7 @@ from edgekit.export.onnx import export_onnx
 from edgekit.native import Codebook
 from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.dialects import DIALECTS
+from edgekit.quantize.emulation import in_float
 from edgekit.quantize.recipes import Recipe
 from tests.export.conftest import Exported
 from tests.export.models import card, tiny
@@ -95,13 +96,16 @@ def check_equal(found: Results, expected: Results) -> None:
 
 
 def test_equal_to_the_nodes_it_replaces(core: Any, int8: Int8) -> None:
-    graph = fused(int8.graph)
+    # Sums of the backbone's 8-bit products overflow on some CPUs, and differently in the two.
+    whole = in_float(int8.graph, readers={"Conv"})
+    graph = fused(whole)
     kinds = [node.op_type for node in graph.graph.node]
     assert kinds.count(HEAD_OPERATOR) == 1
     assert not {"CodebookLookup", "Gather", "Sigmoid"} & set(kinds)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(int8.graph.SerializeToString(), options)
+    options.add_session_config_entry("session.disable_quant_qdq", "1")  # exact, on any CPU
+    session = onnxruntime.InferenceSession(whole.SerializeToString(), options)
     names = [output.name for output in session.get_outputs()]
     network = core.compile_model(core.read_model(graph.SerializeToString()), "CPU", F32)
     for count in (24, 1, 3):

@@ -94,7 +94,10 @@ def smooth_field(draws: Draws, height: int, width: int, sigma: float) -> Floats:
         smooth = cv2.sepFilter2D(noise, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT)
     else:
         down, across = smoothing_matrix(height, sigma), smoothing_matrix(width, sigma)
-        smooth = np.matmul(np.matmul(down, noise), across.T)
+        # In float64: BLAS adds in another order with another number of threads, and in float32
+        # that shows.
+        exact = np.matmul(np.matmul(down.astype(np.float64), noise), across.T.astype(np.float64))
+        smooth = exact.astype(np.float32)
     return smooth
 
 
