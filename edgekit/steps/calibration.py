@@ -62,7 +62,7 @@ def calibrate(
             "the data have no more for calibration"
         )
     inputs = calibration_inputs(job, exported, data, dialect, listing)
-    held_out = hold_out(job, exported, data)
+    held_out = hold_out(job, exported, data, again="calibrate" in job.forced)
 
     def make(folder: Path) -> None:
         import onnx

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edgekit.cache import cached, versions_of
+from edgekit.cache import cached, find, versions_of
 from edgekit.console import Console
 from edgekit.descriptors import Hint
 from edgekit.errors import EdgekitError
@@ -50,8 +50,11 @@ class HeldOut:
     answers: Answers
 
 
-def hold_out(job: Job, exported: Exported, data: BuildData) -> HeldOut:
-    """Images of the validation part, clean and corrupted, with the float model's answers."""
+def hold_out(job: Job, exported: Exported, data: BuildData, *, again: bool = False) -> HeldOut:
+    """Images of the validation part, clean and corrupted, with the float model's answers.
+
+    Several steps ask for them; ``again`` makes them anew though they are cached.
+    """
     from edgekit.data.corruption_cache import code_version
     from edgekit.quantize.guard import LEAST_VIEWS, VIEWS
 
@@ -84,7 +87,9 @@ def hold_out(job: Job, exported: Exported, data: BuildData) -> HeldOut:
         "corruptions": code_version().hex(),
         "tools": versions_of("edgekit", "openvino", "numpy"),
     }
-    return _read(cached(job.cache, "views", inputs, make, job.console), preprocessing)
+    folder = None if again else find(job.cache, "views", inputs, job.console)
+    folder = folder or cached(job.cache, "views", inputs, make, job.console, force=again)
+    return _read(folder, preprocessing)
 
 
 def _read(folder: Path, preprocessing: Any) -> HeldOut:
