@@ -21,20 +21,21 @@ import onnx
 from numpy.typing import NDArray
 
 from edgekit import steps
-from edgekit.cache import cache_root
-from edgekit.config import BuildConfig
-from edgekit.console import Console
+from edgekit.core.console import Console
+from edgekit.core.step_cache import cache_root
 from edgekit.data.loading import default_workers
-from edgekit.parity.codes import code_agreement
+from edgekit.graph.layers import quantized_layers, weight_names
+from edgekit.metrics.codes import code_agreement
+from edgekit.quantize.accuracy_control import control
 from edgekit.quantize.calibrate import _functions_carried_through, calibrate
-from edgekit.quantize.control import control
-from edgekit.quantize.dialects import find_dialect
-from edgekit.quantize.images import choose_images, load_images
-from edgekit.quantize.layers import quantized_layers, weight_names
-from edgekit.quantize.probe import Probe, answers, difference, load_probe
+from edgekit.quantize.calibration_images import choose_images, load_images
+from edgekit.quantize.engine import answers
+from edgekit.quantize.float_scope import float_nodes
+from edgekit.quantize.probe import Probe, difference, load_probe
 from edgekit.quantize.recipes import Recipe
-from edgekit.quantize.scope import float_nodes
 from edgekit.quantize.sensitivity import interval_text
+from edgekit.steps.config import BuildConfig
+from edgekit.targets.dialects import find_dialect
 
 RECIPE = Recipe(
     corrupted_share=0.5,
@@ -58,7 +59,7 @@ class Work:
 
 
 def ours(work: Work) -> onnx.ModelProto:
-    """Calibrate, then `edgekit.quantize.control`."""
+    """Calibrate, then `edgekit.quantize.accuracy_control`."""
     dialect, quiet = find_dialect("openvino"), Console(verbosity=-1)
     graph, _ = calibrate(
         work.original,

@@ -22,8 +22,8 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from edgekit.bench.turns import Ratio, ratio
-from edgekit.bundle import open_bundle
+from edgekit.bench.interleaved import Ratio, ratio
+from edgekit.bundle.store import open_bundle
 
 AIM = 0.05
 AS_PYTHON = "latency as Python sees it"

@@ -36,23 +36,23 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgekit.backends.openvino_compile import compile_model
 from edgekit.bench.conditions import cpu_model
-from edgekit.bench.turns import ratio
-from edgekit.config import VQSAConfig
-from edgekit.console import Console
+from edgekit.bench.interleaved import ratio
+from edgekit.compilers.openvino import compile_model
+from edgekit.core.console import Console
 from edgekit.data.transforms import IMAGENET, LITE0, Preprocessing
-from edgekit.descriptors import load_descriptor
-from edgekit.export.onnx import export_onnx
-from edgekit.export.variants import to_variant
+from edgekit.export.exporter import export_onnx
 from edgekit.export.verify import random_photos
-from edgekit.extension import extension_path
-from edgekit.model.backbones import create_backbone
+from edgekit.graph.variants import to_variant
+from edgekit.model.backbones.registry import create_backbone
 from edgekit.model.card import ModelCard, numbered_classes
+from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
+from edgekit.native.openvino_extension import extension_path
 from edgekit.quantize.calibrate import calibrate
-from edgekit.quantize.dialects import find_dialect
 from edgekit.quantize.recipes import Recipe
+from edgekit.targets.descriptor import load_descriptor
+from edgekit.targets.dialects import find_dialect
 
 CLASSES = 1000
 KINDS = ("bare", "decomposed", "ours")

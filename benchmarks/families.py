@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     import onnx
 
     from edgekit.data.transforms import Preprocessing
-    from edgekit.parity.predictors import Answers
+    from edgekit.runtime.answers import Answers
 
 _BATCH = 16  # images an inference
 
@@ -105,7 +105,7 @@ def _train(settings: Settings, family: Family) -> None:
 def _export(settings: Settings, family: Family) -> None:
     import families_training  # noqa: F401 - registers a backbone
 
-    from edgekit.export.onnx import export_onnx
+    from edgekit.export.exporter import export_onnx
     from edgekit.model.checkpoint import load_checkpoint
 
     folder = settings.folder(family)
@@ -122,10 +122,10 @@ def _export(settings: Settings, family: Family) -> None:
 def _calibrate(settings: Settings, family: Family, made: str) -> None:
     import onnx
 
-    from edgekit.console import Console
+    from edgekit.core.console import Console
     from edgekit.quantize.calibrate import calibrate
+    from edgekit.quantize.float_scope import kept_float
     from edgekit.quantize.recipes import read_recipe
-    from edgekit.quantize.scope import kept_float
 
     folder = settings.folder(family)
     shipped = replace(read_recipe("default"), images=settings.calibration)
@@ -157,8 +157,8 @@ def _preprocessing(folder: Path) -> Preprocessing:
 def _answer(settings: Settings, family: Family, form: str, dialect: str | None = None) -> None:
     import onnx
 
-    from edgekit.quantize.dialects import legalize
-    from edgekit.quantize.probe import answers
+    from edgekit.graph.legalize import legalize
+    from edgekit.quantize.engine import answers
 
     folder = settings.folder(family)
     pixels = np.load(settings.work / "data" / "test.npy", mmap_mode="r")
@@ -187,7 +187,7 @@ def _onnxruntime(
     """Answers in ONNX Runtime; ``exact``: 8-bit values are calculated with in float."""
     import onnxruntime
 
-    from edgekit.parity.predictors import Answers, join
+    from edgekit.runtime.answers import Answers, join
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -207,9 +207,9 @@ def _onnxruntime(
 def rows(settings: Settings, family: Family) -> Iterator[dict[str, Any]]:
     """A family's figures, as far as it is done."""
     from edgekit.data.corruptions import BENCHMARK15
-    from edgekit.parity.codes import code_counts
-    from edgekit.parity.predictors import Answers
+    from edgekit.metrics.codes import code_counts
     from edgekit.quantize.probe import Probe, difference
+    from edgekit.runtime.answers import Answers
 
     folder, data = settings.folder(family), settings.work / "data"
     if not (folder / "float.npz").exists():

@@ -9,8 +9,8 @@ from typing import Any
 
 from families_schedule import Step
 
-from edgekit.descriptors import load_descriptor
-from edgekit.quantize.dialects import Dialect, find_dialect
+from edgekit.targets.descriptor import load_descriptor
+from edgekit.targets.dialects import Dialect, find_dialect
 
 DIALECTS = ("openvino", "onnxruntime", "tensorrt")
 DEFAULT = "default"

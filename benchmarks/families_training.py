@@ -20,30 +20,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgekit.data.base import Dataset, labels
+from edgekit.data.corruption_grid import Cells, MakeVariants
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.data.datasets import open_dataset
 from edgekit.data.loading import load, rng_for
 from edgekit.data.splits import SplitSizes, split_dataset, stratified_sample
 from edgekit.data.transforms import Preprocessing
-from edgekit.model.backbones import create_backbone
+from edgekit.metrics.corruption_error import SEVERITIES
+from edgekit.model.backbones.registry import create_backbone
+from edgekit.model.backbones.timm import import_timm
 from edgekit.model.card import ModelCard, TrainingProtocol
 from edgekit.model.checkpoint import save_checkpoint
-from edgekit.model.timm_backbone import import_timm
-from edgekit.model.training.objective import Learner
-from edgekit.model.training.optimizing import (
+from edgekit.model.vqsa import VQSA
+from edgekit.quantize.calibration_images import choose_images, load_images
+from edgekit.quantize.probe import load_probe
+from edgekit.quantize.recipes import read_recipe
+from edgekit.training.config import TrainConfig
+from edgekit.training.initial_weights import Start
+from edgekit.training.losses import Learner
+from edgekit.training.optimizer import (
     create_optimizer,
     forget_rows,
     learning_rate,
     set_learning_rate,
 )
-from edgekit.model.training.start import Start
-from edgekit.model.vqsa import VQSA
-from edgekit.parity.cells import Cells, MakeVariants
-from edgekit.parity.metrics import SEVERITIES
-from edgekit.quantize.images import choose_images, load_images
-from edgekit.quantize.probe import load_probe
-from edgekit.quantize.recipes import read_recipe
-from edgekit.train_config import TrainConfig
 
 SIDE = 64
 CORRUPTED = 2  # corrupted copies of each training image, of which a step takes one

@@ -25,7 +25,7 @@ import openvino as ov
 import torch
 from torch import Tensor, nn
 
-from edgekit.config import VQSAConfig
+from edgekit.model.config import VQSAConfig
 from edgekit.model.fold import FoldedHead, fold_head
 from edgekit.model.vqsa import VQSAHead
 

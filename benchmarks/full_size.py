@@ -25,17 +25,18 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgekit.console import Console
+from edgekit.core.console import Console
 from edgekit.data.corruptions import BENCHMARK15, corrupt
 from edgekit.data.transforms import IMAGENET
-from edgekit.export.onnx import export_onnx
+from edgekit.export.exporter import export_onnx
+from edgekit.graph.legalize import legalize
 from edgekit.model.checkpoint import load_checkpoint
-from edgekit.parity.predictors import Answers
 from edgekit.quantize.calibrate import calibrate
-from edgekit.quantize.dialects import DIALECTS, legalize
+from edgekit.quantize.engine import answers
 from edgekit.quantize.guard import closeness, onnxruntime_answers
-from edgekit.quantize.probe import answers
 from edgekit.quantize.recipes import Recipe
+from edgekit.runtime.answers import Answers
+from edgekit.targets.dialects import DIALECTS
 from tests.full_size import lively_state, photographs
 from tests.model.authors import authors_file
 

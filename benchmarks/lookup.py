@@ -29,7 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when the peers load 
 
 import numpy as np
 
-from edgekit import native
+from edgekit.native import codebook as native
 
 Call = Callable[[], np.ndarray]
 Contender = tuple[Call, Callable[[], None]]  # the call, and what frees its memory

@@ -156,15 +156,16 @@ def prepare(name: str, size: int, folder: Path) -> tuple[Path, Path, Path]:
     """A bundle for this CPU, its float ONNX file and checkpoint; kept for the next run."""
     import torch
 
-    from edgekit.config import BuildConfig, VQSAConfig
-    from edgekit.console import Console
+    from edgekit.core.console import Console
     from edgekit.data.datasets import open_dataset
     from edgekit.data.transforms import IMAGENET
-    from edgekit.model.backbones import create_backbone
+    from edgekit.model.backbones.registry import create_backbone
     from edgekit.model.card import ModelCard
     from edgekit.model.checkpoint import save_checkpoint
+    from edgekit.model.config import VQSAConfig
     from edgekit.model.vqsa import VQSA
-    from edgekit.pipeline import build
+    from edgekit.steps.config import BuildConfig
+    from edgekit.workflows.build import build
 
     checkpoint = folder / "model.safetensors"
     if not checkpoint.exists():
@@ -225,10 +226,10 @@ def side_by_side(
 def sweep(options: argparse.Namespace, bundle: Path, reference: Path, seed: int) -> Any:
     """A full sweep over the images of a round, with no answers kept from earlier ones."""
     from edgekit.data.base import subset
+    from edgekit.data.corruption_grid import Cells, MakeVariants
     from edgekit.data.corruptions import BENCHMARK15
     from edgekit.data.datasets import open_dataset
     from edgekit.data.loading import default_workers
-    from edgekit.parity.cells import Cells, MakeVariants
     from edgekit.parity.engines import open_reference
     from edgekit.parity.predictors import open_bundle_predictor
     from edgekit.parity.sweep import Sweep
@@ -259,7 +260,7 @@ def obvious_loop(
     import numpy as np
 
     from edgekit.data.loading import epoch_order
-    from edgekit.runtime import load
+    from edgekit.runtime.model import load
 
     float_model = torch_model(checkpoint) if options.torch else onnx_model(reference)
     deployed = load(bundle)
@@ -310,9 +311,9 @@ def torch_model(path: Path) -> Callable[[Any], Any]:
 
 def second_target(options: argparse.Namespace, bundle: Path, reference: Path) -> float:
     """The time of a second target's full sweep over that of the first."""
-    from edgekit.console import Console
+    from edgekit.core.console import Console
     from edgekit.parity.compare import run_comparison
-    from edgekit.parity.judge import Gates
+    from edgekit.parity.gates import Gates
 
     quiet = Console(verbosity=-1)
     this = sweep(options, bundle, reference, 99)
@@ -332,11 +333,11 @@ def second_target(options: argparse.Namespace, bundle: Path, reference: Path) ->
 def stopping(options: argparse.Namespace) -> list[str]:
     """What verdicts cost on the built-in model, as rows of a table."""
     from edgekit import steps
-    from edgekit.cache import cache_root
-    from edgekit.config import BuildConfig
-    from edgekit.console import Console
-    from edgekit.descriptors import load_descriptor
-    from edgekit.parity.run import parity_of_build
+    from edgekit.core.console import Console
+    from edgekit.core.step_cache import cache_root
+    from edgekit.steps.config import BuildConfig
+    from edgekit.targets.descriptor import load_descriptor
+    from edgekit.workflows.parity import parity_of_build
 
     rows = []
     for name, precision, tolerance in (

@@ -3,7 +3,7 @@
     python benchmarks/parity_power.py            # about five minutes on one core
     python benchmarks/parity_power.py --runs 50  # a quick look
 
-Everything is simulated from `edgekit.parity.simulate`, where the true delta is known. The tables
+Everything is simulated from `edgekit.metrics.simulation`, where the true delta is known. The tables
 are those of docs/parity.md. A run draws images with replacement from 20,000 simulated ones, whose
 mean is therefore the truth.
 """
@@ -15,17 +15,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edgekit.parity.judge import ALPHA, SAMPLE_CONFIDENCE
-from edgekit.parity.metrics import BENCHMARK_CORRUPTIONS
-from edgekit.parity.sequential import (
+from edgekit.data.corruption_grid import sample_severities
+from edgekit.metrics.confidence_sequence import (
     SequentialDelta,
     fewest_images_to_pass,
-    sample_severities,
     score_bound,
     sequential_scores,
 )
-from edgekit.parity.simulate import PairedModel
-from edgekit.parity.stats import (
+from edgekit.metrics.corruption_error import BENCHMARK_CORRUPTIONS
+from edgekit.metrics.intervals import (
     PairedErrors,
     cell_weights,
     corruption_deltas,
@@ -34,6 +32,8 @@ from edgekit.parity.stats import (
     mean_interval,
     verdict,
 )
+from edgekit.metrics.simulation import PairedModel
+from edgekit.parity.gates import ALPHA, SAMPLE_CONFIDENCE
 
 SEVERITIES = (1, 2, 3, 4, 5)
 ALL, SOME = 5, 2  # severities of each corruption that an image goes through: all, and by default

@@ -32,25 +32,21 @@ import numpy as np
 import onnx
 
 from edgekit import steps
-from edgekit.bench.turns import compare
-from edgekit.config import BuildConfig
-from edgekit.console import Console
+from edgekit.bench.interleaved import compare
+from edgekit.core.console import Console
+from edgekit.core.files import write_text
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.data.loading import default_workers
-from edgekit.files import write_text
-from edgekit.model.builtin_model import BUILTIN
-from edgekit.model.train import run_training
-from edgekit.parity.predictors import Answers
-from edgekit.parity.stats import Interval, agreement_interval, mean_interval
-from edgekit.quantize.dialects import find_dialect, legalize
-from edgekit.quantize.probe import (
-    Probe,
-    answers,
-    compile_graph,
-    difference,
-    load_probe,
-)
+from edgekit.graph.legalize import legalize
+from edgekit.metrics.intervals import Interval, agreement_interval, mean_interval
+from edgekit.quantize.engine import answers, compile_graph
+from edgekit.quantize.probe import Probe, difference, load_probe
 from edgekit.quantize.sensitivity import interval_text
+from edgekit.runtime.answers import Answers
+from edgekit.steps.config import BuildConfig
+from edgekit.targets.dialects import find_dialect
+from edgekit.training.builtin_model import BUILTIN
+from edgekit.training.run import run_training
 
 SEEDS = (0, 1, 2)
 # What the shipped recipes are compared with: their parts, one at a time.
@@ -164,8 +160,8 @@ def int8_graph(bench: Bench, row: Row, seed: int, dialect: str) -> onnx.ModelPro
         made = steps.calibrate(job, exported, steps.open_build_data(job, exported), dialect)
         graph = onnx.load(made.onnx)
         return legalize(graph, find_dialect(dialect))
-    from edgekit.quantize.finetune import finetune
-    from edgekit.quantize.finetune_config import FinetuneConfig
+    from edgekit.quantize.qat.config import FinetuneConfig
+    from edgekit.workflows.finetune import finetune
 
     out = bench.work / f"{_slug(row)}-{dialect}-{seed}"
     config = FinetuneConfig(

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edgekit.console import Console
+from edgekit.core.console import Console
 from edgekit.data.base import labels, subset
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.data.datasets import open_dataset
@@ -29,15 +29,15 @@ from edgekit.data.loading import default_workers
 from edgekit.data.pool import Pool
 from edgekit.data.splits import split_dataset, stratified_sample
 from edgekit.model.checkpoint import load_checkpoint
-from edgekit.model.train import run_training
-from edgekit.model.training.arithmetic import reproducible
-from edgekit.model.training.distributed import World
-from edgekit.model.training.evaluation import Evaluation, evaluate_features, evaluation_views
-from edgekit.model.training.features import FeatureCache, usable_rows
-from edgekit.model.training.interrupt import StopSignal
-from edgekit.model.training.samples import Look
-from edgekit.model.training.validation import evaluate_images
-from edgekit.train_config import TrainConfig
+from edgekit.training.config import TrainConfig
+from edgekit.training.determinism import reproducible
+from edgekit.training.distributed import World
+from edgekit.training.evaluation import Evaluation, evaluate_features, evaluation_views
+from edgekit.training.feature_cache import FeatureCache, usable_rows
+from edgekit.training.run import run_training
+from edgekit.training.stop_signal import StopSignal
+from edgekit.training.validation import evaluate_images
+from edgekit.training.views import Look
 
 SEEDS = (0, 1, 2)
 TRAIN_IMAGES, TEST_IMAGES = 3000, 1000

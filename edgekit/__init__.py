@@ -1,6 +1,6 @@
 """edgekit: robust image classifiers from checkpoint to INT8 on the edge.
 
-``edgekit.load(path)`` opens a bundle for prediction (`edgekit.runtime.load`);
+``edgekit.load(path)`` opens a bundle for prediction (`edgekit.runtime.model.load`);
 ``edgekit.extension_path()`` is the compiled operator for plain OpenVINO.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgekit.extension import extension_path
-    from edgekit.runtime import load
+    from edgekit.native.openvino_extension import extension_path
+    from edgekit.runtime.model import load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "extension_path", "load"]
@@ -19,11 +19,11 @@ __all__ = ["__version__", "extension_path", "load"]
 def __getattr__(name: str) -> object:
     """Import what a program uses only when it uses it: ``import edgekit`` stays instant."""
     if name == "load":
-        from edgekit.runtime import load
+        from edgekit.runtime.model import load
 
         return load
     if name == "extension_path":
-        from edgekit.extension import extension_path
+        from edgekit.native.openvino_extension import extension_path
 
         return extension_path
     raise AttributeError(f"module 'edgekit' has no attribute '{name}'")

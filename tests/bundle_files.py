@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from edgekit import manifest
-from edgekit.bundle import open_bundle, write_bundle
+from edgekit.bundle import manifest
+from edgekit.bundle.manifest import BundleError, Manifest, ModelInput, RuntimeNeed, Source
+from edgekit.bundle.store import open_bundle, write_bundle
+from edgekit.core.host import host_arch
+from edgekit.core.resources import resource
 from edgekit.data.transforms import Preprocessing
-from edgekit.descriptors import host_arch, load_descriptor
-from edgekit.manifest import BundleError, Manifest, ModelInput, RuntimeNeed, Source
-from edgekit.resources import resource
+from edgekit.targets.descriptor import load_descriptor
 
 LABELS = ("ant", "Biene", "chèvre")
 PLUGIN = "libedgekit_codebook.so"

@@ -13,16 +13,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgekit.backends import LookupForm, compiler
-from edgekit.bundle import write_bundle
-from edgekit.config import Quantize, VQSAConfig
+from edgekit.bundle.manifest import Manifest, ModelInput, tool_versions
+from edgekit.bundle.store import write_bundle
+from edgekit.compilers.base import LookupForm, compiler
 from edgekit.data.transforms import Preprocessing
-from edgekit.descriptors import Descriptor, load_descriptor
-from edgekit.export.onnx import export_onnx
-from edgekit.manifest import Manifest, ModelInput, tool_versions
-from edgekit.model.backbones import Backbone
+from edgekit.export.exporter import export_onnx
+from edgekit.model.backbones.base import Backbone
 from edgekit.model.card import ModelCard
+from edgekit.model.config import Quantize, VQSAConfig
 from edgekit.model.vqsa import VQSA, Output
+from edgekit.targets.descriptor import Descriptor, load_descriptor
 
 CLASSES = tuple(f"kind {i}" for i in range(7))
 SIZE = (24, 32)  # not square, so that height and width cannot be mistaken for each other

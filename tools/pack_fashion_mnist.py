@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.core.errors import UsageError
+from edgekit.core.files import write_bytes
 from edgekit.data.builtin import CLASSES, FILE, SPLITS, Packed, pack
-from edgekit.errors import UsageError
-from edgekit.files import write_bytes
 
 PER_CLASS = {"train": 500, "validation": 50, "calibration": 50, "test": 200}
 SALT = b"edgekit fashion-mnist 1"

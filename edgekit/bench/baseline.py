@@ -9,11 +9,11 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bundle import Bundle
-from edgekit.console import Console
-from edgekit.errors import EdgekitError, UsageError
-from edgekit.openvino_core import shared_core
-from edgekit.originals import cached_original
+from edgekit.bundle.float_original import cached_original
+from edgekit.bundle.store import Bundle
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.runtime.openvino_core import shared_core
 
 FLOAT_ORT: Final = "float, ONNX Runtime"
 FLOAT_OPENVINO: Final = "float, OpenVINO"
@@ -89,7 +89,7 @@ def float_openvino(
     import onnx
     import openvino as ov
 
-    from edgekit.export.variants import to_variant
+    from edgekit.graph.variants import to_variant
 
     core = shared_core()
     model = core.read_model(to_variant(onnx.load(path), "inline").SerializeToString())

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from edgekit import __version__
 from edgekit.bench.options import BenchOptions
-from edgekit.bundle import Bundle, update_bundle
-from edgekit.console import Console
-from edgekit.errors import EdgekitError
+from edgekit.bundle.store import Bundle, update_bundle
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError
 
 SCHEMA: Final = 2
 FILE: Final = "bench.json"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from edgekit.errors import EdgekitError
+from edgekit.core.errors import EdgekitError
 
 _POWERCAP: Final = "sys/class/powercap"
 # The rail that feeds all others, by board: Xavier, Orin Nano and NX; AGX Orin; Thor.

@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, get_args
 
-from edgekit.errors import UsageError
-from edgekit.settings import nearest
+from edgekit.core.errors import UsageError
+from edgekit.core.typed_toml import nearest
 
 Scenario = Literal["latency", "throughput", "cold-start", "memory", "sustained"]
 SCENARIOS: Final[tuple[Scenario, ...]] = get_args(Scenario)

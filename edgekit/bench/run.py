@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 
 from edgekit.bench import scenarios
 from edgekit.bench.baseline import Baselines, baselines
+from edgekit.bench.cold_start import FreshSettings, cold_start, memory, start_fresh
 from edgekit.bench.conditions import conditions
 from edgekit.bench.document import OWN, SCHEMA, empty_document
-from edgekit.bench.fresh import FreshSettings, cold_start, memory, start_fresh
+from edgekit.bench.interleaved import Run
 from edgekit.bench.options import BenchOptions
 from edgekit.bench.scenarios import Load, Timed
-from edgekit.bench.selftest import self_test
-from edgekit.bench.turns import Run
-from edgekit.bundle import Bundle, open_bundle
-from edgekit.console import Console
-from edgekit.descriptors import Hint
-from edgekit.errors import EdgekitError, ToolchainMissing, UsageError
-from edgekit.jetson import PENDING, SCRIPT
-from edgekit.pictures import pictures
-from edgekit.runtime import Model, load
+from edgekit.bundle.engine import PENDING, SCRIPT
+from edgekit.bundle.store import Bundle, open_bundle
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
+from edgekit.data.synthetic import pictures
+from edgekit.runtime.model import Model, load
+from edgekit.runtime.selftest import check_answers
+from edgekit.targets.descriptor import Hint
 
 _COLD_STARTS: Final = 5  # processes each way
 _SAY_EVERY: Final = 10.0  # seconds
@@ -57,7 +57,7 @@ def _bench(bundle: Bundle, options: BenchOptions, console: Console, cache: Path)
     document = empty_document(bundle, options, conditions())
     model = _load(bundle, options, "latency")
     document["runtime"] = model.describe()
-    document["self_test"] = self_test(model, bundle)
+    document["self_test"] = check_answers(model, bundle)
     images = _images(model)
     found = document["scenarios"]
     for scenario in options.scenarios:
@@ -85,7 +85,7 @@ def _bench(bundle: Bundle, options: BenchOptions, console: Console, cache: Path)
     if fresh:
         found |= _in_fresh_processes(bundle, options, fresh, cache)
     if options.layers:
-        from edgekit.bench.layers import layer_times
+        from edgekit.bench.layers.profile import layer_times
 
         document["layers"] = layer_times(bundle, options, images)
     document["notes"] = [
@@ -98,7 +98,7 @@ def _compare(bundles: list[Bundle], options: BenchOptions, console: Console) -> 
     """Latency and throughput of several bundles in turns."""
     models = {str(bundle.path): _load(bundle, options, "latency") for bundle in bundles}
     for bundle in bundles:
-        self_test(models[str(bundle.path)], bundle)
+        check_answers(models[str(bundle.path)], bundle)
     candidate = str(bundles[0].path)
     images = {name: _images(model) for name, model in models.items()}
     document: dict[str, Any] = {

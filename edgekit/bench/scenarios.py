@@ -12,10 +12,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bench import turns
-from edgekit.bench.turns import Run
-from edgekit.bench.watch import Watch
-from edgekit.runtime import Model
+from edgekit.bench import interleaved
+from edgekit.bench.interleaved import Run
+from edgekit.bench.monitor import Watch
+from edgekit.runtime.model import Model
 
 _WINDOW_SECONDS: Final = 1.0
 _POINTS: Final = 240  # of a sustained run's time series, at most
@@ -42,7 +42,7 @@ def latency(
     With one model alone, energy is that of its inferences; with several it cannot be told apart.
     """
     watch = Watch()
-    comparison = turns.compare(candidate, runs, seconds=seconds, between=watch.look)
+    comparison = interleaved.compare(candidate, runs, seconds=seconds, between=watch.look)
     watch.finish()
     calls = comparison.latencies[candidate].calls + comparison.warmup_calls
     energy = watch.energy(calls, calls * images)
@@ -92,7 +92,7 @@ def throughput(candidate: str, loads: Mapping[str, Load], *, seconds: float) -> 
             watch.look()
     watch.finish()
     own = rates[candidate]
-    drift = turns.drift([1 / rate for rate in own])
+    drift = interleaved.drift([1 / rate for rate in own])
     images = loads[candidate].images
     energy = watch.energy(done, done * images)
     if len(loads) > 1 and energy["available"]:
@@ -111,7 +111,9 @@ def throughput(candidate: str, loads: Mapping[str, Load], *, seconds: float) -> 
             for name, found in rates.items()
         },
         "ratios": {
-            name: asdict(turns.ratio([1 / rate for rate in found], [1 / rate for rate in own]))
+            name: asdict(
+                interleaved.ratio([1 / rate for rate in found], [1 / rate for rate in own])
+            )
             for name, found in rates.items()
             if name != candidate
         },
@@ -127,13 +129,13 @@ def sustained(
 ) -> dict[str, Any]:
     """Back-to-back inferences for ``minutes``, as a time series of latency and conditions."""
     watch = Watch()
-    warm = turns.warm_up(run, most_seconds=10.0)
+    warm = interleaved.warm_up(run, most_seconds=10.0)
     total = 60 * minutes
     interval = max(min(1.0, total / 10), total / _POINTS)
     points: list[dict[str, Any]] = []
     start = time.monotonic()
     while (begin := time.monotonic()) - start < total:
-        found = turns.summarize(turns.window(run, seconds=interval, calls=3))
+        found = interleaved.summarize(interleaved.window(run, seconds=interval, calls=3))
         watch.look()
         sample = watch.samples[-1]
         before = watch.samples[-2] if len(watch.samples) > 1 else sample
@@ -152,7 +154,7 @@ def sustained(
         points.append(point)
         on_point(point)
     watch.finish()
-    drift = turns.drift([point["median_ms"] for point in points])
+    drift = interleaved.drift([point["median_ms"] for point in points])
     calls = sum(point["calls"] for point in points)
     return {
         "minutes": minutes,

@@ -26,9 +26,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.core.errors import UsageError
 from edgekit.data.base import SPLIT_NAMES, IndexArray, array_digest
 from edgekit.data.decode import decode_bytes
-from edgekit.errors import UsageError
 
 MAX_COMPRESSED_BYTES = 1 << 30
 

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgekit.errors import UsageError
-from edgekit.settings import nearest
+from edgekit.core.errors import UsageError
+from edgekit.core.typed_toml import nearest
 
 IndexArray = NDArray[np.int64]
 

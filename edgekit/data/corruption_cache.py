@@ -21,15 +21,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.core.errors import UsageError
 from edgekit.data import corruptions
-from edgekit.errors import UsageError
+from edgekit.data.corruptions.version import code_version, digest_of_parts
 
 _MAGIC = b"edgekit-corrupt1"
 _HEADER = struct.Struct("<16s32s32sII")  # magic, key, digest of the pixels, height, width
@@ -71,7 +71,7 @@ class CorruptionCache:
         severity = corruptions.check_severity(severity)
         request = repr((corruption, severity, image_id, int(seed), image.shape)).encode()
         textures = textures_digest(frost_textures) if corruption == "frost" else b""
-        key = _digest(code_version(), textures, request, image.tobytes())
+        key = digest_of_parts(code_version(), textures, request, image.tobytes())
         name = key.hex()
         path = self.folder / name[:2] / name[2:]
         found = _read(path, key)
@@ -106,7 +106,7 @@ class CorruptionCache:
     def _write(self, path: Path, key: bytes, pixels: NDArray[np.uint8]) -> None:
         payload = pixels.tobytes()
         height, width = pixels.shape[:2]
-        content = _HEADER.pack(_MAGIC, key, _digest(payload), height, width) + payload
+        content = _HEADER.pack(_MAGIC, key, digest_of_parts(payload), height, width) + payload
         if len(content) > self.max_bytes:
             return
         path.parent.mkdir(exist_ok=True)
@@ -192,20 +192,9 @@ def _parse(content: bytes, key: bytes) -> NDArray[np.uint8] | None:
     payload = content[_HEADER.size :]
     if magic != _MAGIC or stored_key != key or len(payload) != height * width * 3:
         return None
-    if _digest(payload) != digest:
+    if digest_of_parts(payload) != digest:
         return None
     return np.frombuffer(payload, dtype=np.uint8).reshape(height, width, 3).copy()
-
-
-@lru_cache(maxsize=1)
-def code_version() -> bytes:
-    """Digest of all that turns an image into its corrupted copy: our code and the libraries."""
-    import cv2
-    import PIL
-
-    sources = sorted(Path(corruptions.__file__).parent.glob("*.py"))
-    versions = f"{np.__version__} {cv2.__version__} {PIL.__version__}".encode()
-    return _digest(versions, *(path.read_bytes() for path in sources))
 
 
 @lru_cache(maxsize=8)
@@ -213,13 +202,4 @@ def textures_digest(folder: Path | None) -> bytes:
     """Digest of the frost photographs in the user's folder, read once in a process."""
     if folder is None:
         return b""
-    return _digest(*(path.read_bytes() for path in sorted(folder.glob("frost*.*"))))
-
-
-def _digest(*parts: bytes) -> bytes:
-    """blake2b over the parts, each with its length, so that no two lists run together."""
-    state = blake2b(digest_size=32)
-    for part in parts:
-        state.update(len(part).to_bytes(8, "little"))
-        state.update(part)
-    return state.digest()
+    return digest_of_parts(*(path.read_bytes() for path in sorted(folder.glob("frost*.*"))))

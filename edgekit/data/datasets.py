@@ -12,21 +12,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from edgekit.core.errors import UsageError
+from edgekit.core.typed_toml import nearest
 from edgekit.data.arrays import NpzDataset
-from edgekit.data.base import (
-    Dataset,
-    IndexArray,
-    content_hash,
-    labels,
-    subset,
-    with_classes,
-)
+from edgekit.data.base import Dataset, IndexArray, content_hash, labels, subset, with_classes
 from edgekit.data.builtin import NAMES, open_fashion_mnist
+from edgekit.data.image_files import FileDataset, open_folder, open_list
 from edgekit.data.imagenet_c import ImageNetC
 from edgekit.data.loading import without_bad
-from edgekit.data.sources import FileDataset, open_folder, open_list
-from edgekit.errors import UsageError
-from edgekit.settings import nearest
 
 __all__ = [
     "Dataset",

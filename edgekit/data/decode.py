@@ -31,7 +31,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from edgekit.errors import UsageError
+from edgekit.core.errors import UsageError
 
 # Only these decoders see user files: some of Pillow's others start external programs. Importing
 # a plugin registers it, which `Image.open(formats=...)` does not do by itself.

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.core.errors import UsageError
 from edgekit.data.base import IndexArray
-from edgekit.data.sources import FileDataset, class_list, folders, image_files
-from edgekit.errors import UsageError
+from edgekit.data.image_files import FileDataset, class_list, folders, image_files
 
 _log = logging.getLogger(__name__)
 

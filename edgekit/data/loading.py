@@ -21,11 +21,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edgekit.core.errors import UsageError
 from edgekit.data.base import Dataset, IndexArray, Subset, as_indices
 from edgekit.data.decode import BadImage
 from edgekit.data.pool import Pool
 from edgekit.data.transforms import Preprocessing
-from edgekit.errors import UsageError
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -23,9 +23,9 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.data.base import Dataset
 from edgekit.data.decode import BadImage
-from edgekit.errors import EdgekitError, UsageError
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from edgekit.core.errors import UsageError
 from edgekit.data.base import Dataset, IndexArray, as_indices, labels, subset
 from edgekit.data.decode import BadImage
-from edgekit.errors import UsageError
 
 __all__ = [
     "SplitSizes",

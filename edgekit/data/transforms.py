@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgekit.errors import UsageError
-from edgekit.settings import nearest
+from edgekit.core.errors import UsageError
+from edgekit.core.typed_toml import nearest
 
 Resize = Literal["shortest-side", "squash"]
 Interpolation = Literal["nearest", "box", "bilinear", "bicubic", "lanczos"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from edgekit.descriptors import Descriptor, load_descriptor
-from edgekit.devices import facts as facts_source
-from edgekit.devices import receiving
-from edgekit.devices.fit import arch
+from edgekit.core.checks import Check
+from edgekit.devices.compatibility import arch
+from edgekit.devices.remote import facts as facts_source
+from edgekit.devices.remote import files as remote_files
 from edgekit.devices.session import Session
-from edgekit.doctor import Check
-from edgekit.tensorrt_facts import L4T, version
+from edgekit.targets.descriptor import Descriptor, load_descriptor
+from edgekit.targets.tensorrt_releases import L4T, version
 
 _LITTLE: Final = 1 << 30  # bytes; a runtime, a bundle and its engine take less
 _ISA: Final = {
@@ -24,7 +24,7 @@ _ISA: Final = {
 
 def examine(session: Session) -> tuple[list[Check], dict[str, Any]]:
     """Every check of a device, in the order they are shown, and the facts behind them."""
-    root = session.call(receiving, "home", session.device.folder)
+    root = session.call(remote_files, "home", session.device.folder)
     facts = session.call(facts_source, "gather", root)
     name = session.device.descriptor
     return checks(facts, load_descriptor(name) if name else None), facts

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
 import json
-import signal
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any
 
-from edgekit.bundle import Bundle, open_bundle
-from edgekit.console import Console
-from edgekit.devices import facts as facts_source
-from edgekit.devices import receiving
-from edgekit.devices.copying import Blob, Copied, send
-from edgekit.devices.fit import check_fit
+from edgekit.bundle.engine import PENDING, SCRIPT
+from edgekit.bundle.manifest import MANIFEST, Manifest
+from edgekit.bundle.store import Bundle, open_bundle
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError
+from edgekit.core.files import file_sha256
+from edgekit.devices.compatibility import check_fit
+from edgekit.devices.deployed import Place, deployment_key, place_of, read_state
+from edgekit.devices.failures import remote_failure
+from edgekit.devices.fleet import on_all
 from edgekit.devices.install import Runtime, ensure_runtime
 from edgekit.devices.registry import Device
+from edgekit.devices.remote import facts as facts_source
+from edgekit.devices.remote import files as remote_files
 from edgekit.devices.session import Session
-from edgekit.devices.wheel import runtime_wheel
-from edgekit.errors import EdgekitError, UsageError
-from edgekit.files import file_sha256
-from edgekit.jetson import PENDING, SCRIPT
-from edgekit.manifest import MANIFEST, Manifest, is_file_name
-
-T = TypeVar("T")
-
-# Reports that are added to a bundle later; a device does not need the newest.
-_REPORTS: Final = frozenset({"parity.json", "bench.json", "report.html"})
+from edgekit.devices.upload import Blob, Copied, send
 
 
 @dataclass(frozen=True)
@@ -63,39 +56,6 @@ class Deployment:
         return dataclasses.asdict(self)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where things are on a device."""
-
-    root: str
-    name: str
-
-    @property
-    def bundle(self) -> str:
-        """The bundle's folder."""
-        return f"{self.root}/bundles/{self.name}"
-
-    @property
-    def staging(self) -> str:
-        """Where its files arrive."""
-        return f"{self.root}/staging/{self.name}"
-
-    @property
-    def state(self) -> str:
-        """What was deployed, and that it passed its test."""
-        return f"{self.root}/bundles/.{self.name}.json"
-
-    @property
-    def lock(self) -> str:
-        """Held by whoever changes something, or measures."""
-        return f"{self.root}/lock"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """For what runs there: its cache lies in the same folder."""
-        return {"EDGEKIT_CACHE": f"{self.root}/cache"}
-
-
 def deploy(
     bundle: Bundle, session: Session, console: Console, *, wheels: Path | None = None
 ) -> Deployment:
@@ -109,7 +69,7 @@ def deploy(
     blobs = _blobs(bundle)
     key = deployment_key(manifest)
     state = read_state(session, place)
-    there = state.get("key") == key and bool(session.call(receiving, "whole", place.bundle))
+    there = state.get("key") == key and bool(session.call(remote_files, "whole", place.bundle))
     if not there:
         _check_room(blobs, device.name, facts)
     runtime = ensure_runtime(session, place.root, manifest.runtime, facts, wheels, console)
@@ -119,14 +79,22 @@ def deploy(
         console.info(
             f"copy: {copied.files} files, {copied.bytes / 1e6:.1f} MB; {copied.kept} were there"
         )
-        _remote(session, place, runtime, "place", place.staging, blobs[0].sha256, place.bundle)
-        session.call(receiving, "remove", place.staging)
+        _remote(
+            session,
+            place,
+            runtime,
+            "devices.remote.place",
+            place.staging,
+            blobs[0].sha256,
+            place.bundle,
+        )
+        session.call(remote_files, "remove", place.staging)
     engine = _engine(session, place, runtime, manifest, console)
     tested = there and state.get("runtime") == runtime.stamp and state.get("selftest")
     if tested:
         console.info("up to date")
     else:
-        tested = _remote(session, place, runtime, "selftest", place.bundle).strip()
+        tested = _remote(session, place, runtime, "runtime.selftest", place.bundle).strip()
         console.info(tested)
         state = {
             "key": key,
@@ -134,7 +102,7 @@ def deploy(
             "python": runtime.python,
             "selftest": tested,
         }
-        session.call(receiving, "write", place.state, json.dumps(state))
+        session.call(remote_files, "write", place.state, json.dumps(state))
     return Deployment(
         device=device.name,
         bundle=place.bundle,
@@ -158,107 +126,6 @@ def deploy_all(
     return on_all(
         devices, console, lambda session, said: deploy(bundle, session, said, wheels=wheels)
     )
-
-
-def on_all(
-    devices: Sequence[Device], console: Console, work: Callable[[Session, Console], T]
-) -> list[T | EdgekitError]:
-    """``work`` on every device at a time: results or failures, in order.
-
-    Ctrl-C ends the work on all of them before it is passed on.
-    """
-    sessions: list[Session] = []
-
-    def one(device: Device) -> T | EdgekitError:
-        said = console if len(devices) == 1 else PrefixedConsole.of(console, device.name)
-        try:
-            session = Session(device)
-            sessions.append(session)
-            with session:
-                return work(session, said)
-        except EdgekitError as error:
-            return error
-
-    with ThreadPoolExecutor(len(devices), thread_name_prefix="device") as pool:
-        waiting = [pool.submit(one, device) for device in devices]
-        try:
-            return [future.result() for future in waiting]
-        except BaseException:
-            for future in waiting:
-                future.cancel()
-            for session in sessions:
-                with contextlib.suppress(OSError):
-                    session.close()
-            raise
-
-
-@dataclass(frozen=True)
-class PrefixedConsole(Console):
-    """A console whose lines begin with a device's name."""
-
-    prefix: str = ""
-
-    @classmethod
-    def of(cls, console: Console, name: str) -> PrefixedConsole:
-        """``console`` for one of several devices."""
-        return cls(console.as_json, console.verbosity, f"{name}: ")
-
-    def info(self, message: str) -> None:
-        """See `Console`."""
-        super().info(self.prefix + message)
-
-    def detail(self, message: str) -> None:
-        """See `Console`."""
-        super().detail(self.prefix + message)
-
-    def warn(self, message: str) -> None:
-        """See `Console`."""
-        super().warn(self.prefix + message)
-
-
-def place_of(session: Session, path: Path) -> Place:
-    """Where the bundle at ``path`` (here) lies on the device: under its own name."""
-    name = path.resolve().name.removesuffix(".zip")
-    if not is_file_name(name):
-        raise UsageError(
-            f"'{name}' cannot be a bundle's name on a device: use letters, digits, ._+-"
-        )
-    return Place(str(session.call(receiving, "home", session.device.folder)), name)
-
-
-def deployment_key(manifest: Manifest) -> str:
-    """A hash of what a device needs of a bundle: all but its reports and summaries."""
-    files = {
-        name: [entry.sha256, entry.size]
-        for name, entry in manifest.files.items()
-        if name not in _REPORTS
-    }
-    text = json.dumps([manifest.identity(), files], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def read_state(session: Session, place: Place) -> dict[str, Any]:
-    """What the last deploy of this bundle wrote down; empty if there was none."""
-    text = session.call(receiving, "read", place.state)
-    try:
-        state = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    return state if isinstance(state, dict) else {}
-
-
-def require_deployed(session: Session, bundle: Bundle) -> tuple[Place, str]:
-    """Where a deployed bundle is, and the interpreter that runs it; refuses one that is not."""
-    place = place_of(session, bundle.path)
-    name = session.device.name
-    advice = f"run 'edgekit deploy {bundle.path} --device {name}'"
-    state = read_state(session, place)
-    if state.get("key") != deployment_key(bundle.manifest):
-        held = "another bundle of that name" if state else "no such bundle"
-        raise UsageError(f"{name} holds {held} ({place.name}): {advice}")
-    if json.loads(state["runtime"])["edgekit"] != runtime_wheel().sha256:
-        raise UsageError(f"{name} has the runtime of another edgekit: {advice}")
-    return place, str(state["python"])
 
 
 def _blobs(bundle: Bundle) -> list[Blob]:
@@ -287,7 +154,7 @@ def _engine(
     """Build the engine of a bundle that has none yet; what its manifest says there afterwards."""
     if manifest.sections.get("engine") != PENDING:
         return str(manifest.sections.get("engine", ""))
-    there = json.loads(session.call(receiving, "read", f"{place.bundle}/{MANIFEST}") or "{}")
+    there = json.loads(session.call(remote_files, "read", f"{place.bundle}/{MANIFEST}") or "{}")
     if (said := there.get("sections", {}).get("engine")) != PENDING:
         return str(said)
     console.info("engine: building on the device, which takes minutes")
@@ -306,7 +173,7 @@ def _engine(
     )
     if code:
         raise remote_failure(session.device.name, code, lines)
-    there = json.loads(session.call(receiving, "read", f"{place.bundle}/{MANIFEST}") or "{}")
+    there = json.loads(session.call(remote_files, "read", f"{place.bundle}/{MANIFEST}") or "{}")
     return str(there.get("sections", {}).get("engine", ""))
 
 
@@ -314,32 +181,10 @@ def _remote(session: Session, place: Place, runtime: Runtime, module: str, *word
     """Run one of edgekit's own modules in the device's runtime; what it prints."""
     lines: list[str] = []
     code, output = session.run(
-        [runtime.python, "-m", f"edgekit.devices.{module}", *words],
+        [runtime.python, "-m", f"edgekit.{module}", *words],
         on_line=lines.append,
         environment=place.environment,
     )
     if code:
         raise remote_failure(session.device.name, code, lines)
     return output
-
-
-def failure(code: int, message: str) -> EdgekitError:
-    """The kind of error whose exit code the device's command had."""
-    for kind in EdgekitError.__subclasses__():
-        if kind.__module__ == EdgekitError.__module__ and kind.exit_code == code:
-            return kind(message)
-    return EdgekitError(message)
-
-
-def remote_failure(name: str, code: int, lines: Sequence[str]) -> EdgekitError:
-    """What to say of a command that failed on a device, from its exit code and its output."""
-    if code < 0:
-        why = ": it may be out of memory" if -code == signal.SIGKILL else ""
-        return EdgekitError(f"{name}: the process there was ended by signal {-code}{why}")
-    return failure(code, f"{name}: {reason(lines)}")
-
-
-def reason(lines: Sequence[str]) -> str:
-    """The line that says why a command there failed."""
-    errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["it failed and said nothing"])[-1].removeprefix("error: ")

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from edgekit.console import Console
-from edgekit.devices import receiving
-from edgekit.devices.copying import Blob, send
+from edgekit.bundle.manifest import RuntimeNeed
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
+from edgekit.core.files import file_sha256
+from edgekit.devices.remote import files as remote_files
 from edgekit.devices.session import Session, remote_path
+from edgekit.devices.upload import Blob, send
 from edgekit.devices.wheel import runtime_wheel
-from edgekit.errors import EdgekitError, ToolchainMissing, UsageError
-from edgekit.files import file_sha256
-from edgekit.manifest import RuntimeNeed
 
 _STAMP: Final = "edgekit-runtime.json"
 _OLDEST: Final = (3, 10)
@@ -86,7 +86,7 @@ def ensure_runtime(
         "wheels": sorted(blob.sha256 for blob in offline),
     }
     stamp = json.dumps(wanted, sort_keys=True)
-    found = session.call(receiving, "read", f"{folder}/{_STAMP}")
+    found = session.call(remote_files, "read", f"{folder}/{_STAMP}")
     if found is not None and _same(found, wanted):
         console.detail(f"runtime: {folder} is up to date")
         return Runtime(folder, stamp, installed=False)
@@ -97,21 +97,21 @@ def ensure_runtime(
                 f"{name}: its Python has no venv: run 'sudo apt-get install python3-venv' there"
             )
     console.info(f"runtime: installing into {folder}")
-    session.call(receiving, "remove", f"{folder}/{_STAMP}")
+    session.call(remote_files, "remove", f"{folder}/{_STAMP}")
     staged = f"{root}/wheels"
     blobs = [Blob(wheel.name, wheel.sha256, len(wheel.data), wheel.data), *offline]
     send(session, staged, "", blobs, console)
     links = f"{root}/wheels.named"
-    session.call(receiving, "name_all", staged, links, {b.name: b.sha256 for b in blobs})
+    session.call(remote_files, "name_all", staged, links, {b.name: b.sha256 for b in blobs})
     _make(session, folder, need, console)
     pip = [f"{folder}/bin/python", "-m", "pip", "install", "--disable-pip-version-check"]
     pip += ["--no-input", "--progress-bar", "off", "--retries", "1", "--timeout", "20"]
     if wheels is not None:
         pip += ["--no-index", "--find-links", links]
     run_pip(session, [*pip, f"{links}/{wheel.name}", *filter(None, [requirement(need)])], console)
-    session.call(receiving, "remove", links)
-    session.call(receiving, "remove", staged)
-    session.call(receiving, "write", f"{folder}/{_STAMP}", stamp)
+    session.call(remote_files, "remove", links)
+    session.call(remote_files, "remove", staged)
+    session.call(remote_files, "write", f"{folder}/{_STAMP}", stamp)
     return Runtime(folder, stamp, installed=True)
 
 
@@ -123,7 +123,7 @@ def _make(session: Session, folder: str, need: RuntimeNeed, console: Console) ->
         works = 1
     if works == 0:
         return
-    session.call(receiving, "remove", folder)
+    session.call(remote_files, "remove", folder)
     system = ["--system-site-packages"] if need.name == "tensorrt" else []
     python = remote_path(session.device.python)
     code, said = _logged(
@@ -184,7 +184,7 @@ def _wheels(folder: Path | None) -> list[Blob]:
 
 
 def _check_room(session: Session, root: str, need: RuntimeNeed) -> None:
-    free = int(session.call(receiving, "free_bytes", root))
+    free = int(session.call(remote_files, "free_bytes", root))
     wanted = _BYTES[need.name]
     if free < wanted:
         raise EdgekitError(

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from edgekit.errors import UsageError
-from edgekit.files import write_text
-from edgekit.settings import nearest, read_toml, to_toml
+from edgekit.core.errors import UsageError
+from edgekit.core.files import write_text
+from edgekit.core.typed_toml import nearest, read_toml, to_toml
 
 FOLDER: Final = "~/.edgekit"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

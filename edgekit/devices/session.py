@@ -18,9 +18,9 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import IO, Any, Final
 
-from edgekit.devices import agent
+from edgekit.core.errors import DeviceUnreachable, EdgekitError, ToolchainMissing
 from edgekit.devices.registry import Device
-from edgekit.errors import DeviceUnreachable, EdgekitError, ToolchainMissing
+from edgekit.devices.remote import agent
 
 _CONNECT_SECONDS: Final = 20
 _ALIVE_SECONDS: Final = 10  # between ssh's own signs of life; three missing end the connection

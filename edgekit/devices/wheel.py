@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Final
 
 import edgekit
-from edgekit.errors import EdgekitError
-from edgekit.resources import resource
+from edgekit.core.errors import EdgekitError
+from edgekit.core.resources import resource
 
 _DESCRIPTORS: Final = "targets/devices"
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
-_ENTRY_POINTS: Final = "[console_scripts]\nedgekit = edgekit.cli:main\n"
+_ENTRY_POINTS: Final = "[console_scripts]\nedgekit = edgekit.cli.main:main\n"
 _WHEEL: Final = "Wheel-Version: 1.0\nGenerator: edgekit\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 

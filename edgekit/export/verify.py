@@ -12,9 +12,9 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from edgekit.core.errors import EdgekitError
 from edgekit.data.transforms import Preprocessing
-from edgekit.errors import EdgekitError
-from edgekit.export.graph import Batch
+from edgekit.export.tracing import Batch
 from edgekit.model.codebook import lookup_scores
 from edgekit.model.vqsa import VQSA
 

@@ -6,11 +6,11 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 
-from edgekit.config import VQSAConfig
+from edgekit.core.errors import UsageError
+from edgekit.core.typed_toml import from_dict
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.data.transforms import Preprocessing
-from edgekit.errors import UsageError
-from edgekit.settings import from_dict
+from edgekit.model.config import VQSAConfig
 
 FORMAT_VERSION = 1
 

@@ -21,17 +21,19 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from edgekit.config import VQSAConfig
+from edgekit.core.errors import UsageError
+from edgekit.core.files import write_bytes
+from edgekit.core.typed_toml import nearest
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.data.transforms import IMAGENET, LITE0, Preprocessing
-from edgekit.errors import UsageError
-from edgekit.files import write_bytes
-from edgekit.model.backbones import TIMM_PREFIX, Backbone, ResNet, create_backbone
+from edgekit.model.backbones.base import Backbone
+from edgekit.model.backbones.registry import TIMM_PREFIX, create_backbone
+from edgekit.model.backbones.resnet import ResNet
+from edgekit.model.backbones.timm import TimmBackbone
 from edgekit.model.card import ModelCard, TrainingProtocol, card_from_json, numbered_classes
+from edgekit.model.config import VQSAConfig
 from edgekit.model.foreign import Recognized, State, recognize, recognize_timm
-from edgekit.model.timm_backbone import TimmBackbone
 from edgekit.model.vqsa import VQSA
-from edgekit.settings import nearest
 
 _CARD_KEY = "edgekit"
 _WRAPPERS = ("model", "state_dict", "model_state_dict")  # where trainers put the weights

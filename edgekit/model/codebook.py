@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekit.config import VQSAConfig
+from edgekit.model.config import VQSAConfig
 
 
 class Lookup(NamedTuple):

@@ -33,9 +33,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekit.config import Quantize
-from edgekit.model.backbones import Backbone
+from edgekit.model.backbones.base import Backbone
 from edgekit.model.codebook import best_two, normalize_rows
+from edgekit.model.config import Quantize
 from edgekit.model.vqsa import VQSA, VQSAHead
 
 FOLDABLE = ("attention", "residual")

@@ -12,8 +12,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from edgekit.errors import UsageError
-from edgekit.model.backbones import LITE0_NAMES
+from edgekit.core.errors import UsageError
+from edgekit.model.backbones.efficientnet_lite import LITE0_NAMES
 
 State = dict[str, Tensor]
 Prefixes = tuple[tuple[str, str], ...]  # (theirs, ours); the first that fits counts

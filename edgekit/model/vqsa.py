@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekit.config import VQSAConfig
-from edgekit.model.backbones import Backbone
+from edgekit.model.backbones.base import Backbone
 from edgekit.model.codebook import Codebook
+from edgekit.model.config import VQSAConfig
 
 
 class Output(NamedTuple):

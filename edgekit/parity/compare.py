@@ -15,13 +15,13 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, cast
 
-from edgekit.console import Console
-from edgekit.errors import UsageError
+from edgekit.core.console import Console
+from edgekit.core.errors import UsageError
+from edgekit.metrics.corruption_error import Baseline, choose_baseline, mce, relative_mce
+from edgekit.metrics.intervals import CorruptionDeltas
 from edgekit.parity.engines import CheckedPredictor, EngineReport, EnginesDiffer
-from edgekit.parity.judge import SAMPLE_CONFIDENCE, Gates, Judge, Judgment, worst
-from edgekit.parity.metrics import Baseline, choose_baseline, mce, relative_mce
+from edgekit.parity.gates import SAMPLE_CONFIDENCE, Gates, Judge, Judgment, worst
 from edgekit.parity.predictors import same_source
-from edgekit.parity.stats import CorruptionDeltas
 from edgekit.parity.sweep import ImagePair, Sweep
 from edgekit.parity.tally import Tally, plain
 

@@ -19,11 +19,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edgekit.core.errors import EdgekitError, ToolchainMissing
 from edgekit.data.transforms import Preprocessing
-from edgekit.errors import EdgekitError, ToolchainMissing
-from edgekit.extension import extension_path
-from edgekit.openvino_core import shared_core
-from edgekit.parity.predictors import Answers, OnnxPredictor, Predictor, join, open_onnx, shares
+from edgekit.native.openvino_extension import extension_path
+from edgekit.parity.predictors import OnnxPredictor, Predictor, open_onnx, shares
+from edgekit.runtime.answers import Answers, join
+from edgekit.runtime.openvino_core import shared_core
 
 FIRST = 64  # answers that both engines give, and are timed at, before one is chosen
 SHARE = 16  # one in so many later answers is given by both
@@ -254,7 +255,7 @@ def open_reference(path: Path) -> OnnxPredictor | CheckedPredictor:
 
 def _open_openvino(path: Path, preprocessing: Preprocessing) -> Answer:
     """The float graph under OpenVINO in f32, with our own exact lookup where that is installed."""
-    from edgekit.export.variants import to_variant
+    from edgekit.graph.variants import to_variant
 
     try:
         plugins = [extension_path()]

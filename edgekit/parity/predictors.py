@@ -4,40 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.files import file_sha256
 from edgekit.data.transforms import Preprocessing
-from edgekit.errors import EdgekitError, UsageError
-from edgekit.files import file_sha256
 from edgekit.model.card import numbered_classes
+from edgekit.runtime.answers import Answers, join
 
 _CHUNK = 8  # images an inference, where the model leaves the choice
-
-
-class Answers(NamedTuple):
-    """What a model says about B images."""
-
-    logits: NDArray[np.float32]  # [B, classes]
-    code: NDArray[np.int64] | None  # [B] or [B, P]; None without a codebook
-    margin: NDArray[np.float32] | None  # shaped as code; None where it was left out
-
-
-def join(parts: Sequence[Answers]) -> Answers:
-    """Several answers after each other."""
-    codes = [part.code for part in parts if part.code is not None]
-    margins = [part.margin for part in parts if part.margin is not None]
-    return Answers(
-        np.concatenate([part.logits for part in parts]),
-        np.concatenate(codes) if codes else None,
-        np.concatenate(margins) if margins else None,
-    )
 
 
 def shares(count: int, chunk: int, parallel: int) -> int:
@@ -175,9 +156,9 @@ def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
 
 def open_bundle_predictor(path: Path) -> BundlePredictor:
     """A bundle, loaded for throughput."""
+    from edgekit.core.typed_toml import from_dict
     from edgekit.model.card import TrainingProtocol
-    from edgekit.runtime import load
-    from edgekit.settings import from_dict
+    from edgekit.runtime.model import load
 
     model = load(path, hint="throughput")
     manifest = model.manifest

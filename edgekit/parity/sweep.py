@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.data.base import Dataset
+from edgekit.data.corruption_grid import MakeVariants, Task
 from edgekit.data.loading import epoch_order
 from edgekit.data.pool import Pool
-from edgekit.parity.cells import MakeVariants, Task
-from edgekit.parity.kept import DEFAULT_BYTES, AnswerCache, Known, Outputs, Shelf, condense
-from edgekit.parity.kept import join as join_outputs
-from edgekit.parity.kept import take as take_outputs
+from edgekit.parity.answer_cache import DEFAULT_BYTES, AnswerCache, Known, Outputs, Shelf, condense
+from edgekit.parity.answer_cache import join as join_outputs
+from edgekit.parity.answer_cache import take as take_outputs
 from edgekit.parity.predictors import Predictor
 
 _Shelves = tuple[Shelf, Shelf]  # of the reference and of the candidate

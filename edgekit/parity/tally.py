@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.errors import EdgekitError
-from edgekit.parity.cells import Cells
-from edgekit.parity.codes import (
+from edgekit.core.errors import EdgekitError
+from edgekit.data.corruption_grid import Cells
+from edgekit.metrics.codes import (
     MARGIN_QUANTILES,
     code_agreement,
     code_counts,
@@ -17,9 +17,9 @@ from edgekit.parity.codes import (
     margin_histogram,
     margin_summary,
 )
-from edgekit.parity.kept import Outputs
-from edgekit.parity.metrics import CellErrors, kl_divergence
-from edgekit.parity.stats import Interval, agreement_interval
+from edgekit.metrics.corruption_error import CellErrors, kl_divergence
+from edgekit.metrics.intervals import Interval, agreement_interval
+from edgekit.parity.answer_cache import Outputs
 from edgekit.parity.sweep import ImagePair
 
 Floats = NDArray[np.float64]

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgekit.data.transforms import Preprocessing
+from edgekit.graph.view import PASS_THROUGH, Graph
 from edgekit.quantize.emulation import in_float
-from edgekit.quantize.layers import PASS_THROUGH, Graph
-from edgekit.quantize.probe import BATCH, CompiledGraph, compile_graph, run_compiled
+from edgekit.quantize.engine import BATCH, CompiledGraph, compile_graph, run_compiled
 
 Floats = NDArray[np.float64]
 

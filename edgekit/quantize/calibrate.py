@@ -1,6 +1,6 @@
 """Post-training INT8 calibration with NNCF, on the portable ONNX graph.
 
-One calibration serves every runtime that adds in 32 bits; `edgekit.quantize.dialects` turns its
+One calibration serves every runtime that adds in 32 bits; `edgekit.graph.legalize` turns its
 result into what each wants.
 """
 
@@ -21,20 +21,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgekit.console import Console
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError
 from edgekit.data.transforms import Preprocessing
-from edgekit.errors import EdgekitError
+from edgekit.graph.layers import float_layers, quantized_layers, weight_names
+from edgekit.graph.view import PRODUCTS
 from edgekit.quantize.corrections import correct
-from edgekit.quantize.dialects import Dialect
-from edgekit.quantize.layers import (
-    PRODUCTS,
-    float_layers,
-    quantized_layers,
-    weight_names,
-)
+from edgekit.quantize.float_scope import kept_float
 from edgekit.quantize.recipes import Recipe, check_dialect
-from edgekit.quantize.scope import kept_float
 from edgekit.quantize.tables import put_back, tables_aside
+from edgekit.targets.dialects import Dialect
 
 _NAMED = 5  # layers that a message lists
 

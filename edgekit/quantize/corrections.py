@@ -15,14 +15,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgekit.console import Console
+from edgekit.core.console import Console
 from edgekit.data.transforms import Preprocessing
-from edgekit.export.variants import lookup_node
+from edgekit.graph.variants import lookup_node
+from edgekit.graph.view import with_outputs
 from edgekit.quantize.bias import CorrectedBiases, correct_biases
 from edgekit.quantize.emulation import in_float
-from edgekit.quantize.layers import with_outputs
+from edgekit.quantize.engine import outputs
 from edgekit.quantize.pixel_step import fit_pixels
-from edgekit.quantize.probe import outputs
 from edgekit.quantize.recipes import Recipe
 from edgekit.quantize.rounding import Rounded, round_weights
 

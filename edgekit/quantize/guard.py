@@ -15,8 +15,8 @@ import onnx
 from numpy.typing import NDArray
 
 from edgekit.data.transforms import Preprocessing
-from edgekit.parity.codes import code_agreement
-from edgekit.parity.predictors import Answers, join
+from edgekit.metrics.codes import code_agreement
+from edgekit.runtime.answers import Answers, join
 
 VIEWS: Final = 64  # clean and corrupted
 LEAST_VIEWS: Final = 32

@@ -13,7 +13,7 @@ from onnx import helper
 from scipy.linalg.blas import ssyrk
 
 from edgekit.data.transforms import Preprocessing
-from edgekit.quantize.probe import compile_graph
+from edgekit.quantize.engine import compile_graph
 from edgekit.quantize.tables import leading_to
 
 Floats = NDArray[np.float64]

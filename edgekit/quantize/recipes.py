@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from edgekit.core.errors import UsageError
+from edgekit.core.resources import resource
+from edgekit.core.typed_toml import nearest, read_toml
 from edgekit.data.corruptions import parse_seen
-from edgekit.errors import UsageError
-from edgekit.quantize.dialects import Dialect
-from edgekit.resources import resource
-from edgekit.settings import nearest, read_toml
+from edgekit.targets.dialects import Dialect
 
 RECIPES = ("default", "robust", "stratified", "controlled", "nearest", "clean", "fast")
 
@@ -46,7 +46,7 @@ class Recipe:
     rounding: Literal["least-error", "nearest"] = "least-error"
     # fast: NNCF's fast correction; full: depthwise convolutions as well, which that leaves out.
     bias_correction: Literal["full", "fast", "none"] = "full"
-    # In which precision the first depthwise convolution runs (edgekit.quantize.scope says why).
+    # Precision of the first depthwise convolution; edgekit.quantize.float_scope says why.
     first_depthwise: Literal["float", "int8"] = "float"
     # Parts of the backbone that stay float where a network has them (the same module says why).
     keep: tuple[Rule, ...] = get_args(Rule)

@@ -22,10 +22,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgekit.console import Console
+from edgekit.core.console import Console
 from edgekit.data.transforms import Preprocessing
+from edgekit.graph.view import Graph
 from edgekit.quantize.layer_inputs import Floats, HeldOutInputs, Inputs, Layer, watch
-from edgekit.quantize.layers import Graph
 
 # Of nearest rounding's error on held-out images; where it is nearly that, the rest is luck: of
 # thousands of channels half seem better on some dozens of images, and are worse on the next.

@@ -19,29 +19,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgekit.console import Console
-from edgekit.parity.codes import code_counts
-from edgekit.parity.predictors import Answers, join
-from edgekit.parity.stats import Interval
-from edgekit.quantize.layers import (
-    Graph,
-    drop_unused,
-    float_layers,
-    quantized_layers,
-    weight_names,
-    with_float,
-    with_outputs,
-)
-from edgekit.quantize.probe import (
-    BATCH,
-    Difference,
-    Probe,
-    answers,
-    as_answers,
-    compile_graph,
-    difference,
-    run_compiled,
-)
+from edgekit.core.console import Console
+from edgekit.graph.layers import float_layers, quantized_layers, weight_names, with_float
+from edgekit.graph.view import Graph, drop_unused, with_outputs
+from edgekit.metrics.codes import code_counts
+from edgekit.metrics.intervals import Interval
+from edgekit.quantize.engine import BATCH, answers, as_answers, compile_graph, run_compiled
+from edgekit.quantize.probe import Difference, Probe, difference
+from edgekit.runtime.answers import Answers, join
 
 KEPT_BYTES = 1 << 30  # of activations at a cut, for the whole probe
 
@@ -335,7 +320,7 @@ def _codes(original: onnx.ModelProto, reference: Answers, candidate: Answers) ->
 
 def codebook_size(model: onnx.ModelProto) -> int | None:
     """How many codewords the graph's lookup chooses from."""
-    from edgekit.export.variants import lookup_node
+    from edgekit.graph.variants import lookup_node
 
     node = lookup_node(model)
     if node is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import onnx
 
-from edgekit.export.lookup_function import OPERATOR
+from edgekit.graph.lookup import OPERATOR
 
 _LARGE = 1 << 20  # bytes from which on a table is worth a file
 _READERS = ("Gather", OPERATOR)  # they take rows or compare with them: nothing there is quantized

@@ -21,16 +21,7 @@ from edgekit.steps.calibration import (
     quantize,
     take_finetuned,
 )
-from edgekit.steps.guard import HeldOut, check_graph, guard_graph, hold_out, judge
-from edgekit.steps.job import (
-    Built,
-    Checkpoint,
-    Exported,
-    Job,
-    Quantized,
-    precision,
-)
-from edgekit.steps.original import (
+from edgekit.steps.float_model import (
     cached_export,
     export,
     export_inputs,
@@ -39,6 +30,8 @@ from edgekit.steps.original import (
     name_classes,
     open_build_data,
 )
+from edgekit.steps.guard import HeldOut, check_graph, guard_graph, hold_out, judge
+from edgekit.steps.job import Built, Checkpoint, Exported, Job, Quantized, precision
 
 __all__ = [
     "Built",

@@ -9,17 +9,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgekit.backends import CompiledFiles, compiler
-from edgekit.bundle import update_bundle, write_bundle, zip_bundle
-from edgekit.config import BuildConfig
-from edgekit.descriptors import Descriptor
-from edgekit.errors import ToolchainMissing
-from edgekit.jetson import PENDING, SCRIPT, SELFTEST, carry_plugin
-from edgekit.manifest import Manifest, ModelInput, Source, tool_versions
-from edgekit.source import BuildData
+from edgekit.bundle.engine import PENDING, SCRIPT
+from edgekit.bundle.manifest import Manifest, ModelInput, Source, tool_versions
+from edgekit.bundle.selftest import SELFTEST
+from edgekit.bundle.store import update_bundle, write_bundle, zip_bundle
+from edgekit.compilers.base import CompiledFiles, compiler
+from edgekit.compilers.device_build import carry_plugin
+from edgekit.core.errors import ToolchainMissing
+from edgekit.steps.build_data import BuildData
 from edgekit.steps.calibration import legal_onnx
+from edgekit.steps.config import BuildConfig
 from edgekit.steps.guard import guard_bundle, guard_graph
 from edgekit.steps.job import Built, Job, Quantized, precision
+from edgekit.targets.descriptor import Descriptor
 
 
 def compile_bundle(
@@ -84,7 +86,7 @@ def compile_bundle(
     job.console.info(f"compile ({descriptor.name}): wrote {path}")
     built = dataclasses.replace(built, manifest=written)
     if SELFTEST not in files and built.why_not_measured() is None:
-        from edgekit.bench.selftest import stored_answers
+        from edgekit.runtime.selftest import stored_answers
 
         written = update_bundle(path, reports={SELFTEST: stored_answers(path)})
         built = dataclasses.replace(built, manifest=written)
@@ -115,7 +117,7 @@ def check_engine(descriptor: Descriptor) -> None:
     """Refuse a target whose engine this machine cannot build."""
     if descriptor.backend != "tensorrt":
         return
-    from edgekit.backends.tensorrt_compile import builds_here
+    from edgekit.compilers.tensorrt import builds_here
 
     if not builds_here(descriptor):
         raise ToolchainMissing(

@@ -8,13 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgekit.cache import cached, versions_of
-from edgekit.config import BuildConfig
-from edgekit.descriptors import Descriptor
-from edgekit.errors import UsageError
-from edgekit.files import write_bytes, write_text
-from edgekit.quantize.dialects import Dialect, find_dialect
-from edgekit.quantize.images import (
+from edgekit.core.errors import UsageError
+from edgekit.core.files import write_bytes, write_text
+from edgekit.core.step_cache import cached, versions_of
+from edgekit.quantize.calibration_images import (
     CalibrationImage,
     ImageList,
     candidates,
@@ -26,9 +23,12 @@ from edgekit.quantize.images import (
     read_list,
 )
 from edgekit.quantize.recipes import Recipe, check_dialect, read_recipe
-from edgekit.source import BuildData
+from edgekit.steps.build_data import BuildData
+from edgekit.steps.config import BuildConfig
 from edgekit.steps.guard import hold_out
 from edgekit.steps.job import Exported, Job, Quantized, precision
+from edgekit.targets.descriptor import Descriptor
+from edgekit.targets.dialects import Dialect, find_dialect
 
 _PROBE_VIEWS = 5  # corrupted variants of each image
 
@@ -91,9 +91,9 @@ def calibrate(
         )
         document = {**asdict(report), "message": report.message()}
         if recipe.max_drop is not None:
+            from edgekit.graph.layers import weight_names
+            from edgekit.quantize.accuracy_control import control
             from edgekit.quantize.calibrate import describe
-            from edgekit.quantize.control import control
-            from edgekit.quantize.layers import weight_names
 
             model, controlled = control(
                 model,
@@ -157,7 +157,7 @@ def _stratified(
     """Those of ``pool`` that show the float model's every code."""
     import onnx
 
-    from edgekit.quantize.probe import answers
+    from edgekit.quantize.engine import answers
 
     def codes_of(images: tuple[CalibrationImage, ...]) -> Any:
         pixels = _calibration_pixels(job, exported, data, images)
@@ -184,7 +184,7 @@ def _calibration_pixels(
 
 def take_finetuned(job: Job, exported: Exported, dialect_name: str) -> Quantized:
     """The INT8 graph that the user had fine-tuned, in the place of a calibration."""
-    from edgekit.quantize.finetuned import check_target, read_finetuned, suits
+    from edgekit.quantize.qat.record import check_target, read_finetuned, suits
 
     path, dialect = Path(str(job.config.quantized)), find_dialect(dialect_name)
     _, record = read_finetuned(path)
@@ -213,7 +213,7 @@ def legal_onnx(quantized: Quantized, folder: Path) -> Path:
         return quantized.onnx
     import onnx
 
-    from edgekit.quantize.dialects import legalize
+    from edgekit.graph.legalize import legalize
 
     legal = legalize(onnx.load(quantized.onnx), quantized.dialect)
     write_bytes(folder / "legal.onnx", legal.SerializeToString(deterministic=True))

@@ -12,21 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edgekit.cache import cached, find, versions_of
-from edgekit.console import Console
-from edgekit.descriptors import Hint
-from edgekit.errors import EdgekitError
-from edgekit.quantize.dialects import Dialect
-from edgekit.source import BuildData
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError
+from edgekit.core.step_cache import cached, find, versions_of
+from edgekit.steps.build_data import BuildData
 from edgekit.steps.job import Exported, Job, Quantized
+from edgekit.targets.descriptor import Hint
+from edgekit.targets.dialects import Dialect
 
 if TYPE_CHECKING:
     import onnx
 
-    from edgekit.backends import Raw
-    from edgekit.parity.predictors import Answers
     from edgekit.quantize.guard import Closeness
     from edgekit.quantize.probe import Probe
+    from edgekit.runtime.answers import Answers, Raw
 
 _WORST = 3  # layers that a refusal names
 # Settings that a user may bench or load an OpenVINO bundle with; all must compute the same.
@@ -55,7 +54,7 @@ def hold_out(job: Job, exported: Exported, data: BuildData, *, again: bool = Fal
 
     Several steps ask for them; ``again`` makes them anew though they are cached.
     """
-    from edgekit.data.corruption_cache import code_version
+    from edgekit.data.corruptions.version import code_version
     from edgekit.quantize.guard import LEAST_VIEWS, VIEWS
 
     part = next(name for name in _HELD_OUT_FROM if len(getattr(data.splits, name)))
@@ -69,7 +68,8 @@ def hold_out(job: Job, exported: Exported, data: BuildData, *, again: bool = Fal
         import numpy as np
         import onnx
 
-        from edgekit.quantize.probe import answers, load_probe
+        from edgekit.quantize.engine import answers
+        from edgekit.quantize.probe import load_probe
 
         probe = load_probe(
             dataset, preprocessing, images=images, views=corrupted, seed=job.config.seed
@@ -96,8 +96,8 @@ def _read(folder: Path, preprocessing: Any) -> HeldOut:
     import numpy as np
 
     from edgekit.data.corruptions import BENCHMARK15
-    from edgekit.parity.predictors import Answers
     from edgekit.quantize.probe import Probe
+    from edgekit.runtime.answers import Answers
 
     with np.load(folder / "views.npz", allow_pickle=False) as stored:
         found = {name: stored[name] for name in stored.files}
@@ -142,10 +142,10 @@ def check_graph(graph: onnx.ModelProto, held_out: HeldOut, dialect: Dialect) -> 
 
 def check_bundle(path: Path, held_out: HeldOut) -> Closeness:
     """Compare the bundle's answers with float's; an error where it disagrees with itself."""
-    from edgekit.backends import open_runner, run_settings
-    from edgekit.bundle import open_bundle
-    from edgekit.parity.predictors import Answers
+    from edgekit.bundle.store import open_bundle
     from edgekit.quantize.guard import closeness
+    from edgekit.runtime.answers import Answers
+    from edgekit.runtime.runner import open_runner, run_settings
 
     pixels = held_out.probe.flat()
     bundle = open_bundle(path)
@@ -208,8 +208,8 @@ def judge(
 
 
 def _answers(graph: onnx.ModelProto, probe: Probe, dialect: Dialect) -> Answers:
+    from edgekit.quantize.engine import answers
     from edgekit.quantize.guard import onnxruntime_answers
-    from edgekit.quantize.probe import answers
 
     if not dialect.name.startswith("openvino"):
         return onnxruntime_answers(graph, probe.flat(), probe.preprocessing)

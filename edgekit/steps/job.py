@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.config import BuildConfig
-from edgekit.console import Console
-from edgekit.descriptors import Descriptor, Precision, why_not_here
-from edgekit.jetson import PENDING
-from edgekit.manifest import Manifest
+from edgekit.bundle.engine import PENDING
+from edgekit.bundle.manifest import Manifest
+from edgekit.core.console import Console
 from edgekit.model.card import ModelCard
-from edgekit.quantize.dialects import Dialect
+from edgekit.steps.config import BuildConfig
+from edgekit.targets.descriptor import Descriptor, Precision, why_not_here
+from edgekit.targets.dialects import Dialect
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@
 
 namespace edgekit {
 
-// What edgekit puts in the place of a calibrated, folded head (edgekit/export/fused_head.py).
+// What edgekit puts in the place of a calibrated, folded head (edgekit/graph/fused_head.py).
 //
 //   features           [B, D]      float
 //   codebook           [N, D]      float, as for CodebookLookup

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from edgekit.bench.conditions import celsius, conditions, cpu_limit, megahertz, throttle_count
-from edgekit.bench.watch import Watch
+from edgekit.bench.monitor import Watch
 from tests.bench.test_energy import rapl, write
 
 

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgekit.bench.cold_start import PHASES
 from edgekit.bench.document import save, summary
-from edgekit.bench.fresh import PHASES
 from edgekit.bench.options import SCENARIOS, BenchOptions
 from edgekit.bench.run import bench_bundles
-from edgekit.bench.selftest import stored_answers
-from edgekit.bench.table import show
-from edgekit.bundle import open_bundle, update_bundle
-from edgekit.console import Console
-from edgekit.errors import EdgekitError, UsageError
-from edgekit.jetson import PENDING, SELFTEST, self_test_file
+from edgekit.bundle.engine import PENDING
+from edgekit.bundle.selftest import SELFTEST, self_test_file
+from edgekit.bundle.store import open_bundle, update_bundle
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.report.bench_table import show
+from edgekit.runtime.selftest import stored_answers
 from tests import bundles
 
 QUIET = Console(verbosity=-1)
@@ -147,7 +148,7 @@ def _file(folder: Path, content: bytes) -> Path:
 def edgekit(*words: str) -> subprocess.CompletedProcess[str]:
     """The command, in a process that then fails if it imported what a device does not have."""
     code = (
-        "import sys\nfrom edgekit.cli import main\n"
+        "import sys\nfrom edgekit.cli.main import main\n"
         "try:\n    main(sys.argv[1:])\nfinally:\n"
         "    heavy = {'torch', 'nncf', 'onnx', 'scipy', 'cv2'} & set(sys.modules)\n"
         "    if heavy: sys.stderr.write(f'heavy: {heavy}'); sys.stderr.flush(); "

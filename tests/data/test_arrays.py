@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgekit.core.errors import UsageError
 from edgekit.data import arrays
 from edgekit.data.datasets import NpzDataset, labels, open_dataset
 from edgekit.data.decode import BadImage
-from edgekit.errors import UsageError
 from tests.data.images import color, png
 
 CIFAR10 = Path(

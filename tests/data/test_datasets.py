@@ -6,15 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgekit.core.errors import UsageError
 from edgekit.data.builtin import FILE, Packed, pack, unpack
-from edgekit.data.datasets import (
-    content_hash,
-    labels,
-    open_dataset,
-    with_classes,
-)
+from edgekit.data.datasets import content_hash, labels, open_dataset, with_classes
 from edgekit.data.decode import BadImage
-from edgekit.errors import UsageError
 from tests.data.images import color, png, write
 
 # --- built in ---------------------------------------------------------------------------------

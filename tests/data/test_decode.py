@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from edgekit.core.errors import UsageError
 from edgekit.data import decode as decode_module
 from edgekit.data.decode import BadImage, decode_bytes, decode_file
-from edgekit.errors import UsageError
 
 # Four flat quadrants survive JPEG within a few levels and tell every orientation apart.
 QUADRANTS = np.zeros((32, 48, 3), np.uint8)

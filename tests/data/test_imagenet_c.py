@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgekit.core.errors import UsageError
 from edgekit.data.datasets import ImageNetC, labels, open_dataset
-from edgekit.errors import UsageError
 from tests.data.images import color, write
 
 

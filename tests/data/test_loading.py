@@ -13,20 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.data.base import Dataset
 from edgekit.data.datasets import open_dataset
 from edgekit.data.decode import BadImage
-from edgekit.data.loading import (
-    Skipped,
-    batched,
-    epoch_order,
-    load,
-    load_batches,
-    rng_for,
-)
+from edgekit.data.loading import Skipped, batched, epoch_order, load, load_batches, rng_for
 from edgekit.data.pool import Pool, WorkerBug, WorkerCrashed
 from edgekit.data.transforms import IMAGENET, Preprocessing
-from edgekit.errors import EdgekitError, UsageError
 
 SMALL = Preprocessing(size=(32, 32))
 
@@ -235,7 +228,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
     script.write_text(
         SCRIPT.split("if __name__")[0]
         + textwrap.dedent("""
-        from edgekit.errors import EdgekitError
+        from edgekit.core.errors import EdgekitError
         try:
             with Pool(open_dataset("builtin:fashion-mnist"), slow, 1) as pool:
                 list(pool.map(range(3)))

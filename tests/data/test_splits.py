@@ -6,17 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from edgekit.core.errors import UsageError
 from edgekit.data.base import array_digest
 from edgekit.data.datasets import open_dataset
 from edgekit.data.decode import BadImage
-from edgekit.data.splits import (
-    SplitSizes,
-    check_disjoint,
-    split_dataset,
-    stratified_sample,
-    subset,
-)
-from edgekit.errors import UsageError
+from edgekit.data.splits import SplitSizes, check_disjoint, split_dataset, stratified_sample, subset
 
 PARTS = ("train", "validation", "calibration", "test")
 

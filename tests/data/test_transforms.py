@@ -7,8 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from edgekit.core.errors import UsageError
 from edgekit.data.transforms import IMAGENET, LITE0, Preprocessing
-from edgekit.errors import UsageError
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.bundle import update_bundle
-from edgekit.cli import main
+from edgekit.bundle.store import update_bundle
+from edgekit.cli.main import main
 from edgekit.devices.registry import Device, add_device
 from tests import bundles
 
@@ -172,7 +172,7 @@ def wheels() -> Iterator[Path]:
 
 
 def bundles_runtime() -> str:
-    from edgekit.backends.openvino import runtime_version
+    from edgekit.runtime.openvino import runtime_version
 
     return runtime_version()
 
@@ -181,7 +181,7 @@ def bundles_runtime() -> str:
 def home(server: Server, wheels: Path) -> Iterator[Path]:
     """A device's folder with the OpenVINO runtime installed, by a deploy of the tiny bundle."""
     folder = Path(tempfile.mkdtemp(prefix="edgekit-device-"))
-    from edgekit.console import Console
+    from edgekit.core.console import Console
     from edgekit.devices.deploy import Deployment, deploy_all
 
     (result,) = deploy_all(

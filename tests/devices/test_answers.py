@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from edgekit.devices.agent import unpack
-from edgekit.devices.deploy import remote_failure
-from edgekit.devices.predictor import device_key, unpack_answers
-from edgekit.devices.serve import pack_answers
-from edgekit.errors import EdgekitError, ToolchainMissing
-from edgekit.parity.predictors import Answers
+from edgekit.core.errors import EdgekitError, ToolchainMissing
+from edgekit.devices.failures import remote_failure
+from edgekit.devices.remote.agent import unpack
+from edgekit.devices.remote.serve import pack_answers
+from edgekit.devices.remote_predictor import device_key, unpack_answers
+from edgekit.runtime.answers import Answers
 
 
 def there_and_back(answers: Answers) -> Answers:

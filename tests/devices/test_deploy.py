@@ -16,18 +16,18 @@ import pytest
 from PIL import Image
 
 import edgekit
-from edgekit.bundle import open_bundle, update_bundle, zip_bundle
-from edgekit.console import Console
-from edgekit.descriptors import load_descriptor
-from edgekit.devices import receiving
+from edgekit.bundle.store import open_bundle, update_bundle, zip_bundle
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError
+from edgekit.core.files import file_sha256
 from edgekit.devices.install import run_pip
-from edgekit.devices.predictor import on_device
 from edgekit.devices.registry import Device, add_device
+from edgekit.devices.remote import files as remote_files
+from edgekit.devices.remote_predictor import on_device
 from edgekit.devices.session import Session
 from edgekit.devices.wheel import runtime_wheel
-from edgekit.errors import EdgekitError
-from edgekit.files import file_sha256
 from edgekit.parity.predictors import open_bundle_predictor
+from edgekit.targets.descriptor import load_descriptor
 from tests import bundles
 from tests.devices.conftest import Run, Server, arrived, cutting, using, wait_until
 
@@ -124,8 +124,8 @@ def test_a_zip_is_deployed_under_its_name(device: Device, bundle: Path, run: Run
 
 def test_the_device_has_nothing_heavy(device: Device, home: Path) -> None:
     code = (
-        "import sys, edgekit.devices.serve, edgekit.devices.place, edgekit.devices.selftest\n"
-        "import edgekit.cli_bench, edgekit.bench.run\n"
+        "import sys, edgekit.devices.remote.serve, edgekit.devices.remote.place\n"
+        "import edgekit.runtime.selftest, edgekit.cli.bench, edgekit.bench.run\n"
         f"print(sorted(set({HEAVY!r}) & set(sys.modules)))\n"
         "from importlib import metadata\n"
         "print(sorted(d.name.lower() for d in metadata.distributions()))\n"
@@ -263,10 +263,10 @@ def test_check(device: Device, run: Run) -> None:
 
 def test_staging_forgets_what_is_no_longer_wanted(tmp_path: Path) -> None:
     staging = tmp_path / "staging"
-    receiving.survey(str(staging), "", {})
-    receiving.put(str(staging), "ab" * 32, 0, b"old")
+    remote_files.survey(str(staging), "", {})
+    remote_files.put(str(staging), "ab" * 32, 0, b"old")
     assert [path.name for path in staging.iterdir()] == ["ab" * 32 + ".part"]
-    found = receiving.survey(str(staging), "", {"file": ["cd" * 32, 3]})
+    found = remote_files.survey(str(staging), "", {"file": ["cd" * 32, 3]})
     assert found == {"file": {"whole": False, "bytes": 0, "sha256": ""}}
     assert list(staging.iterdir()) == []
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.console import Console
-from edgekit.devices import agent
-from edgekit.devices.copying import Blob, send
+from edgekit.core.console import Console
+from edgekit.core.errors import DeviceUnreachable, EdgekitError
+from edgekit.core.files import file_sha256
 from edgekit.devices.registry import Device, add_device
+from edgekit.devices.remote import agent
 from edgekit.devices.session import Session
-from edgekit.errors import DeviceUnreachable, EdgekitError
-from edgekit.files import file_sha256
+from edgekit.devices.upload import Blob, send
 from tests.devices.conftest import Run, Server
 
 

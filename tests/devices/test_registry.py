@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.core.errors import UsageError
 from edgekit.devices.registry import Device, add_device, devices, find_device, registry_path
 from edgekit.devices.session import ssh_command
-from edgekit.errors import UsageError
 from tests.devices.conftest import Run
 
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 import edgekit
-from edgekit.bundle import open_bundle
-from edgekit.cli import main
-from edgekit.descriptors import host_saturates
-from edgekit.files import file_sha256
+from edgekit.bundle.store import open_bundle
+from edgekit.cli.main import main
+from edgekit.core.files import file_sha256
+from edgekit.targets.descriptor import host_saturates
 from tests.e2e import trained
 
 # A build of everything in it takes a few seconds; bench and parity have tests of their own.
@@ -127,7 +127,7 @@ def test_a_second_run_has_nothing_to_do(built: Path) -> None:
 def test_nothing_to_do_imports_nothing_heavy(built: Path) -> None:
     words = ["build", "--checkpoint", str(trained.checkpoint()), "--out", str(built), *QUICK]
     code = (
-        "import sys\nfrom edgekit.cli import main\n"
+        "import sys\nfrom edgekit.cli.main import main\n"
         f"try:\n    main({words!r})\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
         "heavy = {'torch', 'nncf', 'onnx', 'onnxruntime', 'openvino', 'cv2', 'scipy'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"

@@ -17,16 +17,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgekit.backends.tensorrt_compile import run_reference
-from edgekit.bundle import open_bundle
-from edgekit.config import BuildConfig
-from edgekit.console import Console
+from edgekit.bundle.store import open_bundle
+from edgekit.compilers.tensorrt import run_reference
+from edgekit.core.console import Console
 from edgekit.data.corruptions import BENCHMARK15, corrupt
 from edgekit.data.transforms import IMAGENET
-from edgekit.parity.predictors import Answers
-from edgekit.pipeline import build
 from edgekit.quantize.guard import Closeness, closeness
-from edgekit.runtime import load
+from edgekit.runtime.answers import Answers
+from edgekit.runtime.model import load
+from edgekit.steps.config import BuildConfig
+from edgekit.workflows.build import build
 from tests.full_size import lively_state, photographs
 from tests.model.authors import authors_file, authors_forward
 

@@ -12,17 +12,17 @@ import pytest
 from onnx import numpy_helper
 
 import edgekit
-import edgekit.backends
 import edgekit.quantize.calibrate
+import edgekit.runtime.runner
 from edgekit import steps
-from edgekit.backends import Raw
-from edgekit.bundle import open_bundle
-from edgekit.cli import main
-from edgekit.config import BuildConfig
-from edgekit.console import Console
-from edgekit.errors import EdgekitError
-from edgekit.quantize.layers import weight_names
+from edgekit.bundle.store import open_bundle
+from edgekit.cli.main import main
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError
+from edgekit.graph.layers import weight_names
+from edgekit.runtime.answers import Raw
 from edgekit.steps import guard
+from edgekit.steps.config import BuildConfig
 from tests.e2e import trained
 
 QUICK = ("--data", trained.DATA, "--recipe", "fast", "--no-parity", "--no-bench")

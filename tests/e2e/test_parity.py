@@ -16,14 +16,14 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from edgekit.bundle import open_bundle, zip_bundle
-from edgekit.cli import main
+from edgekit.bundle.store import open_bundle, zip_bundle
+from edgekit.cli.main import main
+from edgekit.core.files import file_sha256
 from edgekit.data.corruptions import corrupt
 from edgekit.data.datasets import open_dataset
-from edgekit.descriptors import load_descriptor
-from edgekit.files import file_sha256
-from edgekit.inspection import read_labels
 from edgekit.model.checkpoint import load_checkpoint
+from edgekit.model.labels import read_labels
+from edgekit.targets.descriptor import load_descriptor
 from tests import bundles
 from tests.e2e import trained
 

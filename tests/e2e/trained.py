@@ -13,17 +13,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgekit.config import BuildConfig, VQSAConfig
-from edgekit.console import Console
+from edgekit.core.console import Console
 from edgekit.data.corruptions import BENCHMARK15, corrupt
 from edgekit.data.datasets import open_dataset
 from edgekit.data.splits import split_dataset
 from edgekit.data.transforms import LITE0, Preprocessing
-from edgekit.model.backbones import lite0_imagenet_file
+from edgekit.model.backbones.efficientnet_lite import lite0_imagenet_file
 from edgekit.model.card import ModelCard, TrainingProtocol
 from edgekit.model.checkpoint import load_checkpoint, save_checkpoint
+from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
-from edgekit.pipeline import build
+from edgekit.steps.config import BuildConfig
+from edgekit.workflows.build import build
 
 DATA = "builtin:fashion-mnist"
 SIZE = (64, 64)

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekit.config import VQSAConfig
 from edgekit.data.transforms import IMAGENET
-from edgekit.model.backbones import Backbone, create_backbone
+from edgekit.model.backbones.base import Backbone
+from edgekit.model.backbones.registry import create_backbone
 from edgekit.model.card import ModelCard, TrainingProtocol
+from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
 
 SIZE = (32, 32)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import edgekit
-from edgekit.export.variants import to_variant
+from edgekit.graph.variants import to_variant
 from tests.export.conftest import Exported
 
 F32 = {"INFERENCE_PRECISION_HINT": "f32"}

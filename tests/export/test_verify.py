@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import edgekit.export.onnx as export_module
-from edgekit.config import VQSAConfig
-from edgekit.errors import EdgekitError
-from edgekit.export.lookup_function import LookupForm, lookup_function
-from edgekit.export.onnx import export_onnx
+import edgekit.export.exporter as export_module
+from edgekit.core.errors import EdgekitError
+from edgekit.export.exporter import export_onnx
 from edgekit.export.verify import CODE_TOLERANCE, _Exact, _run_torch, random_photos
+from edgekit.graph.lookup import LookupForm, lookup_function
+from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
 from tests.export.models import CLASSES, SIZE, TinyBackbone, card
 

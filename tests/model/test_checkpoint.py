@@ -10,14 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.config import VQSAConfig
+from edgekit.core.errors import UsageError
 from edgekit.data.transforms import IMAGENET, LITE0
-from edgekit.errors import UsageError
-from edgekit.inspection import inspect_checkpoint, read_labels
-from edgekit.model.backbones import create_backbone, lite0_imagenet_file
+from edgekit.model.backbones.efficientnet_lite import lite0_imagenet_file
+from edgekit.model.backbones.registry import create_backbone
 from edgekit.model.card import ModelCard, TrainingProtocol
 from edgekit.model.checkpoint import load_checkpoint, save_checkpoint
+from edgekit.model.config import VQSAConfig
+from edgekit.model.labels import read_labels
 from edgekit.model.vqsa import VQSA
+from edgekit.workflows.inspect import inspect_checkpoint
 from tests.model.authors import authors_file, authors_forward, authors_state
 
 
@@ -156,7 +158,7 @@ def test_a_backbone_without_classifier_needs_labels(tmp_path: Path) -> None:
 
 
 def test_timm_classifier(tmp_path: Path) -> None:
-    from edgekit.model.timm_backbone import import_timm
+    from edgekit.model.backbones.timm import import_timm
 
     model = import_timm().create_model("mobilenetv3_small_100", num_classes=4).eval()
     path = save(tmp_path / "timm.pth", model.state_dict())

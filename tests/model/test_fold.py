@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.config import VQSAConfig
-from edgekit.model.backbones import create_backbone
+from edgekit.model.backbones.registry import create_backbone
+from edgekit.model.config import VQSAConfig
 from edgekit.model.fold import FOLDABLE, fold, fold_head
 from edgekit.model.vqsa import VQSA, VQSAHead
-from edgekit.native import Codebook
+from edgekit.native.codebook import Codebook
 
 
 def make_head(width: int, config: VQSAConfig, seed: int, dtype: torch.dtype) -> VQSAHead:

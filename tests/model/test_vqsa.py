@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit.config import VQSAConfig
+from edgekit.core.errors import UsageError
 from edgekit.data.transforms import Preprocessing
-from edgekit.errors import UsageError
-from edgekit.model.backbones import BACKBONES, create_backbone
+from edgekit.model.backbones.registry import BACKBONES, create_backbone
 from edgekit.model.card import ModelCard
 from edgekit.model.checkpoint import load_checkpoint, save_checkpoint
 from edgekit.model.codebook import Codebook, normalize_rows, perplexity
+from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA, VQSAHead
-from edgekit.native import lookup_reference
+from edgekit.native.codebook import lookup_reference
 
 # Looked up, not imported: importing timm without edgekit's help may fail in torchvision.
 needs_timm = pytest.mark.skipif(

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.data.base import Dataset, subset
+from edgekit.data.corruption_grid import Cells, MakeVariants
 from edgekit.data.datasets import open_dataset
 from edgekit.data.transforms import Preprocessing
-from edgekit.parity.cells import Cells, MakeVariants
-from edgekit.parity.predictors import Answers
 from edgekit.parity.sweep import Sweep
+from edgekit.runtime.answers import Answers
 
 PREPROCESSING = Preprocessing(size=(32, 32))
 CELLS = Cells(("gaussian_noise", "fog"), (1, 4))

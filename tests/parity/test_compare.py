@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgekit.console import Console
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.data.corruption_grid import Cells, MakeVariants
 from edgekit.data.corruptions import BENCHMARK15
-from edgekit.errors import EdgekitError, UsageError
-from edgekit.parity import table
-from edgekit.parity.cells import Cells, MakeVariants
+from edgekit.metrics.corruption_error import mce
 from edgekit.parity.compare import run_comparison
-from edgekit.parity.judge import Gates
-from edgekit.parity.metrics import mce
-from edgekit.parity.predictors import Answers
+from edgekit.parity.gates import Gates
+from edgekit.report import parity_table
+from edgekit.runtime.answers import Answers
 from tests.parity.models import CELLS, CODES, PREPROCESSING, Coarse, coarse, images, sweep
 
 QUIET = Console(verbosity=-1)
@@ -43,7 +43,7 @@ def test_a_damaged_model_fails_at_once_and_says_where(tmp_path: Path) -> None:
     assert found["corruption_error"]["interval"] == "anytime"
     deltas = {name: entry["delta"] for name, entry in found["per_corruption"].items()}
     assert found["worst"] == sorted(deltas, key=lambda name: -deltas[name])
-    assert "lost most on" in table.lines(found)[-1]
+    assert "lost most on" in parity_table.lines(found)[-1]
 
 
 def test_equal_models_pass_as_soon_as_that_can_be_shown(tmp_path: Path) -> None:
@@ -154,8 +154,8 @@ def test_data_without_labels(tmp_path: Path) -> None:
     assert found["corruption_error"] is found["per_corruption"] is None
     assert found["top1_agreement"]["corrupted"]["estimate"] < 1
     assert found["images"] == 20
-    assert table.rows(found) == []
-    assert "no labels" in table.lines(found)[-1]
+    assert parity_table.rows(found) == []
+    assert "no labels" in parity_table.lines(found)[-1]
     gated = compare(tmp_path, blind, Gates(min_code_agreement=0.99), 60, labeled=False)
     assert gated["verdict"] == "fail"
     assert gated["images"] < 60
@@ -204,7 +204,7 @@ def test_extra_corruptions_are_listed_and_not_averaged(tmp_path: Path) -> None:
     fog = found["per_corruption"]["fog"]
     assert found["corruption_error"]["candidate"] == pytest.approx(fog["candidate"])
     assert (fog["averaged"], found["per_corruption"]["saturate"]["averaged"]) == (True, False)
-    names = [row[0] for row in table.rows(found)]
+    names = [row[0] for row in parity_table.rows(found)]
     assert names[1:3] == ["fog", "saturate (not averaged)"]
 
 
@@ -220,16 +220,16 @@ def test_too_few_images_and_impossible_gates(tmp_path: Path) -> None:
 
 def test_the_table(tmp_path: Path) -> None:
     found = compare(tmp_path, coarse(key="blind", blind=0.7), Gates(1.0), 60, full=True)
-    assert table.header(found)[0] == "trained with seen=none"
-    rows = table.rows(found)
+    assert parity_table.header(found)[0] == "trained with seen=none"
+    rows = parity_table.rows(found)
     assert [row[0] for row in rows] == [
         *("clean", "gaussian noise", "fog"),
         "unnormalized mCE over 2 corruptions at severities 1,4",
     ]
     assert rows[-1][-1] == "fail"
-    assert all(len(row) == len(table.COLUMNS) for row in rows)
+    assert all(len(row) == len(parity_table.COLUMNS) for row in rows)
     assert len(rows[1][5]) == 2  # a bar for each severity
-    assert table.sparkline([0, 12.5, 50, 100]) == "▁▂▅█"
+    assert parity_table.sparkline([0, 12.5, 50, 100]) == "▁▂▅█"
 
 
 def test_every_field_of_the_report_is_documented(tmp_path: Path) -> None:

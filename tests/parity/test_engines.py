@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgekit.console import Console
-from edgekit.parity import table
+from edgekit.core.console import Console
 from edgekit.parity.compare import run_comparison
 from edgekit.parity.engines import (
     FIRST,
@@ -18,8 +17,10 @@ from edgekit.parity.engines import (
     compare_answers,
     open_reference,
 )
-from edgekit.parity.judge import Gates
-from edgekit.parity.predictors import Answers, open_onnx, shares
+from edgekit.parity.gates import Gates
+from edgekit.parity.predictors import open_onnx, shares
+from edgekit.report import parity_table
+from edgekit.runtime.answers import Answers
 from tests import bundles
 from tests.parity.models import CODES, Coarse, coarse, sweep
 
@@ -139,7 +140,7 @@ def test_results_do_not_depend_on_the_engine(tmp_path: Path) -> None:
     assert found["reference"] == "coarse"
     engine = found["reference_engine"]
     assert (engine["answers"], engine["checked_by"]) == ("Quick", "coarse")
-    said = "; ".join(table.lines(found))
+    said = "; ".join(parity_table.lines(found))
     assert f"Quick answered for coarse, which checked {engine['checked']:,} of 120" in said
     assert engine["answered"] + engine["checked"] == 24 * 5
     assert trusted.asked == engine["checked"] + 1

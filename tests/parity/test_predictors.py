@@ -5,9 +5,10 @@ import numpy as np
 import onnx
 import pytest
 
+from edgekit.core.errors import UsageError
 from edgekit.data.transforms import Preprocessing
-from edgekit.errors import UsageError
-from edgekit.parity.predictors import check_comparable, join, open_bundle_predictor, open_onnx
+from edgekit.parity.predictors import check_comparable, open_bundle_predictor, open_onnx
+from edgekit.runtime.answers import join
 from tests import bundles
 from tests.parity.models import Coarse, coarse
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgekit.core.errors import UsageError
+from edgekit.data.corruption_grid import Cells, MakeVariants, PublishedImages, choose_cells
 from edgekit.data.corruptions import ALL19, corrupt
 from edgekit.data.datasets import ImageNetC, open_dataset
 from edgekit.data.loading import epoch_order
-from edgekit.errors import UsageError
-from edgekit.parity.cells import Cells, MakeVariants, PublishedImages, choose_cells
-from edgekit.parity.kept import condense
+from edgekit.parity.answer_cache import condense
 from tests.parity.models import CELLS, PREPROCESSING, coarse, images, sweep
 
 
@@ -89,7 +89,7 @@ def test_a_changed_corruption_makes_kept_answers_stale(
 ) -> None:
     this = sweep(tmp_path, coarse(), coarse(key="one"), images=2)
     total(this)
-    monkeypatch.setattr("edgekit.data.corruption_cache.code_version", lambda: b"new")
+    monkeypatch.setattr("edgekit.data.corruptions.version.code_version", lambda: b"new")
     assert total(this) == 2 * 2 * 5
 
 

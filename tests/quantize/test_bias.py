@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekit.data.transforms import Preprocessing
 from edgekit.quantize.bias import correct_biases, trimmed_mean
 from edgekit.quantize.emulation import in_float
-from edgekit.quantize.probe import compile_graph, run_compiled
+from edgekit.quantize.engine import compile_graph, run_compiled
 from tests import bundles
 
 PREPROCESSING: Preprocessing = dataclasses.replace(bundles.made().card.preprocessing)

@@ -10,12 +10,13 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from edgekit.console import Console
-from edgekit.errors import EdgekitError, UsageError
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.graph.legalize import legalize
 from edgekit.quantize.calibrate import CalibrationReport, calibrate
-from edgekit.quantize.dialects import DIALECTS, legalize
+from edgekit.quantize.float_scope import float_nodes
 from edgekit.quantize.recipes import Recipe
-from edgekit.quantize.scope import float_nodes
+from edgekit.targets.dialects import DIALECTS
 from tests import bundles
 
 RECIPE = Recipe(images=48)

@@ -10,11 +10,11 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from edgekit.console import Console
+from edgekit.core.console import Console
 from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.corrections import Corrections, HeldOut, correct
-from edgekit.quantize.dialects import DIALECTS
 from edgekit.quantize.recipes import Recipe
+from edgekit.targets.dialects import DIALECTS
 from tests import bundles
 from tests.quantize.test_bias import hostile
 

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekit.parity.predictors import Answers
+from edgekit.quantize.engine import answers
 from edgekit.quantize.guard import closeness, onnxruntime_answers
-from edgekit.quantize.probe import answers
+from edgekit.runtime.answers import Answers
 from tests import bundles
 
 

@@ -12,12 +12,12 @@ import openvino as ov
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.errors import EdgekitError
-from edgekit.export.check import check_model
-from edgekit.openvino_core import shared_core
-from edgekit.quantize.dialects import DIALECTS
-from edgekit.quantize.layers import float_fed
-from edgekit.quantize.probe import compile_graph
+from edgekit.core.errors import EdgekitError
+from edgekit.graph.layers import float_fed
+from edgekit.graph.lint import check_model
+from edgekit.quantize.engine import compile_graph
+from edgekit.runtime.openvino_core import shared_core
+from edgekit.targets.dialects import DIALECTS
 
 CHANNELS = 64
 

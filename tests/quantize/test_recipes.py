@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.errors import UsageError
-from edgekit.quantize.dialects import DIALECTS
-from edgekit.quantize.finetune_config import FinetuneConfig
+from edgekit.core.errors import UsageError
+from edgekit.quantize.qat.config import FinetuneConfig
 from edgekit.quantize.recipes import RECIPES, Recipe, check_dialect, read_recipe
+from edgekit.targets.dialects import DIALECTS
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgekit.console import Console
+from edgekit.core.console import Console
 from edgekit.quantize.calibrate import CalibrationReport, calibrate
-from edgekit.quantize.dialects import DIALECTS
+from edgekit.quantize.engine import compile_graph, run_compiled
 from edgekit.quantize.layer_inputs import patches
-from edgekit.quantize.probe import compile_graph, run_compiled
 from edgekit.quantize.recipes import Recipe, read_recipe
 from edgekit.quantize.rounding import least_error, output_error, round_weights
+from edgekit.targets.dialects import DIALECTS
 from tests import bundles
 from tests.quantize.graphs import quantized
 

@@ -7,14 +7,14 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from edgekit.console import Console
+from edgekit.core.console import Console
+from edgekit.core.errors import UsageError
+from edgekit.core.typed_toml import parse_toml
 from edgekit.data.transforms import Preprocessing
-from edgekit.errors import UsageError
+from edgekit.graph.legalize import legalize
+from edgekit.graph.view import Graph
 from edgekit.quantize.calibrate import calibrate
-from edgekit.quantize.dialects import DIALECTS, legalize
-from edgekit.quantize.layers import Graph
-from edgekit.quantize.recipes import Recipe, read_recipe
-from edgekit.quantize.scope import (
+from edgekit.quantize.float_scope import (
     activations,
     attention_products,
     batch_norms,
@@ -22,7 +22,8 @@ from edgekit.quantize.scope import (
     normed_sums,
     squeeze_excite,
 )
-from edgekit.settings import parse_toml
+from edgekit.quantize.recipes import Recipe, read_recipe
+from edgekit.targets.dialects import DIALECTS
 
 SIDE = 24
 IMAGES = f"float[batch, 3, {SIDE}, {SIDE}] images"

@@ -12,32 +12,26 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgekit.console import Console
+from edgekit.core.console import Console
+from edgekit.core.errors import UsageError
 from edgekit.data.corruptions import BENCHMARK15
-from edgekit.errors import UsageError
-from edgekit.parity.predictors import Answers
-from edgekit.quantize.calibrate import calibrate
-from edgekit.quantize.control import control
-from edgekit.quantize.dialects import DIALECTS, legalize
-from edgekit.quantize.layers import (
+from edgekit.graph.layers import (
     find_layers,
     float_layers,
     quantized_layers,
     weight_names,
     with_float,
 )
-from edgekit.quantize.probe import (
-    Probe,
-    answers,
-    compile_graph,
-    difference,
-    margin_change,
-    run_compiled,
-    variant_cells,
-)
+from edgekit.graph.legalize import legalize
+from edgekit.quantize.accuracy_control import control
+from edgekit.quantize.calibrate import calibrate
+from edgekit.quantize.engine import answers, compile_graph, run_compiled
+from edgekit.quantize.probe import Probe, difference, margin_change, variant_cells
 from edgekit.quantize.recipes import Recipe
 from edgekit.quantize.sensitivity import Sensitivity, clipped_shares, cut_points, measure, segment
-from edgekit.quantize.sensitivity_plot import rows, svg
+from edgekit.report.sensitivity import rows, svg
+from edgekit.runtime.answers import Answers
+from edgekit.targets.dialects import DIALECTS
 from tests import bundles
 from tests.quantize.graphs import quantized
 

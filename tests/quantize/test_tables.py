@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.quantize import tables
-from edgekit.quantize.probe import compile_graph, run_compiled
+from edgekit.quantize.engine import compile_graph, run_compiled
 from tests import bundles
 
 

@@ -15,16 +15,20 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekit import jetson
-from edgekit.backends import compiler, open_runner, run_settings
-from edgekit.backends.tensorrt_compile import lookup_form, pictures
-from edgekit.bundle import open_bundle, write_bundle
-from edgekit.descriptors import descriptor_names, host_arch, load_descriptor
-from edgekit.errors import EdgekitError, ToolchainMissing, UsageError
-from edgekit.export.variants import lookup_node
-from edgekit.jetson_device import main as device_main
-from edgekit.manifest import Manifest, ModelInput
-from edgekit.tensorrt_facts import TensorRTFacts
+from edgekit.bundle.engine import ENGINE, MODEL, PENDING, PLUGIN, SCRIPT, adopt_engine
+from edgekit.bundle.manifest import Manifest, ModelInput
+from edgekit.bundle.selftest import SELFTEST, compare_answers
+from edgekit.bundle.store import open_bundle, write_bundle
+from edgekit.compilers import device_build
+from edgekit.compilers.base import compiler
+from edgekit.compilers.tensorrt import lookup_form, pictures
+from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
+from edgekit.core.host import host_arch
+from edgekit.graph.variants import lookup_node
+from edgekit.runtime.finish_engine import main as device_main
+from edgekit.runtime.runner import open_runner, run_settings
+from edgekit.targets.descriptor import descriptor_names, load_descriptor
+from edgekit.targets.tensorrt_releases import TensorRTFacts
 from tests import bundles
 
 JETSONS = ("jetson-agx-orin", "jetson-orin-nano", "jetson-orin-nx", "jetson-thor", "jetson-xavier")
@@ -95,18 +99,18 @@ def test_facts_refuse_nonsense():
 )
 def test_the_graph_has_the_form_of_the_release(tmp_path, target, nodes, functions, plugin):
     made = compiled(tmp_path, target)
-    model = onnx.load(tmp_path / jetson.MODEL)
+    model = onnx.load(tmp_path / MODEL)
     assert (lookup_node(model) is not None) == bool(nodes)
     assert len(model.functions) == functions
-    assert (tmp_path / jetson.PLUGIN_SOURCE in made.files) == plugin
-    assert made.main == jetson.MODEL
+    assert (tmp_path / device_build.PLUGIN_SOURCE in made.files) == plugin
+    assert made.main == MODEL
     assert made.sections == {"engine": "pending: build on device"}
     assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
 
 
 def test_the_self_test_holds_the_answers_of_the_model(tmp_path):
     compiled(tmp_path)
-    with np.load(tmp_path / jetson.SELFTEST, allow_pickle=False) as stored:
+    with np.load(tmp_path / SELFTEST, allow_pickle=False) as stored:
         images = stored["images"]
         expected = bundles.made().expect(images)
         np.testing.assert_allclose(stored["logits"], expected.logits, rtol=1e-3, atol=1e-4)
@@ -126,13 +130,13 @@ def test_the_same_input_gives_the_same_files(tmp_path):
 def test_comparing_answers():
     expected = {"logits": np.eye(3, 4, dtype=np.float32), "code": np.array([1, 2, 3])}
     logits = expected["logits"] + np.float32(0.05)
-    report = jetson.compare(expected, logits, np.array([1, 2, 0]))
+    report = compare_answers(expected, logits, np.array([1, 2, 0]))
     assert report.passed
     assert (report.top1_equal, report.codes_equal, report.codes) == (3, 2, 3)
-    assert not jetson.compare(expected, logits[::-1], np.array([1, 2, 0])).passed
-    assert not jetson.compare(expected, np.full_like(logits, np.nan), None).passed
+    assert not compare_answers(expected, logits[::-1], np.array([1, 2, 0])).passed
+    assert not compare_answers(expected, np.full_like(logits, np.nan), None).passed
     with pytest.raises(EdgekitError, match="gives logits"):
-        jetson.compare(expected, logits[:, :2], None)
+        compare_answers(expected, logits[:, :2], None)
 
 
 def test_a_graph_that_does_not_fit_is_refused_before_anything_is_written(tmp_path):
@@ -157,7 +161,7 @@ def test_plugins_need_tensorrt_10():
 def test_a_pending_bundle_says_what_to_run(tmp_path, monkeypatch):
     path = bundle(tmp_path)
     opened = open_bundle(path)
-    assert opened.manifest.sections["engine"] == jetson.PENDING
+    assert opened.manifest.sections["engine"] == PENDING
     tensorrt = pytest.importorskip("tensorrt", reason="TensorRT's Python package is not installed")
     assert tensorrt
     with pytest.raises(ToolchainMissing, match="build_on_device"):
@@ -201,7 +205,7 @@ class Device:
 
     def build(self, path: Path, *options: str, search: str = "/usr/bin:/bin") -> object:
         return subprocess.run(
-            ["bash", str(path / jetson.SCRIPT), *options],
+            ["bash", str(path / SCRIPT), *options],
             env={"PATH": search, "EDGEKIT_ROOT": str(self.root)},
             capture_output=True,
             text=True,
@@ -224,7 +228,7 @@ def refused(run, code: int, *parts: str) -> None:
 
 def test_the_script_is_valid_and_explains_itself(tmp_path):
     compiled(tmp_path)
-    script = tmp_path / jetson.SCRIPT
+    script = tmp_path / SCRIPT
     subprocess.run(["bash", "-n", script], check=True)
     text = script.read_text()
     assert "$$" not in text
@@ -260,7 +264,7 @@ def test_it_refuses_another_architecture(tmp_path, device):
 
 def test_it_refuses_a_changed_model(tmp_path, device):
     path = bundle(tmp_path)
-    (path / jetson.MODEL).write_bytes(b"changed")
+    (path / MODEL).write_bytes(b"changed")
     refused(device.build(path), 2, "is not the file", "copy the bundle again")
 
 
@@ -277,7 +281,7 @@ def test_it_builds_once_and_again_when_something_changed(tmp_path, device):
     assert "--minShapes=images:1x24x32x3" in call
     assert "--fp16" not in call
     work = path.with_name(f"{path.name}.build")
-    assert (work / jetson.ENGINE).read_bytes() == (path / jetson.MODEL).read_bytes()
+    assert (work / ENGINE).read_bytes() == (path / MODEL).read_bytes()
     device.set_tensorrt("8503")
     device.build(path, "--engine-only")
     assert len(device.calls()) == 2
@@ -325,16 +329,16 @@ def test_a_compiled_plugin_goes_with_the_bundle(tmp_path, device):
     scratch.mkdir()
     compiled(scratch)
     plugin = library(tmp_path, EXPORTS)
-    jetson.carry_plugin(scratch, plugin, any_arch("jetson-orin-nano"), size=bundles.SIZE)
+    device_build.carry_plugin(scratch, plugin, any_arch("jetson-orin-nano"), size=bundles.SIZE)
     for said in ("as it came with the bundle", "up to date"):
         run = device.build(scratch, "--engine-only")
         assert run.returncode == 0, run.stderr
         assert f"plugin: {said}" in run.stdout
     (call,) = device.calls()
-    carried = scratch.with_name("made.build") / "plugin" / jetson.PLUGIN
+    carried = scratch.with_name("made.build") / "plugin" / PLUGIN
     assert f"--staticPlugins={carried}" in call
     assert carried.read_bytes() == plugin.read_bytes()
-    (scratch / jetson.PLUGIN).write_bytes(b"changed")
+    (scratch / PLUGIN).write_bytes(b"changed")
     shutil.rmtree(scratch.with_name("made.build"))
     refused(device.build(scratch), 2, "is not the plugin that came with it")
 
@@ -343,20 +347,20 @@ def test_a_plugin_that_does_not_fit_is_refused(tmp_path):
     compiled(tmp_path)
     here = any_arch("jetson-orin-nano")
     with pytest.raises(UsageError, match="is not edgekit's TensorRT plugin"):
-        jetson.carry_plugin(tmp_path, library(tmp_path, "int x;"), here, size=bundles.SIZE)
+        device_build.carry_plugin(tmp_path, library(tmp_path, "int x;"), here, size=bundles.SIZE)
     with pytest.raises(UsageError, match="cannot read plugin"):
-        jetson.carry_plugin(tmp_path, tmp_path / "none.so", here, size=bundles.SIZE)
+        device_build.carry_plugin(tmp_path, tmp_path / "none.so", here, size=bundles.SIZE)
     other = dataclasses.replace(here, arch="aarch64" if host_arch() == "x86_64" else "x86_64")
     with pytest.raises(UsageError, match=f"is for {host_arch()}, target jetson-orin-nano is"):
-        jetson.carry_plugin(tmp_path, library(tmp_path, EXPORTS), other, size=bundles.SIZE)
-    (tmp_path / jetson.PLUGIN_SOURCE).unlink()
+        device_build.carry_plugin(tmp_path, library(tmp_path, EXPORTS), other, size=bundles.SIZE)
+    (tmp_path / device_build.PLUGIN_SOURCE).unlink()
     with pytest.raises(UsageError, match="needs no plugin"):
-        jetson.carry_plugin(tmp_path, library(tmp_path, EXPORTS), here, size=bundles.SIZE)
+        device_build.carry_plugin(tmp_path, library(tmp_path, EXPORTS), here, size=bundles.SIZE)
 
 
 def test_the_source_has_all_that_a_device_compiles(tmp_path):
     archive = tmp_path / "source.tar.gz"
-    archive.write_bytes(jetson.plugin_source())
+    archive.write_bytes(device_build.plugin_source())
     with tarfile.open(archive) as packed:
         names = packed.getnames()
         packed.extractall(tmp_path, filter="data")
@@ -383,17 +387,17 @@ def test_adopting_an_engine(tmp_path):
     engine.write_bytes(b"an engine")
     plugin.write_bytes(Path("/proc/self/exe").resolve().read_bytes()[:64])
     with pytest.raises(UsageError, match=r"built with TensorRT 10\.8\.0"):
-        jetson.adopt_engine(path, engine, "10.8.0", plugin)
+        adopt_engine(path, engine, "10.8.0", plugin)
     assert device_main(["adopt", str(path), str(engine), "10.3.0", str(plugin)]) == 0
     opened = open_bundle(path)
-    assert opened.manifest.main == jetson.ENGINE
-    assert opened.manifest.plugins == (jetson.PLUGIN,)
+    assert opened.manifest.main == ENGINE
+    assert opened.manifest.plugins == (PLUGIN,)
     assert opened.manifest.runtime.version == "10.3.0"
     assert opened.manifest.runtime.match == "exact"
     assert "10.3.0" in opened.manifest.sections["engine"]
     assert device_main(["adopt", str(path), str(engine), "10.3.0", str(plugin)]) == 0  # again
     with pytest.raises(UsageError, match="takes no TensorRT engine"):
-        jetson.adopt_engine(bundles.bundle("onnxruntime-cpu"), engine, "10.3.0")
+        adopt_engine(bundles.bundle("onnxruntime-cpu"), engine, "10.3.0")
 
 
 def test_the_device_steps_fail_in_one_line(tmp_path, capsys):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.bundle import elf_arch
+from edgekit.bundle.store import elf_arch
 from tests.tensorrt.conftest import SOURCES, configure
 
 PLUGIN = "libedgekit_tensorrt.so"

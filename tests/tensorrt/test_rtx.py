@@ -17,22 +17,23 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
-from edgekit.config import VQSAConfig
-from edgekit.console import Console
+from edgekit.core.console import Console
+from edgekit.core.errors import UsageError
 from edgekit.data.transforms import IMAGENET
-from edgekit.errors import UsageError
-from edgekit.export import rtx
-from edgekit.export.check import check_model
-from edgekit.export.onnx import export_onnx
-from edgekit.export.uint8_input import add_uint8_input
-from edgekit.export.variants import lookup_node, to_variant
+from edgekit.export.exporter import export_onnx
 from edgekit.export.verify import random_photos
-from edgekit.model.backbones import create_backbone
+from edgekit.graph import rtx
+from edgekit.graph.legalize import legalize
+from edgekit.graph.lint import check_model
+from edgekit.graph.uint8_input import add_uint8_input
+from edgekit.graph.variants import lookup_node, to_variant
+from edgekit.model.backbones.registry import create_backbone
 from edgekit.model.card import ModelCard
+from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
 from edgekit.quantize.calibrate import calibrate
-from edgekit.quantize.dialects import find_dialect, legalize
 from edgekit.quantize.recipes import read_recipe
+from edgekit.targets.dialects import find_dialect
 from tests.tensorrt.conftest import SOURCES
 
 SIZE = (64, 64)

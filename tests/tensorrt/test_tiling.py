@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgekit.native import LookupResult, lookup_reference
+from edgekit.native.codebook import LookupResult, lookup_reference
 from tests.tensorrt import tiling
 
 METRICS = ["dot", "l2"]

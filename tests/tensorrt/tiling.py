@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from edgekit.native import LookupResult
+from edgekit.native.codebook import LookupResult
 
 SOURCES = Path(__file__).parents[2] / "targets" / "codebook" / "cuda"
 INVALID_ARGUMENT, SMALL_WORKSPACE = 1, 2

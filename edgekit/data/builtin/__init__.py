@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.core.errors import EdgekitError
 from edgekit.data.base import IndexArray, array_digest
-from edgekit.errors import EdgekitError
 
 FILE = Path(__file__).with_name("fashion-mnist.xz")
 CLASSES = (

@@ -12,25 +12,22 @@ two releases of OpenCV or Pillow.
 from __future__ import annotations
 
 import difflib
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.errors import UsageError
+from edgekit.core.errors import UsageError
 
 __all__ = [
     "ALL19",
     "BENCHMARK15",
     "EXTRA4",
     "SMALLEST_SIDE",
-    "TABLE_SIZES",
     "check_severity",
     "corrupt",
     "parse_seen",
-    "table_for",
 ]
 
 BENCHMARK15: tuple[str, ...] = (
@@ -57,8 +54,6 @@ EXTRA4: tuple[str, ...] = ("speckle_noise", "gaussian_blur", "spatter", "saturat
 
 ALL19: tuple[str, ...] = BENCHMARK15 + EXTRA4
 
-TABLE_SIZES: tuple[int, ...] = (224, 64, 32)
-"""Image sides in pixels for which parameters were published: ImageNet-C, 64 px, CIFAR-C."""
 
 SMALLEST_SIDE = 8
 """Shortest side in pixels that every corruption accepts."""
@@ -68,19 +63,6 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     "extra4": EXTRA4,
     "all19": ALL19,
 }
-
-
-def table_for(size: int | tuple[int, int]) -> int:
-    """Which parameter table (224, 64 or 32) is used for images of this size.
-
-    ``size`` is a side in pixels, or (height, width), of which the shorter counts. The nearest
-    table in ratio is taken, because the parameters are lengths in pixels: 96 px uses the 64 px
-    table, 128 px the 224 px one.
-    """
-    side = size if isinstance(size, int) else min(size)
-    if side < 1:
-        raise UsageError(f"image side {side} is not positive: give a size in pixels")
-    return min(TABLE_SIZES, key=lambda table: abs(math.log(side / table)))
 
 
 def parse_seen(text: str) -> tuple[str, ...]:
@@ -134,13 +116,13 @@ def corrupt(
     if corruption not in ALL19:
         raise UsageError(_unknown(corruption, ALL19))
     severity = check_severity(severity)
-    from edgekit.data.corruptions import apply, draws
+    from edgekit.data.corruptions import apply, random_fields
 
     return apply.apply(
         np.ascontiguousarray(image),
         corruption,
         severity,
-        draws.KeyedDraws(image_id, corruption, severity, seed),
+        random_fields.KeyedDraws(image_id, corruption, severity, seed),
         frost_textures=frost_textures,
     )
 

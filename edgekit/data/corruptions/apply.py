@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from edgekit.data.corruptions import blur, color, digital, noise, table_for, weather
+from edgekit.data.corruptions import blur, color, digital, noise, weather
 from edgekit.data.corruptions.common import Image, Level
-from edgekit.data.corruptions.draws import Draws
+from edgekit.data.corruptions.random_fields import Draws
+from edgekit.data.corruptions.tables import table_for
 
 _FUNCTIONS: dict[str, Callable[[Image, Level, Draws], Image]] = {
     "gaussian_noise": noise.gaussian_noise,

@@ -9,17 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.data.corruptions.common import (
-    Floats,
-    Image,
-    Level,
-    gaussian,
-    to_levels,
-)
-from edgekit.data.corruptions.common import (
-    motion_blur as blur_along,
-)
-from edgekit.data.corruptions.draws import Draws
+from edgekit.data.corruptions.common import Floats, Image, Level, gaussian, to_levels
+from edgekit.data.corruptions.common import motion_blur as blur_along
+from edgekit.data.corruptions.random_fields import Draws
 
 # Standard deviation in pixels.
 _GAUSSIAN = {

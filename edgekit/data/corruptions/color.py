@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from edgekit.data.corruptions.common import Floats, Image, Level, to_levels
-from edgekit.data.corruptions.draws import Draws
+from edgekit.data.corruptions.random_fields import Draws
 
 # Added to the value of HSV.
 _BRIGHTNESS = {

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 
 from edgekit.data.corruptions.common import Floats, Image, Level, gaussian_kernel, to_levels
-from edgekit.data.corruptions.draws import Draws
+from edgekit.data.corruptions.random_fields import Draws
 
 # Strength of the local shifts, their blur, and farthest move of a corner of the affine map, in
 # pixels. The 224 px table was made for 244 px by a slip of its author; it is what was published.

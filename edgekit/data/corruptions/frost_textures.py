@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.core.errors import UsageError
 from edgekit.data.corruptions.common import Floats, Image
-from edgekit.data.corruptions.draws import Draws, KeyedDraws, Reals
-from edgekit.errors import UsageError
+from edgekit.data.corruptions.random_fields import Draws, KeyedDraws, Reals
 
 COUNT = 5  # the reference has a sixth photograph and never draws it
 _HEIGHT, _WIDTH = 512, 768

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from edgekit.data.corruptions.common import Image, Level, to_levels
-from edgekit.data.corruptions.draws import Draws
+from edgekit.data.corruptions.random_fields import Draws
 
 # Standard deviation, of full scale.
 _GAUSSIAN = {

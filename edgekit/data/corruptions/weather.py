@@ -9,15 +9,8 @@ import numpy as np
 
 from edgekit.data.corruptions import frost_textures
 from edgekit.data.corruptions.blur import clipped_zoom
-from edgekit.data.corruptions.common import (
-    Floats,
-    Image,
-    Level,
-    gaussian,
-    motion_blur,
-    to_levels,
-)
-from edgekit.data.corruptions.draws import Draws
+from edgekit.data.corruptions.common import Floats, Image, Level, gaussian, motion_blur, to_levels
+from edgekit.data.corruptions.random_fields import Draws
 
 # Mean and deviation of the flakes' noise, its zoom, the threshold, half length and deviation of
 # the flakes' motion in pixels, and the share of the image that is not whitened.

@@ -14,22 +14,22 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from edgekit.console import Console
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError, Interrupted
+from edgekit.core.files import write_bytes
+from edgekit.core.progress import ProgressBar
 from edgekit.data.base import IndexArray
 from edgekit.data.loading import Skipped
-from edgekit.errors import EdgekitError, Interrupted
-from edgekit.files import write_bytes
-from edgekit.model.training.arithmetic import step_seed
-from edgekit.model.training.interrupt import StopSignal
-from edgekit.model.training.journal import Journal
-from edgekit.model.training.optimizing import learning_rate
-from edgekit.model.training.progress import ProgressBar
-from edgekit.model.training.sources import Batch, ImageSource
-from edgekit.model.training.state import Progress, RunState, save_state
-from edgekit.quantize.finetune_config import FinetuneConfig
-from edgekit.quantize.qat.judge import Judge, Judgment
+from edgekit.quantize.qat.config import FinetuneConfig
+from edgekit.quantize.qat.evaluation import Judge, Judgment
 from edgekit.quantize.qat.losses import Losses, finite, losses
 from edgekit.quantize.qat.network import Network
+from edgekit.training.batches import Batch, ImageSource
+from edgekit.training.determinism import step_seed
+from edgekit.training.journal import Journal
+from edgekit.training.optimizer import learning_rate
+from edgekit.training.run_state import Progress, RunState, save_state
+from edgekit.training.stop_signal import StopSignal
 
 BEST = "best.safetensors"
 _SUMS = ("loss", "task", "distill", "code", "feature", "error", "flipped")
@@ -37,7 +37,7 @@ _SUMS = ("loss", "task", "distill", "code", "feature", "error", "flipped")
 
 @dataclass(frozen=True)
 class Job:
-    """All that the loop needs; `edgekit.quantize.finetune` puts it together."""
+    """All that the loop needs; `edgekit.workflows.finetune` puts it together."""
 
     config: FinetuneConfig
     identity: str

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekit.quantize.finetune_config import FinetuneConfig
+from edgekit.quantize.qat.config import FinetuneConfig
 from edgekit.quantize.qat.network import NetworkOutput
 
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
-from edgekit.errors import EdgekitError
-from edgekit.export.lookup_function import DOMAIN, OPERATOR
+from edgekit.core.errors import EdgekitError
+from edgekit.graph.lookup import DOMAIN, OPERATOR
 from edgekit.model.codebook import best_two
-from edgekit.quantize.qat.fake import fake_quantize
+from edgekit.quantize.qat.fake_quantize import fake_quantize
+from edgekit.quantize.qat.float_weights import by_shape, original_of
 from edgekit.quantize.qat.operators import is_supported, run_operator, unsupported
-from edgekit.quantize.qat.originals import by_shape, original_of
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _HALF_RANGE = 64  # of a first convolution's weights for CPUs without VNNI

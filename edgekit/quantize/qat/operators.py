@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekit.errors import EdgekitError
+from edgekit.core.errors import EdgekitError
 
 Attributes = Mapping[str, Any]
 Inputs = Sequence[Tensor | None]

@@ -1,0 +1,208 @@
+"""Cold start and memory: a process of its own loads the bundle, and says when it was how far.
+
+``python -m edgekit.bench.cold_start SETTINGS`` is that process; `start_fresh` starts it. Both
+read the same clock (CLOCK_MONOTONIC), so the time that the interpreter takes to start counts as
+well.
+"""
+
+from __future__ import annotations
+
+import time
+
+_AT_FIRST_LINE = time.monotonic()  # before the imports below, which are part of a cold start
+
+# ruff: noqa: E402
+import importlib
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+_CALLS: Final = 20  # after the first, for memory in use and for what an inference takes then
+_GIVE_UP: Final = 600.0  # seconds
+
+PHASES: Final = ("start", "import", "verify", "runtime", "load", "first")
+"""Interpreter started; edgekit and NumPy imported; checksums verified; the runtime's package
+imported; the model ready; the first prediction there."""
+
+
+@dataclass(frozen=True)
+class FreshSettings:
+    """What the fresh process is to load, and how."""
+
+    bundle: str
+    batch: int | None
+    threads: int | None
+    cache: str | None
+    """The folder of compiled models; None compiles anew, and keeps nothing."""
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """What a fresh process told."""
+
+    phases_ms: dict[str, float]
+    """Milliseconds of each of `PHASES`."""
+    total_ms: float
+    """From starting the process to its first prediction."""
+    after_ms: float
+    """Median of the inferences after the first."""
+    memory_mib: dict[str, float | None]
+    """In use after importing the runtime, after loading, at the end; and ever ("peak")."""
+    gpu_mib: float | None
+    """Taken on the GPU; None without one."""
+
+
+def start_fresh(settings: FreshSettings) -> Fresh:
+    """Start a process that loads the bundle and predicts; its times and its memory."""
+    from edgekit.core.errors import EdgekitError
+
+    command = [sys.executable, "-m", "edgekit.bench.cold_start", json.dumps(asdict(settings))]
+    begun = time.monotonic()
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=_GIVE_UP
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EdgekitError(
+            f"{settings.bundle}: a fresh process gave no prediction in {_GIVE_UP:.0f} s"
+        ) from error
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise EdgekitError(
+            f"{settings.bundle}: a fresh process ended with {done.returncode}: {said}"
+        )
+    told = json.loads(done.stdout.splitlines()[-1])
+    times = [begun, *(told["at"][phase] for phase in PHASES)]
+    spans = [1e3 * (b - a) for a, b in itertools.pairwise(times)]
+    return Fresh(
+        phases_ms=dict(zip(PHASES, spans, strict=True)),
+        total_ms=1e3 * (times[-1] - begun),
+        after_ms=told["after_ms"],
+        memory_mib=told["memory_mib"],
+        gpu_mib=told["gpu_mib"],
+    )
+
+
+def cold_start(runs: Sequence[Fresh]) -> dict[str, Any]:
+    """The medians of several fresh processes."""
+    totals = [run.total_ms for run in runs]
+    return {
+        "processes": len(runs),
+        "median_ms": statistics.median(totals),
+        "min_ms": min(totals),
+        "max_ms": max(totals),
+        "phases_ms": {
+            phase: statistics.median(run.phases_ms[phase] for run in runs) for phase in PHASES
+        },
+        "after_ms": statistics.median(run.after_ms for run in runs),
+    }
+
+
+def memory(runs: Sequence[Fresh]) -> dict[str, Any]:
+    """The greatest of several fresh processes."""
+
+    def most(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return max(known) if known else None
+
+    return {
+        "processes": len(runs),
+        **{f"{name}_mib": most([run.memory_mib[name] for run in runs]) for name in _MOMENTS},
+        "gpu_mib": most([run.gpu_mib for run in runs]),
+    }
+
+
+_MOMENTS: Final = ("runtime", "loaded", "used", "peak")
+
+
+def _tell(settings: FreshSettings) -> dict[str, Any]:
+    """Load the bundle step by step, as `edgekit.load` does."""
+    at = {"start": _AT_FIRST_LINE}
+    import numpy as np
+
+    from edgekit.bundle.store import open_bundle
+    from edgekit.runtime.model import Model
+    from edgekit.runtime.runner import open_runner, run_settings
+
+    at["import"] = time.monotonic()
+    bundle = open_bundle(Path(settings.bundle))
+    target = bundle.manifest.target
+    at["verify"] = time.monotonic()
+    importlib.import_module(f"edgekit.runtime.{target.backend}")
+    at["runtime"] = time.monotonic()
+    used = {"runtime": _resident()}
+    gpu_before = _gpu_in_use() if target.backend == "tensorrt" else None
+    chosen = run_settings(target, threads=settings.threads, hint="latency", batch=settings.batch)
+    cache = None if settings.cache is None else Path(settings.cache)
+    model = Model(bundle, open_runner(bundle, chosen, cache), chosen.batch)
+    at["load"] = time.monotonic()
+    used["loaded"] = _resident()
+    images = np.zeros((chosen.batch or 1, *model.size, 3), np.uint8)
+    model.run(images)
+    at["first"] = time.monotonic()
+    after = []
+    for _ in range(_CALLS):
+        start = time.perf_counter()
+        model.run(images)
+        after.append(1e3 * (time.perf_counter() - start))
+    used["used"] = _resident()
+    used["peak"] = _status("VmHWM")
+    gpu = None if gpu_before is None else _gpu_in_use() - gpu_before
+    return {
+        "at": at,
+        "after_ms": statistics.median(after),
+        "memory_mib": used,
+        "gpu_mib": gpu,
+    }
+
+
+def _resident() -> float | None:
+    return _status("VmRSS")
+
+
+def _status(key: str) -> float | None:
+    """A figure of this process in MiB; None where the system does not tell."""
+    try:
+        text = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    for line in text.splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) / 1024
+    return None
+
+
+def _gpu_in_use() -> float:
+    """MiB in use on the GPU by everybody; on a Jetson that is the system's memory."""
+    import ctypes
+
+    from edgekit.runtime.cuda_memory import runtime
+
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    runtime().cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total))
+    return (total.value - free.value) / 2**20
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The fresh process: one line of JSON on stdout."""
+    from edgekit.core.errors import EdgekitError
+
+    try:
+        told = _tell(FreshSettings(**json.loads(arguments[0])))
+    except EdgekitError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(told), flush=True)
+    # Some runtimes take long to tidy up, or fail at it; nobody waits for that here.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

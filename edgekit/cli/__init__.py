@@ -1,0 +1,1 @@
+"""The ``edgekit`` command, one file a subcommand."""

@@ -1,0 +1,166 @@
+"""``edgekit build``: options in, summary table out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli.common import Command, common
+from edgekit.core.console import Console
+from edgekit.core.errors import GateFailed, UsageError
+
+if TYPE_CHECKING:
+    from edgekit.steps.build_record import Outcome
+
+_NOT_PASSED = ("fail", "undecided", "unlabeled")
+_STEPS = ("load", "export", "calibrate", "compile", "bench", "parity")
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    edgekit build
+    edgekit build --checkpoint best.pth --data ./photos --target cpu --target onnxruntime-cpu
+    edgekit build --config build.toml --recipe robust --out build/robust
+    edgekit build --dry-run
+    """,
+)
+@click.option("--checkpoint", help="Trained model; the built-in one if not given.")
+@click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
+@click.option("--labels", help="Text file, a class name a line.")
+@click.option("--data", help="Images: folder, .npz, .csv, .jsonl or builtin:fashion-mnist.")
+@click.option("--target", multiple=True, help="Device, repeatable; 'edgekit targets' lists them.")
+@click.option("--out", help="Folder for the bundles, one per target.  [build]")
+@click.option(
+    "--recipe", help="Calibration recipe: default, stratified, controlled, clean, fast or a file."
+)
+@click.option("--quantized", help="Fine-tuned INT8 graph of the checkpoint; none is calibrated.")
+@click.option("--max-drop", type=float, help="Points INT8 may lose before layers stay float.")
+@click.option(
+    "--metric",
+    type=click.Choice(["corruption-error", "code-agreement"]),
+    help="What --max-drop is measured in.  [corruption-error]",
+)
+@click.option("--precision", type=click.Choice(["auto", "int8", "fp32"]), help="Of the weights.")
+@click.option("--seed", type=int, help="Of the split and of every choice of images.")
+@click.option("--tolerance", type=float, help="Parity gate, points of corruption error.  [0.5]")
+@click.option("--parity-images", type=int, help="Test images at most, 0 for all.")
+@click.option("--bench-seconds", type=float, help="Time for the latency comparison.")
+@click.option("--skip-bad/--no-skip-bad", default=None, help="Leave unreadable images out.")
+@click.option("--zip/--no-zip", default=None, help="Write each bundle as a .zip, too.")
+@click.option("--bench/--no-bench", default=None, help="Measure latency.")
+@click.option("--parity/--no-parity", default=None, help="Compare robustness with the original.")
+@click.option(
+    "--guard/--no-guard",
+    default=None,
+    help="Refuse an INT8 model whose answers are not float's.  [guard]",
+)
+@click.option("--plugin", help="TensorRT plugin compiled for the device, to go with the bundle.")
+@click.option(
+    "--require-engine/--no-require-engine",
+    default=None,
+    help="Fail (4) where a TensorRT engine can only be built on its device.",
+)
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file.")
+@click.option("--save-config", type=click.Path(path_type=Path), help="Write what runs as TOML.")
+@click.option("--dry-run", is_flag=True, help="Show the steps and their state, do nothing.")
+@click.option("--force", is_flag=True, help="Do every step again.")
+@click.option("--only", type=click.Choice(_STEPS), help="Do one step again, and what follows.")
+@common
+def build(
+    console: Console,
+    config_file: Path | None,
+    save_config: Path | None,
+    dry_run: bool,
+    force: bool,
+    only: str | None,
+    **options: Any,
+) -> None:
+    """Turn a checkpoint into a verified INT8 bundle per target: benchmark and parity included.
+
+    With no options at all: the built-in model and images, for this machine's CPU.
+    """
+    from edgekit.core.files import write_text
+    from edgekit.core.typed_toml import read_toml, to_toml
+    from edgekit.steps.config import BuildConfig
+    from edgekit.workflows.build import build as run
+    from edgekit.workflows.build import plan
+
+    base = read_toml(config_file, BuildConfig) if config_file else BuildConfig()
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    config = dataclasses.replace(base, **given)
+    if save_config is not None:
+        if save_config.exists():
+            raise UsageError(f"{save_config} exists: choose another name, or remove it")
+        write_text(save_config, to_toml(config))
+        console.info(f"settings: wrote {save_config}")
+    if dry_run:
+        rows = plan(config, console, force=force)
+        console.document({"steps": rows})
+        columns = ("step", "target", "state", "writes")
+        console.table("", columns, [[row[name] for name in columns] for row in rows])
+        return
+    outcomes = run(config, console, force=force, only=only)
+    console.document({"bundles": [_document(outcome) for outcome in outcomes]})
+    console.table("", _COLUMNS, [_row(outcome) for outcome in outcomes], right=_RIGHT)
+    for outcome in outcomes:
+        state = "up to date" if outcome.up_to_date else "built"
+        console.info(f"{outcome.target}: {state}: {outcome.path}")
+    gated = [outcome for outcome in outcomes if outcome.verdict in _NOT_PASSED]
+    if gated:
+        names = ", ".join(f"{outcome.target} ({outcome.verdict})" for outcome in gated)
+        raise GateFailed(
+            f"parity with the float model: {names}; the bundles are kept, "
+            "'edgekit parity BUNDLE' shows where robustness was lost"
+        )
+
+
+_COLUMNS = (
+    *("target", "size MB", "ms", "x float ORT", "x float OpenVINO"),
+    *("clean error %", "corruption error %", "parity"),
+)
+_RIGHT = ",".join(_COLUMNS[1:7])
+
+
+def _row(outcome: Outcome) -> list[str]:
+    bench, parity = outcome.bench or {}, outcome.parity or {}
+    latency = bench.get("latencies", {}).get("bundle", {}).get("median_ms")
+    ratios = bench.get("ratios", {})
+    size = sum(file.stat().st_size for file in outcome.path.iterdir()) / 1e6
+    return [
+        outcome.target,
+        f"{size:.1f}",
+        "-" if latency is None else f"{latency:.2f}",
+        *(_ratio(ratios.get(name)) for name in ("float, ONNX Runtime", "float, OpenVINO")),
+        _pair(parity, "clean_error"),
+        _pair(parity, "corruption_error"),
+        outcome.verdict,
+    ]
+
+
+def _ratio(ratio: dict[str, float] | None) -> str:
+    if ratio is None:
+        return "-"
+    return f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+
+
+def _pair(parity: dict[str, Any], name: str) -> str:
+    """Float and deployed error, such as ``10.9 -> 11.0``."""
+    values = parity.get(name)
+    if values is None:
+        return "-"
+    return f"{values['reference']:.2f} -> {values['candidate']:.2f}"
+
+
+def _document(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "target": outcome.target,
+        "path": str(outcome.path),
+        "up_to_date": outcome.up_to_date,
+        "verdict": outcome.verdict,
+        "bench": outcome.bench,
+        "parity": outcome.parity,
+    }

@@ -1,0 +1,77 @@
+"""``edgekit check``: does an ONNX file fit a runtime's dialect?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgekit.cli.common import Command, common
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError, UsageError
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    edgekit check model-int8.onnx --dialect tensorrt
+    edgekit check model-int8.onnx --dialect tensorrt --rtx --plugin libedgekit_tensorrt.so
+    edgekit check model.onnx --dialect openvino --json
+    """,
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--dialect",
+    default="tensorrt",
+    show_default=True,
+    help="openvino, openvino-novnni, onnxruntime or tensorrt.",
+)
+@click.option("--rtx", is_flag=True, help="Also let TensorRT-RTX parse and build it (no GPU).")
+@click.option(
+    "--plugin", type=click.Path(path_type=Path), help="With --rtx: a plugin library to load."
+)
+@common
+def check(console: Console, file: Path, dialect: str, rtx: bool, plugin: Path | None) -> None:
+    """Name every node of an ONNX FILE that a runtime would refuse or slow down, and the fix.
+
+    Exits with 1 when something would be refused; warnings alone pass.
+    """
+    from edgekit.targets.dialects import find_dialect
+
+    wanted = find_dialect(dialect)
+    if plugin is not None and not rtx:
+        raise UsageError("--plugin is only used by --rtx: add --rtx, or leave --plugin out")
+    from edgekit.graph.lint import check_file
+
+    findings = check_file(file, wanted)
+    report = None
+    if rtx:
+        from edgekit.graph.rtx import check_with_rtx
+
+        report = check_with_rtx(file, plugin)
+    console.document(
+        {
+            "file": str(file),
+            "dialect": dialect,
+            "findings": [finding.to_dict() for finding in findings],
+            "rtx": report and report.to_dict(),
+        }
+    )
+    rows = [
+        (item.severity, f"{item.operator} {item.node}", item.rule, item.message, item.fix)
+        for item in findings
+    ]
+    if rows:
+        console.table(str(file), ("", "node", "rule", "what is wrong", "what to do"), rows)
+    if report is not None:
+        console.text(report.describe())
+    errors = sum(finding.severity == "error" for finding in findings)
+    if errors:
+        first = next(finding for finding in findings if finding.severity == "error")
+        raise EdgekitError(
+            f"{file}: {errors} node(s) do not fit dialect '{dialect}'; the first: "
+            f"{first.describe()}"
+        )
+    if report is not None and report.problem:
+        raise EdgekitError(f"{file}: TensorRT-RTX refuses it: {report.problem}")
+    console.info(f"{file} fits dialect '{dialect}'.")

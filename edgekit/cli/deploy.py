@@ -1,0 +1,62 @@
+"""``edgekit deploy``: a bundle onto devices, ready to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgekit.cli.common import Command, common, raise_failures
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    edgekit deploy build/jetson-orin-nano --device nano
+    edgekit deploy build/cpu --device pi@10.0.0.7 --device lab
+    edgekit deploy build/cpu --device nano --wheels ./wheels    no internet there
+    """,
+)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--device",
+    "names",
+    multiple=True,
+    required=True,
+    help="A registered device, or user@host; repeatable.",
+)
+@click.option(
+    "--wheels", type=click.Path(path_type=Path), help="Folder of wheels to install from, offline."
+)
+@common
+def deploy(console: Console, bundle: Path, names: tuple[str, ...], wheels: Path | None) -> None:
+    """Copy BUNDLE to devices, install its runtime there, build its engine if need be, test it.
+
+    Only what changed is copied, and a copy that broke off goes on. Devices are served side by
+    side; one that fails leaves the others, and the exit code is the worst.
+    """
+    from edgekit.devices.deploy import deploy_all
+    from edgekit.devices.registry import find_device
+
+    devices = [find_device(name) for name in dict.fromkeys(names)]
+    results = deploy_all(bundle, devices, console, wheels=wheels)
+    documents = []
+    rows = []
+    failures: list[tuple[str, EdgekitError]] = []
+    for device, result in zip(devices, results, strict=True):
+        if isinstance(result, EdgekitError):
+            failures.append((device.name, result))
+            documents.append(
+                {"device": device.name, "error": str(result), "exit_code": result.exit_code}
+            )
+            rows.append((device.name, "failed", "", "", str(result)))
+            continue
+        documents.append(result.to_dict())
+        state = "up to date" if result.up_to_date else "deployed"
+        copied = f"{result.files} files, {result.bytes / 1e6:.1f} MB"
+        rows.append((device.name, state, copied, f"{result.seconds:.1f}", result.bundle))
+    console.document({"bundle": str(bundle), "devices": documents})
+    console.table("", ("device", "state", "copied", "seconds", "where"), rows, right="seconds")
+    raise_failures(failures)

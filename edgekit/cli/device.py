@@ -1,0 +1,149 @@
+"""``edgekit device``: the machines that bundles are deployed to over ssh."""
+
+from __future__ import annotations
+
+import click
+
+from edgekit.cli.common import Command, common
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError, ToolchainMissing
+
+
+@click.group()
+def device() -> None:
+    """Register and check devices that are reached over ssh."""
+
+
+@device.command(
+    cls=Command,
+    examples="""
+    edgekit device add nano nano@orin.local --descriptor jetson-orin-nano
+    edgekit device add pi pi@10.0.0.7 --port 2222 --folder /data/edgekit
+    edgekit device add lab me@box --ssh-option ProxyJump=bastion --python /opt/py/bin/python3
+    """,
+)
+@click.argument("name")
+@click.argument("host", metavar="USER@HOST")
+@click.option("--port", type=click.IntRange(1, 65535), help="If it is not in your ssh config.")
+@click.option("--descriptor", default="", help="The target it is: refuse bundles for others.")
+@click.option("--python", default="python3", show_default=True, help="Its Python, 3.10 or newer.")
+@click.option(
+    "--folder", default="~/.edgekit", show_default=True, help="Where everything goes there."
+)
+@click.option(
+    "--ssh-option",
+    "options",
+    multiple=True,
+    help="As in ssh -o, or an argument such as -F/path; repeatable.",
+)
+@common
+def add(
+    console: Console,
+    name: str,
+    host: str,
+    port: int | None,
+    descriptor: str,
+    python: str,
+    folder: str,
+    options: tuple[str, ...],
+) -> None:
+    """Register a device under NAME; one of that name is replaced.
+
+    USER@HOST is what you would give to ssh; your ssh config, keys and jump hosts are used. edgekit
+    asks for no passwords, and its host key must be known to ssh.
+    """
+    from edgekit.devices.registry import Device, add_device, registry_path
+    from edgekit.targets.descriptor import load_descriptor
+
+    if descriptor:
+        load_descriptor(descriptor)
+    arguments = tuple(text if text.startswith("-") else f"-o{text}" for text in options)
+    replaced = add_device(Device(name, host, port or 0, descriptor, python, folder, arguments))
+    console.document({"name": name, "host": host, "replaced": replaced})
+    console.info(f"{'replaced' if replaced else 'added'} {name} in {registry_path()}")
+    console.info(f"next: edgekit device check {name}")
+
+
+@device.command(cls=Command, name="list", examples="edgekit device list --json | jq '.[].host'")
+@common
+def list_devices(console: Console) -> None:
+    """List the registered devices."""
+    from dataclasses import asdict
+
+    from edgekit.devices.registry import devices
+
+    known = list(devices().values())
+    console.document([asdict(one) for one in known])
+    if not known:
+        console.text("No devices yet: edgekit device add NAME user@host")
+        return
+    rows = [
+        (one.name, one.host, str(one.port or ""), one.descriptor, one.folder, " ".join(one.options))
+        for one in known
+    ]
+    console.table("", ("name", "host", "port", "target", "folder", "ssh options"), rows)
+
+
+@device.command(cls=Command, examples="edgekit device remove nano")
+@click.argument("name")
+@common
+def remove(console: Console, name: str) -> None:
+    """Forget a device; nothing is changed on it."""
+    from edgekit.devices.registry import remove_device
+
+    gone = remove_device(name)
+    console.document({"name": name})
+    console.info(f"removed {name}; what was deployed there stays in {gone.folder}")
+
+
+@device.command(
+    cls=Command,
+    examples="""
+    edgekit device check nano
+    edgekit device check nano@orin.local pi --json
+    """,
+)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@common
+def check(console: Console, names: tuple[str, ...]) -> None:
+    """Show what devices have, and the command that gets what is missing.
+
+    Exits with 4 when something that is needed is missing, with 5 when a device is unreachable.
+    """
+    from dataclasses import asdict
+
+    from edgekit.cli.common import raise_failures
+    from edgekit.devices.check import examine
+    from edgekit.devices.fleet import on_all
+    from edgekit.devices.registry import find_device
+
+    chosen = [find_device(name) for name in names]
+    found = on_all(chosen, console, lambda session, _: examine(session))
+    documents = []
+    failures: list[tuple[str, EdgekitError]] = []
+    for one, result in zip(chosen, found, strict=True):
+        if isinstance(result, EdgekitError):
+            failures.append((one.name, result))
+            documents.append({"name": one.name, "ready": False, "error": str(result)})
+            continue
+        checks, facts = result
+        missing = [row.name for row in checks if row.needed and row.status == "missing"]
+        if missing:
+            text = f"{one.name} lacks {', '.join(missing)}: the table says how to get it"
+            failures.append((one.name, ToolchainMissing(text)))
+        documents.append(
+            {
+                "name": one.name,
+                "ready": not missing,
+                "checks": [asdict(row) for row in checks],
+                "facts": facts,
+            }
+        )
+        rows = [
+            (row.name, row.status if row.status != "none" else "-", row.found, row.fix)
+            for row in checks
+        ]
+        title = f"{one.name} ({one.host})"
+        console.table(title, ("what", "status", "found", "what to do"), rows)
+    console.document(documents)
+    raise_failures(failures)

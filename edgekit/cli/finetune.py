@@ -1,0 +1,81 @@
+"""``edgekit finetune``: its options, which are the keys of its TOML file."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgekit.cli.common import Command, common
+from edgekit.core.console import Console
+from edgekit.core.typed_toml import read_toml
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    edgekit finetune best.safetensors --data ./photos --out runs/q
+    edgekit finetune --data builtin:fashion-mnist --out runs/q
+    edgekit finetune best.safetensors --data ./photos --dialect tensorrt --out runs/q-jetson
+    edgekit build --checkpoint best.safetensors --quantized runs/q/model-int8.onnx --data ./photos
+    """,
+)
+@click.argument("checkpoint", required=False)
+@click.option("--config", "file", type=_FILE, help="TOML file with any of these options.")
+@click.option("--data", help="Folder, .npz, .csv, .jsonl or builtin:fashion-mnist.")
+@click.option("--out", type=_FILE, help="Folder for results and log; one with a run resumes.")
+@click.option("--restart", is_flag=True, help="Forget the run in --out and start anew.")
+@click.option("--recipe", help="Calibration it starts from: a name, or a .toml file.")
+@click.option("--dialect", help="openvino, openvino-novnni, onnxruntime or tensorrt.")
+@click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
+@click.option("--labels", help="Text file, a class name a line.")
+@click.option("--skip-bad/--no-skip-bad", default=None, help="Leave unreadable images out.")
+@click.option(
+    "--guard/--no-guard", default=None, help="Refuse a graph whose answers are not float's."
+)
+@click.option("--seen", help="Corruptions of the paired images; default: the checkpoint's own.")
+@click.option("--validate-on", help="Corruptions that choose the best epoch; default: --seen.")
+@click.option("--train-images", type=int, help="Train on at most so many images.")
+@click.option("--validation-images", type=int, help="At most so many.")
+@click.option("--epochs", type=int, help="Passes over the training images.")
+@click.option("--batch-size", type=int, help="Images a step; each comes clean and corrupted.")
+@click.option("--lr", type=float, help="Highest learning rate of weights and biases.")
+@click.option("--scale-lr", type=float, help="Highest learning rate of the scales' logarithms.")
+@click.option("--warmup", type=float, help="Share of the steps in which the rates rise.")
+@click.option("--clip-norm", type=float, help="Largest gradient norm; 0 does not clip.")
+@click.option("--patience", type=int, help="Stop after so many epochs without improvement.")
+@click.option("--task-weight", type=float, help="Weight of the cross-entropy with the labels.")
+@click.option("--distill-weight", type=float, help="Weight of agreement with the float classes.")
+@click.option("--code-weight", type=float, help="Weight of code consistency; 0 turns it off.")
+@click.option("--feature-weight", type=float, help="Weight of the feature's squared error.")
+@click.option("--code-temperature", type=float, help="Of the soft assignment to codewords.")
+@click.option("--seed", type=int, help="Of the order.")
+@click.option("--data-seed", type=int, help="Of the split and of the drawn corruptions.")
+@click.option("--workers", type=int, help="Loading processes.")
+@click.option("--threads", type=int, help="Threads of the arithmetic.")
+@click.option("--device", help="auto, cpu or cuda.")
+@click.option("--save-every", type=float, help="Seconds between states to resume from.")
+@common
+def finetune(console: Console, file: Path | None, restart: bool, **options: Any) -> None:
+    """Fine-tune the INT8 form of CHECKPOINT so that it answers, and codes, like the float model.
+
+    Without CHECKPOINT: the built-in model. A killed run resumes where it was.
+    """
+    from edgekit.quantize.qat.config import FinetuneConfig
+
+    config = read_toml(file, FinetuneConfig) if file else FinetuneConfig()
+    given = {name: value for name, value in options.items() if value is not None}
+    config = dataclasses.replace(config, **given)
+
+    from edgekit.workflows.finetune import finetune as run
+    from edgekit.workflows.finetune import result_rows
+
+    result = run(config, console, restart=restart)
+    console.document(result.to_dict())
+    columns = ("validation images", "float", "calibrated", "fine-tuned")
+    console.table(str(result.out), columns, result_rows(result), right=",".join(columns[1:]))
+    console.text(f"wrote {result.onnx}")

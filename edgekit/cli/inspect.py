@@ -1,0 +1,40 @@
+"""``edgekit inspect``: what a checkpoint or a bundle is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgekit.cli.common import Command, common
+from edgekit.core.console import Console
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    edgekit inspect best.pth
+    edgekit inspect build/cpu
+    edgekit inspect resnet50.pth --labels labels.txt --json
+    edgekit inspect vit.safetensors --backbone timm:vit_tiny_patch16_224
+    """,
+)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Text file, a class name a line.")
+@common
+def inspect(console: Console, path: Path, backbone: str | None, labels: Path | None) -> None:
+    """Show what a checkpoint or a bundle is, and where it comes from."""
+    from edgekit.model.labels import read_labels
+    from edgekit.workflows.inspect import inspect_bundle, inspect_checkpoint, is_bundle
+
+    if is_bundle(path):
+        bundle = inspect_bundle(path)
+        console.document(bundle.to_dict())
+        console.table(str(path), ("", ""), bundle.rows())
+        return
+    report = inspect_checkpoint(path, backbone, read_labels(labels) if labels else None)
+    console.document(report.to_dict())
+    console.table(str(path), ("", ""), report.rows())
+    for note in report.notes:
+        console.info(f"note: {note}")

@@ -1,0 +1,105 @@
+"""The ``edgekit`` command: its subcommands, and the exit code of whatever happens.
+
+No logic lives in this package, and nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import click
+
+from edgekit import __version__
+from edgekit.core.console import Console, document_printed, expect_document
+from edgekit.core.errors import EdgekitError, UsageError
+
+_EXIT_CODES = """\b
+Exit codes:
+  0    done and passed
+  1    a step failed
+  2    wrong usage or input
+  3    a parity gate failed or is undecided
+  4    a toolchain or runtime is missing
+  5    a device is unreachable
+  130  interrupted; a rerun resumes"""
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EXIT_CODES,
+)
+@click.version_option(__version__, prog_name="edgekit")
+def cli() -> None:
+    """Robust image classifiers on the edge: VQ-SA from checkpoint to INT8, robustness proven.
+
+    \b
+    Examples:
+      edgekit build                      built-in model and images, this CPU
+      edgekit build --checkpoint best.pth --data ./photos
+      edgekit predict build/cpu photo.jpg
+      edgekit doctor                     what this machine can build
+      edgekit COMMAND --help             options and examples of a command
+    """
+
+
+def _add_commands() -> None:
+    """Every command; its module imports nothing heavy either."""
+    from edgekit.cli.bench import bench
+    from edgekit.cli.build import build
+    from edgekit.cli.calibrate import calibrate
+    from edgekit.cli.check import check
+    from edgekit.cli.completion import completion
+    from edgekit.cli.deploy import deploy
+    from edgekit.cli.device import device
+    from edgekit.cli.doctor import doctor
+    from edgekit.cli.export import export
+    from edgekit.cli.finetune import finetune
+    from edgekit.cli.inspect import inspect
+    from edgekit.cli.parity import parity
+    from edgekit.cli.predict import predict
+    from edgekit.cli.report import report
+    from edgekit.cli.targets import targets
+    from edgekit.cli.train import train
+
+    commands = (bench, build, calibrate, check, deploy, device, export, parity, predict)
+    for command in (*commands, completion, doctor, finetune, inspect, report, targets, train):
+        cli.add_command(command)
+
+
+_add_commands()
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line; every foreseen failure is one line on stderr and an exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    expect_document()
+    try:
+        cli.main(words, prog_name="edgekit", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; finished work is kept, run the same command to resume", 130, words)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "edgekit"
+        message = " ".join(error.format_message().split())
+        _fail(f"{message} (see '{command} --help')", UsageError.exit_code, words)
+    except click.ClickException as error:
+        _fail(error.format_message(), UsageError.exit_code, words)
+    except EdgekitError as error:
+        _fail(str(error), error.exit_code, words)
+    except BrokenPipeError:  # the reader of a pipe (head, say) has enough
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _fail(message: str, code: int, words: list[str]) -> NoReturn:
+    if "--json" in words and not document_printed():
+        Console(as_json=True).document({"error": message, "exit_code": code})
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

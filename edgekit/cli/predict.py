@@ -1,0 +1,128 @@
+"""``edgekit predict``: classify image files with a bundle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from edgekit.cli.common import Command, common
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError, UsageError
+
+if TYPE_CHECKING:
+    from edgekit.runtime.model import Prediction
+
+_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    edgekit predict build/cpu photo.jpg
+    edgekit predict build/cpu photos/ --top 3
+    edgekit predict build/cpu.zip photos/ --hint throughput --json | jq '.predictions[].label'
+    """,
+)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Labels shown.")
+@click.option(
+    "--batch", type=click.IntRange(1), help="Images an inference (default: the target's)."
+)
+@click.option("--threads", type=click.IntRange(0), help="CPU threads (0: the runtime's choice).")
+@click.option(
+    "--hint",
+    type=click.Choice(["latency", "throughput"]),
+    help="Answer soon, or answer many (default: the target's).",
+)
+@common
+def predict(
+    console: Console,
+    bundle: Path,
+    images: tuple[Path, ...],
+    top: int,
+    batch: int | None,
+    threads: int | None,
+    hint: Literal["latency", "throughput"] | None,
+) -> None:
+    """Classify IMAGES (files, or folders of them) with BUNDLE (a folder or a .zip).
+
+    A file that is no readable image is named and skipped; only if all are, the command fails.
+    """
+    from edgekit.runtime.model import load
+
+    paths = list(_image_files(images))
+    model = load(bundle, threads=threads, hint=hint)
+    size = batch or model.manifest.target.batch or min(len(paths), 32)
+    stream = model.predict_stream(paths, batch=size, top=top)
+    results = list(console.track(stream, len(paths), "images") if len(paths) > 64 else stream)
+    bad = [result for result in results if result.error is not None]
+    for result in bad:
+        console.warn(str(result.error))
+    if len(bad) == len(results):
+        count = "the image" if len(bad) == 1 else f"any of the {len(bad)} images"
+        raise EdgekitError(f"cannot read {count}: {bad[0].error}")
+    console.document(
+        {
+            "bundle": str(bundle),
+            "runtime": model.describe(),
+            "predictions": [_document(result) for result in results],
+            "bad": len(bad),
+        }
+    )
+    console.table(
+        "",
+        ("image", "label", "probability", "code", "margin", "ms"),
+        [row for result in results for row in _rows(result)],
+        right="probability,code,margin,ms",
+    )
+    if bad:
+        console.warn(f"{len(bad)} of {len(results)} images could not be read")
+
+
+def _image_files(paths: tuple[Path, ...]) -> Iterator[Path]:
+    """Files as they are named; of folders, every image in them, in alphabetical order."""
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
+        if not found:
+            raise UsageError(f"{path} has no images in it ({', '.join(sorted(_SUFFIXES))})")
+        yield from found
+
+
+def _rows(result: Prediction) -> list[tuple[str, ...]]:
+    if result.error is not None:
+        return [(result.source, "bad image", "-", "-", "-", "-")]
+    rows: list[tuple[str, ...]] = []
+    for rank, (label, probability) in enumerate(result.top):
+        about = ("", "", "") if rank else _numbers(result)
+        rows.append((result.source if rank == 0 else "", label, f"{probability:.3f}", *about))
+    return rows
+
+
+def _numbers(result: Prediction) -> tuple[str, str, str]:
+    code, margin = result.code, result.margin
+    shown_code = f"{len(code)} codes" if isinstance(code, tuple) else "-" if code is None else code
+    least = min(margin) if isinstance(margin, tuple) else margin
+    shown_margin = "-" if least is None else f"{least:.4f}"
+    return str(shown_code), shown_margin, f"{result.milliseconds:.1f}"
+
+
+def _document(result: Prediction) -> dict[str, Any]:
+    document = asdict(result)
+    document["top"] = [
+        {"label": label, "probability": probability} for label, probability in result.top
+    ]
+    # A codebook of one row has no second best, and JSON has no infinity.
+    if isinstance(result.margin, tuple):
+        document["margin"] = [value if math.isfinite(value) else None for value in result.margin]
+    elif result.margin is not None and not math.isfinite(result.margin):
+        document["margin"] = None
+    return document

@@ -1,0 +1,35 @@
+"""``edgekit report``: one HTML page about a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgekit.cli.common import Command, common
+from edgekit.core.console import Console
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    edgekit report build/cpu
+    edgekit report build/cpu.zip -o report.html
+    """,
+)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="HTML file; default: in the bundle."
+)
+@common
+def report(console: Console, bundle: Path, output: Path | None) -> None:
+    """Put all that is known of BUNDLE on one HTML page: speed, robustness, and the gaps.
+
+    The page stands alone. It reads bench.json and parity.json, which 'edgekit bench' and
+    'edgekit parity' leave in the bundle.
+    """
+    from edgekit.report.page import write_report
+
+    written = write_report(bundle, output)
+    console.document({"bundle": str(bundle), "report": str(written)})
+    console.text(f"wrote {written}")

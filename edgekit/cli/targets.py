@@ -1,0 +1,76 @@
+"""``edgekit targets``: the devices that a bundle can be built for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli.common import Command, common
+from edgekit.core.console import Console
+
+if TYPE_CHECKING:
+    from edgekit.targets.descriptor import Descriptor
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    edgekit targets
+    edgekit targets openvino-cpu-vnni
+    edgekit targets ./my-device.toml --json
+    """,
+)
+@click.argument("name", required=False)
+@common
+def targets(console: Console, name: str | None) -> None:
+    """List the targets that come with edgekit, or show one (NAME, or a .toml file of yours)."""
+    from edgekit.targets.descriptor import descriptor_names, load_descriptor, why_not_here
+
+    if name is not None:
+        descriptor = load_descriptor(name)
+        reason = why_not_here(descriptor)
+        console.document({**asdict(descriptor), "runs_here": reason is None, "why_not": reason})
+        console.table(descriptor.title, ("", ""), _rows(descriptor, reason))
+        return
+    found = [load_descriptor(known) for known in descriptor_names()]
+    reasons = [why_not_here(descriptor) for descriptor in found]
+    console.document(
+        {
+            "targets": [
+                {**asdict(descriptor), "runs_here": reason is None, "why_not": reason}
+                for descriptor, reason in zip(found, reasons, strict=True)
+            ]
+        }
+    )
+    rows = [
+        (
+            descriptor.name,
+            descriptor.title,
+            descriptor.dialect,
+            descriptor.precision,
+            reason or "yes",
+        )
+        for descriptor, reason in zip(found, reasons, strict=True)
+    ]
+    console.table("", ("target", "what it is", "dialect", "precision", "runs here"), rows)
+
+
+def _rows(descriptor: Descriptor, reason: str | None) -> list[tuple[str, str]]:
+    meanings = {"batch": "any", "threads": "automatic", "streams": "automatic"}
+    rows = [("runs here", reason or "yes")]
+    values = asdict(descriptor)
+    facts = values.pop("tensorrt")
+    if descriptor.tensorrt is not None:
+        values |= {f"TensorRT {key}": value for key, value in facts.items()}
+        values["TensorRT lookup"] = descriptor.tensorrt.form
+        meanings["TensorRT dla"] = "none"
+    for key, value in values.items():
+        if key == "title" or value in ("", ()):
+            continue
+        text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        if value == 0:
+            text = meanings.get(key, "unknown")
+        rows.append((key.replace("_", " "), text))
+    return rows

@@ -1,0 +1,68 @@
+"""Compilers: one a backend, each turns a calibrated ONNX file into the files of a bundle.
+
+They are listed here by name; nothing is discovered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, cast
+
+from edgekit.bundle.manifest import RuntimeNeed
+from edgekit.data.transforms import Preprocessing
+from edgekit.runtime.runner import import_backend
+from edgekit.targets.descriptor import Descriptor
+
+LookupForm = Literal["auto", "plugin", "inline"]
+
+# A backend's name in descriptors and manifests -> its module.
+_COMPILE: Final = {
+    "openvino": "edgekit.compilers.openvino",
+    "onnxruntime": "edgekit.compilers.onnxruntime",
+    "tensorrt": "edgekit.compilers.tensorrt",
+}
+
+
+@dataclass(frozen=True)
+class CompiledFiles:
+    """What the compile side wrote."""
+
+    main: str
+    """The file that the runtime opens."""
+    files: tuple[Path, ...]
+    """All files, in one folder, plugins included."""
+    plugins: tuple[str, ...]
+    arch: str
+    """Of the plugins; "any" without."""
+    runtime: RuntimeNeed
+    input_name: str
+    sections: Mapping[str, Any] = field(default_factory=dict)
+    """What the manifest is to say beside: a TensorRT engine may be pending."""
+
+
+class Compiler(Protocol):
+    """The compile side of a backend."""
+
+    def __call__(
+        self,
+        onnx_path: Path,
+        preprocessing: Preprocessing,
+        descriptor: Descriptor,
+        out_dir: Path,
+        lookup: LookupForm = "auto",
+    ) -> CompiledFiles:
+        """Turn the (calibrated) ONNX file into the files of a bundle, with uint8 images in."""
+
+
+class _CompileModule(Protocol):
+    """What every module in `_COMPILE` has."""
+
+    compile_model: Compiler
+
+
+def compiler(backend: str) -> Compiler:
+    """The compile side of ``backend``."""
+    module = import_backend(_COMPILE, backend, "build a bundle", "pip install 'edgekit[build]'")
+    return cast(_CompileModule, module).compile_model

@@ -1,0 +1,138 @@
+"""What a TensorRT bundle carries so that its engine can be built on the device.
+
+An engine fits one GPU and one TensorRT release, so the host prepares everything else: the graph,
+the plugin's source, a script that builds on the device, and a self-test with expected outputs.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import shlex
+import tarfile
+from pathlib import Path
+from string import Template
+from typing import Final
+
+from edgekit.bundle.engine import MODEL, PLUGIN, SCRIPT, tensorrt_facts
+from edgekit.bundle.store import elf_arch
+from edgekit.core.errors import UsageError
+from edgekit.core.files import file_sha256, write_bytes, write_text
+from edgekit.core.resources import resource
+from edgekit.targets.descriptor import Descriptor
+from edgekit.targets.tensorrt_releases import L4T, version
+
+PLUGIN_SOURCE: Final = "plugin-source.tar.gz"
+
+_PLUGIN_SYMBOLS: Final = (b"getCreators\0", b"edgekit_tensorrt_built_with\0")
+_SOURCE_FOLDERS: Final = ("targets/tensorrt", "targets/codebook/cuda")
+_SOURCE_SUFFIXES: Final = frozenset({".cpp", ".h", ".cu", ".txt", ".map", ".cmake"})
+_FREE_BATCH: Final = (1, 8, 32)  # least, typical and greatest batch where any is allowed
+
+
+def write_device_build(
+    folder: Path, descriptor: Descriptor, *, size: tuple[int, int], plugin: bool
+) -> tuple[Path, ...]:
+    """Write what builds the engine of ``folder``'s model.onnx on the device; the files' paths.
+
+    ``size`` is the (height, width) of the model's images; with ``plugin`` the graph's lookup needs
+    our plugin, whose source is packed as well.
+    """
+    facts = tensorrt_facts(descriptor)
+    written = [folder / SCRIPT]
+    write_text(folder / SCRIPT, build_script(folder / MODEL, descriptor, size=size, plugin=plugin))
+    if plugin:
+        if not facts.has_plugins:
+            raise UsageError(
+                f"target {descriptor.name} has TensorRT {facts.tensorrt}, plugins need 10.0: use "
+                "lookup 'inline'"
+            )
+        write_bytes(folder / PLUGIN_SOURCE, plugin_source())
+        written.append(folder / PLUGIN_SOURCE)
+    return tuple(written)
+
+
+def carry_plugin(
+    folder: Path, library: Path, descriptor: Descriptor, *, size: tuple[int, int]
+) -> Path:
+    """Put a plugin that was compiled already into ``folder``, so that the device needs no compiler.
+
+    ``folder`` is what `write_device_build` wrote to; its script is written anew.
+    """
+    try:
+        data = library.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read plugin {library}: {error.strerror}") from error
+    arch = elf_arch(data, str(library))
+    if descriptor.arch not in ("any", arch):
+        raise UsageError(
+            f"plugin {library} is for {arch}, target {descriptor.name} is {descriptor.arch}"
+        )
+    if not all(name in data for name in _PLUGIN_SYMBOLS):
+        raise UsageError(
+            f"{library} is not edgekit's TensorRT plugin: build it from targets/tensorrt, or leave "
+            "--plugin out"
+        )
+    if not (folder / PLUGIN_SOURCE).exists():
+        raise UsageError(
+            f"target {descriptor.name} needs no plugin for this model: leave --plugin out"
+        )
+    write_bytes(folder / PLUGIN, data)
+    script = build_script(folder / MODEL, descriptor, size=size, plugin=True, compiled=data)
+    write_text(folder / SCRIPT, script)
+    return folder / PLUGIN
+
+
+def build_script(
+    model: Path,
+    descriptor: Descriptor,
+    *,
+    size: tuple[int, int],
+    plugin: bool,
+    compiled: bytes = b"",
+) -> str:
+    """The text of ``build_on_device.sh``; ``compiled`` is the plugin where the bundle has it."""
+    facts = tensorrt_facts(descriptor)
+    height, width = size
+    batches = (descriptor.batch,) * 3 if descriptor.batch else _FREE_BATCH
+    shapes = [f"{batch}x{height}x{width}x3" for batch in batches]
+    template = Template(resource("targets/tensorrt/build_on_device.sh.in").read_text("utf-8"))
+    release = L4T[version(facts.jetpack)[0]] if facts.jetpack else ""
+    return template.substitute(
+        target=descriptor.name,
+        title=descriptor.title,
+        arch=descriptor.arch,
+        jetpack=shlex.quote(facts.jetpack),
+        l4t=release,
+        oldest=facts.tensorrt,
+        before=facts.before,
+        cuda_package=".".join(facts.cuda.split(".")[:2]).replace(".", "-"),
+        architectures=";".join(map(str, facts.sm)),
+        trtexec=facts.trtexec,
+        model_sha256=file_sha256(model),
+        plugin_source=PLUGIN_SOURCE if plugin else "",
+        plugin_sha256=hashlib.sha256(compiled).hexdigest() if compiled else "",
+        least=shapes[0],
+        typical=shapes[1],
+        greatest=shapes[2],
+    )
+
+
+def plugin_source() -> bytes:
+    """The plugin's source tree as a .tar.gz; the same sources give the same bytes."""
+    buffer = io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for folder in _SOURCE_FOLDERS:
+            root = resource(folder)
+            for path in sorted(root.rglob("*")):
+                if path.suffix not in _SOURCE_SUFFIXES or not path.is_file():
+                    continue
+                info = tarfile.TarInfo(f"{folder}/{path.relative_to(root).as_posix()}")
+                data = path.read_bytes()
+                info.size, info.mode = len(data), 0o644
+                archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()

@@ -1,0 +1,130 @@
+"""OpenVINO, compile side: a calibrated ONNX file becomes an IR that takes uint8 images.
+
+Normalization, channel order and layout are compiled into the graph. Weights keep their type: int8
+stays int8, and nothing is rounded to f16, because the codebook and the head's tables would be.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+import openvino as ov
+from openvino import preprocess
+
+from edgekit.bundle.manifest import RuntimeNeed
+from edgekit.bundle.store import elf_arch
+from edgekit.compilers.base import CompiledFiles, LookupForm
+from edgekit.core.errors import EdgekitError, ToolchainMissing
+from edgekit.data.transforms import Preprocessing
+from edgekit.graph.fused_head import HEAD_OPERATOR, fuse_head
+from edgekit.graph.variants import lookup_node, to_variant
+from edgekit.native.openvino_extension import operators
+from edgekit.runtime.openvino import runtime_version
+from edgekit.targets.descriptor import Descriptor
+
+INPUT: Final = "images"
+
+
+def compile_model(
+    onnx_path: Path,
+    preprocessing: Preprocessing,
+    descriptor: Descriptor,
+    out_dir: Path,
+    lookup: LookupForm = "auto",
+) -> CompiledFiles:
+    """Write ``model.xml`` and ``model.bin`` (and the plugin) to ``out_dir``.
+
+    ``lookup`` says how the codebook lookup is executed: "plugin" by our compiled operator, which
+    goes into the bundle; "inline" by OpenVINO's own; "auto" takes the plugin where there is one
+    for the target's architecture. The IR takes any number of images.
+    """
+    graph = onnx.load(onnx_path)
+    plugin = _plugin(descriptor, lookup) if lookup_node(graph) is not None else None
+    core = ov.Core()
+    if plugin is None:
+        graph = to_variant(graph, "inline")
+    else:
+        core.add_extension(str(plugin))
+        if HEAD_OPERATOR in operators(plugin):
+            graph = fuse_head(graph) or graph
+    names = {name for node in graph.graph.node for name in (node.name, *node.output)}
+    names |= {tensor.name for tensor in graph.graph.initializer}
+    try:
+        model = core.read_model(graph.SerializeToString())
+        model = _with_uint8_input(model, preprocessing)
+        _name_alike(model, names)
+        ov.save_model(model, str(out_dir / "model.xml"), compress_to_fp16=False)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise EdgekitError(f"OpenVINO cannot compile {onnx_path.name}: {reason}") from error
+    files = [out_dir / "model.xml", out_dir / "model.bin"]
+    if plugin is not None:
+        shutil.copyfile(plugin, out_dir / plugin.name)
+        files.append(out_dir / plugin.name)
+    return CompiledFiles(
+        main="model.xml",
+        files=tuple(files),
+        plugins=() if plugin is None else (plugin.name,),
+        arch="any" if plugin is None else _arch(plugin),
+        runtime=RuntimeNeed("openvino", runtime_version(), "exact"),
+        input_name=INPUT,
+    )
+
+
+def _plugin(descriptor: Descriptor, lookup: LookupForm) -> Path | None:
+    """Our compiled operator for the target's architecture, if it is wanted and there."""
+    if lookup == "inline":
+        return None
+    from edgekit.native.openvino_extension import extension_path
+
+    try:
+        plugin = Path(extension_path())
+    except ToolchainMissing:
+        if lookup == "plugin":
+            raise
+        return None
+    if descriptor.arch in ("any", _arch(plugin)):
+        return plugin
+    if lookup == "plugin":
+        raise ToolchainMissing(
+            f"the compiled lookup here is for {_arch(plugin)}, {descriptor.name} is "
+            f"{descriptor.arch}: build the bundle on such a machine"
+        )
+    return None
+
+
+def _arch(plugin: Path) -> str:
+    with plugin.open("rb") as stream:
+        return elf_arch(stream.read(20), plugin.name)
+
+
+def _with_uint8_input(model: Any, preprocessing: Preprocessing) -> Any:
+    """Put `Preprocessing.normalize` in front: RGB uint8 [B, height, width, 3] comes in."""
+    steps = preprocess.PrePostProcessor(model)
+    image = steps.input()
+    image.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    image.tensor().set_color_format(preprocess.ColorFormat.RGB)
+    image.model().set_layout(ov.Layout("NCHW"))
+    if preprocessing.channel_order == "BGR":
+        image.preprocess().reverse_channels()
+    image.preprocess().convert_element_type(ov.Type.f32)
+    image.preprocess().mean(list(preprocessing.mean)).scale(list(preprocessing.std))
+    model = steps.build()
+    height, width = preprocessing.size
+    model.reshape({0: [-1, height, width, 3]})
+    model.inputs[0].set_names({INPUT})
+    return model
+
+
+def _name_alike(model: Any, known: set[str]) -> None:
+    """Rename what OpenVINO numbered itself: it counts through the life of the process.
+
+    With the ONNX file's own names, and the others counted from here, the same model gives the
+    same bytes.
+    """
+    for index, node in enumerate(model.get_ordered_ops()):
+        if node.get_friendly_name() not in known:
+            node.set_friendly_name(f"edgekit/{node.get_type_name()}_{index}")

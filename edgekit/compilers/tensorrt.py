@@ -1,0 +1,156 @@
+"""TensorRT, compile side: everything but the engine, and the engine too where this is the device.
+
+An engine fits one GPU and one TensorRT release, so it is built on the device: by the bundle's
+``build_on_device.sh``, which this module runs itself when it finds itself on such a device.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from edgekit.bundle.engine import ENGINE, MODEL, PENDING, PLUGIN, SCRIPT
+from edgekit.bundle.manifest import RuntimeNeed
+from edgekit.bundle.selftest import SELFTEST, write_self_test
+from edgekit.compilers import device_build
+from edgekit.compilers.base import CompiledFiles, LookupForm
+from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.files import write_bytes
+from edgekit.core.host import host_arch
+from edgekit.data.synthetic import pictures
+from edgekit.data.transforms import Preprocessing
+from edgekit.graph.lint import check_model
+from edgekit.graph.uint8_input import INPUT, add_uint8_input
+from edgekit.graph.variants import Variant, lookup_node, to_variant
+from edgekit.targets.descriptor import Descriptor
+from edgekit.targets.dialects import find_dialect
+from edgekit.targets.tensorrt_releases import TensorRTFacts, version
+
+_SELF_TEST_IMAGES: Final = 8
+
+
+def compile_model(
+    onnx_path: Path,
+    preprocessing: Preprocessing,
+    descriptor: Descriptor,
+    out_dir: Path,
+    lookup: LookupForm = "auto",
+) -> CompiledFiles:
+    """Write the graph, the self-test, the script and the plugin's source to ``out_dir``."""
+    facts = descriptor.tensorrt
+    if facts is None:
+        raise UsageError(f"target {descriptor.name} is not a TensorRT device")
+    model = onnx.load(onnx_path)
+    _refuse_what_does_not_fit(model, onnx_path, descriptor)
+    add_uint8_input(model.graph, preprocessing)
+    images = pictures(_SELF_TEST_IMAGES, preprocessing.size)
+    write_self_test(out_dir / SELFTEST, images, run_reference(model, images))
+    form = lookup_form(facts, lookup, descriptor.name)
+    plugin = form != "inline" and lookup_node(model) is not None
+    data = to_variant(model, form).SerializeToString(deterministic=True)
+    write_bytes(out_dir / MODEL, data)
+    files = (
+        out_dir / MODEL,
+        out_dir / SELFTEST,
+        *device_build.write_device_build(
+            out_dir, descriptor, size=preprocessing.size, plugin=plugin
+        ),
+    )
+    if builds_here(descriptor):
+        return _with_engine(out_dir, files, plugin)
+    return CompiledFiles(
+        main=MODEL,
+        files=files,
+        plugins=(),
+        arch="any",
+        runtime=RuntimeNeed("tensorrt", facts.tensorrt, "same-or-newer"),
+        input_name=INPUT,
+        sections={"engine": PENDING},
+    )
+
+
+def lookup_form(facts: TensorRTFacts, wanted: LookupForm, target: str) -> Variant:
+    """The form of the lookup in the graph."""
+    if wanted == "inline":
+        return "inline"
+    if wanted == "plugin" and not facts.has_plugins:
+        raise UsageError(
+            f"target {target} has TensorRT {facts.tensorrt}, plugins need 10.0: use lookup 'inline'"
+        )
+    return facts.form
+
+
+def builds_here(descriptor: Descriptor) -> bool:
+    """Whether this machine is of the target's kind and has what builds engines."""
+    facts = descriptor.tensorrt
+    if facts is None or descriptor.arch not in ("any", host_arch()):
+        return False
+    if facts.jetpack and not Path("/etc/nv_tegra_release").exists():
+        return False
+    return shutil.which(facts.trtexec) is not None or shutil.which("trtexec") is not None
+
+
+def run_reference(
+    model: onnx.ModelProto, images: NDArray[np.uint8]
+) -> dict[str, NDArray[np.generic]]:
+    """The deployed graph's outputs, by name, as ONNX Runtime computes them on this machine."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [output.name for output in session.get_outputs()]
+    # One by one, so that a graph for one image runs as well.
+    parts = [session.run(names, {INPUT: image[np.newaxis]}) for image in images]
+    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
+
+
+def _refuse_what_does_not_fit(model: onnx.ModelProto, path: Path, descriptor: Descriptor) -> None:
+    findings = check_model(model, find_dialect("tensorrt"))
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        raise EdgekitError(
+            f"{path.name} does not fit target {descriptor.name} in {len(errors)} place(s); the "
+            f"first: {errors[0].describe()}"
+        )
+
+
+def _with_engine(folder: Path, files: tuple[Path, ...], plugin: bool) -> CompiledFiles:
+    """Run the script here; it leaves engine and plugin beside the folder."""
+    run = subprocess.run(
+        ["bash", str(folder / SCRIPT), "--engine-only"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if run.returncode != 0:
+        lines = (run.stderr.strip() or run.stdout.strip() or "no output").splitlines()
+        message = lines[-1].removeprefix("error: ")
+        if run.returncode == 2:
+            raise UsageError(message)
+        raise EdgekitError(f"the engine was not built: {message}")
+    work = folder.with_name(f"{folder.name}.build")
+    found = (work / "tensorrt.version").read_text(encoding="utf-8").strip()
+    assert version(found)
+    made = [folder / ENGINE]
+    shutil.move(work / ENGINE, folder / ENGINE)
+    if plugin:
+        shutil.copyfile(work / "plugin" / PLUGIN, folder / PLUGIN)
+        made.append(folder / PLUGIN)
+    shutil.rmtree(work)
+    return CompiledFiles(
+        main=ENGINE,
+        files=(*files, *made),
+        plugins=(PLUGIN,) if plugin else (),
+        arch=host_arch() if plugin else "any",
+        runtime=RuntimeNeed("tensorrt", found, "exact"),
+        input_name=INPUT,
+        sections={"engine": f"built on the device with TensorRT {found}"},
+    )

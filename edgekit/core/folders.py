@@ -1,0 +1,148 @@
+"""Replaces a folder whole or not at all, also when the process is killed in the middle.
+
+The new folder is written beside the old one under a hidden name, brought to disk, and then
+exchanged with the old one in a single step of the kernel (Linux's RENAME_EXCHANGE). Where the
+file system cannot do that, the old folder is moved aside first; `existing_folder` finds it there
+if the process dies before the new one is in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from edgekit.core.errors import EdgekitError
+
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
+_PARTIAL: Final = ".partial"
+
+
+def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Let ``fill`` write files into an empty folder, then put that folder at ``path``.
+
+    What was at ``path`` is removed after the exchange. Leftovers of writers that were killed are
+    removed first; those of writers still at work are locked, and left alone.
+    """
+    path = path.resolve()  # a link keeps pointing where it points; what it points at is replaced
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.parent):
+            _clean(path)
+            new = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent))
+            lock = os.open(new, os.O_RDONLY)
+            _try_lock(lock)
+        try:
+            umask = os.umask(0)
+            os.umask(umask)
+            new.chmod(0o777 & ~umask)  # mkdtemp's 0700 would hide the folder from other users
+            fill(new)
+            for file in new.iterdir():
+                _sync(file)
+            _sync(new)
+            _put(new, path)
+            _sync(path.parent)
+        finally:
+            os.close(lock)
+            shutil.rmtree(new, ignore_errors=True)  # by now this is the old folder, if any
+    except OSError as error:
+        raise EdgekitError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def existing_folder(path: Path) -> Path:
+    """``path``, or where its last content lies if a writer died between moving old and new."""
+    aside = _aside(path)
+    return aside if aside.is_dir() and not path.exists() else path
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the folder ``path``, if there is one, against others that replace or change it.
+
+    Readers share the lock, so that none sees one file of the old content and one of the new.
+    """
+    while path.is_dir():
+        with _locked(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX) as inode:
+            if path.stat().st_ino == inode:
+                yield
+                return
+        # Somebody exchanged the folder while we waited for its lock.
+    yield
+
+
+def _put(new: Path, path: Path) -> None:
+    if path.exists() and exchange(new, path):
+        return
+    aside = _aside(path)
+    if path.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+    new.rename(path)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step; False where the system or the file system cannot."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # not Linux, or a C library from before 2018
+        return False
+    status = rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
+    return bool(status == 0)
+
+
+def _aside(path: Path) -> Path:
+    return path.parent / f".{path.name}.previous"
+
+
+def _clean(path: Path) -> None:
+    """Remove what killed writers of ``path`` left behind; a locked folder has a living writer."""
+    if path.exists():
+        shutil.rmtree(_aside(path), ignore_errors=True)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
+        try:
+            handle = os.open(leftover, os.O_RDONLY)
+        except OSError:  # gone in the meantime
+            continue
+        try:
+            if _try_lock(handle):
+                shutil.rmtree(leftover, ignore_errors=True)
+        finally:
+            os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    """Whether the lock was free; it is held until ``handle`` is closed or the process ends."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody holds it, or the file system has no locks: then nothing is removed
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, kind: int = fcntl.LOCK_EX) -> Iterator[int]:
+    """Wait for the folder's lock and hold it; yields its inode."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: carry on without
+            fcntl.flock(handle, kind)
+        yield os.fstat(handle).st_ino
+    finally:
+        os.close(handle)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,108 @@
+"""The step cache: every step's output, keyed by all that it depends on.
+
+An entry is a folder that appears in one rename, with a record of its inputs and of every file's
+hash. A stale entry cannot be used, because its key differs; a damaged one is found by its hashes
+and made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError, ToolchainMissing
+from edgekit.core.files import file_sha256, write_text
+from edgekit.core.folders import replace_folder
+
+_RECORD = "entry.json"
+
+# Bump a step's number when its code changes what it writes.
+STEP_VERSIONS = {"export": 2, "calibrate": 4, "views": 1}
+
+
+def cache_root() -> Path:
+    """$EDGEKIT_CACHE, or edgekit's folder in the user's cache folder."""
+    if chosen := os.environ.get("EDGEKIT_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "edgekit"
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """The installed releases of what a step computes with."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError as error:
+            raise ToolchainMissing(
+                f"{name} is not installed: pip install 'edgekit[build]'"
+            ) from error
+    return found
+
+
+def key_of(step: str, inputs: Mapping[str, object]) -> str:
+    """The SHA-256 of a step's inputs (plain JSON values) and of its code's version."""
+    document = {"step": step, "version": STEP_VERSIONS.get(step, 0), "inputs": inputs}
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def find(root: Path, step: str, inputs: Mapping[str, object], console: Console) -> Path | None:
+    """The folder of a whole cached result, or None; a damaged one is removed and said."""
+    entry = _entry(root, step, inputs)
+    if not entry.exists():
+        return None
+    if _intact(entry):
+        return entry
+    console.warn(f"the cached result of step '{step}' is damaged and will be made again: {entry}")
+    shutil.rmtree(entry)
+    return None
+
+
+def cached(
+    root: Path,
+    step: str,
+    inputs: Mapping[str, object],
+    make: Callable[[Path], None],
+    console: Console,
+    *,
+    force: bool = False,
+) -> Path:
+    """The folder that ``make`` filled for these inputs, now or in an earlier run."""
+    if not force and (entry := find(root, step, inputs, console)) is not None:
+        console.info(f"{step}: cached")
+        return entry
+    entry = _entry(root, step, inputs)
+
+    def fill(folder: Path) -> None:
+        make(folder)
+        files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
+        record = {"step": step, "inputs": inputs, "files": files}
+        write_text(folder / _RECORD, json.dumps(record, indent=2, sort_keys=True))
+
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EdgekitError(
+            f"cannot write the cache {root} ({error.strerror}): set EDGEKIT_CACHE to another folder"
+        ) from error
+    replace_folder(entry, fill)
+    return entry
+
+
+def _entry(root: Path, step: str, inputs: Mapping[str, object]) -> Path:
+    return root / step / key_of(step, inputs)[:32]
+
+
+def _intact(entry: Path) -> bool:
+    try:
+        record = json.loads((entry / _RECORD).read_text(encoding="utf-8"))
+        return all(file_sha256(entry / name) == sha for name, sha in record["files"].items())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False

@@ -1,0 +1,274 @@
+"""Datasets of image files: a folder of class folders, and a list of path and label."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.core.errors import UsageError
+from edgekit.core.typed_toml import nearest
+from edgekit.data.base import SPLIT_NAMES, IndexArray
+from edgekit.data.decode import BadImage, decode_file
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class FileDataset:
+    """Labeled image files under ``root``; ``paths`` are relative to it."""
+
+    name: str
+    root: Path
+    classes: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: IndexArray
+    given_splits: Mapping[str, IndexArray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def label(self, i: int) -> int:
+        """The class of image ``i``."""
+        return int(self.labels[i])
+
+    def key(self, i: int) -> str:
+        """The path of image ``i`` below the root."""
+        return self.paths[i]
+
+    def digest(self, i: int) -> str:
+        """SHA-256 of the file, as sha256sum prints it."""
+        path = self.root / self.paths[i]
+        try:
+            with path.open("rb") as stream:
+                total = hashlib.sha256()
+                while block := stream.read(1 << 20):
+                    total.update(block)
+        except OSError as error:
+            raise BadImage(f"cannot read image {path}: {error.strerror}") from error
+        return total.hexdigest()
+
+    def image(self, i: int) -> NDArray[np.uint8]:
+        """Decode image ``i``."""
+        return decode_file(self.root / self.paths[i])
+
+
+def open_folder(root: Path, name: str) -> FileDataset:
+    """A folder of class folders, or of split folders (train, val, ...) of class folders.
+
+    Labels number the class folders in the order of their names, unless ``classes.txt`` in the
+    folder lists them in another order.
+    """
+    outer = folders(root)
+    splits = [folder for folder in outer if folder.lower() in SPLIT_NAMES]
+    if not outer:
+        raise UsageError(
+            f"{name} has no class folders: put the images of each class into a folder of its name"
+        )
+    if splits and len(splits) < len(outer):
+        other = next(folder for folder in outer if folder not in splits)
+        raise UsageError(
+            f"{name} mixes split folders ('{splits[0]}') and others ('{other}'): "
+            f"keep class folders inside the split folders, or use no split folders"
+        )
+    tops = [f"{split}/" for split in splits] or [""]
+    found = {class_ for top in tops for class_ in folders(root / top)}
+    folder_names, classes = class_list(root, sorted(found), name)
+    label_of = {folder: label for label, folder in enumerate(folder_names)}
+    paths: list[str] = []
+    labels: list[int] = []
+    members: dict[str, list[int]] = {}
+    for top in tops:
+        begin = len(paths)
+        for folder in folders(root / top):
+            files = list(image_files(root, f"{top}{folder}"))
+            paths.extend(files)
+            labels.extend([label_of[folder]] * len(files))
+        if top:
+            split = SPLIT_NAMES[top[:-1].lower()]
+            members.setdefault(split, []).extend(range(begin, len(paths)))
+    if not paths:
+        raise UsageError(f"{name} has no images in its class folders ({', '.join(EXTENSIONS)})")
+    for label in sorted(set(range(len(classes))) - set(labels)):
+        _log.warning("%s has no images of class '%s'", name, classes[label])
+    given = {split: np.array(rows, np.int64) for split, rows in members.items()}
+    return FileDataset(name, root, classes, tuple(paths), np.array(labels, np.int64), given)
+
+
+def open_list(path: Path, name: str) -> FileDataset:
+    """A CSV or JSONL file of ``path``, ``label`` and, if wanted, ``split``.
+
+    Paths are relative to the file's folder. Labels are class names, or numbers throughout;
+    ``classes.txt`` beside the list gives the order of the names, or the names of the numbers.
+    """
+    rows = list(_jsonl_rows(path) if path.suffix.lower() == ".jsonl" else _csv_rows(path))
+    if not rows:
+        raise UsageError(f"{name} lists no images: each line needs a path and a label")
+    texts = sorted({row.label for row in rows})
+    if all(text.isascii() and text.isdecimal() for text in texts):
+        highest = max(map(int, texts))
+        if highest > 1_000_000:
+            raise UsageError(f"{name}: label {highest} is no class number")
+        _, classes = class_list(path.parent, None, name)
+        classes = classes or tuple(str(label) for label in range(highest + 1))
+        if highest >= len(classes):
+            raise UsageError(f"{name}: label {highest} is not among the {len(classes)} classes")
+        labels = [int(row.label) for row in rows]
+    else:
+        names, classes = class_list(path.parent, texts, name)
+        label_of = {text: label for label, text in enumerate(names)}
+        labels = [label_of[row.label] for row in rows]
+    given: dict[str, list[int]] = {}
+    for index, row in enumerate(rows if any(row.split for row in rows) else ()):
+        if not row.split:
+            raise UsageError(f"{row.place}: no split, but other lines have one")
+        if row.split.lower() not in SPLIT_NAMES:
+            hint = nearest(row.split, list(SPLIT_NAMES))
+            raise UsageError(f"{row.place}: unknown split '{row.split}'{hint}")
+        given.setdefault(SPLIT_NAMES[row.split.lower()], []).append(index)
+    return FileDataset(
+        name,
+        path.parent,
+        classes,
+        tuple(row.path for row in rows),
+        np.array(labels, np.int64),
+        {split: np.array(members, np.int64) for split, members in given.items()},
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    place: str  # file:line
+    path: str
+    label: str
+    split: str
+
+
+def _csv_rows(path: Path) -> Iterator[_Row]:
+    columns = {"path": 0, "label": 1}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream)
+            for number, cells in enumerate(reader):
+                place = f"{path}:{reader.line_num}"
+                names = [cell.strip().lower() for cell in cells]
+                if number == 0 and "path" in names and "label" in names:
+                    columns = {cell: column for column, cell in enumerate(names)}
+                    continue
+                if not any(names):
+                    continue
+                if len(cells) <= max(columns["path"], columns["label"]):
+                    raise UsageError(f"{place}: a path and a label are needed, separated by ','")
+                split = columns.get("split", len(cells))
+                yield _row(
+                    place,
+                    cells[columns["path"]],
+                    cells[columns["label"]],
+                    cells[split] if split < len(cells) else "",
+                )
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"cannot read {path} as UTF-8 CSV: {error}") from error
+
+
+def _jsonl_rows(path: Path) -> Iterator[_Row]:
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.strip():
+                    continue
+                place = f"{path}:{number}"
+                try:
+                    entry = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise UsageError(f"{place}: not JSON: {error}") from error
+                if not isinstance(entry, dict) or not {"path", "label"} <= entry.keys():
+                    raise UsageError(f'{place}: {{"path": ..., "label": ...}} is needed')
+                yield _row(place, entry["path"], entry["label"], entry.get("split", ""))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path} as UTF-8 JSONL: {error}") from error
+
+
+def _row(place: str, path: object, label: object, split: object) -> _Row:
+    if isinstance(label, int) and not isinstance(label, bool):
+        label = str(label)
+    if not (isinstance(path, str) and isinstance(label, str) and isinstance(split, str)):
+        raise UsageError(f"{place}: the path must be a text, the label a text or a whole number")
+    if not path.strip() or not label.strip() or "\0" in path:
+        raise UsageError(f"{place}: the path or the label is empty")
+    return _Row(place, path.strip(), label.strip(), split.strip())
+
+
+def folders(parent: Path) -> list[str]:
+    """The names of the folders in ``parent``, sorted; hidden ones and macOS litter left out."""
+    try:
+        with os.scandir(parent) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX"
+            )
+    except OSError as error:
+        raise UsageError(f"cannot read folder {parent}: {error.strerror}") from error
+
+
+def image_files(root: Path, top: str) -> Iterator[str]:
+    """The image files anywhere under ``root/top``, relative to ``root``, in a fixed order."""
+    other: Counter[str] = Counter()
+    for folder, inner, files in os.walk(root / top, onerror=_unreadable):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        relative = Path(folder).relative_to(root).as_posix()
+        for file in sorted(files):
+            extension = os.path.splitext(file)[1].lower()  # noqa: PTH122 (1.2 million times)
+            if file.startswith("."):
+                continue
+            if extension in EXTENSIONS:
+                yield f"{relative}/{file}"
+            else:
+                other[extension or file] += 1
+    for extension, count in other.items():
+        _log.warning("%s/%s: left out %d files of type '%s'", root, top, count, extension)
+
+
+def _unreadable(error: OSError) -> None:
+    raise UsageError(f"cannot read folder {error.filename}: {error.strerror}") from error
+
+
+def class_list(
+    folder: Path, found: Sequence[str] | None, name: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the classes in the data and for people, in label order.
+
+    ``classes.txt`` has one class a line, in label order, and after a tab the name for people
+    if that is another. Without it the classes ``found`` are numbered in their order. It may
+    list classes that are not found, but must list all that are.
+    """
+    path = folder / "classes.txt"
+    if not path.is_file():
+        plain = tuple(found or ())
+        return plain, plain
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path} as UTF-8 text: {error}") from error
+    pairs = [line.split("\t", 1) for line in lines if line]
+    raw = tuple(pair[0].strip() for pair in pairs)
+    shown = tuple(pair[-1].strip() for pair in pairs)
+    for names in (raw, shown):
+        name_, count = Counter(names).most_common(1)[0] if names else ("", 0)
+        if count != 1:
+            raise UsageError(f"{path} lists '{name_}' {count} times")
+    for class_ in found or ():
+        if class_ not in raw:
+            raise UsageError(f"{name} has a class '{class_}' that {path} does not list")
+    return raw, shown

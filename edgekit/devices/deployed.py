@@ -1,0 +1,97 @@
+"""Where a deployed bundle lies on its device, and whether it is there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgekit.bundle.manifest import Manifest, is_file_name
+from edgekit.bundle.store import Bundle
+from edgekit.core.errors import UsageError
+from edgekit.devices.remote import files as remote_files
+from edgekit.devices.session import Session
+from edgekit.devices.wheel import runtime_wheel
+
+# Reports that are added to a bundle later; a device does not need the newest.
+_REPORTS: Final = frozenset({"parity.json", "bench.json", "report.html"})
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where things are on a device."""
+
+    root: str
+    name: str
+
+    @property
+    def bundle(self) -> str:
+        """The bundle's folder."""
+        return f"{self.root}/bundles/{self.name}"
+
+    @property
+    def staging(self) -> str:
+        """Where its files arrive."""
+        return f"{self.root}/staging/{self.name}"
+
+    @property
+    def state(self) -> str:
+        """What was deployed, and that it passed its test."""
+        return f"{self.root}/bundles/.{self.name}.json"
+
+    @property
+    def lock(self) -> str:
+        """Held by whoever changes something, or measures."""
+        return f"{self.root}/lock"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For what runs there: its cache lies in the same folder."""
+        return {"EDGEKIT_CACHE": f"{self.root}/cache"}
+
+
+def place_of(session: Session, path: Path) -> Place:
+    """Where the bundle at ``path`` (here) lies on the device: under its own name."""
+    name = path.resolve().name.removesuffix(".zip")
+    if not is_file_name(name):
+        raise UsageError(
+            f"'{name}' cannot be a bundle's name on a device: use letters, digits, ._+-"
+        )
+    return Place(str(session.call(remote_files, "home", session.device.folder)), name)
+
+
+def deployment_key(manifest: Manifest) -> str:
+    """A hash of what a device needs of a bundle: all but its reports and summaries."""
+    files = {
+        name: [entry.sha256, entry.size]
+        for name, entry in manifest.files.items()
+        if name not in _REPORTS
+    }
+    text = json.dumps([manifest.identity(), files], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_state(session: Session, place: Place) -> dict[str, Any]:
+    """What the last deploy of this bundle wrote down; empty if there was none."""
+    text = session.call(remote_files, "read", place.state)
+    try:
+        state = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def require_deployed(session: Session, bundle: Bundle) -> tuple[Place, str]:
+    """Where a deployed bundle is, and the interpreter that runs it; refuses one that is not."""
+    place = place_of(session, bundle.path)
+    name = session.device.name
+    advice = f"run 'edgekit deploy {bundle.path} --device {name}'"
+    state = read_state(session, place)
+    if state.get("key") != deployment_key(bundle.manifest):
+        held = "another bundle of that name" if state else "no such bundle"
+        raise UsageError(f"{name} holds {held} ({place.name}): {advice}")
+    if json.loads(state["runtime"])["edgekit"] != runtime_wheel().sha256:
+        raise UsageError(f"{name} has the runtime of another edgekit: {advice}")
+    return place, str(state["python"])

@@ -1,0 +1,30 @@
+"""What to say of a command that failed on a device."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+
+from edgekit.core.errors import EdgekitError
+
+
+def failure(code: int, message: str) -> EdgekitError:
+    """The kind of error whose exit code the device's command had."""
+    for kind in EdgekitError.__subclasses__():
+        if kind.__module__ == EdgekitError.__module__ and kind.exit_code == code:
+            return kind(message)
+    return EdgekitError(message)
+
+
+def remote_failure(name: str, code: int, lines: Sequence[str]) -> EdgekitError:
+    """What to say of a command that failed on a device, from its exit code and its output."""
+    if code < 0:
+        why = ": it may be out of memory" if -code == signal.SIGKILL else ""
+        return EdgekitError(f"{name}: the process there was ended by signal {-code}{why}")
+    return failure(code, f"{name}: {reason(lines)}")
+
+
+def reason(lines: Sequence[str]) -> str:
+    """The line that says why a command there failed."""
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["it failed and said nothing"])[-1].removeprefix("error: ")

@@ -1,0 +1,1 @@
+"""What runs on a device while this machine works with it."""

@@ -1,0 +1,154 @@
+"""Takes files on the device: what is there already, the next block, the checksum at the end.
+
+Sent to the agent like `edgekit.devices.remote.facts`: standard Python 3.7 only. Every file is
+staged under the SHA-256 of what it is to be, with ``.part`` until it is that; a staged file has no
+name that anything could load.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+_PART = ".part"
+
+
+def survey(staging: str, present: str, files: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
+    """What is here of ``files`` (name: SHA-256, size): all of it, or a part and the part's hash.
+
+    A whole file of the folder ``present`` is used again; a part is what an earlier copy left.
+    """
+    folder = Path(staging)
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {digest for digest, _ in files.values()}
+    for leftover in folder.iterdir():
+        if leftover.name.replace(_PART, "") not in wanted:
+            leftover.unlink()
+    found: dict[str, dict[str, Any]] = {}
+    for name, (digest, size) in files.items():
+        staged, part, old = folder / digest, folder / (digest + _PART), Path(present) / name
+        if present and not _is(staged, digest, size) and _is(old, digest, size):
+            remove(str(staged))
+            _link(old, staged)
+        if _is(staged, digest, size):
+            found[name] = {"whole": True}
+        else:
+            length = min(part.stat().st_size, size) if part.is_file() else 0
+            prefix = _sha256(part, length) if length else ""
+            found[name] = {"whole": False, "bytes": length, "sha256": prefix}
+    return found
+
+
+def put(staging: str, digest: str, offset: int, data: bytes) -> int:
+    """Write a block at ``offset``, where the part must end; bytes behind are cut off."""
+    with (Path(staging) / (digest + _PART)).open("ab") as stream:
+        if stream.tell() < offset:  # a block before it failed: no holes
+            raise OSError(errno.ESPIPE, "a block is missing")
+        stream.truncate(offset)
+        stream.write(data)
+        return stream.tell()
+
+
+def finish(staging: str, digest: str) -> bool:
+    """Whether the part is what it is to be: then it is whole, otherwise it is removed."""
+    part = Path(staging) / (digest + _PART)
+    part.touch()  # an empty file has no block
+    with part.open("rb") as stream:
+        os.fsync(stream.fileno())
+    if _sha256(part, part.stat().st_size) != digest:
+        part.unlink()
+        return False
+    part.replace(Path(staging) / digest)
+    return True
+
+
+def whole(folder: str) -> bool:
+    """Whether every file in a bundle's manifest is there, unchanged."""
+    try:
+        files = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))["files"]
+        return all(
+            _is(Path(folder) / name, entry["sha256"], entry["size"])
+            for name, entry in files.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def read(path: str) -> str | None:
+    """A small text file; None if there is none."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
+def write(path: str, text: str) -> None:
+    """Replace a small text file in one step."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_name("." + target.name + ".new")
+    with new.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    new.replace(target)
+
+
+def remove(path: str) -> None:
+    """Remove a file or a folder, if it is there."""
+    target = Path(path)
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    elif target.exists():
+        target.unlink()
+
+
+def name_all(staging: str, folder: str, names: dict[str, str]) -> None:
+    """Give staged files (name: SHA-256) their names, in a new folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    Path(folder).mkdir(parents=True)
+    for name, digest in names.items():
+        _link(Path(staging) / digest, Path(folder) / name)
+
+
+def free_bytes(folder: str) -> int:
+    """What can still be written where ``folder`` is or will be."""
+    path = Path(folder)
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def home(folder: str) -> str:
+    """``folder`` with its ``~`` resolved, absolute."""
+    return str(Path(folder).expanduser().absolute())
+
+
+def _is(path: Path, digest: str, size: int) -> bool:
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != size:
+        return False
+    return _sha256(path, size) == digest
+
+
+def _sha256(path: Path, length: int) -> str:
+    total = hashlib.sha256()
+    with path.open("rb") as stream:
+        while length > 0:
+            block = stream.read(min(1 << 20, length))
+            if not block:
+                break
+            total.update(block)
+            length -= len(block)
+    return total.hexdigest()
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(str(source), str(target))
+    except OSError:  # no hard links here
+        shutil.copyfile(str(source), str(target))

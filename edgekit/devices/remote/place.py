@@ -1,0 +1,62 @@
+"""``python -m edgekit.devices.remote.place STAGING MANIFEST_SHA256 BUNDLE``, on the device.
+
+Puts staged files, which are named by their hashes, together to a bundle that appears in one step;
+not before it opens as a bundle: every checksum right, made for this architecture.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from edgekit.bundle.manifest import MANIFEST, parse_manifest
+from edgekit.bundle.store import open_bundle
+from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.folders import locked, replace_folder
+
+
+def place(staging: Path, manifest_sha256: str, path: Path) -> None:
+    """Make the bundle at ``path`` of the files in ``staging``."""
+    try:
+        data = (staging / manifest_sha256).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{staging} has no staged manifest: deploy again") from error
+    manifest = parse_manifest(data, str(path))
+
+    def fill(folder: Path) -> None:
+        for name, entry in manifest.files.items():
+            _link(staging / entry.sha256, folder / name)
+        _link(staging / manifest_sha256, folder / MANIFEST)
+        open_bundle(folder)  # refused here, it is never seen at its place
+
+    with locked(path):
+        replace_folder(path, fill)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+
+
+def main(arguments: list[str]) -> int:
+    """Place one bundle; the exit code."""
+    try:
+        match arguments:
+            case [staging, digest, path]:
+                place(Path(staging), digest, Path(path))
+            case _:
+                raise UsageError(
+                    "usage: python -m edgekit.devices.remote.place STAGING SHA256 BUNDLE"
+                )
+    except EdgekitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,75 @@
+"""``edgekit bench`` on a device: runs it there and brings back its document."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from edgekit.bench.options import BenchOptions
+from edgekit.bundle.store import open_bundle
+from edgekit.core.console import Console
+from edgekit.core.errors import UsageError
+from edgekit.devices.deployed import require_deployed
+from edgekit.devices.failures import remote_failure
+from edgekit.devices.registry import Device
+from edgekit.devices.session import Session
+
+_IN_DOCUMENT: Final = ("warning: ", "not measured: ")
+
+
+def bench_on_device(
+    paths: Sequence[Path], options: BenchOptions, device: Device, console: Console
+) -> dict[str, Any]:
+    """The document that `edgekit bench` prints there, with this machine's paths of the bundles."""
+    if options.baseline not in ("auto", "none"):
+        raise UsageError("--baseline with a file does not work on a device: leave it out")
+    options = dataclasses.replace(options, baseline="none")  # the original is not there
+    bundles = [open_bundle(path, any_arch=True) for path in paths]
+    lines: list[str] = []
+
+    def take(line: str) -> None:
+        lines.append(line)
+        if not line.startswith(_IN_DOCUMENT):  # said again when the document is shown
+            console.info(line)
+
+    with Session(device) as session:
+        places = [require_deployed(session, bundle) for bundle in bundles]
+        pythons = {python for _, python in places}
+        if len(pythons) > 1:
+            raise UsageError("these bundles need different runtimes: measure them one by one")
+        session.lock(places[0][0].lock)
+        words = [place.bundle for place, _ in places]
+        command = [*pythons, "-m", "edgekit", "bench", *words, "--json", *_words(options)]
+        code, output = session.run(
+            command, on_line=take, environment=places[0][0].environment, quiet_output=True
+        )
+    try:
+        document: dict[str, Any] = json.loads(output)
+        entries = document["bundles"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise remote_failure(device.name, code, lines) from error
+    for path, entry in zip(paths, entries, strict=True):
+        entry["bundle"]["path"] = str(path)
+        entry["device"] = {"name": device.name, "host": device.host}
+    return document
+
+
+def _words(options: BenchOptions) -> list[str]:
+    """The options as the command line spells them; those of the default are left out."""
+    words: list[str] = []
+    for field in dataclasses.fields(BenchOptions):
+        value = getattr(options, field.name)
+        flag = f"--{field.name.replace('_', '-')}"
+        if field.name == "scenarios":
+            words += [word for name in value for word in ("--scenario", name)]
+        elif field.name == "minutes":
+            if "sustained" in options.scenarios:
+                words += [flag, str(value)]
+        elif value is True:
+            words.append(flag)
+        elif value is not None and value is not False and value != field.default:
+            words += [flag, str(value)]
+    return words

@@ -1,0 +1,172 @@
+"""The candidate of a comparison, answering on a device: images go there, answers come back.
+
+Cells, statistics and kept answers stay on the host, so a rerun after a broken link computes only
+what is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bundle.store import Bundle, open_bundle
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError
+from edgekit.data.transforms import Preprocessing
+from edgekit.devices.deployed import require_deployed
+from edgekit.devices.failures import remote_failure
+from edgekit.devices.registry import find_device
+from edgekit.devices.remote import facts as facts_source
+from edgekit.devices.remote.agent import pack, unpack
+from edgekit.devices.remote.serve import KINDS
+from edgekit.devices.session import Session
+from edgekit.runtime.answers import Answers, join
+
+_FRAME_BYTES: Final = 8 << 20  # of images at a time: the device computes while the next travel
+
+
+class _Answering:
+    """The stdout of a running server, frame by frame."""
+
+    def __init__(self, session: Session, console: Console) -> None:
+        self._session = session
+        self._console = console
+        self._output = session.output()
+        self._buffer = bytearray()
+        self._said: deque[str] = deque(maxlen=20)
+
+    def frame(self) -> tuple[dict[str, Any], bytes]:
+        """The next one; an error that says why if the server ended."""
+        return unpack(self._read)
+
+    def _read(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            stream, data = next(self._output, (0, b""))
+            if stream == 1:
+                self._buffer += data
+            elif stream == 2:
+                for line in data.decode(errors="replace").splitlines():
+                    self._said.append(line)
+                    self._console.detail(line)
+            else:
+                raise remote_failure(
+                    self._session.device.name, self._session.exit_code, list(self._said)
+                )
+        found = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return found
+
+
+@dataclass(frozen=True)
+class DevicePredictor:
+    """A bundle in its own runtime on a device; a `Predictor` as `edgekit.parity` knows them."""
+
+    name: str
+    key: str
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    source: str
+    seen: str
+    session: Session = field(repr=False)
+    answering: _Answering = field(repr=False)
+    chunk: int
+    """Images a frame."""
+
+    def run(self, images: NDArray[np.uint8]) -> Answers:
+        """Send all, in pieces, then take the answers in their order."""
+        pieces = np.array_split(images, max(1, -(-len(images) // self.chunk)))
+        for piece in pieces:
+            self.session.feed(pack({"images": len(piece)}, piece.tobytes()))
+        return join([self._answer(len(piece)) for piece in pieces])
+
+    def _answer(self, count: int) -> Answers:
+        header, payload = self.answering.frame()
+        try:
+            answers = unpack_answers(header, payload)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._nonsense() from error
+        if answers.logits.shape != (count, len(self.classes)):
+            raise self._nonsense()
+        return answers
+
+    def _nonsense(self) -> EdgekitError:
+        return EdgekitError(f"{self.session.device.name}: the answers are not those asked for")
+
+
+def unpack_answers(header: dict[str, Any], payload: bytes) -> Answers:
+    """The inverse of `edgekit.devices.remote.serve.pack_answers`."""
+    found: dict[str, NDArray[Any] | None] = {}
+    offset = 0
+    for name, kind in KINDS.items():
+        shape = header["shapes"][name]
+        found[name] = None
+        if shape is not None:
+            values = np.frombuffer(payload, kind, int(np.prod(shape)), offset)
+            found[name] = values.reshape(shape)
+            offset += values.nbytes
+    if found["logits"] is None:
+        raise ValueError("no logits")
+    return Answers(found["logits"], found["code"], found["margin"])
+
+
+@contextlib.contextmanager
+def device_predictor(
+    session: Session, bundle: Bundle, console: Console
+) -> Iterator[DevicePredictor]:
+    """The bundle answering on the device, where it must have been deployed."""
+    from edgekit.core.typed_toml import from_dict
+    from edgekit.model.card import TrainingProtocol
+
+    place, python = require_deployed(session, bundle)
+    session.lock(place.lock, shared=True)
+    facts = session.call(facts_source, "gather", place.root)
+    session.start(
+        [python, "-m", "edgekit.devices.remote.serve", place.bundle], environment=place.environment
+    )
+    answering = _Answering(session, console)
+    served, _ = answering.frame()
+    manifest = bundle.manifest
+    size = manifest.preprocessing.size
+    yield DevicePredictor(
+        name=f"{served['name']} on {session.device.name}",
+        key=f"{served['key']} on {device_key(facts)}",
+        preprocessing=manifest.preprocessing,
+        classes=bundle.labels,
+        source=manifest.source.checkpoint,
+        seen=from_dict(
+            TrainingProtocol, manifest.model.get("training", {}), str(bundle.path)
+        ).describe_seen(),
+        session=session,
+        answering=answering,
+        chunk=max(int(served["chunk"]), _FRAME_BYTES // (size[0] * size[1] * 3)),
+    )
+    session.end_input()
+    for _ in session.output():  # until it has ended
+        pass
+
+
+@contextlib.contextmanager
+def on_device(name: str, path: Path, console: Console) -> Iterator[DevicePredictor]:
+    """The bundle at ``path`` answering on the device of this name; it must be deployed there."""
+    bundle = open_bundle(path, any_arch=True)
+    with (
+        Session(find_device(name)) as session,
+        device_predictor(session, bundle, console) as predictor,
+    ):
+        yield predictor
+
+
+def device_key(facts: dict[str, Any]) -> str:
+    """Names the machine itself, not the way to it: answers kept for it are good for no other."""
+    parts = [str(facts[name]) for name in ("machine_id", "machine", "cpu", "gpu")]
+    if not facts["machine_id"]:
+        parts.append(str(facts["hostname"]))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]

@@ -1,0 +1,180 @@
+"""Writes a trained model as a float ONNX file, and proves that the file computes the same.
+
+The graph takes ``images`` float32 [batch, 3, H, W], normalized, and gives ``logits`` float32
+[batch, classes], ``code`` int64 and ``margin`` float32 ([batch] pooled, [batch, P] spatial).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import onnx
+
+from edgekit import __version__
+from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.files import write_bytes
+from edgekit.core.typed_toml import nearest
+from edgekit.export.tracing import Batch, Prepared, prepare, trace, weight_bytes
+from edgekit.export.verify import Agreement, check_structure, compare
+from edgekit.graph.lookup import lookup_function
+from edgekit.graph.variants import NODE, VARIANTS, Variant, lookup_node, to_variant
+from edgekit.model.card import ModelCard
+from edgekit.model.vqsa import VQSA
+
+OPSETS = range(18, 24)  # what the exporter writes and TensorRT, OpenVINO and ONNX Runtime all read
+# Protobuf, and with it a one-file ONNX model, ends at 2 GiB; the graph itself needs some room.
+_MAX_BYTES = 2**31 - 2**24
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written and what was proven about it."""
+
+    path: str
+    bytes: int
+    sha256: str
+    opset: int
+    batch: Batch
+    vq: Variant
+    outputs: tuple[str, ...]
+    fold: str
+    agreement: Agreement
+    seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        """The ``--json`` document."""
+        return asdict(self)
+
+
+def export_onnx(
+    model: VQSA,
+    card: ModelCard,
+    path: Path,
+    *,
+    opset: int = 18,
+    batch: Batch = "dynamic",
+    vq: Variant = "function",
+    tables: bool = True,
+    margin: bool = True,
+    folded: bool = True,
+    source: str | None = None,
+) -> ExportReport:
+    """Export ``model`` to ``path``; nothing is written unless every check passes.
+
+    ``batch`` is "dynamic" or the one batch size that the file shall take; ``vq`` the form of the
+    lookup (`edgekit.graph.variants`); ``tables`` is `fold`'s, and ignored where they would not
+    fit into the file. ``margin = False`` leaves out that output and its cost, ``folded = False``
+    keeps the head's matrices as they were trained, for comparisons. ``source`` is the SHA-256 of
+    the checkpoint, noted in the file. The same input gives the same bytes.
+    """
+    start = time.monotonic()
+    _check_options(opset, batch, vq)
+    tables = _fitting_tables(model, tables)
+    training = model.training
+    model.eval()
+    try:
+        prepared = prepare(model, tables=tables, margin=margin, folded=folded)
+        graph = trace(prepared, card.preprocessing.size, opset, batch)
+        _finish(graph, prepared, opset)
+        outputs, message = prepared.model.outputs, prepared.fold.message
+        del prepared  # its tables are in the graph now, and with it soon in the file's bytes
+        _describe(graph, card, source)
+        data = serialize(to_variant(graph, vq))
+        # A bare plugin node runs nowhere without the plugin; its twin with the body does.
+        runnable = serialize(graph) if vq == "plugin" else data
+        del graph
+        check_structure(data)
+        agreement = compare(runnable, model, card.preprocessing, batch)
+    finally:
+        model.train(training)
+    write_bytes(path, data)
+    return ExportReport(
+        path=str(path),
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        opset=opset,
+        batch=batch,
+        vq=vq,
+        outputs=outputs,
+        fold=message,
+        agreement=agreement,
+        seconds=time.monotonic() - start,
+    )
+
+
+def serialize(model: onnx.ModelProto) -> bytes:
+    """Bytes that depend on the model alone: map entries are sorted."""
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _check_options(opset: int, batch: Batch, vq: Variant) -> None:
+    if opset not in OPSETS:
+        raise UsageError(f"opset {opset} is out of range: use {OPSETS[0]} to {OPSETS[-1]}")
+    if batch != "dynamic" and batch < 1:
+        raise UsageError(f"batch must be 'dynamic' or at least 1, not {batch}")
+    if vq not in VARIANTS:
+        raise UsageError(f"vq: unknown form '{vq}'{nearest(vq, list(VARIANTS))}")
+
+
+def _fitting_tables(model: VQSA, tables: bool) -> bool:
+    """Whether tables are to be used; they are the one part of a file that can be done without."""
+    if weight_bytes(model, tables=tables) <= _MAX_BYTES:
+        return tables
+    size = weight_bytes(model, tables=False)
+    if size > _MAX_BYTES:
+        raise EdgekitError(
+            f"the model has {size / 1e9:.1f} GB of weights, an ONNX file ends at 2.1 GB: use a "
+            f"smaller codebook (codebook_size is {model.config.codebook_size})"
+        )
+    return False
+
+
+def _finish(graph: onnx.ModelProto, prepared: Prepared, opset: int) -> None:
+    """Give the lookup its name and its body, and drop what tells of the exporting machine."""
+    node = lookup_node(graph)
+    if node is not None and prepared.form is not None:
+        node.name = NODE
+        graph.functions.append(lookup_function(prepared.form, opset))
+    # The exporter notes stack traces, with paths, and its own bookkeeping on all of these.
+    graph.ClearField("metadata_props")
+    graph.ClearField("doc_string")
+    graph.graph.ClearField("doc_string")
+    graph.graph.ClearField("metadata_props")
+    for parts in (
+        graph.graph.node,
+        graph.graph.input,
+        graph.graph.output,
+        graph.graph.value_info,
+        graph.graph.initializer,
+    ):
+        for part in parts:
+            part.ClearField("metadata_props")
+            part.ClearField("doc_string")
+    graph.graph.name = "edgekit"
+
+
+def _describe(graph: onnx.ModelProto, card: ModelCard, source: str | None) -> None:
+    """Write the model card into the file's metadata, as plain text and JSON."""
+    graph.producer_name = "edgekit"
+    graph.producer_version = __version__
+    entries = {
+        "edgekit.version": __version__,
+        "edgekit.backbone": card.backbone,
+        "edgekit.labels": _json(card.classes),
+        "edgekit.preprocessing": _json(card.preprocessing.to_dict()),
+        "edgekit.training": card.training.describe_seen(),
+        "edgekit.vqsa": _json(asdict(card.vqsa)),
+    }
+    if source is not None:
+        entries["edgekit.source_sha256"] = source
+    for key, value in sorted(entries.items()):
+        graph.metadata_props.add(key=key, value=value)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)

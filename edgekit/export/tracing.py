@@ -1,0 +1,171 @@
+"""The torch side of the export: a model whose lookup becomes one node, and its traced graph."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgekit.core.errors import EdgekitError
+from edgekit.graph.lookup import DOMAIN, OPERATOR, OPERATOR_VERSION, LookupForm, Metric
+from edgekit.model import codebook as training
+from edgekit.model.backbones.base import Backbone
+from edgekit.model.config import Quantize
+from edgekit.model.fold import FOLDABLE, FoldReport, fold
+from edgekit.model.vqsa import VQSA
+
+Batch = int | Literal["dynamic"]
+
+
+class NodeLookup(nn.Module):
+    """Stands in for `edgekit.model.fold.Lookup`: it is exported as one CodebookLookup node."""
+
+    codebook: Tensor
+
+    def __init__(self, codebook: Tensor, metric: Metric, margin: bool) -> None:
+        super().__init__()
+        self.form = LookupForm(metric, margin, rows=codebook.shape[0])
+        self.register_buffer("codebook", codebook)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """[..., D] -> code [...], margin [...]; without a margin its place holds the code."""
+        flat = features.flatten(0, -2)
+        types = (torch.int64, torch.float32) if self.form.margin else (torch.int64,)
+        found = torch.onnx.ops.symbolic_multi_out(
+            f"{DOMAIN}::{OPERATOR}",
+            (flat, self.codebook),
+            {**self.form.attributes()},
+            dtypes=types,
+            shapes=((flat.shape[0],),) * len(types),
+            version=OPERATOR_VERSION,
+        )
+        code, margin = found[0], found[-1]
+        return code.reshape(features.shape[:-1]), margin.reshape(features.shape[:-1])
+
+
+class NodeCodebook(nn.Module):
+    """Stands in for `edgekit.model.codebook.Codebook` in a head that is not folded."""
+
+    norm: Tensor
+
+    def __init__(self, codebook: training.Codebook, margin: bool) -> None:
+        super().__init__()
+        rows = codebook.embeddings.detach()
+        cosine = codebook.config.distance == "cosine"
+        # Unit rows times their norms: the rows themselves need not be stored a second time.
+        norm = rows.double().norm(dim=1).to(rows) if cosine else rows.new_ones(len(rows))
+        self.register_buffer("norm", norm)
+        self.lookup = NodeLookup(
+            training.normalize_rows(rows) if cosine else rows, "dot" if cosine else "l2", margin
+        )
+
+    def forward(self, features: Tensor) -> training.Lookup:
+        """Like the codebook it replaces; the losses are zero."""
+        code, margin = self.lookup(features)
+        codeword = F.embedding(code, self.lookup.codebook) * self.norm[code].unsqueeze(-1)
+        nothing = features.new_zeros(())
+        return training.Lookup(codeword, code, margin, nothing, nothing)
+
+
+class Deployed(nn.Module):
+    """Images [B, 3, H, W] to the outputs of the ONNX file, in its order."""
+
+    def __init__(
+        self, backbone: Backbone, head: nn.Module, quantize: Quantize, outputs: tuple[str, ...]
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.quantize: Quantize = quantize
+        self.outputs = outputs
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Run backbone and head, and keep what is exported."""
+        output = self.head(self.backbone.features(images, self.quantize))
+        return tuple(output[: len(self.outputs)])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model made ready to be traced."""
+
+    model: Deployed
+    form: LookupForm | None  # None: the model has no codebook
+    fold: FoldReport
+
+
+def prepare(model: VQSA, *, tables: bool, margin: bool, folded: bool = True) -> Prepared:
+    """Fold the model where that is possible, and give it a lookup that exports as one node."""
+    backbone, quantize = model.backbone, model.config.quantize
+    if model.head.codebook is None:
+        report = FoldReport(False, "no codebook: exported as the plain classifier it is")
+        return Prepared(Deployed(backbone, model.head, quantize, ("logits",)), None, report)
+    outputs = ("logits", "code", "margin") if margin else ("logits", "code")
+    deployed, report = (
+        fold(model, tables=tables) if folded else (None, FoldReport(False, "not folded, as asked"))
+    )
+    if deployed is not None:
+        metric: Metric = "l2" if deployed.head.lookup.metric == "l2" else "dot"
+        lookup = NodeLookup(deployed.head.lookup.codebook, metric, margin)
+        deployed.head.lookup = lookup  # type: ignore[assignment] # made to be replaced
+        return Prepared(Deployed(backbone, deployed.head, quantize, outputs), lookup.form, report)
+    stand_in = NodeCodebook(model.head.codebook, margin)
+    # A copy of the head that has the stand-in for its codebook; the model stays as it is.
+    head = copy.deepcopy(model.head, {id(model.head.codebook): stand_in})
+    return Prepared(Deployed(backbone, head, quantize, outputs), stand_in.lookup.form, report)
+
+
+def weight_bytes(model: VQSA, *, tables: bool) -> int:
+    """Size of the exported weights, close enough to tell what fits into one file."""
+    values = sum(tensor.numel() for tensor in model.state_dict().values())
+    if tables and model.config.output in FOLDABLE and model.config.quantize == "pooled":
+        values += 2 * model.head.width * model.config.codebook_size
+    return int(4 * values)
+
+
+def trace(prepared: Prepared, size: tuple[int, int], opset: int, batch: Batch) -> onnx.ModelProto:
+    """The ONNX graph of a prepared model, for images of ``size`` (height, width)."""
+    example = torch.zeros(2 if batch == "dynamic" else batch, 3, *size)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                prepared.model.eval(),
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=["images"],
+                output_names=list(prepared.model.outputs),
+                dynamic_shapes=({0: "batch"},) if batch == "dynamic" else None,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        advice = "; try --batch 1" if batch == "dynamic" else ""
+        raise EdgekitError(f"PyTorch cannot export this model: {reason}{advice}") from error
+    assert program is not None
+    proto: onnx.ModelProto = program.model_proto
+    return proto
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what the exporter tells its own developers; what goes wrong still raises."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()) as printed:
+            warnings.simplefilter("ignore")
+            with redirect_stderr(printed):
+                yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,243 @@
+"""Puts one node in the place of a calibrated, folded head: edgekit::VQSAHead, for OpenVINO.
+
+    logits, code[, margin] = edgekit::VQSAHead(features [B, D], codebook [N, D], norm [N, 1],
+        table [N, 4D] int8, table_steps [N, 2], projection [3D, D] int8, projection_steps [3D],
+        classifier [C, D] int8, classifier_steps [C], classifier_bias [C])
+
+The node computes what the nodes that it replaces compute, in the same 8-bit integers; it reads
+the triangle of the projection that is not zero, and each weight once. The code tables go into
+16-bit integers with a step for each row (key and base apart), half their size and 1/65534 of the
+row's greatest value off at most; two bytes each, little-endian, in one int8 tensor, because
+OpenVINO's CPU device widens 16-bit constants to 32 bits.
+
+A graph that is not exactly what `edgekit.model.fold` and NNCF's calibration make of a pooled head
+with tables (a float graph, a spatial or unfolded head, a file of another program) has no such
+head; it stays as it is and runs all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from edgekit.graph.lookup import DOMAIN
+from edgekit.graph.variants import lookup_node
+
+HEAD_OPERATOR = "VQSAHead"
+HEAD_NODE = "vqsa_head"
+_HEAD_VERSION = "1"  # what the extension's operator checks
+_GREATEST = 32767
+
+
+@dataclass(frozen=True)
+class _Quantized:
+    """A value that a Q/DQ pair rounds to 8 bits."""
+
+    source: str
+    step: float
+    zero: int
+    signed: bool
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """A constant matrix [rows, columns] of 8-bit integers and one step a row."""
+
+    codes: NDArray[np.int8]
+    steps: NDArray[np.float32]
+
+
+class _NoMatch(Exception):
+    """The graph is another one."""
+
+
+class _Graph:
+    """Follows a graph from its results to where they come from."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.made_by = {output: node for node in model.graph.node for output in node.output}
+        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+
+    def node(self, value: str, operator: str) -> onnx.NodeProto:
+        """The node of that kind that makes ``value``."""
+        node = self.made_by.get(value)
+        if node is None or node.op_type != operator or node.domain not in ("", DOMAIN):
+            raise _NoMatch
+        return node
+
+    def inputs(self, value: str, operator: str) -> list[str]:
+        """The inputs of the node of that kind that makes ``value``."""
+        return list(self.node(value, operator).input)
+
+    def constant(self, name: str) -> NDArray[np.generic]:
+        """A stored tensor."""
+        if name not in self._constants:
+            raise _NoMatch
+        return np.asarray(numpy_helper.to_array(self._constants[name]))
+
+    def floats(self, name: str) -> NDArray[np.float32]:
+        """A stored tensor of floats."""
+        values = self.constant(name)
+        _expect(values.dtype == np.float32)
+        return values.astype(np.float32)
+
+    def quantized(self, value: str) -> _Quantized:
+        """What a Q/DQ pair with one step makes of another value."""
+        codes, step, zero = self.inputs(value, "DequantizeLinear")
+        source, *same = self.inputs(codes, "QuantizeLinear")
+        _expect(same == [step, zero])
+        steps, zeros = self.floats(step), self.constant(zero)
+        _expect(steps.size == 1 and zeros.dtype in (np.int8, np.uint8))
+        return _Quantized(source, float(steps), int(zeros), zeros.dtype == np.int8)
+
+    def weights(self, value: str) -> _Weights:
+        """An 8-bit matrix with symmetric steps, one a row or one for all."""
+        codes, step, zero = self.inputs(value, "DequantizeLinear")
+        found, steps = self.constant(codes), self.floats(step)
+        _expect(found.dtype == np.int8 and found.ndim == 2 and not self.constant(zero).any())
+        _expect(steps.size in (1, len(found)))
+        return _Weights(found.astype(np.int8), np.array(np.broadcast_to(steps.ravel(), len(found))))
+
+    def linear(self, value: str) -> tuple[str, str, str | None]:
+        """The input, weights and bias of x W^T + b."""
+        node = self.node(value, "Gemm")
+        options = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+        _expect(options.get("transB", 0) == 1 and options.get("transA", 0) == 0)
+        _expect(options.get("alpha", 1.0) == 1.0 and options.get("beta", 1.0) == 1.0)
+        return node.input[0], node.input[1], node.input[2] if len(node.input) > 2 else None
+
+
+def _expect(condition: object) -> None:
+    if not condition:
+        raise _NoMatch
+
+
+def fuse_head(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """A copy of the model with its head in one node; None where it has no such head."""
+    lookup = lookup_node(model)
+    if lookup is None:
+        return None
+    try:
+        head, constants = _match(model, lookup)
+    except _NoMatch:
+        return None
+    fused = onnx.ModelProto()
+    fused.CopyFrom(model)
+    fused.graph.node.append(head)
+    fused.graph.initializer.extend(constants)
+    _drop_replaced(fused, head)
+    del fused.functions[:]
+    return fused
+
+
+def _match(
+    model: onnx.ModelProto, lookup: onnx.NodeProto
+) -> tuple[onnx.NodeProto, list[onnx.TensorProto]]:
+    graph = _Graph(model)
+    features, codebook = lookup.input
+    code = lookup.output[0]
+    outputs = {output.name for output in model.graph.output}
+    _expect({"logits", code} <= outputs)
+
+    fused_value, classifier_value, bias = graph.linear("logits")
+    _expect(bias is not None)
+    fused = graph.quantized(fused_value)
+    residual = graph.made_by[fused.source].op_type == "Add"
+    if residual:
+        skipped, combined = graph.inputs(fused.source, "Add")
+        _expect(skipped == features)
+    else:
+        (combined,) = graph.inputs(fused.source, "Relu")
+    # combined = (base + sigmoid(first) P1 r) + sigmoid(first + second) P2 r
+    left, right = graph.inputs(combined, "Add")
+    base, left = graph.inputs(left, "Add")
+    (gate1, p1r), (gate2, p2r) = graph.inputs(left, "Mul"), graph.inputs(right, "Mul")
+    (first,), (both,) = graph.inputs(gate1, "Sigmoid"), graph.inputs(gate2, "Sigmoid")
+    same_first, second = graph.inputs(both, "Add")
+    _expect(same_first == first)
+    rest, key = graph.inputs(graph.inputs(first, "ReduceSum")[0], "Mul")
+    same_rest, ur = graph.inputs(graph.inputs(second, "ReduceSum")[0], "Mul")
+    _expect(same_rest == rest)
+
+    split = graph.node(key, "Split")
+    _expect(list(split.output) == [key, base])
+    table_name, *index = graph.inputs(split.input[0], "Gather")
+    _expect(index == [code])
+    split = graph.node(ur, "Split")
+    _expect(list(split.output) == [ur, p1r, p2r])
+    rest_value, projection_value, no_bias = graph.linear(split.input[0])
+    quantized_rest = graph.quantized(rest_value)
+    _expect(no_bias is None and quantized_rest.source == rest)
+    same_features, codeword = graph.inputs(rest, "Sub")
+    row, length = graph.inputs(codeword, "Mul")
+    _expect(same_features == features and graph.inputs(row, "Gather") == [codebook, code])
+    norm_name, *index = graph.inputs(length, "Gather")
+    _expect(index == [code])
+
+    projection, classifier = graph.weights(projection_value), graph.weights(classifier_value)
+    table, steps = _sixteen_bits(graph.floats(table_name))
+    rows, width = graph.floats(codebook).shape
+    _expect(projection.codes.shape == (3 * width, width) and classifier.codes.shape[1] == width)
+    _expect(table.shape == (rows, 4 * width) and graph.floats(norm_name).shape == (rows, 1))
+    constants = [
+        numpy_helper.from_array(array, f"{HEAD_NODE}/{name}")
+        for name, array in (
+            ("table", table),
+            ("table_steps", steps),
+            ("projection", projection.codes),
+            ("projection_steps", projection.steps),
+            ("classifier", classifier.codes),
+            ("classifier_steps", classifier.steps),
+            ("classifier_bias", graph.floats(str(bias)).ravel()),
+        )
+    ]
+    attributes = {item.name: helper.get_attribute_value(item) for item in lookup.attribute}
+    head = helper.make_node(
+        HEAD_OPERATOR,
+        [features, codebook, norm_name, *(tensor.name for tensor in constants)],
+        ["logits", *lookup.output],
+        name=HEAD_NODE,
+        domain=DOMAIN,
+        plugin_version=_HEAD_VERSION,
+        metric=attributes["metric"],
+        margin=int(len(lookup.output) > 1),
+        residual=int(residual),
+        rest_step=quantized_rest.step,
+        rest_zero=quantized_rest.zero,
+        rest_signed=int(quantized_rest.signed),
+        fused_step=fused.step,
+        fused_zero=fused.zero,
+        fused_signed=int(fused.signed),
+    )
+    return head, constants
+
+
+def _sixteen_bits(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Each row's two halves as 16-bit integers, seen as bytes, and the value of their steps."""
+    halves = table.reshape(len(table), 2, -1)
+    peak = np.abs(halves).max(axis=2, keepdims=True)
+    steps = np.where(peak > 0, peak / np.float32(_GREATEST), np.float32(1)).astype(np.float32)
+    _expect(np.isfinite(steps).all() and (steps > 0).all())
+    codes = np.clip(np.rint(halves / steps), -_GREATEST, _GREATEST).astype("<i2")
+    return codes.view(np.int8).reshape(len(table), -1), steps.reshape(len(table), 2)
+
+
+def _drop_replaced(model: onnx.ModelProto, head: onnx.NodeProto) -> None:
+    """Remove the nodes whose results the head makes, and what only they needed."""
+    graph = model.graph
+    needed = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        replaced = node is not graph.node[-1] and set(node.output) & set(head.output)
+        if not replaced and needed & set(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    nodes = list(reversed(kept))
+    tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(tensors)

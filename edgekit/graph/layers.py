@@ -1,0 +1,133 @@
+"""The quantized layers of a calibrated graph: naming them, and making some of them float again.
+
+A *layer* is a node that reads 8-bit data: a convolution, a product or an addition. Making it
+float means that it reads what lay before the Q/DQ pairs, and a convolution or product also its
+float weights and its uncorrected bias. Other readers of a pair keep theirs. This is done on
+NNCF's graph, before `edgekit.graph.legalize` rewrites it, so that one decision serves every
+runtime.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from fnmatch import fnmatchcase
+
+import onnx
+
+from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.graph.view import PRODUCTS, Graph, drop_unused, insert_copies
+
+_LAYERS = (*PRODUCTS, "Add", "Mul")
+
+
+def quantized_layers(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that read 8-bit data, in topological order."""
+    graph = Graph(model)
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in _LAYERS and any(graph.is_quantized(name) for name in node.input[:2])
+    ]
+
+
+def float_layers(model: onnx.ModelProto) -> list[str]:
+    """Names of the convolutions and products whose data stayed float."""
+    graph = Graph(model)
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in PRODUCTS and not graph.is_quantized(node.input[0])
+    ]
+
+
+def weight_names(model: onnx.ModelProto) -> dict[str, str]:
+    """By node name, what its weights are called: a reader knows those, not ``node_Conv_17``."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return {
+        node.name: node.input[1]
+        for node in model.graph.node
+        if node.op_type in PRODUCTS and node.input[1] in stored
+    }
+
+
+def find_layers(model: onnx.ModelProto, patterns: Collection[str]) -> list[str]:
+    """The nodes of a float ``model`` that ``patterns`` name, by node name or by weight's name.
+
+    ``*`` and ``?`` stand for anything and any character. A pattern that matches nothing is an
+    error: a layer that should have stayed float would silently not.
+    """
+    weights = weight_names(model)
+    names = {node.name: weights.get(node.name, "") for node in model.graph.node if node.name}
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        matched = [
+            name
+            for name, weight in names.items()
+            if fnmatchcase(name, pattern) or (weight and fnmatchcase(weight, pattern))
+        ]
+        if not matched:
+            known = [*weights.values(), *names]
+            close = difflib.get_close_matches(pattern, known, n=1, cutoff=0.0)
+            raise UsageError(
+                f"ignored layer '{pattern}' matches no node of the model; the nearest is "
+                f"'{close[0] if close else 'none'}'"
+            )
+        found.update(dict.fromkeys(matched))
+    return list(found)
+
+
+def with_float(
+    model: onnx.ModelProto, original: onnx.ModelProto, names: Collection[str]
+) -> onnx.ModelProto:
+    """A copy of the calibrated ``model`` in which the layers ``names`` are float again.
+
+    ``original`` is the float graph that was calibrated; it has the same node names.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = Graph(result)
+    before = {node.name: node for node in original.graph.node}
+    constants = {tensor.name: tensor for tensor in original.graph.initializer}
+    wanted = set(names)
+    unknown = wanted - {node.name for node in result.graph.node}
+    if unknown:
+        raise EdgekitError(f"the calibrated graph has no node {min(unknown)}")
+    added: dict[str, onnx.NodeProto] = {}
+    restored: dict[str, onnx.TensorProto] = {}
+    for node in result.graph.node:
+        if node.name not in wanted:
+            continue
+        for place, name in enumerate(node.input):
+            if graph.is_constant(name):
+                source = before[node.name].input[place]
+                if source not in constants:
+                    raise EdgekitError(f"node {node.name}: its constant {source} is not stored")
+                restored[source] = constants[source]
+                node.input[place] = f"{source}/float"
+            elif graph.is_quantized(name):
+                node.input[place] = graph.unquantized(name, added)
+    for name, tensor in restored.items():
+        copy = result.graph.initializer.add()
+        copy.CopyFrom(tensor)
+        copy.name = f"{name}/float"
+    insert_copies(result, added)
+    drop_unused(result)
+    return result
+
+
+def float_fed(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Convolutions whose weights are stored in 8 bits while their data never went through 8 bits.
+
+    OpenVINO computes such a convolution wrongly at times: with two streams it can lose the
+    weights' scale (`tests/quantize/test_openvino_fault.py` has the smallest such graph).
+    """
+    graph = Graph(model)
+    found = []
+    for node in model.graph.node:
+        if node.op_type not in ("Conv", "ConvTranspose") or graph.is_quantized(node.input[0]):
+            continue
+        weights = graph.producer.get(node.input[1])
+        if weights is not None and weights.op_type == "DequantizeLinear":
+            found.append(node)
+    return found

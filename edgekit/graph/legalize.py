@@ -1,0 +1,191 @@
+"""How a calibrated graph is made to fit a dialect (`edgekit.targets.dialects`).
+
+NNCF's calibration is written down once, as QuantizeLinear/DequantizeLinear pairs (Q/DQ). Where a
+runtime wants them otherwise, `legalize` rewrites the pairs; ranges are kept, nothing is
+calibrated again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekit.core.errors import EdgekitError
+from edgekit.graph.view import drop_unused
+from edgekit.targets.dialects import Dialect
+
+if TYPE_CHECKING:  # the table of dialects must not cost the import of onnx
+    import onnx
+
+
+def legalize(model: onnx.ModelProto, dialect: Dialect) -> onnx.ModelProto:
+    """A copy of a calibrated ``model`` that ``dialect``'s runtime accepts."""
+    import onnx
+
+    legal = onnx.ModelProto()
+    legal.CopyFrom(model)
+    if dialect.fuses_additions:
+        _free_additions(legal)
+    if dialect.scalar_activations:
+        _make_scalar(legal)
+    if dialect.pools_in_int8:
+        _quantize_pools(legal)
+    if dialect.signed_only:
+        _make_signed(legal)
+        # Types noted for the unsigned tensors are wrong now; they follow from the zero-points.
+        del legal.graph.value_info[:]
+    return legal
+
+
+def _make_scalar(model: onnx.ModelProto) -> None:
+    """Give every activation one scale: the greatest of its channels', which covers all of them."""
+    from onnx import numpy_helper
+
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    replaced: dict[tuple[str, str], tuple[str, str]] = {}
+    for node in graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[0] in tensors:
+            continue
+        names = (node.input[1], node.input[2])
+        if not set(names) <= set(tensors):
+            raise EdgekitError(f"node {node.name}: its scale is not a stored constant")
+        scale, zero = (numpy_helper.to_array(tensors[name]) for name in names)
+        if scale.size == 1:
+            continue
+        if zero.any():
+            raise EdgekitError(
+                f"node {node.name}: zero-points by channel, and TensorRT takes only 0: "
+                "calibrate with preset = 'performance'"
+            )
+        if names not in replaced:
+            replaced[names] = (f"{names[0]}_scalar", f"{names[1]}_scalar_{len(replaced)}")
+            for name, value in zip(replaced[names], (scale.max(), zero.flat[0]), strict=True):
+                graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+        node.input[1], node.input[2] = replaced[names]
+        for attribute in [item for item in node.attribute if item.name == "axis"]:
+            node.attribute.remove(attribute)
+    drop_unused(model)
+
+
+def _quantize_pools(model: onnx.ModelProto) -> None:
+    """Repeat the Q/DQ pair of a max pooling's input behind it.
+
+    The greatest of some 8-bit values is one of them, so nothing is rounded twice; and whoever
+    reads the pooled values (a convolution, an addition) then reads 8-bit values.
+    """
+    from onnx import helper
+
+    graph = model.graph
+    producer = {output: node for node in graph.node for output in node.output}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        before = producer.get(node.input[0]) if node.input else None
+        if node.op_type != "MaxPool" or before is None or before.op_type != "DequantizeLinear":
+            continue
+        pooled = node.output[0]
+        if any(output.name == pooled for output in graph.output) or all(
+            reader.op_type == "QuantizeLinear" for reader in readers.get(pooled, [])
+        ):
+            continue
+        names = [f"{pooled}_quantized", f"{pooled}_dequantized"]
+        for kind, source, result in (
+            ("QuantizeLinear", pooled, names[0]),
+            ("DequantizeLinear", names[0], names[1]),
+        ):
+            nodes.append(
+                helper.make_node(
+                    kind, [source, *before.input[1:]], [result], name=f"{kind}_{pooled}"
+                )
+            )
+        for reader in readers.get(pooled, []):
+            reader.input[:] = [names[1] if name == pooled else name for name in reader.input]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _make_signed(model: onnx.ModelProto) -> None:
+    """Turn every zero-point into int8 zero.
+
+    An unsigned range [0, 255 s] becomes the signed [-127 t, 127 t] with t = s * 255 / 127, so that
+    its largest value stays representable; a ReLU's output loses one of its eight bits.
+    """
+    from onnx import numpy_helper
+
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    replaced: dict[tuple[str, str], tuple[str, str]] = {}
+    for node in graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        if len(node.input) < 3 or node.input[2] not in tensors:
+            raise EdgekitError(f"node {node.name}: its zero-point is not a stored constant")
+        scale_name, zero_name = node.input[1], node.input[2]
+        zero = numpy_helper.to_array(tensors[zero_name])
+        if zero.any():
+            raise EdgekitError(
+                f"node {node.name}: zero-point {zero.ravel()[0]}, and TensorRT takes only 0: "
+                "calibrate with preset = 'performance'"
+            )
+        if zero.dtype == np.int8:
+            continue
+        if zero.dtype != np.uint8:
+            raise EdgekitError(f"node {node.name}: {zero.dtype} is not an 8-bit type")
+        if (scale_name, zero_name) not in replaced:
+            scale = numpy_helper.to_array(tensors[scale_name])
+            signed = (scale * np.float32(255 / 127)).astype(scale.dtype)
+            names = (f"{scale_name}_signed", f"{zero_name}_signed_{len(replaced)}")
+            graph.initializer.append(numpy_helper.from_array(signed, names[0]))
+            graph.initializer.append(
+                numpy_helper.from_array(np.zeros_like(zero, np.int8), names[1])
+            )
+            replaced[scale_name, zero_name] = names
+        node.input[1], node.input[2] = replaced[scale_name, zero_name]
+    drop_unused(model)
+
+
+def _free_additions(model: onnx.ModelProto) -> None:
+    """Remove the Q/DQ pair between a convolution and the addition behind it.
+
+    TensorRT fuses convolution, addition and ReLU into one kernel that adds before it rounds to
+    8 bits; a pair in between would split it. The other branch keeps its pair: it is the
+    kernel's second INT8 input.
+    """
+    graph = model.graph
+    producer = {output: node for node in graph.node for output in node.output}
+    uses: dict[str, int] = {}
+    for node in graph.node:
+        for name in node.input:
+            uses[name] = uses.get(name, 0) + 1
+    for addition in graph.node:
+        if addition.op_type != "Add":
+            continue
+        for position, name in enumerate(addition.input):
+            source = _quantized_convolution(name, producer, uses)
+            if source is not None:
+                addition.input[position] = source
+                break
+    drop_unused(model)
+
+
+def _quantized_convolution(
+    name: str, producer: dict[str, onnx.NodeProto], uses: dict[str, int]
+) -> str | None:
+    """The convolution output behind a Q/DQ pair that only this consumer reads."""
+    dequantize = producer.get(name)
+    if dequantize is None or dequantize.op_type != "DequantizeLinear" or uses[name] != 1:
+        return None
+    quantize = producer.get(dequantize.input[0])
+    if quantize is None or quantize.op_type != "QuantizeLinear":
+        return None
+    source: str = quantize.input[0]
+    made_by = producer.get(source)
+    if made_by is None or made_by.op_type != "Conv" or uses[source] != 1:
+        return None
+    return source

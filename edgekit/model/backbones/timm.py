@@ -1,0 +1,116 @@
+"""Any timm model as a backbone: width and map layout are found by running it once."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgekit.core.errors import ToolchainMissing, UsageError
+from edgekit.data.transforms import Interpolation
+from edgekit.model.backbones.base import Backbone
+from edgekit.model.config import Quantize
+
+# Keeps the declarations of `_declare_missing_torchvision_ops` alive for the process.
+_DECLARED: list[torch.library.Library] = []
+
+
+class TimmBackbone(Backbone):
+    """A timm model without its classifier.
+
+    `pooled` is timm's own pooled feature (a class token, a global average, or what follows a
+    head convolution); `vectors` are the positions of its last feature map, prefix tokens left
+    out. The two may differ in width, hence `width`.
+
+    ``size`` is the images' height and width; None is what the model was made for. Convolutions
+    take any; a model whose position embeddings or windows depend on it is built for this one.
+    """
+
+    def __init__(self, name: str, size: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        timm = import_timm()
+        if not timm.is_model(name):
+            close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:3]
+            hint = f" (such as {', '.join(close)})" if close else ""
+            raise UsageError(f"timm has no model '{name}'{hint}; see timm.list_models()")
+        made_for_size = getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
+        options = {"img_size": size} if size is not None and made_for_size else {}
+        self.model = timm.create_model(name, pretrained=False, num_classes=0, **options)
+        data: dict[str, Any] = timm.data.resolve_model_data_config(self.model)
+        self.input_size: tuple[int, int] = size or (data["input_size"][1], data["input_size"][2])
+        self.mean: tuple[float, ...] = tuple(data["mean"])
+        self.std: tuple[float, ...] = tuple(data["std"])
+        self.interpolation: Interpolation = data["interpolation"]
+        self.crop_ratio: float = data["crop_pct"]
+        self.classifier_name: str = self.model.pretrained_cfg.get("classifier", "")
+        training = self.model.training
+        self.model.eval()  # batch norm refuses one image in training mode
+        with torch.no_grad():
+            probe = torch.zeros(1, 3, *self.input_size)
+            self._widths: dict[Quantize, int] = {
+                "pooled": self.pooled(probe).shape[-1],
+                "spatial": self.vectors(probe).shape[-1],
+            }
+        self.model.train(training)
+        self.channels = self._widths["spatial"]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> the last feature map in timm's own layout."""
+        features: Tensor = self.model.forward_features(images)
+        return features
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, D]."""
+        feature: Tensor = self.model.forward_head(self(images), pre_logits=True)
+        return feature
+
+    def vectors(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, P, D]."""
+        features: Tensor = self(images)
+        if features.dim() == 3:  # tokens: transformers
+            return features[:, getattr(self.model, "num_prefix_tokens", 0) :]
+        if getattr(self.model, "output_fmt", "NCHW") == "NHWC":  # Swin and its kin
+            return features.flatten(1, 2)
+        return features.flatten(2).transpose(1, 2)
+
+    def width(self, quantize: Quantize) -> int:
+        """D of `pooled` or of `vectors`."""
+        return self._widths[quantize]
+
+
+def import_timm() -> Any:
+    """The timm module; the one place that works around torchvision's missing extension."""
+    if importlib.util.find_spec("timm") is None:
+        raise ToolchainMissing("timm is not installed: pip install 'edgekit[timm]'")
+    _declare_missing_torchvision_ops()
+    import timm
+    import timm.data
+
+    return timm
+
+
+def _declare_missing_torchvision_ops() -> None:
+    """Let torchvision import where its compiled extension cannot be loaded.
+
+    torchvision registers shape rules for its operators at import, and fails if the extension
+    that declares them did not load (a CPU-only torch beside a CUDA torchvision). Backbones use
+    none of these operators, so declaring their signatures is enough.
+    """
+    spec = importlib.util.find_spec("torchvision")
+    if _DECLARED or spec is None or spec.origin is None:
+        return
+    for extension in Path(spec.origin).parent.glob("_C*.so"):
+        try:
+            torch.ops.load_library(str(extension))
+        except OSError:
+            continue
+        return
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define(
+        "qnms(Tensor boxes, Tensor scores, Tensor order, Tensor areas, float iou) -> Tensor"
+    )
+    _DECLARED.append(library)

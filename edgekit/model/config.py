@@ -1,0 +1,44 @@
+"""What a VQ-SA head is: its options and their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edgekit.core.errors import UsageError
+
+Quantize = Literal["pooled", "spatial"]
+Distance = Literal["cosine", "l2"]
+OutputForm = Literal["none", "replace", "add", "concat", "attention", "residual"]
+CodebookUpdate = Literal["gradient", "ema"]
+
+
+@dataclass(frozen=True)
+class VQSAConfig:
+    """What a VQ-SA head is; the defaults are what the authors' released checkpoint needs.
+
+    ``output`` is the paper's ablation: *none* (the plain classifier), *replace*, *add*,
+    *concat*, *attention* (VQ-SA itself), and *residual*: the feature plus a correction that
+    starts at zero, which is what makes training from scratch start as the plain classifier.
+    """
+
+    codebook_size: int = 1000
+    quantize: Quantize = "pooled"
+    distance: Distance = "cosine"
+    output: OutputForm = "attention"
+    # The released code divides the attention logits by sqrt(2) while training and forgets it
+    # at evaluation; True divides in both, False (the released evaluation) in neither.
+    logit_scale: bool = False
+    straight_through: bool = True
+    commitment: float = 0.25
+    update: CodebookUpdate = "gradient"
+    ema_decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        """Refuse values that no network can have."""
+        if self.codebook_size < 1:
+            raise UsageError(f"codebook_size must be at least 1, not {self.codebook_size}")
+        if self.commitment < 0:
+            raise UsageError(f"commitment must not be negative, not {self.commitment}")
+        if not 0 < self.ema_decay < 1:
+            raise UsageError(f"ema_decay must lie between 0 and 1, not {self.ema_decay}")

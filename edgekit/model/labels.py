@@ -1,0 +1,24 @@
+"""Class names from a text file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekit.core.errors import UsageError
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Class names from a text file, one a line; blank lines at the end do not count."""
+    try:
+        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+    except OSError as error:
+        raise UsageError(f"cannot read labels {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"labels {path}: not UTF-8 text") from error
+    names = tuple(line.strip() for line in lines)
+    if not names:
+        raise UsageError(f"labels {path}: the file is empty, expected a class name a line")
+    for number, name in enumerate(names, start=1):
+        if not name:
+            raise UsageError(f"labels {path}:{number}: empty line, expected a class name")
+    return names

@@ -1,1 +1,0 @@
-"""The parts of the trainer; `edgekit.model.train` puts them together."""

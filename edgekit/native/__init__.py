@@ -1,0 +1,1 @@
+"""The compiled libraries: the codebook lookup, and OpenVINO's extension."""

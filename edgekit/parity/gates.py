@@ -1,0 +1,274 @@
+"""The gates of a comparison: when may it stop, and what is its verdict?
+
+Each gate is a bound on a mean over images, watched by a confidence sequence, which holds however
+often one looks. If the images run out first, there is a look at the ordinary interval, and if that
+was over a part of each image's cells and does not decide, one more over all of them. A wrong
+verdict then has three chances: 2%, 0.5% and 2.5%.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from edgekit.core.errors import UsageError
+from edgekit.data.corruption_grid import Cells
+from edgekit.metrics.confidence_sequence import (
+    SequentialDelta,
+    SequentialState,
+    score_bound,
+    sequential_scores,
+)
+from edgekit.metrics.corruption_error import Baseline
+from edgekit.metrics.intervals import (
+    CorruptionDeltas,
+    GateResult,
+    Interval,
+    Outcome,
+    PairedErrors,
+    Verdict,
+    cell_weights,
+    code_agreement_gate,
+    corruption_deltas,
+    corruption_gate,
+    corruption_weights,
+    delta_interval,
+    overall_outcome,
+    slowest,
+    verdict,
+)
+from edgekit.parity.tally import Seen, Tally
+
+ALPHA = 0.04  # of the sequences, both sides
+SAMPLE_CONFIDENCE = 0.99  # of the look at a part of the cells
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What must hold for a pass; the first always, the others where they are given."""
+
+    tolerance: float = 0.5  # points of mean corruption error
+    min_code_agreement: float | None = None  # a fraction
+    max_corruption_delta: float | None = None  # points, for every single corruption
+
+    def __post_init__(self) -> None:
+        """Refuse limits that decide nothing."""
+        if not self.tolerance >= 0:
+            raise UsageError(f"tolerance must not be negative, not {self.tolerance}")
+        agreement = self.min_code_agreement
+        if agreement is not None and not 0 < agreement < 1:
+            raise UsageError(
+                f"min_code_agreement must lie between 0 and 1, not {agreement}: no sample can "
+                "show that two models always agree, 0.999 it can"
+            )
+        largest = self.max_corruption_delta
+        if largest is not None and not largest >= 0:
+            raise UsageError(f"max_corruption_delta must not be negative, not {largest}")
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """The verdict, with all that the report says about how it came about."""
+
+    outcome: Outcome | str  # or "unlabeled"
+    reasons: list[str]
+    more_images: int | None  # that would decide; None: unknown, or none would
+    interval: Interval | None  # of the mean corruption error's difference
+    anytime: bool  # the interval holds at every look, not at the end alone
+    confidence: float
+    fixed: Interval | None
+    deltas: CorruptionDeltas | None
+
+
+class _Mode(NamedTuple):
+    """How a comparison ended."""
+
+    full: bool  # all images were to be seen, come what may
+    ended: bool  # the images ran out before the gates were decided
+
+    def fixed(self, state: SequentialState) -> bool:
+        """Whether the interval of a fixed number of images has the word."""
+        return self.full or (self.ended and not state.decided)
+
+
+class Judge:
+    """Watches the evidence; `decided` says when the verdict cannot change any more."""
+
+    def __init__(
+        self, gates: Gates, cells: Cells, baseline: Baseline, *, labeled: bool, coded: bool
+    ) -> None:
+        if gates.min_code_agreement is not None and not coded:
+            raise UsageError(
+                "the two models have no codes to compare (no codebook, or not the same one): drop "
+                "--min-code-agreement"
+            )
+        if gates.max_corruption_delta is not None and not labeled:
+            raise UsageError(
+                "--max-corruption-delta needs labels, and the data have none for this model: give "
+                "--labels, or gate on agreement with --min-code-agreement"
+            )
+        self._gates, self._cells, self._baseline = gates, cells, baseline
+        self._labeled = labeled
+        self._weights = cell_weights(cells.corruptions, cells.severities, baseline)
+        self._own_weights = corruption_weights(cells.corruptions, cells.severities, baseline)
+        bound = score_bound(self._weights)
+        self._main = SequentialDelta(gates.tolerance, ALPHA, bound=bound) if labeled else None
+        self._each: list[SequentialDelta] = []
+        if gates.max_corruption_delta is not None:
+            share = ALPHA / len(cells.corruptions)  # all of them hold at once
+            self._each = [
+                SequentialDelta(gates.max_corruption_delta, share, bound=float(row.sum()))
+                for row in self._own_weights
+            ]
+        self._code = None
+        if gates.min_code_agreement is not None:
+            self._code = SequentialDelta(100 * (1 - gates.min_code_agreement), ALPHA)
+        self._waiting: list[Seen] = []
+        self._looked_at = 0
+
+    def add(self, seen: Seen) -> None:
+        """Take in an image, and look where enough new ones have come.
+
+        Looking less often is always allowed, and looking at everything after every image would
+        cost more than the models do once there are thousands.
+        """
+        self._waiting.append(seen)
+        if len(self._waiting) >= max(4, self._looked_at // 100):
+            self.look()
+
+    def look(self) -> None:
+        """Update the sequences with all that has come in."""
+        if not self._waiting:
+            return
+        found = np.stack([seen.difference for seen in self._waiting])
+        measured = np.stack([seen.measured for seen in self._waiting])
+        if self._main is not None:
+            self._main.update(sequential_scores(found, self._weights, measured))
+        for c, sequence in enumerate(self._each):
+            weights = self._own_weights[c : c + 1]
+            sequence.update(sequential_scores(found[:, c : c + 1], weights, measured[:, c : c + 1]))
+        if self._code is not None:
+            agreement = np.array([seen.same_code for seen in self._waiting], np.float64)
+            self._code.update(100 * (1 - agreement))
+        self._looked_at += len(self._waiting)
+        self._waiting = []
+
+    def outcomes(self) -> list[Outcome]:
+        """Where each gate stands."""
+        sequences = [*([self._main] if self._main else []), *self._each]
+        sequences += [self._code] if self._code else []
+        return [sequence.state().outcome for sequence in sequences]
+
+    @property
+    def gated(self) -> bool:
+        """Whether there is anything to decide."""
+        return bool(self.outcomes())
+
+    @property
+    def decided(self) -> bool:
+        """Whether more images cannot change the verdict."""
+        found = self.outcomes()
+        return bool(found) and ("fail" in found or "undecided" not in found)
+
+    def running(self) -> str:
+        """The running estimate, for the progress line."""
+        if self._main is None:
+            return ""
+        state = self._main.state()
+        return f"difference {state.estimate:+.2f} [{state.lower:+.2f}, {state.upper:+.2f}]"
+
+    def judge(self, tally: Tally, *, full: bool, confidence: float = 0.95) -> Judgment:
+        """The verdict over what was seen; ``confidence`` is that of intervals of a fixed size."""
+        self.look()
+        mode = _Mode(full=full, ended=not self.decided)
+        gates: list[GateResult] = []
+        if self._gates.min_code_agreement is not None:
+            agreement = tally.code_interval(confidence)
+            assert agreement is not None
+            gates.append(self._code_result(agreement, self._gates.min_code_agreement, mode))
+        if self._main is None:
+            if not gates:
+                return Judgment("unlabeled", [UNLABELED], None, None, False, 0.95, None, None)
+            return Judgment(
+                gates[0].outcome,
+                [UNLABELED, *gates[0].reasons],
+                gates[0].more_images,
+                *(None, False, confidence, None, None),
+            )
+        paired = PairedErrors(
+            tally.differences(),
+            self._cells.corruptions,
+            self._cells.severities,
+            self._baseline,
+            tally.measured(),
+        )
+        fixed, deltas = delta_interval(paired), corruption_deltas(paired)
+        if self._each:
+            strict = deltas if confidence == 0.95 else corruption_deltas(paired, confidence)
+            gates.append(self._corruption_result(strict, mode))
+        state = self._main.state()
+        anytime = not mode.fixed(state)
+        interval = delta_interval(paired, confidence)
+        if anytime:
+            confidence = 0.95  # and a little more
+            interval = _anytime(fixed.estimate, state)
+        judged = verdict(interval, self._gates.tolerance, confidence)
+        outcome = overall_outcome(judged.outcome, *(gate.outcome for gate in gates))
+        parts: list[Verdict | GateResult] = [judged, *gates]
+        more = [part.more_images for part in parts if part.outcome == "undecided"]
+        return Judgment(
+            outcome,
+            [judged.sentence, *(reason for gate in gates for reason in gate.reasons)],
+            slowest(more) if outcome == "undecided" else 0,
+            interval,
+            anytime,
+            confidence,
+            fixed,
+            deltas,
+        )
+
+    def _code_result(self, fixed: Interval, minimum: float, mode: _Mode) -> GateResult:
+        assert self._code is not None
+        state = self._code.state()
+        if mode.fixed(state):
+            return code_agreement_gate(fixed, minimum)
+        found = Interval(
+            1 - state.estimate / 100, 1 - state.upper / 100, 1 - state.lower / 100, state.images
+        )
+        return code_agreement_gate(found, minimum)
+
+    def _corruption_result(self, deltas: CorruptionDeltas, mode: _Mode) -> GateResult:
+        assert self._gates.max_corruption_delta is not None
+        intervals = {}
+        for name, sequence in zip(self._cells.corruptions, self._each, strict=True):
+            state = sequence.state()
+            intervals[name] = deltas.intervals[name]
+            if not mode.fixed(state):
+                intervals[name] = _anytime(deltas.intervals[name].estimate, state)
+        return corruption_gate(
+            CorruptionDeltas(intervals, deltas.critical), self._gates.max_corruption_delta
+        )
+
+
+def _anytime(estimate: float, state: SequentialState) -> Interval:
+    """The limits of a sequence about the plain difference of the two figures.
+
+    The mean of the scores differs a little from it where images went through part of the cells:
+    some cells were drawn more often than others.
+    """
+    inside = min(max(estimate, state.lower), state.upper)
+    return Interval(inside, state.lower, state.upper, state.images)
+
+
+UNLABELED = (
+    "not judged: the data have no labels for this model, so errors and their difference are "
+    "unknown (give --labels)"
+)
+
+
+def worst(deltas: CorruptionDeltas, count: int = 3) -> Sequence[str]:
+    """The corruptions that lost most, if they lost anything."""
+    return [name for name in deltas.worst() if deltas.intervals[name].estimate > 0][:count]

@@ -1,0 +1,146 @@
+"""Accuracy control: layers go back to float until the loss is small enough.
+
+`edgekit.quantize.sensitivity` ranks the layers once; then the shortest head of that ranking is
+searched by bisection whose loss, paired with the float model on the same images, is acceptable.
+The decision is made on the graph that will run, that is on the legalized one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import onnx
+
+from edgekit.core.console import Console
+from edgekit.core.errors import UsageError
+from edgekit.graph.layers import quantized_layers, weight_names, with_float
+from edgekit.graph.legalize import legalize
+from edgekit.metrics.intervals import Interval, Outcome, verdict
+from edgekit.quantize.engine import answers
+from edgekit.quantize.probe import Probe, difference
+from edgekit.quantize.recipes import Metric
+from edgekit.quantize.sensitivity import measure
+from edgekit.runtime.answers import Answers
+from edgekit.targets.dialects import Dialect
+
+RANKED_IMAGES = 32  # of the probe, for the ranking: it only has to tell large from small
+
+
+@dataclass(frozen=True)
+class Controlled:
+    """What accuracy control did."""
+
+    metric: Metric
+    max_drop: float  # points
+    before: Interval  # the loss with all layers in INT8, points
+    after: Interval
+    outcome: Outcome  # of ``after`` against ``max_drop``
+    reverted: tuple[str, ...]  # by the names of their weights, the most harmful first
+    nodes: tuple[str, ...]  # the same by node
+    images: int
+    variants: int
+    evaluations: int
+    seconds: float
+
+    def message(self) -> str:
+        """One line for the user."""
+        names = ", ".join(self.reverted) or "none"
+        sure = "" if self.outcome == "pass" else f" ({self.outcome} on {self.images} images)"
+        return (
+            f"accuracy control: {self.metric} lost {self.before.estimate:.2f} points, now "
+            f"{self.after.estimate:.2f} [{self.after.lower:.2f}, {self.after.upper:.2f}] of at "
+            f"most {self.max_drop:g}{sure}; {len(self.nodes)} layers back in float: {names}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def control(
+    calibrated: onnx.ModelProto,
+    original: onnx.ModelProto,
+    probe: Probe,
+    *,
+    max_drop: float,
+    metric: Metric,
+    dialect: Dialect,
+    console: Console,
+) -> tuple[onnx.ModelProto, Controlled]:
+    """The calibrated graph with as few layers in float as ``max_drop`` allows.
+
+    A loss is acceptable when its interval lies below ``max_drop``, or reaches across it and the
+    estimate does not: 200 images can seldom prove half a point.
+    """
+    start = time.monotonic()
+    flat = probe.flat()
+    reference = answers(original, flat, probe.preprocessing)
+    judged: dict[int, Interval] = {}
+    ranking: list[str] = []
+
+    def loss(count: int) -> Interval:
+        if count not in judged:
+            model = with_float(calibrated, original, ranking[:count])
+            judged[count] = _loss(model, probe, reference, metric, dialect)
+            found = judged[count]
+            console.detail(
+                f"{count} layers in float: {found.estimate:.2f} "
+                f"[{found.lower:.2f}, {found.upper:.2f}] points"
+            )
+        return judged[count]
+
+    def good(count: int) -> bool:
+        outcome = verdict(loss(count), max_drop).outcome
+        return outcome == "pass" or (outcome == "undecided" and loss(count).estimate <= max_drop)
+
+    enough = 0
+    if not good(0):
+        ranking = measure(calibrated, original, _first(probe, RANKED_IMAGES), console).ranking()
+        bad, enough = 0, len(quantized_layers(calibrated))
+        while enough - bad > 1:
+            middle = (bad + enough) // 2
+            bad, enough = (bad, middle) if good(middle) else (middle, enough)
+    weights = weight_names(original)
+    nodes = tuple(ranking[:enough])
+    controlled = Controlled(
+        metric=metric,
+        max_drop=max_drop,
+        before=loss(0),
+        after=loss(enough),
+        outcome=verdict(loss(enough), max_drop).outcome,
+        reverted=tuple(weights.get(name, name) for name in nodes),
+        nodes=nodes,
+        images=len(probe.pixels),
+        variants=probe.pixels.shape[1],
+        evaluations=len(judged),
+        seconds=time.monotonic() - start,
+    )
+    return with_float(calibrated, original, nodes), controlled
+
+
+def _loss(
+    model: onnx.ModelProto, probe: Probe, reference: Answers, metric: Metric, dialect: Dialect
+) -> Interval:
+    legal = legalize(model, dialect) if dialect.rewrites else model
+    found = difference(probe, reference, answers(legal, probe.flat(), probe.preprocessing)).drop(
+        metric
+    )
+    if found is None:
+        need = {
+            "corruption-error": "labels that mean the model's classes: use code-agreement",
+            "code-agreement": "a model with a codebook: use corruption-error",
+        }
+        raise UsageError(f"metric '{metric}' needs {need[metric]}")
+    return found
+
+
+def _first(probe: Probe, images: int) -> Probe:
+    return dataclasses.replace(
+        probe,
+        pixels=probe.pixels[:images],
+        labels=None,  # the ranking goes by divergence
+        cells=probe.cells[:images],
+    )

@@ -1,0 +1,296 @@
+"""What stays float in an INT8 graph, and why: rules that look at the graph, never at names.
+
+The VQ-SA head but for its big products: a codeword index is a discontinuity, and the attention
+logits are differences of large numbers behind a sigmoid: rounding them to 8 bits changes answers.
+The products with constant weights (the folded projection, the classifier) hold nearly all of the
+head's cost and tolerate INT8. Of the backbone only what loses much and gains little: the first
+depthwise convolution, softmax attention, squeeze-excite gates, sums that a layer norm reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import onnx
+
+from edgekit.graph.layers import find_layers
+from edgekit.quantize.recipes import Recipe, Rule
+
+LOOKUP = "CodebookLookup"
+DOMAIN = "edgekit"
+_PRODUCTS = ("MatMul", "Gemm")
+_POOLING = ("ReduceMean", "GlobalAveragePool")
+_SHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity")
+# What may lie between the two products of an attention, beside the softmax: scaling, a bias, a
+# mask, their broadcasting.
+_BETWEEN = (*_SHAPES, "Add", "Sub", "Mul", "Div", "Where", "Cast", "Expand", "Clip", "Dropout")
+# What turns a projection into queries and keys: they are scaled, or brought to unit length.
+_SCALING = (*_BETWEEN, "Slice", "Split", "Gather", "Concat", "Softmax", "Pow", "Sqrt", "Max",
+            "ReduceL2", "ReduceSum", "ReduceSumSquare")  # fmt: skip
+_POINTWISE = ("Erf", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Relu", "Clip", "HardSwish",
+              "Add", "Sub", "Mul", "Div", "Pow", "Identity", "Cast")  # fmt: skip
+# What may lie between a pooled map and the gates that are calculated from it.
+_GATING = (*_POINTWISE, *_SHAPES, *_PRODUCTS, "Conv", "Expand", "BatchNormalization")
+_NORMS = ("LayerNormalization", "RMSNormalization")
+_LONGEST_FUNCTION = 12  # nodes of an activation: tanh-GELU, the longest in use, has eight
+
+
+def kept_float(model: onnx.ModelProto, recipe: Recipe) -> dict[str, str]:
+    """By name, the nodes that ``recipe`` leaves in float, each with the rule that does it."""
+    rules: dict[str, Collection[str]] = {"head": float_nodes(model)}
+    if recipe.ignored:
+        rules["ignored"] = find_layers(model, recipe.ignored)
+    if recipe.first_depthwise == "float":
+        rules["first depthwise"] = first_depthwise(model)
+    for name in recipe.keep:
+        rules[name] = _RULES[name](model)
+    kept: dict[str, str] = {}
+    for rule, nodes in rules.items():
+        for node in nodes:
+            kept.setdefault(node, rule)
+    return kept
+
+
+def float_nodes(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that must not be quantized; empty when there is no codebook."""
+    nodes = list(model.graph.node)
+    producer = {output: node for node in nodes for output in node.output}
+    constants = {tensor.name for tensor in model.graph.initializer}
+    lookups = [node for node in nodes if node.op_type == LOOKUP and node.domain == DOMAIN]
+    if not lookups:
+        return []
+    # The pooled feature (or the map's vectors) and everything computed from it; the pooling
+    # itself too, which sees the last convolution's output before it would be rounded.
+    reached = {_through_reshapes(lookup.input[0], producer) for lookup in lookups}
+    makers = [producer[name] for name in reached if name in producer]
+    for norm in [node for node in makers if node.op_type in _NORMS]:  # a ConvNeXt has one there
+        makers += _Flow(model).back(norm.input[0], (*_SHAPES, "Gather"), _POOLING)[1]
+    head = [node for node in makers if node.op_type in _POOLING]
+    for node in nodes:  # ONNX lists nodes in topological order
+        if reached & set(node.input):
+            reached.update(node.output)
+            head.append(node)
+    return [
+        node.name
+        for node in head
+        if not (node.op_type in _PRODUCTS and _weighted(node, constants, producer))
+    ]
+
+
+def first_depthwise(model: onnx.ModelProto) -> list[str]:
+    """The name of the first depthwise convolution, where there is one.
+
+    In mobile networks it reads what the stem made of the pixels. Each of its outputs sums 9 of
+    these values, so that their rounding is not averaged out as in a product over many channels,
+    and every layer behind inherits it: a fifth of all that moves the lookup's margins, and more
+    than half where zero-points must be 0 and a ReLU's output has seven bits. It waits for memory
+    more than it calculates, and costs little in float.
+    """
+    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type != "Conv" or node.input[1] not in shapes:
+            continue
+        channels, inputs_of_each = shapes[node.input[1]][:2]
+        groups = next((item.i for item in node.attribute if item.name == "group"), 1)
+        if inputs_of_each == 1 and groups == channels > 1:
+            return [node.name]
+    return []
+
+
+def attention_products(model: onnx.ModelProto) -> list[str]:
+    """Both products of each softmax attention, what lies between them, and what scales its inputs.
+
+    Neither has weights. A softmax gives many small numbers beside a few large ones, and one step
+    for all of them loses the small ones, which together decide; the logits before it are in an
+    exponent. Runtimes calculate the two products and the softmax as one piece in float, which a
+    Q/DQ pair between them would break up.
+    """
+    flow = _Flow(model)
+    kept: dict[str, None] = {}
+    for softmax in model.graph.node:
+        if softmax.op_type != "Softmax":
+            continue
+        before, logits = flow.back(softmax.input[0], _BETWEEN, _PRODUCTS)
+        behind, sums = flow.ahead(softmax.output[0], (*_SHAPES, "Cast", "Dropout"), _PRODUCTS)
+        if not logits or not sums:
+            continue  # a classifier's softmax, or a gate
+        kept.update((node.name, None) for node in (*logits, *before, softmax, *behind, *sums))
+        for product in (*logits, *sums):
+            for name in product.input:
+                scaling, _ = flow.back(name, _SCALING, (), stop=flow.adds_bias)
+                kept.update((node.name, None) for node in scaling)
+    return list(kept)
+
+
+def squeeze_excite(model: onnx.ModelProto) -> list[str]:
+    """Gates that are calculated from the pooled map and scale its channels, with their product.
+
+    A gate scales a whole channel, so that its error is not averaged out over the positions. And
+    the map has its widest range before the gates shut channels: rounded there, the others get
+    what that leaves of 8 bits. All of it together is few operations.
+    """
+    flow = _Flow(model)
+    kept: dict[str, None] = {}
+    for product in model.graph.node:
+        if product.op_type != "Mul":
+            continue
+        for gate, gated in (product.input, reversed(product.input)):
+            between, pools = flow.back(gate, _GATING, _POOLING)
+            if len(pools) == 1 and pools[0].input[0] == gated:
+                kept.update((node.name, None) for node in (*pools, *between, product))
+    return list(kept)
+
+
+def activations(model: onnx.ModelProto) -> list[str]:
+    """Activation functions that are written as a product of x and a function of x alone.
+
+    GELU and SiLU are that where the opset lacks them. They are one function, which runtimes
+    calculate as one; quantized piece by piece, the values between are rounded twice more.
+    """
+    flow = _Flow(model)
+    kept: dict[str, None] = {}
+    for product in model.graph.node:
+        if product.op_type != "Mul":
+            continue
+        for scale, value in (product.input, reversed(product.input)):
+            between = flow.function_of(value, scale)
+            if between:
+                kept.update((node.name, None) for node in (*between, product))
+    return list(kept)
+
+
+def batch_norms(model: onnx.ModelProto) -> list[str]:
+    """Batch norms behind something else than a convolution, which would have absorbed them.
+
+    Each gives its channel the scale that suits what follows; the channels' ranges before it may
+    differ as they like, and one step for all loses the small ones.
+    """
+    flow = _Flow(model)
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "BatchNormalization"
+        and not flow.back(node.input[0], (), ("Conv", *_PRODUCTS))[1]
+    ]
+
+
+def normed_sums(model: onnx.ModelProto) -> list[str]:
+    """The additions in a network that has layer norms, but for the biases of products.
+
+    They carry the residual stream, in which a few channels grow far beyond the others from block
+    to block until a layer norm scales them back: one step for all channels loses most of them.
+    Batch norm is folded away and leaves no such stream. An INT8 addition gains nothing here, for
+    the layer norm behind it reads float.
+    """
+    flow = _Flow(model)
+    if not any(node.op_type in _NORMS for node in model.graph.node):
+        return []
+    return [
+        node.name for node in model.graph.node if node.op_type == "Add" and not flow.adds_bias(node)
+    ]
+
+
+def _through_reshapes(name: str, producer: dict[str, onnx.NodeProto]) -> str:
+    """The tensor that a chain of shape-only nodes starts from."""
+    while name in producer and producer[name].op_type in _SHAPES:
+        name = producer[name].input[0]
+    return name
+
+
+def _weighted(
+    node: onnx.NodeProto, constants: set[str], producer: dict[str, onnx.NodeProto]
+) -> bool:
+    """Whether a product's second factor is a constant, perhaps behind a transpose."""
+    return _through_reshapes(node.input[1], producer) in constants
+
+
+class _Flow:
+    """Who makes and who reads each value of a graph."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._stored = {tensor.name for tensor in model.graph.initializer}
+        self._producer = {name: node for node in model.graph.node for name in node.output}
+        self._readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            for name in node.input:
+                self._readers.setdefault(name, []).append(node)
+
+    def is_constant(self, name: str) -> bool:
+        """Whether a value is stored, perhaps in another shape."""
+        return _through_reshapes(name, self._producer) in self._stored
+
+    def adds_bias(self, node: onnx.NodeProto) -> bool:
+        """Whether a node adds a constant to a product."""
+        if node.op_type != "Add" or not any(self.is_constant(name) for name in node.input):
+            return False
+        makers = [self._producer[name] for name in node.input if name in self._producer]
+        return any(maker.op_type in (*_PRODUCTS, "Conv") for maker in makers)
+
+    def back(
+        self,
+        name: str,
+        through: Collection[str],
+        to: Collection[str],
+        stop: Callable[[onnx.NodeProto], bool] = lambda node: False,
+    ) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
+        """Nodes of kinds ``through`` behind a value, and the first ones of kinds ``to``.
+
+        Nodes of other kinds, and those at which to ``stop``, are neither.
+        """
+
+        def makers(value: str) -> list[onnx.NodeProto]:
+            node = self._producer.get(value)
+            return [] if node is None or stop(node) else [node]
+
+        return self._walk([name], through, to, makers, "input")
+
+    def ahead(
+        self, name: str, through: Collection[str], to: Collection[str]
+    ) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
+        """The same towards the outputs."""
+        return self._walk([name], through, to, lambda value: self._readers.get(value, []), "output")
+
+    def function_of(self, value: str, name: str) -> list[onnx.NodeProto]:
+        """The nodes between ``value`` and ``name`` if that depends on it alone, point by point."""
+        nodes: list[onnx.NodeProto] = []
+        names = [name]
+        while names:
+            name = names.pop()
+            if name == value or self.is_constant(name):
+                continue
+            node = self._producer.get(name)
+            if node is None or node.op_type not in _POINTWISE or len(nodes) >= _LONGEST_FUNCTION:
+                return []
+            nodes.append(node)
+            names.extend(name for name in node.input if name)
+        return nodes
+
+    def _walk(
+        self,
+        names: list[str],
+        through: Collection[str],
+        to: Collection[str],
+        step: Callable[[str], list[onnx.NodeProto]],
+        side: str,
+    ) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
+        passed: dict[str, onnx.NodeProto] = {}
+        reached: dict[str, onnx.NodeProto] = {}
+        while names:
+            for node in step(names.pop()):
+                if node.name in passed or node.name in reached:
+                    continue
+                if node.op_type in to:
+                    reached[node.name] = node
+                elif node.op_type in through:
+                    passed[node.name] = node
+                    names.extend(node.input if side == "input" else node.output)
+        return list(passed.values()), list(reached.values())
+
+
+_RULES: dict[Rule, Callable[[onnx.ModelProto], list[str]]] = {
+    "attention": attention_products,
+    "squeeze-excite": squeeze_excite,
+    "activations": activations,
+    "batch-norms": batch_norms,
+    "normed-sums": normed_sums,
+}

@@ -1,0 +1,136 @@
+"""Proof that the written INT8 graph is the network that was trained.
+
+Comparing logits end to end would prove little: two float32 implementations add in different
+orders, now and then a value on the edge between two levels rounds the other way, and the layers
+behind it amplify that one level, through an attention that magnifies differences. So every Q/DQ
+pair is compared on its own: both implementations are given the same 8-bit inputs (those of ONNX
+Runtime), and what they compute from them must be the same levels, except for values that lie on
+an edge, which are counted. Behind the last pair, codes must be identical and logits equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from torch import Tensor
+
+from edgekit.core.errors import EdgekitError
+from edgekit.quantize.qat.network import Network
+
+LOGITS_TOLERANCE = 1e-3  # largest difference over the largest magnitude
+_EDGE = 0.01  # how near to the middle between two levels a value may be called on the edge
+_TIE = 1e-6  # margin over best score below which rounding chooses between two codewords
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was compared, and how exactly it agreed."""
+
+    images: int
+    pairs: int  # Q/DQ pairs of activations
+    values: int  # 8-bit values that both computed
+    edge_values: int  # of these, on the edge between two levels and rounded the other way
+    codes: int
+    different_codes: int  # ties up to rounding
+    logits_error: float  # largest difference over the largest magnitude
+
+    def describe(self) -> str:
+        """One line for the user."""
+        text = (
+            f"the INT8 graph is the network that was trained: on {self.images} images "
+            f"{self.values - self.edge_values} of {self.values} 8-bit values are identical "
+            f"({self.edge_values} on a rounding edge), logits to {self.logits_error:.0e}"
+        )
+        if self.codes:
+            text += f", {self.codes - self.different_codes} of {self.codes} codes identical"
+        return text
+
+
+class _Follower:
+    """Compares every pair with ONNX Runtime's and lets the network go on with the latter."""
+
+    def __init__(self, theirs: dict[str, NDArray[np.float32]]) -> None:
+        self._theirs = theirs
+        self.values = self.edges = 0
+
+    def __call__(self, name: str, level: Tensor, rounded: Tensor, scale: Tensor) -> Tensor:
+        """See `Follow`."""
+        theirs = torch.from_numpy(self._theirs[name])
+        their_levels = (theirs / scale).round()
+        different = their_levels != rounded
+        self.values += rounded.numel()
+        if bool(different.any()):
+            off = (their_levels - rounded).abs()[different]
+            from_edge = (level - (their_levels + rounded) / 2).abs()[different]
+            if bool((off > 1).any()) or bool((from_edge > _EDGE).any()):
+                raise EdgekitError(
+                    f"the INT8 graph computes other values than the network that was trained, at "
+                    f"{name}: nothing was written; this is a bug, please report it"
+                )
+            self.edges += int(different.sum())
+        return theirs
+
+
+@torch.no_grad()
+def prove(graph: onnx.ModelProto, network: Network, images: NDArray[np.float32]) -> Proof:
+    """Compare ``graph`` under ONNX Runtime with ``network``; refuse a difference.
+
+    ``images`` [M, 3, H, W] are normalized.
+    """
+    names = ["logits", *network.pair_outputs]
+    has_codes = any(output.name == "code" for output in graph.graph.output)
+    if has_codes:
+        names.insert(1, "code")
+    session = _session(graph, network.pair_outputs)
+    values = edges = codes = different = 0
+    error = 0.0
+    for start in range(0, len(images), _BATCH):
+        part = images[start : start + _BATCH]
+        theirs = dict(zip(names, session.run(names, {session.get_inputs()[0].name: part}),
+                          strict=True))  # fmt: skip
+        follower = _Follower(theirs)
+        ours = network(torch.from_numpy(part), follow=follower)
+        values, edges = values + follower.values, edges + follower.edges
+        logits = ours.logits.numpy()
+        scale = max(float(np.abs(logits).max()), 1e-30)
+        error = max(error, float(np.abs(logits - theirs["logits"]).max()) / scale)
+        if ours.code is not None and ours.scores is not None:
+            other = (ours.code.numpy() != theirs["code"]).reshape(-1)
+            top = ours.scores.topk(min(2, ours.scores.shape[1]), dim=1).values.numpy()
+            near = (top[:, 0] - top[:, -1]) <= _TIE * np.abs(top[:, 0])
+            if bool((other & ~near).any()):
+                raise EdgekitError(
+                    f"the INT8 graph chooses other codewords than the network that was trained for "
+                    f"{int(other.sum())} of {other.size} features: nothing was written; this is a "
+                    "bug, please report it"
+                )
+            codes, different = codes + other.size, different + int(other.sum())
+    if not error <= LOGITS_TOLERANCE:
+        raise EdgekitError(
+            f"the INT8 graph's logits differ by {error:.0e} from those of the network that was "
+            "trained: nothing was written; this is a bug, please report it"
+        )
+    return Proof(
+        len(images), len(network.pair_outputs), values, edges, codes, different, error
+    )  # fmt: skip
+
+
+def _session(graph: onnx.ModelProto, shown: list[str]) -> onnxruntime.InferenceSession:
+    """The graph as ONNX defines it (nothing fused), with more of its tensors as outputs."""
+    open_graph = onnx.ModelProto()
+    open_graph.CopyFrom(graph)
+    for name in shown:
+        open_graph.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(
+        open_graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )

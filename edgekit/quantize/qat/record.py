@@ -1,0 +1,105 @@
+"""What a fine-tuned INT8 graph says about itself, and for which targets it may be used.
+
+The record lies in the ONNX file's metadata, so that the file alone is enough for a build.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.core.errors import UsageError
+from edgekit.core.typed_toml import from_dict
+from edgekit.targets.dialects import Dialect, find_dialect
+
+if TYPE_CHECKING:
+    import onnx
+
+KEY = "edgekit.finetuned"
+
+
+@dataclass(frozen=True)
+class FinetuneRecord:
+    """How an INT8 graph was fine-tuned; it goes into the manifest of bundles made from it."""
+
+    checkpoint: str  # SHA-256 of the float original
+    dialect: str  # whose form of the graph was fine-tuned
+    recipe: str  # SHA-256 of the calibration recipe it started from
+    recipe_name: str
+    images: str  # SHA-256 of the list of calibration images
+    data: str
+    seen: tuple[str, ...]  # corruptions of the images it was fine-tuned on
+    train_images: int
+    epochs: int
+    best_epoch: int  # 0: calibration alone was the best
+    task_weight: float
+    distill_weight: float
+    code_weight: float
+    feature_weight: float
+    seed: int
+    code_agreement: float | None  # on validation images, corrupted if there were such
+    mean_corruption_error: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+
+
+def write_record(graph: onnx.ModelProto, record: FinetuneRecord) -> None:
+    """Put the record into the graph's metadata."""
+    kept = [entry for entry in graph.metadata_props if entry.key != KEY]
+    del graph.metadata_props[:]
+    graph.metadata_props.extend(kept)
+    graph.metadata_props.add(key=KEY, value=json.dumps(record.to_dict(), sort_keys=True))
+
+
+def read_finetuned(path: Path) -> tuple[onnx.ModelProto, FinetuneRecord]:
+    """The graph and its record; refuses files that `edgekit finetune` did not write."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        graph = onnx.load(path)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except DecodeError as error:
+        raise UsageError(f"{path} is no ONNX file, or damaged") from error
+    for entry in graph.metadata_props:
+        if entry.key == KEY:
+            try:
+                values = json.loads(entry.value)
+            except ValueError as error:
+                raise UsageError(f"{path}: its record of the fine-tuning is damaged") from error
+            if not isinstance(values, dict):
+                raise UsageError(f"{path}: its record of the fine-tuning is damaged")
+            return graph, from_dict(FinetuneRecord, values, str(path))
+    raise UsageError(f"{path} was not written by 'edgekit finetune': give its model-int8.onnx")
+
+
+def suits(record: FinetuneRecord, dialect: Dialect) -> bool:
+    """Whether the graph is legal for a target's dialect as it is.
+
+    The strictest form (TensorRT's) is legal everywhere but where products saturate.
+    """
+    has = find_dialect(record.dialect)
+    return all(
+        getattr(has, name) or not getattr(dialect, name)
+        for name in (
+            "saturates",
+            "scalar_activations",
+            "signed_only",
+            "fuses_additions",
+            "pools_in_int8",
+        )
+    )
+
+
+def check_target(record: FinetuneRecord, dialect: Dialect, path: Path) -> None:
+    """Refuse a target for which the graph cannot be made legal."""
+    if dialect.saturates and not find_dialect(record.dialect).saturates:
+        raise UsageError(
+            f"{path} was fine-tuned for CPUs with VNNI: fine-tune with --dialect {dialect.name} "
+            "for one without"
+        )

@@ -1,0 +1,1 @@
+"""What people read: the HTML page, its figures, tables for the terminal."""

@@ -1,0 +1,46 @@
+"""The last steps of ``build_on_device.sh``.
+
+``python3 -m edgekit.runtime.finish_engine STEP BUNDLE ...``, where STEP is one of
+
+adopt BUNDLE ENGINE TENSORRT [PLUGIN]   put a finished engine into the bundle
+selftest BUNDLE                         compare the engine's answers with the host's
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from edgekit.bundle.engine import adopt_engine
+from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.runtime.selftest import compare_stored
+
+
+def main(arguments: list[str]) -> int:
+    """Run one step; the exit code."""
+    from edgekit.bundle.store import open_bundle
+
+    try:
+        match arguments:
+            case ["adopt", bundle, engine, tensorrt, *plugin] if len(plugin) < 2:
+                adopt_engine(
+                    Path(bundle), Path(engine), tensorrt, Path(plugin[0]) if plugin else None
+                )
+                print(f"{bundle} now holds its engine")
+            case ["selftest", bundle]:
+                report = compare_stored(open_bundle(Path(bundle)))
+                print(report.describe())
+                if not report.passed:
+                    raise EdgekitError("the engine does not compute what the host expects")
+            case _:
+                raise UsageError(
+                    "usage: python3 -m edgekit.runtime.finish_engine adopt|selftest BUNDLE"
+                )
+    except EdgekitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

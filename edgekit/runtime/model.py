@@ -1,0 +1,331 @@
+"""Runs a bundle: ``edgekit.load(path).predict(images)``.
+
+Needs NumPy, Pillow and the bundle's own runtime; nothing of what built the bundle.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bundle.manifest import Manifest
+from edgekit.bundle.store import Bundle, open_bundle
+from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
+from edgekit.core.folders import existing_folder, locked
+from edgekit.core.step_cache import cache_root
+from edgekit.runtime.answers import Raw
+from edgekit.runtime.runner import Runner, open_runner, run_settings
+from edgekit.targets.descriptor import Hint, missing_isa
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+    Item: TypeAlias = "NDArray[np.uint8] | PillowImage | str | os.PathLike[str]"
+    Images: TypeAlias = "Item | Sequence[Item]"
+
+_TOP: Final = 5
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says about one image; with ``error`` set, nothing but why it says nothing."""
+
+    source: str
+    """The file, or ``image 3`` for the fourth of several arrays."""
+    label: str | None = None
+    index: int | None = None
+    """The label's number."""
+    probability: float | None = None
+    top: tuple[tuple[str, float], ...] = ()
+    """The most probable labels with their probabilities, best first."""
+    code: int | tuple[int, ...] | None = None
+    """The codeword chosen; a tuple where every position of the feature map is quantized."""
+    margin: float | tuple[float, ...] | None = None
+    """How much better that codeword fits than the second best."""
+    milliseconds: float | None = None
+    """Time in the network; its share, if several images went through it together."""
+    error: str | None = None
+
+
+class Predictions(Sequence[Prediction]):
+    """Predictions in the order of their images, and columns of them."""
+
+    def __init__(self, predictions: Iterable[Prediction]) -> None:
+        self._all = tuple(predictions)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Predictions: ...
+
+    def __getitem__(self, index: int | slice) -> Prediction | Predictions:
+        if isinstance(index, slice):
+            return Predictions(self._all[index])
+        return self._all[index]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __repr__(self) -> str:
+        return f"Predictions({list(self._all)!r})"
+
+    @property
+    def labels(self) -> list[str | None]:
+        """The label of every image; None for a bad image."""
+        return [one.label for one in self._all]
+
+    @property
+    def probabilities(self) -> list[float | None]:
+        """The probability of every label."""
+        return [one.probability for one in self._all]
+
+    @property
+    def codes(self) -> list[int | tuple[int, ...] | None]:
+        """The codeword of every image."""
+        return [one.code for one in self._all]
+
+    @property
+    def errors(self) -> list[Prediction]:
+        """The bad images."""
+        return [one for one in self._all if one.error is not None]
+
+
+class Model:
+    """A bundle ready to predict; any number of threads may use it at a time."""
+
+    def __init__(self, bundle: Bundle, runner: Runner, batch: int) -> None:
+        self._bundle = bundle
+        self._runner = runner
+        self._batch = batch  # images an inference; 0 for any number
+        self.labels = bundle.labels
+
+    @property
+    def manifest(self) -> Manifest:
+        """All that the bundle says about itself."""
+        return self._bundle.manifest
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images that `run` takes."""
+        return self.manifest.preprocessing.size
+
+    @property
+    def parallel(self) -> int:
+        """Calls of `run` that the runtime runs side by side; more callers than that wait."""
+        return self._runner.parallel
+
+    def describe(self) -> dict[str, str | int]:
+        """What the runtime uses: version, threads, streams, precision."""
+        return self._runner.describe()
+
+    def run(self, batch: NDArray[np.uint8]) -> Raw:
+        """The network alone: RGB images uint8 [B, height, width, 3], already of the model's size.
+
+        `Preprocessing.fit` (``model.manifest.preprocessing.fit``) brings an image to that size.
+        """
+        wanted = (*self.size, 3)
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != wanted:
+            raise UsageError(
+                f"run takes uint8 [B, {wanted[0]}, {wanted[1]}, 3], not {batch.dtype} "
+                f"{list(batch.shape)}: predict takes images of any size"
+            )
+        return self._runner.run(batch)
+
+    def predict(self, images: Images, *, top: int = _TOP, fitted: bool = False) -> Predictions:
+        """Classify one image or several: arrays, Pillow images, paths, or a list of any of them.
+
+        An array is RGB uint8 [H, W, 3], or [B, H, W, 3] for several. Images of any size are
+        brought to the model's size as in training; ``fitted`` says that arrays already are.
+        A bad image is not fatal: its prediction carries the error.
+        """
+        items = _items(images)
+        batch = self._batch or min(len(items), 32) or 1
+        if len(items) <= batch:  # one inference: no threads, no waiting
+            return Predictions(self._predict_batch(list(enumerate(items)), top, fitted))
+        return Predictions(self.predict_stream(items, batch=batch, top=top, fitted=fitted))
+
+    def predict_stream(
+        self,
+        images: Iterable[Item],
+        *,
+        batch: int = 1,
+        in_flight: int | None = None,
+        top: int = _TOP,
+        fitted: bool = False,
+    ) -> Iterator[Prediction]:
+        """Classify a stream: yields predictions in the order of ``images``, as they are ready.
+
+        Decoding and inference of ``batch`` images at a time run in the background, at most
+        ``in_flight`` batches ahead of the reader (default: enough to keep the runtime busy), so
+        memory stays bounded however long the stream is. ``images`` is read in the caller's
+        thread; leaving the loop early stops the work.
+        """
+        if batch < 1 or (in_flight is not None and in_flight < 1):
+            raise UsageError("predict_stream: batch and in_flight must be at least 1")
+        return self._stream(
+            iter(images), batch, in_flight or self._runner.parallel + 1, top, fitted
+        )
+
+    def _stream(
+        self, images: Iterator[Item], batch: int, in_flight: int, top: int, fitted: bool
+    ) -> Iterator[Prediction]:
+        numbered = enumerate(images)
+        waiting: deque[Future[list[Prediction]]] = deque()
+        pool = ThreadPoolExecutor(in_flight, thread_name_prefix="edgekit")
+        try:
+            while chunk := list(itertools.islice(numbered, batch)):
+                waiting.append(pool.submit(self._predict_batch, chunk, top, fitted))
+                while waiting and (len(waiting) >= in_flight or waiting[0].done()):
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _predict_batch(
+        self, items: list[tuple[int, Item]], top: int, fitted: bool
+    ) -> list[Prediction]:
+        results: dict[int, Prediction] = {}
+        good: list[tuple[int, str, NDArray[np.uint8]]] = []
+        for index, item in items:
+            name = _name(item, index)
+            try:
+                good.append((index, name, self._pixels(item, name, fitted)))
+            except UsageError as error:  # BadImage included
+                results[index] = Prediction(name, error=str(error))
+        if good:
+            raw = self._runner.run(np.stack([pixels for _, _, pixels in good]))
+            share = raw.seconds * 1e3 / len(good)
+            for row, (index, name, _) in enumerate(good):
+                results[index] = self._prediction(raw, row, name, top, share)
+        return [results[index] for index, _ in items]
+
+    def _pixels(self, item: Item, name: str, fitted: bool) -> NDArray[np.uint8]:
+        """One item as RGB uint8 of the model's size."""
+        if isinstance(item, (str, os.PathLike)):
+            from edgekit.data.decode import decode_file
+
+            return self.manifest.preprocessing.fit(decode_file(Path(item)))
+        image = item if isinstance(item, np.ndarray) else _from_pillow(item, name)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UsageError(
+                f"{name} is {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]"
+            )
+        if not fitted or not isinstance(item, np.ndarray):
+            return self.manifest.preprocessing.fit(image)
+        if image.shape[:2] != self.size:
+            raise UsageError(f"{name} is {list(image.shape)}, fitted images are {list(self.size)}")
+        return image
+
+    def _prediction(
+        self, raw: Raw, row: int, name: str, top: int, milliseconds: float
+    ) -> Prediction:
+        logits = raw.logits[row].astype(np.float64)
+        powers = np.exp(logits - logits.max())
+        probabilities = powers / powers.sum()
+        order = np.argsort(-probabilities, kind="stable")[: max(top, 1)]
+        best = int(order[0])
+        return Prediction(
+            source=name,
+            label=self.labels[best],
+            index=best,
+            probability=float(probabilities[best]),
+            top=tuple((self.labels[i], float(probabilities[i])) for i in order),
+            code=_plain(raw.code, row),
+            margin=_plain(raw.margin, row),
+            milliseconds=milliseconds,
+        )
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    hint: Hint | None = None,
+    batch: int | None = None,
+    cache: bool = True,
+) -> Model:
+    """Open a bundle (its folder or .zip), check it, and make its model ready.
+
+    ``threads`` (0: the runtime's choice), ``hint`` ("latency" or "throughput") and ``batch``
+    (images an inference) replace what the bundle's target says. ``cache`` keeps the compiled
+    model in the user's cache folder, which makes the next load faster. Everything that does not
+    fit is refused in one line.
+    """
+    where = Path(path)
+    with locked(existing_folder(where), shared=True):
+        bundle = open_bundle(where)
+        target = bundle.manifest.target
+        if missing := missing_isa(target):
+            raise ToolchainMissing(
+                f"{where} holds int8 made for a CPU with {missing}, which this one lacks: build it "
+                "with '--target cpu' on this machine"
+            )
+        settings = run_settings(target, threads=threads, hint=hint, batch=batch)
+        runner = open_runner(bundle, settings, _cache_folder() if cache else None)
+        model = Model(bundle, runner, settings.batch)
+    raw = model.run(np.zeros((1, *model.size, 3), np.uint8))  # the first call is slower than others
+    if raw.logits.shape != (1, len(bundle.labels)):
+        raise EdgekitError(
+            f"{where}: the model gives {list(raw.logits.shape)} logits, there are "
+            f"{len(bundle.labels)} labels: build the bundle again"
+        )
+    return model
+
+
+def _cache_folder() -> Path:
+    return cache_root() / "compiled"
+
+
+def _items(images: Images) -> Sequence[Item]:
+    if isinstance(images, np.ndarray):
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] != 3:
+            raise UsageError(
+                f"predict takes uint8 [H, W, 3] or [B, H, W, 3], not {images.dtype} "
+                f"{list(images.shape)}"
+            )
+        return list(images) if images.ndim == 4 else [images]
+    if isinstance(images, Sequence) and not isinstance(images, str):
+        return images
+    return [images]
+
+
+def _name(item: Item, index: int) -> str:
+    if isinstance(item, (str, os.PathLike)):
+        return os.fspath(item)
+    return str(getattr(item, "filename", "") or f"image {index}")
+
+
+def _from_pillow(image: object, name: str) -> NDArray[np.uint8]:
+    """A Pillow image as `decode` would have given it: upright, composited, RGB."""
+    from PIL import Image
+
+    from edgekit.data import decode
+
+    if not isinstance(image, Image.Image):
+        raise UsageError(
+            f"{name} is a {type(image).__name__}, expected a path, a uint8 array or a Pillow image"
+        )
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:  # an opened file is decoded only now
+        raise decode.BadImage(f"{name} is corrupt or truncated: {error}") from error
+    return np.array(decode._upright(decode._rgb(image, name), image))
+
+
+def _plain(values: NDArray[Any] | None, row: int) -> Any:
+    """Row ``row`` as a Python number, or a tuple of them; None where the model has none."""
+    if values is None:
+        return None
+    value = values[row].tolist()
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,33 @@
+"""OpenVINO cores, one for each set of extensions, kept for the life of the process.
+
+OpenVINO's CPU device gives the thread that loads it another signal stack, and puts the former one
+back when the core goes. Of two cores that go in the order in which they came, the second puts back
+the stack of the first, which is no longer there: the next signal, Ctrl-C say, is a crash. Cores
+that stay never put anything back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.files import file_sha256
+
+_cores: dict[tuple[str, ...], Any] = {}
+_lock = threading.Lock()
+
+
+def shared_core(extensions: Sequence[Path] = ()) -> Any:
+    """The process's `openvino.Core` with these extensions; equal files count as one."""
+    import openvino as ov
+
+    key = tuple(sorted(file_sha256(path) for path in extensions))
+    with _lock:
+        if key not in _cores:
+            core = ov.Core()
+            for path in extensions:
+                core.add_extension(str(path))
+            _cores[key] = core
+        return _cores[key]

@@ -1,0 +1,89 @@
+"""What a build starts from: a checkpoint, and images that match its classes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from edgekit.core.errors import UsageError
+from edgekit.core.resources import resource
+from edgekit.data.base import Dataset, Relabeled, with_classes
+from edgekit.data.datasets import open_dataset
+from edgekit.data.splits import Splits, split_dataset
+from edgekit.model.card import numbered_classes
+from edgekit.steps.config import BuildConfig
+
+
+@dataclass(frozen=True)
+class BuildData:
+    """A data set split for a build; ``labeled``: its labels mean the model's classes."""
+
+    dataset: Dataset
+    splits: Splits
+    labeled: bool
+    names: tuple[str, ...]  # the data's own class names
+    note: str
+
+    def calibration(self) -> Dataset:
+        """The images that set the activation ranges."""
+        return self.splits.part("calibration", self.dataset)
+
+    def test(self) -> Dataset:
+        """The images that judge."""
+        return self.splits.part("test", self.dataset)
+
+
+def open_data(config: BuildConfig, classes: tuple[str, ...]) -> BuildData:
+    """Open and split the build's images, with labels translated to the model's classes."""
+    dataset = open_dataset(config.data, skip_bad=config.skip_bad)
+    splits = split_dataset(dataset, seed=config.seed)
+    named = match_classes(dataset, classes)
+    return BuildData(named.dataset, splits, named.labeled, dataset.classes, named.note)
+
+
+class Matched(NamedTuple):
+    """A data set with its labels in a model's terms, if ``labeled``; ``note`` is for the user."""
+
+    dataset: Dataset
+    labeled: bool
+    note: str
+
+
+def match_classes(dataset: Dataset, classes: tuple[str, ...]) -> Matched:
+    """Translate labels to a model's classes: by name, or by order for a model without names."""
+    if classes != numbered_classes(len(classes)):
+        return Matched(with_classes(dataset, classes), True, "")
+    count = len(dataset.classes)
+    if count == len(classes):
+        note = "the checkpoint names no classes: the data's are taken, in their order"
+        return Matched(Relabeled(dataset, classes, list(range(count))), True, note)
+    note = (
+        f"the checkpoint names none of its {len(classes)} classes and the data have {count}: "
+        "errors cannot be measured, agreement with the float model can (give --labels)"
+    )
+    return Matched(dataset, False, note)
+
+
+def data_fingerprint(uri: str) -> str:
+    """A quick hash that changes when the data do: names, sizes and times, not contents.
+
+    It decides whether a finished build is up to date; what is computed from images is cached
+    under their contents' hashes.
+    """
+    scheme, _, rest = uri.partition(":")
+    if scheme == "builtin":
+        path = resource("data/builtin/fashion-mnist.xz")
+    else:
+        path = Path(rest if scheme == "imagenet-c" else uri).expanduser()
+    if not path.exists():
+        raise UsageError(f"no data at '{uri}'")
+    total = hashlib.sha256(uri.encode())
+    # A list file's images lie where it says; their names are its content, which its time covers.
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    for file in files:
+        status = file.stat()
+        line = f"{file.relative_to(path)}\n{status.st_size} {status.st_mtime_ns}\n"
+        total.update(line.encode("utf-8", "surrogateescape"))
+    return total.hexdigest()

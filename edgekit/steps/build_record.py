@@ -1,0 +1,100 @@
+"""What a finished build depends on, and whether there is one already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit import steps
+from edgekit.bundle.manifest import BundleError, tool_versions
+from edgekit.bundle.store import open_bundle
+from edgekit.core.errors import UsageError
+from edgekit.core.files import file_sha256
+from edgekit.parity.gates import Gates
+from edgekit.parity.options import ParityOptions
+from edgekit.quantize.recipes import read_recipe
+from edgekit.steps.build_data import data_fingerprint
+from edgekit.steps.config import BuildConfig
+from edgekit.targets.descriptor import Descriptor
+
+# Settings that change no bundle, and those of which the content counts rather than the name.
+_OUTSIDE_KEY = (
+    *("out", "target", "zip", "require_engine"),
+    *("checkpoint", "labels", "recipe", "plugin", "quantized"),
+)
+
+
+def options_of_build(config: BuildConfig) -> ParityOptions:
+    """How a build compares."""
+    return ParityOptions(
+        gates=Gates(tolerance=config.tolerance), images=config.parity_images, seed=config.seed
+    )
+
+
+def made_by_build(section: Mapping[str, Any] | None, config: BuildConfig) -> bool:
+    """Whether a bundle's parity section is what a build with ``config`` would write."""
+    return section is not None and section.get("asked") == options_of_build(config).to_dict()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One target's bundle and what was measured of it."""
+
+    target: str
+    path: Path
+    up_to_date: bool
+    bench: dict[str, Any] | None
+    parity: dict[str, Any] | None
+
+    @property
+    def verdict(self) -> str:
+        """Parity's verdict, or why there is none."""
+        return str((self.parity or {}).get("verdict", "not measured"))
+
+
+def finished(config: BuildConfig, descriptor: Descriptor, key: str) -> Outcome | None:
+    """The outcome of an earlier build of the same thing, if its bundle is whole."""
+    try:
+        bundle = open_bundle(steps.bundle_path(config, descriptor))
+    except BundleError:
+        return None
+    sections = bundle.manifest.sections
+    made = sections.get("build", {})
+    if made.get("key") != key or not made.get("complete"):
+        return None
+    # `edgekit parity` may have put another comparison in its place.
+    if config.parity and not made_by_build(sections.get("parity"), config):
+        return None
+    return Outcome(
+        descriptor.name, bundle.path, True, sections.get("bench"), sections.get("parity")
+    )
+
+
+def build_key(config: BuildConfig, descriptor: Descriptor, checkpoint_sha256: str) -> str:
+    """The SHA-256 of all that a finished bundle depends on."""
+    settings = asdict(config)
+    for name in _OUTSIDE_KEY:
+        del settings[name]
+    document = {
+        "settings": settings,
+        "checkpoint": checkpoint_sha256,
+        "labels": None if config.labels is None else _file_hash(config.labels),
+        "plugin": None if config.plugin is None else _file_hash(config.plugin),
+        "quantized": None if config.quantized is None else _file_hash(config.quantized),
+        "recipe": asdict(read_recipe(config.recipe)),
+        "data": data_fingerprint(config.data),
+        "descriptor": asdict(descriptor),
+        "tools": tool_versions(),
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _file_hash(path: str) -> str:
+    try:
+        return file_sha256(Path(path))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,161 @@
+"""Device descriptors: what a target is, read from ``targets/devices/*.toml`` or a file of yours.
+
+A descriptor names the runtime that executes the model (its backend), the processor, what the
+quantized graph may contain (its dialect), and how the runtime is to be set up. The descriptor
+``cpu`` means this machine: its architecture and instruction set are detected when it is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from edgekit.core.errors import UsageError
+from edgekit.core.host import cpu_flags, host_arch
+from edgekit.core.resources import resource
+from edgekit.core.typed_toml import nearest, read_toml
+from edgekit.targets.tensorrt_releases import TensorRTFacts
+
+Backend = Literal["openvino", "onnxruntime", "tensorrt"]
+Arch = Literal["host", "any", "x86_64", "aarch64"]
+Isa = Literal["avx2", "vnni", "dotprod"]
+Dialect = Literal["auto", "openvino", "openvino-novnni", "onnxruntime", "tensorrt"]
+Precision = Literal["int8", "fp32"]
+Hint = Literal["latency", "throughput"]
+InferencePrecision = Literal["f32", "bf16", "f16"]
+Power = Literal["none", "rapl", "ina3221"]
+
+_FOLDER: Final = "targets/devices"
+# Linux's names of the CPU features, any one of which makes the instruction set available.
+_FLAGS: Final[dict[Isa, frozenset[str]]] = {
+    "avx2": frozenset({"avx2"}),
+    "vnni": frozenset({"avx512_vnni", "avx_vnni"}),
+    "dotprod": frozenset({"asimddp"}),
+}
+_DIALECTS: Final[dict[Backend, tuple[Dialect, ...]]] = {
+    "openvino": ("auto", "openvino", "openvino-novnni"),
+    "onnxruntime": ("onnxruntime",),
+    "tensorrt": ("tensorrt",),
+}
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """A device, and how a model is built for it and run on it."""
+
+    name: str
+    title: str
+    """One line for people."""
+    backend: Backend
+    dialect: Dialect
+    """What a quantized graph may contain; "auto" is resolved from the instruction set."""
+    arch: Arch = "any"
+    """"host" is resolved to this machine's."""
+    isa: tuple[Isa, ...] = ()
+    """Instruction sets that the int8 graph relies on; with arch "host", what this machine has."""
+    precision: Precision = "int8"
+    inference_precision: InferencePrecision = "f32"
+    """What float operations compute in. Runtimes that pick it themselves change the codes."""
+    batch: int = 1
+    """Images an inference; 0 compiles for any number."""
+    hint: Hint = "latency"
+    threads: int = 0
+    """CPU threads; 0 leaves it to the runtime."""
+    streams: int = 0
+    """Inferences at a time; 0 leaves it to the runtime and the hint."""
+    memory_mib: int = 0
+    """Memory of the device; 0 is unknown."""
+    power: Power = "none"
+    """Where the device tells its power: Intel/AMD's RAPL, or the INA3221 sensors of a Jetson."""
+    note: str = ""
+    tensorrt: TensorRTFacts | None = None
+    """Versions, GPU and tools of a TensorRT device."""
+
+    def __post_init__(self) -> None:
+        """Refuse combinations that cannot work."""
+        if self.dialect not in _DIALECTS[self.backend]:
+            known = ", ".join(_DIALECTS[self.backend])
+            raise UsageError(
+                f"backend '{self.backend}' cannot run dialect '{self.dialect}' (known: {known})"
+            )
+        if (self.backend == "tensorrt") != (self.tensorrt is not None):
+            raise UsageError("backend 'tensorrt' and the table [tensorrt] belong together")
+        for name in ("batch", "threads", "streams", "memory_mib"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must not be negative, not {getattr(self, name)}")
+        if self.backend == "onnxruntime" and self.inference_precision != "f32":
+            raise UsageError(
+                f"ONNX Runtime on a CPU computes in f32, not {self.inference_precision}"
+            )
+
+
+def load_descriptor(target: str) -> Descriptor:
+    """The descriptor of a known name, or of a file when ``target`` ends with ``.toml``."""
+    if target.endswith(".toml"):
+        path = Path(target)
+    else:
+        names = descriptor_names()
+        if target not in names:
+            raise UsageError(
+                f"unknown target '{target}'{nearest(target, names)}: 'edgekit targets' lists "
+                "them, a file of yours is named with .toml at its end"
+            )
+        path = resource(_FOLDER) / f"{target}.toml"
+    descriptor = read_toml(path, Descriptor)
+    if descriptor.name != path.stem:
+        raise UsageError(f"{path}: name is '{descriptor.name}', the file is called '{path.stem}'")
+    return _resolve(descriptor)
+
+
+def descriptor_names() -> list[str]:
+    """The targets that come with edgekit, in alphabetical order."""
+    return sorted(path.stem for path in resource(_FOLDER).glob("*.toml"))
+
+
+def host_isa(flags: frozenset[str] | None = None) -> tuple[Isa, ...]:
+    """Which of the instruction sets that matter for int8 a CPU has; this one without ``flags``."""
+    flags = cpu_flags() if flags is None else flags
+    return tuple(isa for isa, names in _FLAGS.items() if flags & names)
+
+
+def host_saturates() -> bool:
+    """Whether this CPU adds pairs of 8-bit products in 16 bits, where they can overflow."""
+    return host_arch() == "x86_64" and "vnni" not in host_isa()
+
+
+def missing_isa(descriptor: Descriptor, flags: frozenset[str] | None = None) -> str | None:
+    """The instruction sets that a CPU lacks for the descriptor's int8 graphs, or None.
+
+    This machine's CPU, unless ``flags`` are given as Linux spells them. Without VNNI, int8 sums
+    overflow in a graph made for it: it runs, and answers wrongly.
+    """
+    missing = [isa for isa in descriptor.isa if isa not in host_isa(flags)]
+    return " and ".join(missing) if missing and descriptor.precision == "int8" else None
+
+
+def why_not_here(descriptor: Descriptor) -> str | None:
+    """Why this machine cannot run what is built for the descriptor, or None."""
+    if descriptor.arch not in ("any", "host", host_arch()):
+        return f"needs {descriptor.arch}, this machine is {host_arch()}"
+    if descriptor.backend == "tensorrt" and importlib.util.find_spec("tensorrt") is None:
+        return "needs TensorRT's Python package, which is not installed"
+    missing = missing_isa(descriptor)
+    return f"needs a CPU with {missing}, this one has none" if missing else None
+
+
+def _resolve(descriptor: Descriptor) -> Descriptor:
+    """Replace "host" and "auto" by what they mean on this machine."""
+    arch, isa, dialect = descriptor.arch, descriptor.isa, descriptor.dialect
+    if arch == "host":
+        machine = host_arch()
+        arch = "x86_64" if machine == "x86_64" else "aarch64" if machine == "aarch64" else "any"
+        isa = host_isa()
+    if dialect == "auto":
+        # Without int8 dot products, x86 adds pairs of products in 16 bits, which overflow unless
+        # the weights keep to half their range.
+        exact = "vnni" in isa or arch == "aarch64"
+        dialect = "openvino" if exact else "openvino-novnni"
+    return dataclasses.replace(descriptor, arch=arch, isa=isa, dialect=dialect)

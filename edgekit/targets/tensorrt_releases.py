@@ -1,0 +1,86 @@
+"""What a TensorRT device is and can: the table ``[tensorrt]`` of a device descriptor.
+
+An engine runs only on the kind of GPU and with the TensorRT release that built it, so it is built
+on the device; these facts decide what is prepared for it on the host.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from edgekit.core.errors import UsageError
+
+VqForm = Literal["function", "inline", "plugin"]
+
+TRTEXEC: Final = "/usr/src/tensorrt/bin/trtexec"
+# JetPack's major version -> the major version of its Linux (L4T), in /etc/nv_tegra_release.
+L4T: Final = {5: 35, 6: 36, 7: 38}
+_FIRST_WITH_PLUGINS: Final = (10, 0)  # IPluginV3
+# Before, the parser expands a node's function even where a plugin of its name is registered.
+_FIRST_TO_PREFER_PLUGINS: Final = (10, 7)
+
+
+@dataclass(frozen=True)
+class TensorRTFacts:
+    """Versions are given as text, such as "10.3"."""
+
+    sm: tuple[int, ...]
+    """Compute capabilities that the plugin is compiled for, without the dot."""
+    tensorrt: str
+    """The oldest release that the descriptor is for."""
+    before: str
+    """The first release that it is no longer for."""
+    cuda: str
+    """Of the JetPack, for advice on packages."""
+    jetpack: str = ""
+    """Empty where there is none."""
+    int8_tops: float = 0.0
+    """NVIDIA's figure for the largest model of the series, with sparsity; 0 is unknown."""
+    dla: int = 0
+    """Deep-learning accelerators; edgekit does not use them."""
+    rails: tuple[str, ...] = ()
+    """Labels of the power sensors; the first is the whole module where there is such a one."""
+    trtexec: str = TRTEXEC
+
+    def __post_init__(self) -> None:
+        """Refuse what the build on the device could not read."""
+        for name in ("tensorrt", "before", "cuda", "jetpack"):
+            text = getattr(self, name)
+            if not re.fullmatch(r"\d+\.\d+(\.\d+)*", text) and (name != "jetpack" or text):
+                raise UsageError(f"{name} must be a version such as '10.3', not '{text}'")
+        if version(self.tensorrt) >= version(self.before):
+            raise UsageError(f"tensorrt {self.tensorrt} must lie before {self.before}")
+        if not self.sm or min(self.sm) < 50:
+            raise UsageError("sm must list compute capabilities without the dot, such as [87]")
+        if self.jetpack and version(self.jetpack)[0] not in L4T:
+            raise UsageError(f"jetpack {self.jetpack} is unknown (known: 5, 6 and 7)")
+        if not re.fullmatch(r"[A-Za-z0-9_./+-]+", self.trtexec):
+            raise UsageError(f"trtexec must be a plain path, not '{self.trtexec}'")
+
+    @property
+    def has_plugins(self) -> bool:
+        """Whether every release in the range takes our plugin."""
+        return version(self.tensorrt) >= _FIRST_WITH_PLUGINS
+
+    @property
+    def has_functions(self) -> bool:
+        """Whether every release in the range uses a plugin in place of a node's function."""
+        return version(self.tensorrt) >= _FIRST_TO_PREFER_PLUGINS
+
+    @property
+    def form(self) -> VqForm:
+        """The form of the lookup that is fastest on every release in the range."""
+        if self.has_functions:
+            return "function"
+        return "plugin" if self.has_plugins else "inline"
+
+    def covers(self, found: str) -> bool:
+        """Whether an installed release is in the range."""
+        return version(self.tensorrt) <= version(found) < version(self.before)
+
+
+def version(text: str) -> tuple[int, ...]:
+    """``"10.3"`` -> (10, 3)."""
+    return tuple(int(part) for part in re.findall(r"\d+", text))

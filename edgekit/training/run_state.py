@@ -1,0 +1,106 @@
+"""What a run needs to go on after a kill, in one file that is replaced whole.
+
+A state file is untrusted input like any checkpoint: it is read with weights_only, so that
+nothing in it can be executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgekit.core.console import Console
+from edgekit.core.errors import UsageError
+from edgekit.core.files import write_atomically
+
+# What torch and we raise on a file that is not what `save_state` wrote.
+_DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, KeyError, ValueError)
+
+
+@dataclass
+class Progress:
+    """Where a run is; plain numbers, saved as JSON. ``batch`` batches of ``epoch`` are done."""
+
+    phase: int = 0
+    epoch: int = 0  # within the phase
+    batch: int = 0
+    step: int = 0  # within the phase
+    quantizes: bool = False
+    best: float | None = None  # lowest validation criterion of any epoch
+    best_epoch: int = -1  # counted over all phases
+    best_validation: dict[str, Any] = field(default_factory=dict)
+    stale_epochs: int = 0  # since the phase last improved on its best
+    phase_best: float | None = None
+    stopped_early: bool = False
+    finished: bool = False
+    skipped_images: int = 0
+    log_bytes: int = 0  # length of the log when this was saved
+
+
+@dataclass
+class RunState:
+    """A run's tensors and numbers at one step."""
+
+    identity: str  # of settings, data and starting weights
+    provenance: str  # of code, libraries and arithmetic
+    progress: Progress
+    model: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    usage: Tensor  # of codewords, since the epoch began
+    sums: Tensor  # of the losses, since the epoch began
+
+
+def save_state(path: Path, state: RunState) -> None:
+    """Replace the file ``path``."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    fields["progress"] = json.dumps(dataclasses.asdict(state.progress))
+    write_atomically(path, lambda stream: torch.save(fields, stream))
+
+
+def resumable(
+    out: Path, identity: str, provenance: str, console: Console, again: str
+) -> RunState | None:
+    """The state that an earlier call left in ``out``, if it is this run's.
+
+    ``again`` says what --restart does: "train anew".
+    """
+    state = load_state(out / "state.pt")
+    if state is None:
+        return None
+    if state.identity != identity:
+        raise UsageError(
+            f"{out} holds a run on other data or other starting weights: choose another "
+            f"--out, or add --restart to {again}"
+        )
+    if state.progress.finished:
+        console.info(f"{out} holds this run, finished")
+    elif state.provenance != provenance:
+        console.warn(
+            "edgekit, a library or the number of threads has changed since this run began: "
+            "it goes on, but its weights will differ in rounding from an uninterrupted run's"
+        )
+    return state
+
+
+def load_state(path: Path) -> RunState | None:
+    """The saved state, or None if there is none."""
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as stream:
+            fields = torch.load(stream, map_location="cpu", weights_only=True)
+        fields["progress"] = Progress(**json.loads(fields["progress"]))
+        return RunState(**fields)
+    except _DAMAGED as error:
+        raise UsageError(
+            f"{path} is damaged, or another edgekit's: start over with --restart"
+        ) from error

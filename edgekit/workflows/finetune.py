@@ -1,0 +1,371 @@
+"""``edgekit finetune``: a calibrated INT8 graph, trained to answer like its float original."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import safetensors.torch
+import torch
+
+from edgekit import steps
+from edgekit.core.console import Console
+from edgekit.core.errors import UsageError
+from edgekit.core.files import file_sha256, write_bytes, write_text
+from edgekit.core.step_cache import cache_root
+from edgekit.core.typed_toml import differences, read_toml, to_toml
+from edgekit.data.base import IndexArray
+from edgekit.data.corruptions import parse_seen
+from edgekit.data.loading import Skipped, default_workers
+from edgekit.data.pool import Pool
+from edgekit.data.splits import stratified_sample
+from edgekit.graph.legalize import legalize
+from edgekit.quantize.guard import Closeness
+from edgekit.quantize.qat.config import FinetuneConfig
+from edgekit.quantize.qat.equivalence import Proof, prove
+from edgekit.quantize.qat.evaluation import Judge, Judgment
+from edgekit.quantize.qat.loop import BEST, Job, Run
+from edgekit.quantize.qat.network import Network
+from edgekit.quantize.qat.record import FinetuneRecord, write_record
+from edgekit.steps.build_data import BuildData
+from edgekit.steps.config import BuildConfig
+from edgekit.targets.dialects import find_dialect
+from edgekit.training.batches import ImageSource
+from edgekit.training.config import TrainConfig
+from edgekit.training.determinism import choose_device, reproducible
+from edgekit.training.distributed import World
+from edgekit.training.provenance import digest_of, training_provenance
+from edgekit.training.run_state import Progress, RunState, resumable
+from edgekit.training.stop_signal import StopSignal
+from edgekit.training.views import Look, Seen, Unreadable, View
+
+INT8 = "model-int8.onnx"
+CALIBRATED = "calibrated.onnx"
+LISTING = "images.json"  # of the calibration images
+_FILES = ("state.pt", "log.jsonl", BEST, "config.toml", INT8, CALIBRATED, LISTING, "result.json")
+_PROOF_VIEWS = 64
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a finished run left behind, and how it does on the validation images."""
+
+    out: Path
+    onnx: Path  # the INT8 graph, for `edgekit build --quantized`
+    parameters: Path  # what the best epoch learned, before rounding, relative to the calibration
+    best_epoch: int  # from 1; 0 is calibration alone
+    epochs: int
+    stopped_early: bool
+    calibrated: Judgment  # before fine-tuning
+    finetuned: Judgment
+    proof: Proof
+    guard: Closeness
+    record: FinetuneRecord
+    skipped_images: int
+    seconds: float  # of this call: nearly none for a run that was finished before
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        values = asdict(self)
+        return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The calibrated graph that training starts from, and its float original."""
+
+    exported: steps.Exported
+    data: BuildData
+    calibrated: onnx.ModelProto  # in the dialect's form
+    original: onnx.ModelProto
+    recipe: str
+    images: str
+    held_out: steps.HeldOut  # what the result is judged on, whatever else it is
+
+
+def finetune(config: FinetuneConfig, console: Console, *, restart: bool = False) -> FinetuneResult:
+    """Fine-tune as ``config`` says, or go on where an earlier call with the same settings stopped.
+
+    ``restart`` forgets the earlier call.
+    """
+    started = time.monotonic()
+    find_dialect(config.dialect)
+    _prepare_folder(config, restart)
+    device = choose_device(config.device, 0)
+    with StopSignal() as stop, reproducible(config.seed, config.threads):
+        start = _starting_point(config, console)
+        with _job(config, start, device, console, stop) as job:
+            state = _resumable(job)
+            if state is not None and state.progress.finished:
+                progress = state.progress
+            else:
+                progress = Run(job, state).go()
+            return _finish(job, start, progress, started)
+
+
+def result_rows(result: FinetuneResult) -> list[tuple[str, str, str, str]]:
+    """Figures of the float, the calibrated and the fine-tuned model on the validation images."""
+    before, after = result.calibrated, result.finetuned
+    rows = [
+        (
+            "clean error %",
+            _percent(after.float_clean_error),
+            _percent(before.clean_error),
+            _percent(after.clean_error),
+        ),
+        (
+            "mean corruption error %",
+            _percent(after.float_mean_corruption_error),
+            _percent(before.mean_corruption_error),
+            _percent(after.mean_corruption_error),
+        ),
+        (
+            "same code, clean %",
+            "",
+            _percent(before.code_agreement_clean),
+            _percent(after.code_agreement_clean),
+        ),
+        (
+            "same code, corrupted %",
+            "",
+            _percent(before.code_agreement_corrupted),
+            _percent(after.code_agreement_corrupted),
+        ),
+        ("same class %", "", _percent(before.top1_agreement), _percent(after.top1_agreement)),
+        ("best epoch", "", "0", f"{result.best_epoch} of {result.epochs}"),
+    ]
+    return [row for row in rows if any(cell not in ("", "-") for cell in row[1:])]
+
+
+def _prepare_folder(config: FinetuneConfig, restart: bool) -> None:
+    """Make ``out`` this run's folder; refuse the folder of another run."""
+    out, path = config.out, config.out / "config.toml"
+    if restart:
+        for name in _FILES:
+            (out / name).unlink(missing_ok=True)
+    if not path.exists():
+        if (out / "state.pt").exists():
+            raise UsageError(f"{out} holds another kind of run: choose another --out")
+        write_text(path, to_toml(config))
+        return
+    different = differences(config.decisive(), read_toml(path, FinetuneConfig).decisive())
+    if different:
+        raise UsageError(
+            f"{out} holds a run with other settings ({'; '.join(different[:3])}): choose "
+            "another --out, or add --restart to fine-tune anew"
+        )
+
+
+def _starting_point(config: FinetuneConfig, console: Console) -> _Start:
+    """Export and calibrate, through the cache; the calibration is kept in the run's folder."""
+    settings = BuildConfig(
+        checkpoint=config.checkpoint,
+        backbone=config.backbone,
+        labels=config.labels,
+        data=config.data,
+        recipe=config.recipe,
+        seed=config.data_seed,
+        skip_bad=config.skip_bad,
+    )
+    job = steps.Job(settings, console, cache_root())
+    exported = steps.export(job, steps.load(job))
+    data = steps.open_build_data(job, exported)
+    exported = steps.name_classes(job, exported, data)
+    if not data.labeled:
+        raise UsageError(
+            f"{config.data}: its labels do not mean the model's classes: give --labels"
+        )
+    dialect = find_dialect(config.dialect)
+    quantized = steps.calibrate(job, exported, data, dialect.name)
+    kept = config.out / CALIBRATED
+    if not kept.exists():
+        write_bytes(config.out / LISTING, quantized.onnx.with_name(LISTING).read_bytes())
+        graph = legalize(onnx.load(quantized.onnx), dialect)
+        write_bytes(kept, graph.SerializeToString(deterministic=True))
+    return _Start(
+        exported,
+        data,
+        onnx.load(kept),
+        onnx.load(exported.onnx),
+        quantized.recipe,
+        quantized.images,
+        steps.hold_out(job, exported, data),
+    )
+
+
+@contextmanager
+def _job(
+    config: FinetuneConfig,
+    start: _Start,
+    device: torch.device,
+    console: Console,
+    stop: StopSignal,
+) -> Iterator[Job]:
+    """Networks, images and workers."""
+    dataset, splits = start.data.dataset, start.data.splits
+    for part in ("train", "validation"):
+        splits.part(part, dataset)  # refuses an empty part, in words
+    card = start.exported.card
+    seen = _seen(config, card.training.seen)
+    looked_at = seen if config.validate_on == "seen" else parse_seen(config.validate_on)
+
+    def some(indices: IndexArray, count: int | None) -> IndexArray:
+        wanted = len(indices) if count is None else count
+        return stratified_sample(dataset, wanted, seed=config.data_seed, indices=indices)
+
+    identity = digest_of(
+        {
+            **{name: repr(value) for name, value in config.decisive().items()},
+            "data": splits.fingerprint(),
+            "original": file_sha256(start.exported.onnx),
+            "calibrated": file_sha256(config.out / CALIBRATED),
+        }
+    )
+    network = Network(start.calibrated, start.original).to(device)
+    original = Network(start.original).to(device).requires_grad_(False)
+    workers = default_workers() if config.workers is None else config.workers
+    skipped = Skipped()
+    order = TrainConfig(  # what the image source reads of it
+        pairing="paired" if seen else "clean",
+        seen=",".join(seen) or "none",
+        batch_size=config.batch_size,
+        seed=config.seed,
+        data_seed=config.data_seed,
+    )
+    with Pool(dataset, Look(card.preprocessing), workers) as pool:
+        world = World()
+        train = some(splits.train, config.train_images)
+        validation = some(splits.validation, config.validation_images)
+        typed: Pool[View, Seen | Unreadable] = pool
+        yield Job(
+            config=config,
+            identity=identity,
+            provenance=_provenance(),
+            network=network,
+            original=original,
+            train=train,
+            source=ImageSource(
+                dataset, train, typed, card.preprocessing, order, seen, world, skipped
+            ),
+            judge=Judge(
+                dataset, validation, looked_at, card.preprocessing, typed, original, device, stop
+            ),
+            device=device,
+            console=console,
+            stop=stop,
+            skipped=skipped,
+        )
+
+
+def _provenance() -> str:
+    """Of all code and libraries that decide what is learned."""
+    package = Path(__file__).parents[1]
+    files = [Path(__file__), *package.glob("quantize/qat/*.py")]
+    ours = {path.relative_to(package).as_posix(): file_sha256(path) for path in files}
+    return digest_of({**training_provenance(torch.get_num_threads()), **ours})
+
+
+def _seen(config: FinetuneConfig, trained: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The corruptions of the paired images."""
+    if config.seen != "as-trained":
+        return parse_seen(config.seen)
+    if trained is None:
+        raise UsageError(
+            "the checkpoint does not say which corruptions it has seen: name some, --seen, or none"
+        )
+    return trained
+
+
+def _resumable(job: Job) -> RunState | None:
+    """The state that an earlier call left in the folder."""
+    state = resumable(job.out, job.identity, job.provenance, job.console, "fine-tune anew")
+    if state is None or state.progress.finished:
+        return state
+    job.console.info(
+        f"going on in epoch {state.progress.epoch + 1}, after {state.progress.batch} batches"
+    )
+    return state
+
+
+def _finish(job: Job, start: _Start, progress: Progress, started: float) -> FinetuneResult:
+    """Write the best network as the INT8 graph, after proving that it is that network."""
+    config = job.config
+    network = Network(start.calibrated, start.original)
+    network.load_state_dict(safetensors.torch.load_file(job.out / BEST))
+    best = Judgment(**progress.best_validation)
+    record = _record(job, start, progress, best)
+    graph = network.to_onnx()
+    write_record(graph, record)
+    onnx.checker.check_model(graph)
+    pixels = next(job.judge.pixels())[0][:_PROOF_VIEWS]
+    proof = prove(graph, network, pixels)
+    job.console.info(proof.describe())
+    dialect = find_dialect(config.dialect)
+    closeness = steps.check_graph(graph, start.held_out, dialect)
+    # Its layers can only be named where the dialect left NNCF's form as it was.
+    named = None if dialect.rewrites else graph
+    steps.judge(closeness, named, start.original, start.held_out, job.console, insist=config.guard)
+    write_bytes(job.out / INT8, graph.SerializeToString(deterministic=True))
+    if progress.skipped_images:
+        job.console.warn(f"{progress.skipped_images} images could not be read and were left out")
+    result = FinetuneResult(
+        out=job.out,
+        onnx=job.out / INT8,
+        parameters=job.out / BEST,
+        best_epoch=progress.best_epoch + 1,
+        epochs=config.epochs,
+        stopped_early=progress.stopped_early,
+        calibrated=_calibrated(job.out),
+        finetuned=best,
+        proof=proof,
+        guard=closeness,
+        record=record,
+        skipped_images=progress.skipped_images,
+        seconds=round(time.monotonic() - started, 2),
+    )
+    write_text(job.out / "result.json", json.dumps(result.to_dict(), indent=1, sort_keys=True))
+    return result
+
+
+def _record(job: Job, start: _Start, progress: Progress, best: Judgment) -> FinetuneRecord:
+    config = job.config
+    trained = start.exported.card.training.seen
+    return FinetuneRecord(
+        checkpoint=start.exported.checkpoint.sha256,
+        dialect=config.dialect,
+        recipe=start.recipe,
+        recipe_name=Path(config.recipe).name,
+        images=start.images,
+        data=config.data,
+        seen=_seen(config, trained),
+        train_images=len(job.train),
+        epochs=config.epochs,
+        best_epoch=progress.best_epoch + 1,
+        task_weight=config.task_weight,
+        distill_weight=config.distill_weight,
+        code_weight=config.code_weight,
+        feature_weight=config.feature_weight,
+        seed=config.seed,
+        code_agreement=(
+            best.code_agreement_clean
+            if best.code_agreement_corrupted is None
+            else best.code_agreement_corrupted
+        ),
+        mean_corruption_error=best.mean_corruption_error,
+    )
+
+
+def _calibrated(out: Path) -> Judgment:
+    """What the log says of the start."""
+    first = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    return Judgment(**json.loads(first)["calibrated"])
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"

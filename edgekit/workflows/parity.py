@@ -1,0 +1,224 @@
+"""Parity of a bundle: finds its float original and its images, compares, writes the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgekit import steps
+from edgekit.bundle.float_original import cached_original
+from edgekit.bundle.manifest import Manifest
+from edgekit.bundle.store import open_bundle, update_bundle
+from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.data.base import Dataset, subset
+from edgekit.data.corruption_grid import Cells, MakeVariants, PublishedImages, choose_cells
+from edgekit.data.datasets import open_dataset
+from edgekit.data.imagenet_c import ImageNetC
+from edgekit.data.loading import default_workers
+from edgekit.model.card import numbered_classes
+from edgekit.parity.answer_cache import LIMIT, limit_bytes
+from edgekit.parity.compare import run_comparison
+from edgekit.parity.engines import open_reference
+from edgekit.parity.options import ParityOptions
+from edgekit.parity.predictors import (
+    Predictor,
+    check_comparable,
+    check_source,
+    open_bundle_predictor,
+)
+from edgekit.parity.sweep import Sweep
+from edgekit.steps.build_data import BuildData, match_classes, open_data
+from edgekit.steps.build_record import options_of_build
+from edgekit.steps.config import BuildConfig
+
+REPORT = "parity.json"
+# In parity.json only, not in the manifest's summary.
+_DETAILS = ("per_corruption", "codes", "top1_agreement", "kl_nats")
+
+
+class _Images(NamedTuple):
+    """The images that judge, and how they are put through the cells."""
+
+    dataset: Dataset
+    cells: Cells
+    published: PublishedImages | None
+    labeled: bool
+
+
+def parity_of_build(job: steps.Job, built: steps.Built, data: BuildData) -> dict[str, Any]:
+    """The parity step of a build, against the float graph that the bundle was made from."""
+    options = options_of_build(job.config)
+    reference = open_reference(built.quantized.exported.onnx)
+    candidate = open_bundle_predictor(built.path)
+    cells = choose_cells(None, options.severities, options.extra, options.seed)
+    images = _Images(data.test(), cells, None, data.labeled)
+    manifest = candidate.model.manifest
+    document = _compare(job, options, reference, candidate, images, manifest)
+    save_report(built.path, document, job.console)
+    return document
+
+
+def parity_of_bundle(
+    job: steps.Job,
+    path: Path,
+    options: ParityOptions,
+    *,
+    seed: int | None = None,
+    candidate: Predictor | None = None,
+) -> dict[str, Any]:
+    """``edgekit parity``: like the build's step, with everything open to choice.
+
+    ``seed`` None takes the build's. The split is always the build's own: with another one,
+    images that calibrated could judge. ``candidate`` is the bundle answering elsewhere.
+    """
+    manifest = open_bundle(path, any_arch=candidate is not None).manifest
+    made_with = manifest.sections.get("build", {})
+    split_seed = int(made_with.get("seed", 0))
+    options = dataclasses.replace(options, seed=split_seed if seed is None else seed)
+    cells = choose_cells(options.corruptions, options.severities, options.extra, options.seed)
+    candidate = candidate or open_bundle_predictor(path)
+    reference = _reference(job, path, manifest, candidate.classes, options)
+    check_comparable(reference, candidate, allow_different_source=options.allow_different_reference)
+    classes = candidate.classes
+    if classes == numbered_classes(len(classes)):
+        classes = reference.classes
+    images = _images(job, path, options, made_with, cells, classes)
+    return _compare(job, options, reference, candidate, images, manifest)
+
+
+def save_report(path: Path, document: dict[str, Any], console: Console) -> None:
+    """Put parity.json into the bundle and a summary into its manifest, if it is a folder."""
+    if not path.is_dir():
+        console.warn(
+            f"{path} is a .zip and stays as it is: unpack it to keep the report in the bundle, or "
+            "save the output of --json"
+        )
+        return
+    summary = {name: value for name, value in document.items() if name not in _DETAILS}
+    text = json.dumps(document, indent=1, sort_keys=True) + "\n"
+    try:
+        update_bundle(path, sections={"parity": summary}, reports={REPORT: text.encode()})
+    except (EdgekitError, PermissionError) as error:
+        console.warn(f"the report is not in the bundle: {error}")
+
+
+def default_job(console: Console, cache: Path) -> steps.Job:
+    """A job for commands that build nothing."""
+    return steps.Job(BuildConfig(), console, cache)
+
+
+def _compare(
+    job: steps.Job,
+    options: ParityOptions,
+    reference: Predictor,
+    candidate: Predictor,
+    images: _Images,
+    manifest: Manifest,
+) -> dict[str, Any]:
+    check_comparable(reference, candidate, allow_different_source=options.allow_different_reference)
+    sweep = Sweep(
+        dataset=images.dataset,
+        make=MakeVariants(candidate.preprocessing, images.cells, images.published),
+        reference=reference,
+        candidate=candidate,
+        cache=job.cache / "parity",
+        images=options.images,
+        workers=default_workers(),
+        seed=options.seed,
+        cache_bytes=limit_bytes(),
+    )
+    # Half precision; what was kept of other models makes room.
+    kept = 2 * sweep.available * sweep.make.count * len(candidate.classes) * 2
+    if kept > sweep.cache_bytes:
+        job.console.info(
+            f"a full sweep has {kept / 1e9:.1f} GB of answers and {sweep.cache_bytes / 1e9:.1f} GB "
+            f"are kept, see {LIMIT}: after an interruption the rest is computed again"
+        )
+    vqsa = manifest.model.get("vqsa", {"output": "none"})
+    document = run_comparison(
+        sweep,
+        options.gates,
+        job.console,
+        labeled=images.labeled,
+        full=options.full,
+        codebook_size=0 if vqsa["output"] == "none" else int(vqsa["codebook_size"]),
+        baseline=options.baseline,
+    )
+    return {**document, "asked": options.to_dict()}
+
+
+def _images(
+    job: steps.Job,
+    path: Path,
+    options: ParityOptions,
+    made_with: Mapping[str, Any],
+    cells: Cells,
+    classes: tuple[str, ...],
+) -> _Images:
+    """The test part of the data that the bundle was built with, or other data, all of them."""
+    uri = options.data or made_with.get("data")
+    if uri is None:
+        raise UsageError(f"{path} does not say which images it was built with: name some, --data")
+    published = None
+    if uri == made_with.get("data"):
+        seed = int(made_with.get("seed", 0))
+        config = dataclasses.replace(job.config, data=uri, seed=seed, skip_bad=options.skip_bad)
+        data = open_data(config, classes)
+        dataset, labeled, note = data.test(), data.labeled, data.note
+    else:
+        opened = open_dataset(uri, skip_bad=options.skip_bad, workers=default_workers())
+        if isinstance(opened, ImageNetC):
+            published = PublishedImages(opened, cells)
+            cells = dataclasses.replace(cells, kind="published")
+        dataset, labeled, note = match_classes(published or _judging(opened), classes)
+    if note:
+        job.console.warn(note)
+    return _Images(dataset, cells, published, labeled)
+
+
+def _judging(dataset: Dataset) -> Dataset:
+    """Of data named for parity alone: their test or validation part, or all if they have none."""
+    for part in ("test", "validation"):
+        rows = dataset.given_splits.get(part, np.zeros(0, np.int64))
+        if len(rows):
+            return subset(dataset, rows)
+    if not len(dataset):
+        raise UsageError(f"{dataset.name} has no images")
+    return dataset
+
+
+def _reference(
+    job: steps.Job,
+    bundle: Path,
+    manifest: Manifest,
+    classes: tuple[str, ...],
+    options: ParityOptions,
+) -> Predictor:
+    """The model that is taken for right."""
+    if options.reference is None:
+        found = cached_original(job.cache, manifest.source.checkpoint, classes, job.console)
+        if found is None:
+            raise UsageError(
+                f"the float original of {bundle} is not in the cache {job.cache}: name it, with "
+                "--reference CHECKPOINT (or a float .onnx, or another bundle)"
+            )
+        return open_reference(found)
+    path = Path(options.reference)
+    if not path.exists():
+        raise UsageError(f"no reference at {path}: give a checkpoint, a float .onnx or a bundle")
+    if path.is_dir() or path.suffix == ".zip":
+        return open_bundle_predictor(path)
+    if path.suffix == ".onnx":
+        return open_reference(path)
+    config = dataclasses.replace(job.config, checkpoint=str(path), labels=options.labels)
+    job = dataclasses.replace(job, config=config)
+    checkpoint = steps.load(job)
+    if not options.allow_different_reference:  # before it is exported, which takes a while
+        check_source(checkpoint.sha256, manifest.source.checkpoint)
+    return open_reference(steps.export(job, checkpoint).onnx)

@@ -1,0 +1,143 @@
+import json
+import subprocess
+import sys
+
+import click
+import pytest
+
+from edgekit import __version__
+from edgekit.cli.main import cli, main
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main(list(words))
+    captured = capsys.readouterr()
+    code = stop.value.code
+    assert isinstance(code, int)
+    return code, captured.out, captured.err
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version") == (0, f"edgekit, version {__version__}\n", "")
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    assert "Examples:" in out
+    assert "130  interrupted" in out
+
+
+def command_names() -> list[str]:
+    names = []
+    for name, command in sorted(cli.commands.items()):
+        parts = sorted(command.commands) if isinstance(command, click.Group) else [""]
+        names += [f"{name} {part}".strip() for part in parts]
+    return names
+
+
+@pytest.mark.parametrize("name", command_names())
+def test_every_command_has_examples_and_the_common_options(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    code, out, _ = run(capsys, *name.split(), "--help")
+    assert code == 0
+    assert f"edgekit {name}" in out.split("Examples:")[1]
+    for option in ("--json", "--verbose", "--quiet"):
+        assert option in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["inspect"], "Missing argument 'PATH'"),
+        (["inspect", "absent.pth"], "cannot read checkpoint absent.pth: No such file"),
+        (["doctor", "--jsn"], "--json"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    code, out, err = run(capsys, *words)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_errors_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "inspect", "absent.pth", "--json")
+    document = json.loads(out)
+    assert (code, document["exit_code"]) == (2, 2)
+    assert "absent.pth" in document["error"]
+
+
+def test_doctor_reports_every_part(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "doctor", "--json")
+    document = json.loads(out)
+    names = {check["name"] for check in document["checks"]}
+    assert {"Python", "ISA", "cores", "memory", "torch", "nncf", "openvino"} <= names
+    assert {"trtexec", "CUDA", "nvcc", "JetPack", "native library"} <= names
+    native = next(check for check in document["checks"] if check["name"] == "native library")
+    assert native["status"] == "ok"
+    assert "lookup correct" in native["found"]
+    assert (code, document["ready"]) == (0, True)
+
+
+def test_doctor_exits_4_without_the_default_target() -> None:
+    """A real interpreter that cannot see the installed packages' metadata, only ours."""
+    code = (
+        "import importlib.metadata as m, sys\n"
+        "real = m.version\n"
+        "def version(name):\n"
+        "    if name == 'openvino':\n"
+        "        raise m.PackageNotFoundError(name)\n"
+        "    return real(name)\n"
+        "m.version = version\n"
+        "from edgekit.cli.main import main\n"
+        "main(['doctor'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert "missing: openvino" in done.stderr
+    assert "pip install 'edgekit[build]'" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(capsys: pytest.CaptureFixture[str], shell: str) -> None:
+    code, out, _ = run(capsys, "completion", shell)
+    assert code == 0
+    assert "_EDGEKIT_COMPLETE" in out
+
+
+def test_an_interrupt_exits_130() -> None:
+    code = (
+        "import edgekit.workflows.doctor\n"
+        "def stop():\n    raise KeyboardInterrupt\n"
+        "edgekit.workflows.doctor.examine = stop\n"
+        "from edgekit.cli.main import main\n"
+        "main(['doctor'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert "interrupted" in done.stderr
+
+
+def test_a_failed_gate_still_prints_one_document() -> None:
+    """The document is the result; the error goes to stderr alone."""
+    code = (
+        "import click\n"
+        "from edgekit.cli.main import cli, main\n"
+        "from edgekit.cli.common import common\n"
+        "from edgekit.core.errors import GateFailed\n"
+        "@cli.command()\n@common\n"
+        "def gate(console):\n"
+        "    console.document({'verdict': 'fail'})\n"
+        "    raise GateFailed('lost')\n"
+        "main(['gate', '--json'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert json.loads(done.stdout) == {"verdict": "fail"}
+    assert done.stderr == "error: lost\n"

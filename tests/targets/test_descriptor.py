@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import pytest
+
+from edgekit.core.errors import UsageError
+from edgekit.core.host import host_arch
+from edgekit.targets import descriptor as descriptors
+from edgekit.targets.descriptor import (
+    Descriptor,
+    descriptor_names,
+    host_isa,
+    load_descriptor,
+    missing_isa,
+    why_not_here,
+)
+
+MINE = """
+name = "mine"
+title = "my device"
+backend = "openvino"
+dialect = "openvino"
+arch = "x86_64"
+batch = 4
+"""
+
+
+def test_every_descriptor_is_read_and_explains_itself() -> None:
+    assert {
+        "cpu",
+        "openvino-cpu-vnni",
+        "openvino-cpu-avx2",
+        "openvino-arm",
+        "onnxruntime-cpu",
+    } <= set(descriptor_names())
+    for name in descriptor_names():
+        descriptor = load_descriptor(name)
+        assert descriptor.name == name
+        assert descriptor.title
+        assert descriptor.arch != "host"
+        assert descriptor.dialect != "auto"
+        if descriptor.backend == "openvino":  # left alone, it would choose bf16 or f16
+            assert descriptor.inference_precision == "f32"
+
+
+def test_cpu_is_this_machine() -> None:
+    cpu = load_descriptor("cpu")
+    assert cpu.arch == host_arch()
+    assert cpu.isa == host_isa()
+    assert why_not_here(cpu) is None
+    assert cpu.dialect == ("openvino" if "vnni" in host_isa() else "openvino-novnni")
+
+
+@pytest.mark.parametrize(
+    ("flags", "isa", "dialect"),
+    [
+        ({"avx2", "avx512_vnni"}, ("avx2", "vnni"), "openvino"),
+        ({"avx2", "avx_vnni"}, ("avx2", "vnni"), "openvino"),
+        ({"avx2", "avx512f"}, ("avx2",), "openvino-novnni"),
+        ({"sse4_2"}, (), "openvino-novnni"),
+    ],
+)
+def test_the_dialect_follows_the_instruction_set(
+    flags: set[str], isa: tuple[str, ...], dialect: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptors, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(descriptors.platform, "machine", lambda: "x86_64")
+    cpu = load_descriptor("cpu")
+    assert (cpu.isa, cpu.dialect) == (isa, dialect)
+    vnni = load_descriptor("openvino-cpu-vnni")
+    assert (missing_isa(vnni) is None) == ("vnni" in isa)
+
+
+def test_arm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descriptors, "cpu_flags", lambda: frozenset({"asimd", "asimddp"}))
+    monkeypatch.setattr(descriptors.platform, "machine", lambda: "aarch64")
+    cpu = load_descriptor("cpu")
+    assert (cpu.arch, cpu.isa, cpu.dialect) == ("aarch64", ("dotprod",), "openvino")
+    assert why_not_here(load_descriptor("openvino-arm")) is None
+    assert why_not_here(load_descriptor("openvino-cpu-avx2")) == (
+        "needs x86_64, this machine is aarch64"
+    )
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(MINE)
+    mine = load_descriptor(str(tmp_path / "mine.toml"))
+    assert mine == Descriptor("mine", "my device", "openvino", "openvino", arch="x86_64", batch=4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ('prescision = "int8"', r"mine.toml:8: unknown key 'prescision' \(did you mean 'precision"),
+        ('precision = "int4"', r"mine.toml:8: 'precision' must be one of 'int8', 'fp32'"),
+        ("threads = -1", "threads must not be negative"),
+        ('power = "guess"', "'power' must be one of"),
+    ],
+)
+def test_mistakes_name_their_line(change: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(MINE + change)
+    with pytest.raises(UsageError, match=message):
+        load_descriptor(str(tmp_path / "mine.toml"))
+
+
+def test_impossible_combinations(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINE.replace('dialect = "openvino"', 'dialect = "tensorrt"'))
+    with pytest.raises(UsageError, match="'openvino' cannot run dialect 'tensorrt'"):
+        load_descriptor(str(path))
+    path.write_text(MINE.replace('"openvino"', '"onnxruntime"') + 'inference_precision = "bf16"')
+    with pytest.raises(UsageError, match="computes in f32, not bf16"):
+        load_descriptor(str(path))
+    path.write_text(MINE.replace("mine", "yours"))
+    with pytest.raises(UsageError, match="name is 'yours', the file is called 'mine'"):
+        load_descriptor(str(path))
+
+
+def test_an_unknown_target_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"unknown target 'cpuu' \(did you mean 'cpu'\?\)"):
+        load_descriptor("cpuu")
+    with pytest.raises(UsageError, match="cannot read"):
+        load_descriptor("absent.toml")
