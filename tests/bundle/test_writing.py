@@ -78,7 +78,7 @@ def test_exchange_is_available_on_this_machine(tmp_path: Path) -> None:
 WRITER = """
 import itertools, sys
 from pathlib import Path
-from edgekit import folders
+from edgekit.core import folders
 from edgekit.bundle.store import update_bundle, write_bundle
 from tests.bundle_files import LABELS, about, files
 if sys.argv[2] == "renames":
