@@ -101,7 +101,7 @@ def test_a_good_build_says_how_close_it_is(tmp_path: Path) -> None:
 
 def test_a_bundle_that_disagrees_with_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The runtime's fault, played: with two streams the logits lose a scale."""
-    real = edgekit.backends.open_runner
+    real = edgekit.runtime.runner.open_runner
 
     def faulty(bundle: Any, settings: Any, cache: Any) -> Any:
         runner = real(bundle, settings, cache)
@@ -115,7 +115,7 @@ def test_a_bundle_that_disagrees_with_itself_is_refused(monkeypatch: pytest.Monk
 
         return Faulty()
 
-    monkeypatch.setattr(edgekit.backends, "open_runner", faulty)
+    monkeypatch.setattr(edgekit.runtime.runner, "open_runner", faulty)
     with pytest.raises(EdgekitError, match=r"differently with hint throughput and 2 str"):
         guard.check_bundle(trained.bundle(), _held_out())
 
