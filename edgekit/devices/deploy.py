@@ -75,7 +75,7 @@ def deploy(
     runtime = ensure_runtime(session, place.root, manifest.runtime, facts, wheels, console)
     copied = Copied(0, 0, len(blobs))
     if not there:
-        copied = send(session, place.staging, place.bundle, blobs, console)
+        copied = send(session, place.root, place.staging, place.bundle, blobs, console)
         console.info(
             f"copy: {copied.files} files, {copied.bytes / 1e6:.1f} MB; {copied.kept} were there"
         )
@@ -88,7 +88,7 @@ def deploy(
             blobs[0].sha256,
             place.bundle,
         )
-        session.call(remote_files, "remove", place.staging)
+        session.call(remote_files, "remove", place.root, place.staging)
     engine = _engine(session, place, runtime, manifest, console)
     tested = there and state.get("runtime") == runtime.stamp and state.get("selftest")
     if tested:
@@ -102,7 +102,7 @@ def deploy(
             "python": runtime.python,
             "selftest": tested,
         }
-        session.call(remote_files, "write", place.state, json.dumps(state))
+        session.call(remote_files, "write", place.root, place.state, json.dumps(state))
     return Deployment(
         device=device.name,
         bundle=place.bundle,

@@ -105,7 +105,7 @@ def _facts(bundle: Bundle) -> str:
         ("precision", manifest.target.precision),
         ("runtime", f"{manifest.runtime.name} {manifest.runtime.version}"),
         ("size", f"{size:.1f} MB"),
-        ("built with", manifest.rebuild),  # no date: equal builds have equal reports
+        ("built with", manifest.rebuild_line()),  # no date: equal builds have equal reports
         ("tools", ", ".join(f"{name} {text}" for name, text in manifest.versions.items())),
         ("checkpoint", source.checkpoint or "not recorded"),
         ("calibration images", source.calibration_images or "none"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -151,7 +152,7 @@ def command(config: BuildConfig, descriptor: Descriptor) -> str:
     ):
         value = getattr(config, name)
         if value != getattr(defaults, name):
-            words.append(f"--{name.replace('_', '-')} {Path(str(value)).name}")
+            words.append(f"--{name.replace('_', '-')} {shlex.quote(Path(str(value)).name)}")
     return " ".join(words)
 
 
