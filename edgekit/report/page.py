@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgekit.bench.document import FILE as BENCH
+from edgekit.bundle.engine import EngineState
 from edgekit.bundle.manifest import Manifest
 from edgekit.bundle.store import Bundle, open_bundle, update_bundle
 from edgekit.core.errors import EdgekitError, UsageError
@@ -44,7 +45,7 @@ code{overflow-wrap:anywhere}svg{max-width:100%;height:auto}
 
 def write_report(path: Path, output: Path | None = None) -> Path:
     """Write the report into the bundle, or to ``output``; where it is."""
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, any_arch=True)
     page = report_page(bundle)
     if output is not None:
         write_text(output, page)
@@ -216,9 +217,9 @@ def _not_measured(
 ) -> list[str]:
     """Every gap, with its reason."""
     rows: list[list[str]] = []
-    engine = manifest.sections.get("engine")
-    if engine and "pending" in str(engine):
-        rows.append(["anything on the device", f"the engine is {engine}"])
+    engine = EngineState.of(manifest)
+    if engine is not None and engine.pending:
+        rows.append(["anything on the device", f"the engine is {engine.describe()}"])
     if bench is None:
         rows.append(["conditions, throughput, cold start, memory", "run 'edgekit bench' on it"])
     else:

@@ -90,6 +90,11 @@ def whole(folder: str) -> bool:
         return False
 
 
+def same(path: str, digest: str, size: int) -> bool:
+    """Whether a file is there and has this content."""
+    return _is(Path(path), digest, size)
+
+
 def read(path: str) -> str | None:
     """A small text file; None if there is none."""
     try:
