@@ -59,11 +59,14 @@ def _add_commands() -> None:
     from edgekit.cli.parity import parity
     from edgekit.cli.predict import predict
     from edgekit.cli.report import report
+    from edgekit.cli.sign import sign, verify
     from edgekit.cli.targets import targets
     from edgekit.cli.train import train
 
-    commands = (bench, build, calibrate, check, deploy, device, export, parity, predict)
-    for command in (*commands, completion, doctor, finetune, inspect, report, targets, train):
+    for command in (
+        *(bench, build, calibrate, check, completion, deploy, device, doctor, export, finetune),
+        *(inspect, parity, predict, report, sign, targets, train, verify),
+    ):
         cli.add_command(command)
 
 

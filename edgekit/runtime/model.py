@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import Manifest
+from edgekit.bundle.signature import verify
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.core.folders import existing_folder, locked
@@ -254,17 +255,21 @@ def load(
     hint: Hint | None = None,
     batch: int | None = None,
     cache: bool = True,
+    signers: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Open a bundle (its folder or .zip), check it, and make its model ready.
 
     ``threads`` (0: the runtime's choice), ``hint`` ("latency" or "throughput") and ``batch``
     (images an inference) replace what the bundle's target says. ``cache`` keeps the compiled
-    model in the user's cache folder, which makes the next load faster. Everything that does not
-    fit is refused in one line.
+    model in the user's cache folder, which makes the next load faster. ``signers``, a file in the
+    format of OpenSSH's allowed_signers, takes only a bundle that somebody in it signed. Everything
+    that does not fit is refused in one line.
     """
     where = Path(path)
     with locked(existing_folder(where), shared=True):
         bundle = open_bundle(where)
+        if signers is not None:
+            verify(bundle, Path(signers))
         target = bundle.manifest.target
         if missing := missing_isa(target):
             raise ToolchainMissing(
