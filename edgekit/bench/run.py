@@ -25,7 +25,7 @@ from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.data.synthetic import pictures
 from edgekit.runtime.model import Model, load
-from edgekit.runtime.selftest import check_answers
+from edgekit.runtime.selftest import prove
 from edgekit.targets.descriptor import Hint
 
 _COLD_STARTS: Final = 5  # processes each way
@@ -57,7 +57,7 @@ def _bench(bundle: Bundle, options: BenchOptions, console: Console, cache: Path)
     document = empty_document(bundle, options, conditions())
     model = _load(bundle, options, "latency")
     document["runtime"] = model.describe()
-    document["self_test"] = check_answers(model, bundle)
+    document["self_test"] = prove(model, bundle).to_dict()
     images = _images(model)
     found = document["scenarios"]
     for scenario in options.scenarios:
@@ -98,7 +98,7 @@ def _compare(bundles: list[Bundle], options: BenchOptions, console: Console) -> 
     """Latency and throughput of several bundles in turns."""
     models = {str(bundle.path): _load(bundle, options, "latency") for bundle in bundles}
     for bundle in bundles:
-        check_answers(models[str(bundle.path)], bundle)
+        prove(models[str(bundle.path)], bundle)
     candidate = str(bundles[0].path)
     images = {name: _images(model) for name, model in models.items()}
     document: dict[str, Any] = {

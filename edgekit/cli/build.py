@@ -58,6 +58,11 @@ _STEPS = ("load", "export", "calibrate", "compile", "bench", "parity")
     default=None,
     help="Refuse an INT8 model whose answers are not float's.  [guard]",
 )
+@click.option(
+    "--selftest-photos/--no-selftest-photos",
+    default=None,
+    help="Put coarse mosaics of some of your images into the self-test.  [selftest-photos]",
+)
 @click.option("--plugin", help="TensorRT plugin compiled for the device, to go with the bundle.")
 @click.option(
     "--require-engine/--no-require-engine",

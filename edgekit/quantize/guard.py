@@ -78,10 +78,10 @@ def onnxruntime_answers(
     """What ONNX Runtime makes of an interchange graph, for images [M, height, width, 3]."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    from edgekit.runtime.onnxruntime import session_options
+
     session = onnxruntime.InferenceSession(
-        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        graph.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
     )
     names = [output.name for output in session.get_outputs()]
     source = session.get_inputs()[0].name

@@ -111,8 +111,9 @@ def self_test_line(found: Mapping[str, Any] | None) -> str:
         return "self-test: not made"
     text = f"self-test: {found['images']} images, finite and the same twice"
     if stored := found["stored"]:
+        against = stored.get("against", "stored answers")  # "against": since the second schema
         text += (
-            f"; against the stored answers: logits within {stored['logits_error']:.2%}, top-1 "
+            f"; against {against}: logits within {stored['logits_error']:.2%}, top-1 "
             f"{stored['top1_equal']}/{stored['images']}"
         )
         if stored["codes"]:

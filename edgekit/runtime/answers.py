@@ -35,7 +35,11 @@ def in_chunks(
             0.0,
         )
     size = size or len(batch)
-    parts = [infer(batch[start : start + size]) for start in range(0, len(batch), size)]
+    return joined([infer(batch[start : start + size]) for start in range(0, len(batch), size)])
+
+
+def joined(parts: Sequence[Raw]) -> Raw:
+    """Several answers after each other."""
     if len(parts) == 1:
         return parts[0]
     codes = [part.code for part in parts if part.code is not None]

@@ -24,6 +24,7 @@ from edgekit.bundle.store import Bundle
 from edgekit.core.errors import EdgekitError
 from edgekit.runtime.answers import Raw, in_chunks
 from edgekit.runtime.runner import RunSettings
+from edgekit.targets.descriptor import host_saturates
 
 _ERRORS: Final = 3  # ONNX Runtime's severity: say nothing below an error
 _FAILURES: Final = (
@@ -43,10 +44,23 @@ def runtime_version() -> str:
     return version
 
 
-def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> OnnxRuntimeRunner:
-    """Load the model; there is nothing worth keeping in ``cache``."""
+def session_options() -> Any:
+    """Options with which ONNX Runtime computes an INT8 graph as it is written, on any CPU.
+
+    On an x86 CPU without VNNI its kernels for signed weights add pairs of products in 16 bits,
+    which overflow: logits were off by half of what tells images apart. Its precise mode has
+    kernels for unsigned weights do the same sums, 1.15 to 1.3 times as slowly.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS
+    if host_saturates():
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
+def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> OnnxRuntimeRunner:
+    """Load the model; there is nothing worth keeping in ``cache``."""
+    options = session_options()
     cores = len(os.sched_getaffinity(0))
     if settings.hint == "throughput":  # many inferences at a time, each on few threads
         parallel = settings.streams or settings.threads or cores

@@ -1,5 +1,6 @@
 """`edgekit bench` as a whole, on a small bundle."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -7,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import onnx
 import pytest
 
 from edgekit.bench.cold_start import PHASES
@@ -15,12 +16,12 @@ from edgekit.bench.document import save, summary
 from edgekit.bench.options import SCENARIOS, BenchOptions
 from edgekit.bench.run import bench_bundles
 from edgekit.bundle.engine import PENDING
-from edgekit.bundle.selftest import SELFTEST, self_test_file
+from edgekit.bundle.selftest import SELFTEST, SelfTest
 from edgekit.bundle.store import open_bundle, update_bundle
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.report.bench_table import show
-from edgekit.runtime.selftest import stored_answers
+from edgekit.steps.selftest import make_self_test, with_own_answers
 from tests import bundles
 
 QUIET = Console(verbosity=-1)
@@ -29,6 +30,12 @@ QUIET = Console(verbosity=-1)
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundles.bundle("cpu", "inline"), tmp_path / "cpu"))
+
+
+def stored_answers(path: Path) -> SelfTest:
+    made = bundles.made()
+    test = make_self_test(onnx.load(made.onnx), made.card.preprocessing, None, 0)
+    return with_own_answers(path, test)
 
 
 def measure(path: Path, cache: Path, **options: Any) -> dict[str, Any]:
@@ -52,7 +59,7 @@ def test_every_scenario_measures(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgekit.bench.run._COLD_STARTS", 1)
-    update_bundle(bundle, reports={SELFTEST: stored_answers(bundle)})
+    update_bundle(bundle, reports={SELFTEST: stored_answers(bundle).to_bytes()})
     update_bundle(bundle, sections={"bench": {"schema": 1, "cores": 99}})
     document = measure(
         bundle,
@@ -63,7 +70,8 @@ def test_every_scenario_measures(
         baseline=str(bundles.made().onnx),
     )
     found = document["scenarios"]
-    assert document["self_test"]["stored"]["top1_equal"] == 4
+    assert document["self_test"]["stored"]["top1_equal"] == 40
+    assert document["self_test"]["stored"]["problems"] == []
     latencies = found["latency"]["latencies"]
     assert set(latencies) == {"bundle", "float, ONNX Runtime", "float, OpenVINO"}
     assert set(found["latency"]["ratios"]) == set(latencies) - {"bundle"}
@@ -130,19 +138,13 @@ def test_bundles_run_in_turns(bundle: Path, tmp_path: Path, capsys: Any) -> None
 
 
 def test_a_bundle_that_computes_something_else_is_not_timed(bundle: Path, tmp_path: Path) -> None:
-    with np.load(_file(tmp_path, stored_answers(bundle))) as stored:
-        answers = {name: stored[name] for name in stored.files}
-    answers["logits"] = -answers["logits"]
-    wrong = self_test_file(answers.pop("images"), answers)
-    update_bundle(bundle, reports={SELFTEST: wrong})
+    test = stored_answers(bundle)
+    assert test.own is not None
+    wrong = dataclasses.replace(test.own, logits=-test.own.logits)
+    test = dataclasses.replace(test, own=wrong)
+    update_bundle(bundle, reports={SELFTEST: test.to_bytes()})
     with pytest.raises(EdgekitError, match="fails its self-test"):
         measure(bundle, tmp_path, scenarios=("latency",))
-
-
-def _file(folder: Path, content: bytes) -> Path:
-    path = folder / "answers.npz"
-    path.write_bytes(content)
-    return path
 
 
 def edgekit(*words: str) -> subprocess.CompletedProcess[str]:

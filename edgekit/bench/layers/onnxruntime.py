@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgekit.bench.layers.profile import Layer, Part, Profile, is_lookup, parts_of_onnx
 from edgekit.bundle.store import Bundle
+from edgekit.runtime.onnxruntime import session_options
 from edgekit.runtime.runner import RunSettings
 
 _SUFFIX: Final = "_kernel_time"
@@ -25,8 +26,7 @@ def profile(
 ) -> Profile:
     """The mean times of ``calls`` inferences of the model, loaded once more with profiling."""
     path = str(bundle.folder / bundle.manifest.main)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options = session_options()
     options.intra_op_num_threads = settings.threads
     options.enable_profiling = True
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
