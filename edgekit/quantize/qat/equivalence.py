@@ -17,10 +17,10 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 from torch import Tensor
 
 from edgekit.core.errors import EdgekitError
+from edgekit.graph.view import with_outputs
 from edgekit.quantize.qat.network import Network
 
 LOGITS_TOLERANCE = 1e-3  # largest difference over the largest magnitude
@@ -124,13 +124,9 @@ def prove(graph: onnx.ModelProto, network: Network, images: NDArray[np.float32])
 
 def _session(graph: onnx.ModelProto, shown: list[str]) -> onnxruntime.InferenceSession:
     """The graph as ONNX defines it (nothing fused), with more of its tensors as outputs."""
-    open_graph = onnx.ModelProto()
-    open_graph.CopyFrom(graph)
-    for name in shown:
-        open_graph.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(
-        open_graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        with_outputs(graph, shown).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
