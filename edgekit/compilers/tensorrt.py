@@ -13,7 +13,6 @@ from typing import Final
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from edgekit.bundle.engine import ENGINE, MODEL, PENDING, PLUGIN, SCRIPT
@@ -29,6 +28,7 @@ from edgekit.data.transforms import Preprocessing
 from edgekit.graph.lint import check_model
 from edgekit.graph.uint8_input import INPUT, add_uint8_input
 from edgekit.graph.variants import Variant, lookup_node, to_variant
+from edgekit.runtime.onnxruntime import named_outputs, open_session
 from edgekit.targets.descriptor import Descriptor
 from edgekit.targets.dialects import find_dialect
 from edgekit.targets.tensorrt_releases import TensorRTFacts, version
@@ -101,15 +101,10 @@ def run_reference(
     model: onnx.ModelProto, images: NDArray[np.uint8]
 ) -> dict[str, NDArray[np.generic]]:
     """The deployed graph's outputs, by name, as ONNX Runtime computes them on this machine."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    names = [output.name for output in session.get_outputs()]
+    session = open_session(model.SerializeToString())
     # One by one, so that a graph for one image runs as well.
-    parts = [session.run(names, {INPUT: image[np.newaxis]}) for image in images]
-    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
+    parts = [named_outputs(session, image[np.newaxis]) for image in images]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _refuse_what_does_not_fit(model: onnx.ModelProto, path: Path, descriptor: Descriptor) -> None:

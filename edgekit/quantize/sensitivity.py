@@ -25,7 +25,7 @@ from edgekit.graph.variants import lookup_node
 from edgekit.graph.view import Graph, constants, copied, drop_unused, set_nodes, with_outputs
 from edgekit.metrics.codes import code_counts
 from edgekit.metrics.intervals import Interval
-from edgekit.quantize.engine import BATCH, answers, as_answers, compile_graph, run_compiled
+from edgekit.quantize.engine import BATCH, answers, compile_graph, run_compiled
 from edgekit.quantize.probe import Difference, Probe, difference
 from edgekit.runtime.answers import Answers, join
 
@@ -197,7 +197,7 @@ class _Walk:
         compiled = compile_graph(suffix)
         parts: list[Answers] = []
         for block in self._blocks():
-            parts.extend(as_answers(found) for found in run_compiled(compiled, block))
+            parts.extend(Answers.of(found) for found in run_compiled(compiled, block))
         return join(parts)
 
     def _advance(self, name: str) -> None:
