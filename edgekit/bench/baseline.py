@@ -72,12 +72,9 @@ def float_onnxruntime(
     path: Path, prepared: NDArray[np.float32], threads: int = 0
 ) -> Callable[[], object]:
     """The float graph under ONNX Runtime; ``prepared`` is a normalized batch."""
-    import onnxruntime
+    from edgekit.runtime.onnxruntime import open_session
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_session(str(path), threads=threads)
     name = session.get_inputs()[0].name
     return lambda: session.run(None, {name: prepared})
 

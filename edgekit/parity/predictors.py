@@ -86,10 +86,9 @@ class OnnxPredictor:
         return join(list(self.threads.map(self._answer, np.array_split(images, pieces))))
 
     def _answer(self, images: NDArray[np.uint8]) -> Answers:
-        names = [output.name for output in self.session.get_outputs()]
-        values = self.session.run(names, {"images": self.preprocessing.normalize(images)})
-        found = dict(zip(names, values, strict=True))
-        return Answers(found["logits"], found.get("code"), found.get("margin"))
+        from edgekit.runtime.onnxruntime import named_outputs
+
+        return Answers.of(named_outputs(self.session, self.preprocessing.normalize(images)))
 
 
 @dataclass(frozen=True)
@@ -121,21 +120,12 @@ class BundlePredictor:
 
 def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
     """A float ONNX file that edgekit exported; its metadata say what it is."""
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
+    from edgekit.runtime.onnxruntime import FAILURES, open_session, runtime_version
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        key = f"{file_sha256(path)} onnxruntime {onnxruntime.__version__}"
-    except (
-        *(state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf),
-        *(state.NotImplemented, state.RuntimeException, state.NoSuchFile, OSError),
-    ) as error:
+        session = open_session(str(path), threads=1)
+        key = f"{file_sha256(path)} onnxruntime {runtime_version()}"
+    except (*FAILURES, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"ONNX Runtime cannot load the reference {path}: {reason}") from error
     metadata = session.get_modelmeta().custom_metadata_map

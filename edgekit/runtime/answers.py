@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,12 @@ class Answers(NamedTuple):
     logits: NDArray[np.float32]  # [B, classes]
     code: NDArray[np.int64] | None  # [B] or [B, P]; None without a codebook
     margin: NDArray[np.float32] | None  # shaped as code; None where it was left out
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, NDArray[Any]]) -> Answers:
+        """A graph's outputs under their meaning; the first is what a foreign graph answers."""
+        logits = outputs["logits"] if "logits" in outputs else next(iter(outputs.values()))
+        return cls(logits, outputs.get("code"), outputs.get("margin"))
 
 
 def join(parts: Sequence[Answers]) -> Answers:

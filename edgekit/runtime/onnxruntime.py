@@ -1,4 +1,4 @@
-"""ONNX Runtime, run side: loads the ONNX file of a bundle and runs it on the CPU."""
+"""ONNX Runtime on the CPU: every session of edgekit is opened here, a bundle's and any graph's."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     InvalidArgument,
     InvalidGraph,
     InvalidProtobuf,
+    NoSuchFile,
     NotImplemented,
     RuntimeException,
 )
@@ -27,14 +28,16 @@ from edgekit.runtime.runner import RunSettings
 from edgekit.targets.descriptor import host_saturates
 
 _ERRORS: Final = 3  # ONNX Runtime's severity: say nothing below an error
-_FAILURES: Final = (
+FAILURES: Final = (
     Fail,
     InvalidArgument,
     InvalidGraph,
     InvalidProtobuf,
+    NoSuchFile,
     NotImplemented,
     RuntimeException,
 )
+"""What ONNX Runtime raises; its classes have no base of their own."""
 _OUTPUTS: Final = ("logits", "code", "margin")
 
 
@@ -44,38 +47,59 @@ def runtime_version() -> str:
     return version
 
 
-def session_options() -> Any:
-    """Options with which ONNX Runtime computes an INT8 graph as it is written, on any CPU.
+def open_session(
+    model: str | bytes,
+    *,
+    threads: int = 0,
+    optimized: bool = True,
+    profile: str = "",
+) -> onnxruntime.InferenceSession:
+    """A session for the ONNX file of this name, or with these bytes.
+
+    ``threads`` work on an inference, 0: as many as there are cores. Not ``optimized`` it computes
+    node by node what ONNX defines. Times of nodes go to a file whose name begins with ``profile``.
 
     On an x86 CPU without VNNI its kernels for signed weights add pairs of products in 16 bits,
-    which overflow: logits were off by half of what tells images apart. Its precise mode has
-    kernels for unsigned weights do the same sums, 1.15 to 1.3 times as slowly.
+    which overflow: logits were off by half of what tells images apart. Its precise mode does the
+    same sums with kernels for unsigned weights, 1.15 to 1.3 times as slowly.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS
     if host_saturates():
         options.add_session_config_entry("session.x64quantprecision", "1")
-    return options
+    options.intra_op_num_threads = threads
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def named_outputs(
+    session: onnxruntime.InferenceSession, images: NDArray[Any]
+) -> dict[str, NDArray[Any]]:
+    """All that a graph with one input gives out for ``images``, by name."""
+    names = [output.name for output in session.get_outputs()]
+    values = session.run(names, {session.get_inputs()[0].name: images})
+    return dict(zip(names, values, strict=True))
 
 
 def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> OnnxRuntimeRunner:
     """Load the model; there is nothing worth keeping in ``cache``."""
-    options = session_options()
     cores = len(os.sched_getaffinity(0))
     if settings.hint == "throughput":  # many inferences at a time, each on few threads
         parallel = settings.streams or settings.threads or cores
-        options.intra_op_num_threads = max(1, (settings.threads or cores) // parallel)
+        threads = max(1, (settings.threads or cores) // parallel)
     else:
         parallel = settings.streams or 1
-        options.intra_op_num_threads = settings.threads
+        threads = settings.threads
     main = str(bundle.folder / bundle.manifest.main)
     try:
-        session = onnxruntime.InferenceSession(main, options, providers=["CPUExecutionProvider"])
-    except _FAILURES as error:
+        session = open_session(main, threads=threads)
+    except FAILURES as error:
         reason = " ".join(str(error).split())
         raise EdgekitError(f"ONNX Runtime cannot load {bundle.path}: {reason}") from error
-    threads = options.intra_op_num_threads or cores
-    return OnnxRuntimeRunner(session, settings, parallel, threads)
+    return OnnxRuntimeRunner(session, settings, parallel, threads or cores)
 
 
 class OnnxRuntimeRunner:
@@ -114,7 +138,7 @@ class OnnxRuntimeRunner:
                 values = self._session.run(
                     self._outputs, {self._input: np.ascontiguousarray(images)}
                 )
-            except _FAILURES as error:
+            except FAILURES as error:
                 reason = " ".join(str(error).split())
                 raise EdgekitError(f"ONNX Runtime: inference failed: {reason}") from error
             seconds = time.perf_counter() - start

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from edgekit.bundle.selftest import SelfTest
@@ -18,11 +17,11 @@ from edgekit.core.errors import EdgekitError
 from edgekit.data.splits import stratified_sample
 from edgekit.data.synthetic import pictures
 from edgekit.data.transforms import Preprocessing
-from edgekit.graph.uint8_input import INPUT, add_uint8_input
+from edgekit.graph.uint8_input import add_uint8_input
 from edgekit.quantize.engine import compile_graph, run_compiled
 from edgekit.runtime.answers import Raw, joined
 from edgekit.runtime.model import load
-from edgekit.runtime.onnxruntime import session_options
+from edgekit.runtime.onnxruntime import named_outputs, open_session
 from edgekit.runtime.selftest import (
     ask,
     judge,
@@ -225,18 +224,9 @@ def onnxruntime_answers(
     model = onnx.ModelProto()
     model.CopyFrom(graph)
     add_uint8_input(model.graph, preprocessing)
-    options = session_options()
-    levels = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = (
-        levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
-    )
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    names = [output.name for output in session.get_outputs()]
+    session = open_session(model.SerializeToString(), optimized=optimized)
     # One by one, so that a graph for one image runs as well.
-    parts = [session.run(names, {INPUT: image[np.newaxis]}) for image in pixels]
-    return joined([_raw(dict(zip(names, part, strict=True))) for part in parts])
+    return joined([_raw(named_outputs(session, image[np.newaxis])) for image in pixels])
 
 
 def openvino_runner(graph: onnx.ModelProto, preprocessing: Preprocessing) -> _Answer:

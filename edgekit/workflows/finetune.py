@@ -308,9 +308,14 @@ def _finish(job: Job, start: _Start, progress: Progress, started: float) -> Fine
     job.console.info(proof.describe())
     dialect = find_dialect(config.dialect)
     closeness = steps.check_graph(graph, start.held_out, dialect)
+
     # Its layers can only be named where the dialect left NNCF's form as it was.
-    named = None if dialect.rewrites else graph
-    steps.judge(closeness, named, start.original, start.held_out, job.console, insist=config.guard)
+    def worst() -> list[str]:
+        if dialect.rewrites:
+            return []
+        return steps.worst_layers(graph, start.original, start.held_out, job.console)
+
+    steps.judge(closeness, job.console, worst, insist=config.guard)
     write_bytes(job.out / INT8, graph.SerializeToString(deterministic=True))
     if progress.skipped_images:
         job.console.warn(f"{progress.skipped_images} images could not be read and were left out")
