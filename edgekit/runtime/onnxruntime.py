@@ -22,6 +22,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 
 from edgekit.bundle.store import Bundle
 from edgekit.core.errors import EdgekitError
+from edgekit.core.threads import WAIT_SECONDS, late
 from edgekit.runtime.answers import Raw, in_chunks
 from edgekit.runtime.runner import RunSettings
 
@@ -94,15 +95,16 @@ class OnnxRuntimeRunner:
         }
 
     def _infer(self, images: NDArray[np.uint8]) -> Raw:
-        with self._slots:
-            start = time.perf_counter()
-            try:
-                values = self._session.run(
-                    self._outputs, {self._input: np.ascontiguousarray(images)}
-                )
-            except _FAILURES as error:
-                reason = " ".join(str(error).split())
-                raise EdgekitError(f"ONNX Runtime: inference failed: {reason}") from error
-            seconds = time.perf_counter() - start
+        if not self._slots.acquire(timeout=WAIT_SECONDS):
+            raise late(f"ONNX Runtime: one of {self.parallel} turns")
+        start = time.perf_counter()
+        try:
+            values = self._session.run(self._outputs, {self._input: np.ascontiguousarray(images)})
+        except _FAILURES as error:
+            reason = " ".join(str(error).split())
+            raise EdgekitError(f"ONNX Runtime: inference failed: {reason}") from error
+        finally:
+            self._slots.release()
+        seconds = time.perf_counter() - start
         found = dict(zip(self._outputs, values, strict=True))
         return Raw(found["logits"], found.get("code"), found.get("margin"), seconds)
