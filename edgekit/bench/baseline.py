@@ -13,6 +13,7 @@ from edgekit.bundle.float_original import cached_original
 from edgekit.bundle.store import Bundle
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.host import runtime_threads
 from edgekit.runtime.openvino_core import shared_core
 
 FLOAT_ORT: Final = "float, ONNX Runtime"
@@ -76,7 +77,7 @@ def float_onnxruntime(
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = runtime_threads(threads)
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda: session.run(None, {name: prepared})
@@ -98,8 +99,8 @@ def float_openvino(
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
-    if threads:
-        config["INFERENCE_NUM_THREADS"] = threads
+    if told := runtime_threads(threads):
+        config["INFERENCE_NUM_THREADS"] = told
     compiled = core.compile_model(model, "CPU", config)
     request = compiled.create_infer_request()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 
 from edgekit.bundle.store import Bundle
 from edgekit.core.errors import EdgekitError
+from edgekit.core.host import runtime_threads, usable_threads
 from edgekit.core.threads import WAIT_SECONDS, late
 from edgekit.runtime.answers import Raw, in_chunks
 from edgekit.runtime.runner import RunSettings
@@ -48,13 +48,13 @@ def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> On
     """Load the model; there is nothing worth keeping in ``cache``."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_threads()
     if settings.hint == "throughput":  # many inferences at a time, each on few threads
         parallel = settings.streams or settings.threads or cores
         options.intra_op_num_threads = max(1, (settings.threads or cores) // parallel)
     else:
         parallel = settings.streams or 1
-        options.intra_op_num_threads = settings.threads
+        options.intra_op_num_threads = runtime_threads(settings.threads)
     main = str(bundle.folder / bundle.manifest.main)
     try:
         session = onnxruntime.InferenceSession(main, options, providers=["CPUExecutionProvider"])

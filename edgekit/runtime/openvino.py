@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edgekit.bundle.store import Bundle
 from edgekit.core.errors import EdgekitError
 from edgekit.core.files import write_bytes
-from edgekit.core.host import cpu_flags
+from edgekit.core.host import cpu_flags, runtime_threads
 from edgekit.core.threads import WAIT_SECONDS, late
 from edgekit.runtime.answers import Raw, in_chunks
 from edgekit.runtime.openvino_core import shared_core
@@ -140,8 +140,8 @@ def model_config(settings: RunSettings) -> dict[str, str | int]:
         "INFERENCE_PRECISION_HINT": settings.inference_precision,
         "PERFORMANCE_HINT": settings.hint.upper(),
     }
-    if settings.threads:
-        config["INFERENCE_NUM_THREADS"] = settings.threads
+    if threads := runtime_threads(settings.threads):
+        config["INFERENCE_NUM_THREADS"] = threads
     if settings.streams:
         config["NUM_STREAMS"] = settings.streams
     return config

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgekit.bench.layers.profile import Layer, Part, Profile, is_lookup, parts_of_onnx
 from edgekit.bundle.store import Bundle
+from edgekit.core.host import runtime_threads
 from edgekit.runtime.runner import RunSettings
 
 _SUFFIX: Final = "_kernel_time"
@@ -27,7 +28,7 @@ def profile(
     path = str(bundle.folder / bundle.manifest.main)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = settings.threads
+    options.intra_op_num_threads = runtime_threads(settings.threads)
     options.enable_profiling = True
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
