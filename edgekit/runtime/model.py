@@ -320,8 +320,11 @@ def load(
     return model
 
 
-def _cache_folder() -> Path:
-    return cache_root() / "compiled"
+def _cache_folder() -> Path | None:
+    try:
+        return cache_root() / "compiled"
+    except UsageError:  # no home: loading is slower, nothing else
+        return None
 
 
 def _items(images: Images) -> Sequence[Item]:
@@ -357,7 +360,7 @@ def _from_pillow(image: object, name: str) -> NDArray[np.uint8]:
         image.load()
     except (OSError, SyntaxError, ValueError) as error:  # an opened file is decoded only now
         raise decode.BadImage(f"{name} is corrupt or truncated: {error}") from error
-    return np.array(decode._upright(decode._rgb(image, name), image))
+    return decode.pixels_of(image, name)
 
 
 def _plain(values: NDArray[Any] | None, row: int) -> Any:
