@@ -13,6 +13,7 @@ from edgekit.bundle.float_original import cached_original
 from edgekit.bundle.store import Bundle
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.host import runtime_threads
 from edgekit.runtime.openvino_core import shared_core
 
 FLOAT_ORT: Final = "float, ONNX Runtime"
@@ -95,8 +96,8 @@ def float_openvino(
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
-    if threads:
-        config["INFERENCE_NUM_THREADS"] = threads
+    if told := runtime_threads(threads):
+        config["INFERENCE_NUM_THREADS"] = told
     compiled = core.compile_model(model, "CPU", config)
     request = compiled.create_infer_request()
 

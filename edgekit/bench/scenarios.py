@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from edgekit.bench import interleaved
 from edgekit.bench.interleaved import Run
 from edgekit.bench.monitor import Watch
+from edgekit.core.threads import result_of, submit
 from edgekit.runtime.model import Model
 
 _WINDOW_SECONDS: Final = 1.0
@@ -182,25 +182,16 @@ def _window(load: Load) -> tuple[float, int]:
     the moment each stream has finished its first call and the last call that began in time.
     """
     ends: list[float] = []
-    failures: list[BaseException] = []
     deadline = time.monotonic() + _WINDOW_SECONDS
     least = 4 * load.parallel
 
-    def work(run: Callable[[], object]) -> None:
-        try:
-            while time.monotonic() < deadline or len(ends) < least:
-                run()
-                ends.append(time.monotonic())  # atomic
-        except BaseException as error:  # noqa: BLE001 # raised again below, in the caller's thread
-            failures.append(error)
+    def work() -> None:
+        while time.monotonic() < deadline or len(ends) < least:
+            load.run()
+            ends.append(time.monotonic())  # atomic
 
-    workers = [threading.Thread(target=work, args=(load.run,)) for _ in range(load.parallel)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if failures:
-        raise failures[0]
+    for worker in [submit(work) for _ in range(load.parallel)]:
+        result_of(worker, "the throughput of the next second")
     ends.sort()
     first, last = ends[load.parallel - 1], ends[-load.parallel]
     between = len(ends) - 2 * load.parallel + 1

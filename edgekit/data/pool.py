@@ -24,12 +24,14 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.threads import WAIT_SECONDS
 from edgekit.data.base import Dataset
 from edgekit.data.decode import BadImage
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+_END_SECONDS = 5.0
 _AHEAD = 2  # groups of tasks per worker that may be computed before the caller asks for them
 
 
@@ -108,7 +110,10 @@ class Pool(Generic[T, R]):
         for process in self._processes:
             process.terminate()
         for process in self._processes:
-            process.join()
+            process.join(_END_SECONDS)
+            if process.exitcode is None:  # stopped, or deep in a file system that does not answer
+                process.kill()
+                process.join(_END_SECONDS)
         self._pipes, self._processes = [], []
         self._closed = True
 
@@ -168,7 +173,13 @@ class Pool(Generic[T, R]):
                 if given_back == sent:
                     break
                 while given_back not in done:
-                    for ready in wait(self._pipes):
+                    answers = wait(self._pipes, WAIT_SECONDS)
+                    if not answers:
+                        raise WorkerCrashed(
+                            f"the loading workers have sent nothing in {WAIT_SECONDS:.0f} s: are "
+                            "they stopped, or is the file system with the images?"
+                        )
+                    for ready in answers:
                         assert isinstance(ready, Connection)
                         number, results = self._receive(ready)
                         load[ready] -= 1

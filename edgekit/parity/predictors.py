@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.files import file_sha256
+from edgekit.core.host import usable_threads
 from edgekit.data.transforms import Preprocessing
 from edgekit.model.card import numbered_classes
 from edgekit.runtime.answers import Answers, join
@@ -139,8 +139,8 @@ def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
         source=metadata.get("edgekit.source_sha256", ""),
         seen=metadata.get("edgekit.training", "seen=unknown"),
         session=session,
-        threads=ThreadPoolExecutor(_cores(), thread_name_prefix="reference"),
-        parallel=_cores(),
+        threads=ThreadPoolExecutor(usable_threads(), thread_name_prefix="reference"),
+        parallel=usable_threads(),
     )
 
 
@@ -226,7 +226,3 @@ def _nameless(classes: tuple[str, ...]) -> bool:
 def _size(model: Predictor) -> str:
     height, width = model.preprocessing.size
     return f"{height} x {width} px"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

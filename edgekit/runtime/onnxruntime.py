@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from pathlib import Path
@@ -23,6 +22,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 
 from edgekit.bundle.store import Bundle
 from edgekit.core.errors import EdgekitError
+from edgekit.core.host import runtime_threads, usable_threads
+from edgekit.core.threads import WAIT_SECONDS, late
 from edgekit.runtime.answers import Raw, in_chunks
 from edgekit.runtime.runner import RunSettings
 from edgekit.targets.descriptor import host_saturates
@@ -56,7 +57,7 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """A session for the ONNX file of this name, or with these bytes.
 
-    ``threads`` work on an inference, 0: as many as there are cores. Not ``optimized`` it computes
+    ``threads`` work on an inference, 0: as many as this process may use. Not ``optimized`` it computes
     node by node what ONNX defines. Times of nodes go to a file whose name begins with ``profile``.
 
     On an x86 CPU without VNNI its kernels for signed weights add pairs of products in 16 bits,
@@ -67,7 +68,7 @@ def open_session(
     options.log_severity_level = _ERRORS
     if host_saturates():
         options.add_session_config_entry("session.x64quantprecision", "1")
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = runtime_threads(threads)
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if profile:
@@ -86,7 +87,7 @@ def named_outputs(
 
 def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> OnnxRuntimeRunner:
     """Load the model; there is nothing worth keeping in ``cache``."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_threads()
     if settings.hint == "throughput":  # many inferences at a time, each on few threads
         parallel = settings.streams or settings.threads or cores
         threads = max(1, (settings.threads or cores) // parallel)
@@ -132,15 +133,16 @@ class OnnxRuntimeRunner:
         }
 
     def _infer(self, images: NDArray[np.uint8]) -> Raw:
-        with self._slots:
-            start = time.perf_counter()
-            try:
-                values = self._session.run(
-                    self._outputs, {self._input: np.ascontiguousarray(images)}
-                )
-            except FAILURES as error:
-                reason = " ".join(str(error).split())
-                raise EdgekitError(f"ONNX Runtime: inference failed: {reason}") from error
-            seconds = time.perf_counter() - start
+        if not self._slots.acquire(timeout=WAIT_SECONDS):
+            raise late(f"ONNX Runtime: one of {self.parallel} turns")
+        start = time.perf_counter()
+        try:
+            values = self._session.run(self._outputs, {self._input: np.ascontiguousarray(images)})
+        except FAILURES as error:
+            reason = " ".join(str(error).split())
+            raise EdgekitError(f"ONNX Runtime: inference failed: {reason}") from error
+        finally:
+            self._slots.release()
+        seconds = time.perf_counter() - start
         found = dict(zip(self._outputs, values, strict=True))
         return Raw(found["logits"], found.get("code"), found.get("margin"), seconds)
