@@ -137,6 +137,7 @@ def pack(
             plugins=compiled.plugins,
             runtime=compiled.runtime,
             versions=tool_versions(),
+            sections=compiled.sections,
         )
         files = {file.name: file for file in compiled.files}
         return write_bundle(path, manifest, files, card.classes)

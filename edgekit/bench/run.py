@@ -19,7 +19,7 @@ from edgekit.bench.document import OWN, SCHEMA, empty_document
 from edgekit.bench.interleaved import Run
 from edgekit.bench.options import BenchOptions
 from edgekit.bench.scenarios import Load, Timed
-from edgekit.bundle.engine import PENDING, SCRIPT
+from edgekit.bundle.engine import SCRIPT, engine_pending
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
@@ -150,7 +150,7 @@ def _in_fresh_processes(
 
 def _open(path: Path) -> Bundle:
     bundle = open_bundle(path)
-    if bundle.manifest.sections.get("engine") == PENDING:
+    if engine_pending(bundle.manifest):
         raise ToolchainMissing(
             f"{path} has no engine yet: run 'bash {path / SCRIPT}' on the device"
         )

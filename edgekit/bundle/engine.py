@@ -1,4 +1,4 @@
-"""A TensorRT bundle's engine: the names of its files, and putting a finished one into the bundle.
+"""A TensorRT bundle's engine: its files, whether it is there, and putting one into the bundle.
 
 Imports nothing heavy: `adopt_engine` runs on the device.
 """
@@ -6,10 +6,11 @@ Imports nothing heavy: `adopt_engine` runs on the device.
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgekit.bundle.manifest import LABELS, Manifest, RuntimeNeed
+from edgekit.bundle.manifest import LABELS, MANIFEST, BundleError, Manifest, RuntimeNeed
 from edgekit.bundle.store import open_bundle, write_bundle
 from edgekit.core.errors import UsageError
 from edgekit.core.host import host_arch
@@ -20,8 +21,60 @@ MODEL: Final = "model.onnx"
 ENGINE: Final = "engine.plan"
 PLUGIN: Final = "libedgekit_tensorrt.so"
 SCRIPT: Final = "build_on_device.sh"
-PENDING: Final = "pending: build on device"
-"""The manifest's section ``engine`` until there is one."""
+_FORMER_PENDING: Final = "pending: build on device"
+_FORMER_BUILT: Final = "built on the device with TensorRT "
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """Whether a TensorRT bundle has its engine: the manifest's section ``engine``."""
+
+    tensorrt: str = ""
+    """The release that built it; empty while it is to be built on the device."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no release: `EngineState()` is pending, nothing else."""
+        if self.tensorrt:
+            RuntimeNeed("tensorrt", self.tensorrt, "exact")
+
+    @property
+    def pending(self) -> bool:
+        """Whether the bundle runs only after a build on its device."""
+        return not self.tensorrt
+
+    def describe(self) -> str:
+        """A few words for people."""
+        return f"{_FORMER_BUILT}{self.tensorrt}" if self.tensorrt else _FORMER_PENDING
+
+    def to_section(self) -> dict[str, str]:
+        """Plain values for the manifest."""
+        if self.pending:
+            return {"state": "pending"}
+        return {"state": "built", "tensorrt": self.tensorrt}
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> EngineState | None:
+        """What a manifest says; None for bundles that need no engine."""
+        match manifest.sections.get("engine"):
+            case None:
+                return None
+            case {"state": "pending", **rest} if not rest:
+                return cls()
+            case {"state": "built", "tensorrt": str(release), **rest} if release and not rest:
+                return cls(release)
+            case str(text) if text == _FORMER_PENDING:  # manifests had sentences here
+                return cls()
+            case str(text) if text.startswith(_FORMER_BUILT) and text != _FORMER_BUILT:
+                return cls(text.removeprefix(_FORMER_BUILT))
+        raise BundleError(
+            f"the section 'engine' of {MANIFEST} makes no sense: build the bundle again"
+        )
+
+
+def engine_pending(manifest: Manifest) -> bool:
+    """Whether a bundle waits for its engine."""
+    state = EngineState.of(manifest)
+    return state is not None and state.pending
 
 
 def adopt_engine(path: Path, engine: Path, tensorrt: str, plugin: Path | None = None) -> Manifest:
@@ -50,7 +103,7 @@ def adopt_engine(path: Path, engine: Path, tensorrt: str, plugin: Path | None = 
         plugins=(PLUGIN,) if plugin is not None else (),
         arch=host_arch() if plugin is not None else "any",
         runtime=RuntimeNeed("tensorrt", tensorrt, "exact"),
-        sections={**manifest.sections, "engine": f"built on the device with TensorRT {tensorrt}"},
+        sections={**manifest.sections, "engine": EngineState(tensorrt).to_section()},
     )
     return write_bundle(path, changed, files, bundle.labels)
 

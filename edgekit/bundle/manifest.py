@@ -12,11 +12,12 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from edgekit.core.errors import UsageError
 from edgekit.core.typed_toml import from_dict, nearest
@@ -30,7 +31,16 @@ LABELS: Final = "labels.txt"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+# A release as Python packages spell theirs. It becomes a folder's name on devices and a word of
+# commands to paste: digits, dots and a known suffix cannot be anything else there.
+_RELEASE = re.compile(
+    r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}((a|b|rc|\.dev|\.post)[0-9]{1,12})?"
+    r"(\+[a-z0-9]{1,20}(\.[a-z0-9]{1,20}){0,3})?"
+)
 _TOOLS = ("edgekit", "torch", "nncf", "onnx", "openvino", "onnxruntime", "numpy", "pillow")
+
+
+RuntimeName = Literal["openvino", "onnxruntime", "tensorrt"]
 
 
 class BundleError(UsageError):
@@ -49,9 +59,22 @@ class FileEntry:
 class RuntimeNeed:
     """The package that executes the model: this very release, or this one and later ones."""
 
-    name: str
+    name: RuntimeName
     version: str
     match: Literal["exact", "same-or-newer"]
+
+    def __post_init__(self) -> None:
+        """Refuse any other name and version: both become folders and commands."""
+        if self.name not in get_args(RuntimeName):
+            known = ", ".join(get_args(RuntimeName))
+            raise UsageError(f"the runtime {self.name!r} is unknown (known: {known})")
+        if not _RELEASE.fullmatch(self.version):
+            raise UsageError(f"{self.version!r} is no release of {self.name}: do not trust it")
+
+    @property
+    def requirement(self) -> str:
+        """What pip is to install."""
+        return f"{self.name}{'==' if self.match == 'exact' else '>='}{self.version}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +118,7 @@ class Manifest:
     """Every tool that took part in the build."""
     source: Source = field(default_factory=Source)
     rebuild: str = ""
-    """The command that builds it again."""
+    """The command that builds it again; `rebuild_line` is the form to show."""
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     sections: Mapping[str, Any] = field(default_factory=dict)
     """Summaries added later: parity, bench."""
@@ -110,6 +133,16 @@ class Manifest:
         """SHA-256 of what decides how the bundle computes: no summaries, reports or date."""
         files = {name: entry for name, entry in self.files.items() if self.is_essential(name)}
         return _digest(dataclasses.replace(self, sections={}, files=files).to_dict())
+
+    def rebuild_line(self) -> str:
+        """`rebuild` as it may be pasted: one edgekit command, whatever the manifest says."""
+        try:
+            words = shlex.split(self.rebuild)
+        except ValueError:  # an open quote
+            words = self.rebuild.split()
+        if words[:2] != ["edgekit", "build"] or not self.rebuild.isprintable():
+            return ""
+        return shlex.join(words)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without the digest."""
@@ -240,6 +273,11 @@ def _check(manifest: Manifest, source: str) -> None:
     for name in (manifest.main, LABELS, *manifest.plugins):
         if name not in manifest.files:
             raise BundleError(f"{source}: {name!r} is needed and not among its files")
+    if manifest.runtime.name != manifest.target.backend:
+        raise BundleError(
+            f"{source}: its target is for {manifest.target.backend}, its runtime is "
+            f"{manifest.runtime.name}: do not trust it"
+        )
     if not _CREATED.fullmatch(manifest.created):
         raise BundleError(f"{source}: 'created' is {manifest.created!r}, not a time in UTC")
     if (manifest.input.height, manifest.input.width) != manifest.preprocessing.size:

@@ -1,8 +1,10 @@
 """A bundle: one folder (or one .zip of it) that runs a model on a device, and proves it is whole.
 
 Writing is all or nothing. Opening checks every file against the manifest and refuses, in one
-line, whatever was changed, is missing, was slipped in, or was made for another machine. Only the
-plugin that the manifest declares is ever executed, and nothing is unpickled.
+line, whatever was changed, is missing, was slipped in, or was made for another machine. Loading
+executes the plugins that the manifest declares and nothing else, and nothing is unpickled. (A
+deploy of a TensorRT bundle also runs its script, if it is the one that we would have written:
+`edgekit.compilers.device_build.check_device_build`.)
 """
 
 from __future__ import annotations
@@ -102,7 +104,7 @@ def write_bundle(
 
 def zip_bundle(path: Path, target: Path) -> None:
     """Write the bundle in the folder ``path`` as one .zip; the same bundle gives the same bytes."""
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, any_arch=True)
     names = (MANIFEST, *bundle.manifest.files)
     archive.write_zip(target, {name: bundle.folder / name for name in names})
 

@@ -11,11 +11,13 @@ import hashlib
 import io
 import shlex
 import tarfile
+import zlib
 from pathlib import Path
 from string import Template
 from typing import Final
 
 from edgekit.bundle.engine import MODEL, PLUGIN, SCRIPT, tensorrt_facts
+from edgekit.bundle.manifest import Manifest
 from edgekit.bundle.store import elf_arch
 from edgekit.core.errors import UsageError
 from edgekit.core.files import file_sha256, write_bytes, write_text
@@ -117,6 +119,42 @@ def build_script(
         typical=shapes[1],
         greatest=shapes[2],
     )
+
+
+def check_device_build(folder: Path, manifest: Manifest, source: str) -> None:
+    """Refuse files in ``folder`` that the device would execute and this edgekit did not write.
+
+    The script must be, byte for byte, what the template gives for ``manifest``, and the plugin's
+    source what is packed here (compared unpacked: zlib's releases compress differently).
+    """
+    advice = (
+        "build the bundle again with this edgekit, or read the script and run it there yourself"
+    )
+    if SCRIPT not in manifest.files or MODEL not in manifest.files:
+        raise UsageError(f"{source} has no {SCRIPT} or no {MODEL}: build the bundle again")
+    carried = PLUGIN in manifest.files
+    expected = build_script(
+        folder / MODEL,
+        manifest.target,
+        size=manifest.preprocessing.size,
+        plugin=PLUGIN_SOURCE in manifest.files,
+        compiled=(folder / PLUGIN).read_bytes() if carried else b"",
+    )
+    if (folder / SCRIPT).read_bytes() != expected.encode():
+        raise UsageError(f"{source}: {SCRIPT} is not the one that this edgekit writes: {advice}")
+    if PLUGIN_SOURCE in manifest.files and not _is_our_source(
+        (folder / PLUGIN_SOURCE).read_bytes()
+    ):
+        raise UsageError(f"{source}: {PLUGIN_SOURCE} is not what this edgekit packs: {advice}")
+
+
+def _is_our_source(data: bytes) -> bool:
+    expected = gzip.decompress(plugin_source())
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+            return packed.read(len(expected) + 1) == expected and not packed.read(1)
+    except (OSError, EOFError, zlib.error):
+        return False
 
 
 def plugin_source() -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx
 
-from edgekit.bundle.engine import ENGINE, MODEL, PENDING, PLUGIN, SCRIPT
+from edgekit.bundle.engine import ENGINE, MODEL, PLUGIN, SCRIPT, EngineState
 from edgekit.bundle.manifest import RuntimeNeed
 from edgekit.compilers import device_build
 from edgekit.compilers.base import CompiledFiles, LookupForm
@@ -61,7 +61,7 @@ def compile_model(
         arch="any",
         runtime=RuntimeNeed("tensorrt", facts.tensorrt, "same-or-newer"),
         input_name=INPUT,
-        sections={"engine": PENDING},
+        sections={"engine": EngineState().to_section()},
     )
 
 
@@ -126,5 +126,5 @@ def _with_engine(folder: Path, files: tuple[Path, ...], plugin: bool) -> Compile
         arch=host_arch() if plugin else "any",
         runtime=RuntimeNeed("tensorrt", found, "exact"),
         input_name=INPUT,
-        sections={"engine": f"built on the device with TensorRT {found}"},
+        sections={"engine": EngineState(found).to_section()},
     )

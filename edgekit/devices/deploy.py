@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.bundle.engine import PENDING, SCRIPT
-from edgekit.bundle.manifest import MANIFEST, Manifest
+from edgekit.bundle.manifest import MANIFEST
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError
 from edgekit.core.files import file_sha256
 from edgekit.devices.compatibility import check_fit
 from edgekit.devices.deployed import Place, deployment_key, place_of, read_state
+from edgekit.devices.engine import build_engine, check_engine_build
 from edgekit.devices.failures import remote_failure
 from edgekit.devices.fleet import on_all
 from edgekit.devices.install import Runtime, ensure_runtime
@@ -65,6 +65,7 @@ def deploy(
     place = place_of(session, bundle.path)
     facts = session.call(facts_source, "gather", place.root)
     check_fit(manifest, device, facts)
+    check_engine_build(bundle)
     session.lock(place.lock)
     blobs = _blobs(bundle)
     key = deployment_key(manifest)
@@ -75,7 +76,7 @@ def deploy(
     runtime = ensure_runtime(session, place.root, manifest.runtime, facts, wheels, console)
     copied = Copied(0, 0, len(blobs))
     if not there:
-        copied = send(session, place.staging, place.bundle, blobs, console)
+        copied = send(session, place.root, place.staging, place.bundle, blobs, console)
         console.info(
             f"copy: {copied.files} files, {copied.bytes / 1e6:.1f} MB; {copied.kept} were there"
         )
@@ -88,8 +89,8 @@ def deploy(
             blobs[0].sha256,
             place.bundle,
         )
-        session.call(remote_files, "remove", place.staging)
-    engine = _engine(session, place, runtime, manifest, console)
+        session.call(remote_files, "remove", place.root, place.staging)
+    engine = build_engine(session, place, runtime, bundle, console)
     tested = there and state.get("runtime") == runtime.stamp and state.get("selftest")
     if tested:
         console.info("up to date")
@@ -102,7 +103,7 @@ def deploy(
             "python": runtime.python,
             "selftest": tested,
         }
-        session.call(remote_files, "write", place.state, json.dumps(state))
+        session.call(remote_files, "write", place.root, place.state, json.dumps(state))
     return Deployment(
         device=device.name,
         bundle=place.bundle,
@@ -146,35 +147,6 @@ def _check_room(blobs: list[Blob], name: str, facts: dict[str, Any]) -> None:
             f"{name} has {free / 1e6:.1f} MB free, the bundle takes {wanted / 1e6:.1f}: make room, "
             "or choose another place with 'edgekit device add --folder'"
         )
-
-
-def _engine(
-    session: Session, place: Place, runtime: Runtime, manifest: Manifest, console: Console
-) -> str:
-    """Build the engine of a bundle that has none yet; what its manifest says there afterwards."""
-    if manifest.sections.get("engine") != PENDING:
-        return str(manifest.sections.get("engine", ""))
-    there = json.loads(session.call(remote_files, "read", f"{place.bundle}/{MANIFEST}") or "{}")
-    if (said := there.get("sections", {}).get("engine")) != PENDING:
-        return str(said)
-    console.info("engine: building on the device, which takes minutes")
-    command = 'PATH="$1/bin:$PATH" exec bash "$2"'
-    script = f"{place.bundle}/{SCRIPT}"
-    lines: list[str] = []
-
-    def take(line: str) -> None:
-        lines.append(line)
-        console.info(f"engine: {line}")
-
-    code, _ = session.run(
-        ["sh", "-c", command, "sh", runtime.folder, script],
-        on_line=take,
-        environment=place.environment,
-    )
-    if code:
-        raise remote_failure(session.device.name, code, lines)
-    there = json.loads(session.call(remote_files, "read", f"{place.bundle}/{MANIFEST}") or "{}")
-    return str(there.get("sections", {}).get("engine", ""))
 
 
 def _remote(session: Session, place: Place, runtime: Runtime, module: str, *words: str) -> str:

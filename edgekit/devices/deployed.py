@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -87,7 +88,8 @@ def require_deployed(session: Session, bundle: Bundle) -> tuple[Place, str]:
     """Where a deployed bundle is, and the interpreter that runs it; refuses one that is not."""
     place = place_of(session, bundle.path)
     name = session.device.name
-    advice = f"run 'edgekit deploy {bundle.path} --device {name}'"
+    command = shlex.join(["edgekit", "deploy", str(bundle.path), "--device", name])
+    advice = f"run '{command}'"
     state = read_state(session, place)
     if state.get("key") != deployment_key(bundle.manifest):
         held = "another bundle of that name" if state else "no such bundle"

@@ -52,7 +52,7 @@ def requirement(need: RuntimeNeed) -> str:
     """What pip is to install; "" where the system brings the runtime."""
     if need.name == "tensorrt":
         return ""
-    return f"{need.name}{'==' if need.match == 'exact' else '>='}{need.version}"
+    return need.requirement
 
 
 def check_python(name: str, facts: dict[str, Any]) -> None:
@@ -97,25 +97,25 @@ def ensure_runtime(
                 f"{name}: its Python has no venv: run 'sudo apt-get install python3-venv' there"
             )
     console.info(f"runtime: installing into {folder}")
-    session.call(remote_files, "remove", f"{folder}/{_STAMP}")
+    session.call(remote_files, "remove", root, f"{folder}/{_STAMP}")
     staged = f"{root}/wheels"
     blobs = [Blob(wheel.name, wheel.sha256, len(wheel.data), wheel.data), *offline]
-    send(session, staged, "", blobs, console)
+    send(session, root, staged, "", blobs, console)
     links = f"{root}/wheels.named"
-    session.call(remote_files, "name_all", staged, links, {b.name: b.sha256 for b in blobs})
-    _make(session, folder, need, console)
+    session.call(remote_files, "name_all", root, staged, links, {b.name: b.sha256 for b in blobs})
+    _make(session, root, folder, need, console)
     pip = [f"{folder}/bin/python", "-m", "pip", "install", "--disable-pip-version-check"]
     pip += ["--no-input", "--progress-bar", "off", "--retries", "1", "--timeout", "20"]
     if wheels is not None:
         pip += ["--no-index", "--find-links", links]
     run_pip(session, [*pip, f"{links}/{wheel.name}", *filter(None, [requirement(need)])], console)
-    session.call(remote_files, "remove", links)
-    session.call(remote_files, "remove", staged)
-    session.call(remote_files, "write", f"{folder}/{_STAMP}", stamp)
+    session.call(remote_files, "remove", root, links)
+    session.call(remote_files, "remove", root, staged)
+    session.call(remote_files, "write", root, f"{folder}/{_STAMP}", stamp)
     return Runtime(folder, stamp, installed=True)
 
 
-def _make(session: Session, folder: str, need: RuntimeNeed, console: Console) -> None:
+def _make(session: Session, root: str, folder: str, need: RuntimeNeed, console: Console) -> None:
     """Create the environment; one with a broken interpreter is made anew."""
     try:
         works, _ = session.run([f"{folder}/bin/python", "-m", "pip", "--version"])
@@ -123,7 +123,7 @@ def _make(session: Session, folder: str, need: RuntimeNeed, console: Console) ->
         works = 1
     if works == 0:
         return
-    session.call(remote_files, "remove", folder)
+    session.call(remote_files, "remove", root, folder)
     system = ["--system-site-packages"] if need.name == "tensorrt" else []
     python = remote_path(session.device.python)
     code, said = _logged(

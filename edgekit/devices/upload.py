@@ -61,14 +61,14 @@ class Copied:
 
 
 def send(
-    session: Session, staging: str, present: str, blobs: Sequence[Blob], console: Console
+    session: Session, root: str, staging: str, present: str, blobs: Sequence[Blob], console: Console
 ) -> Copied:
-    """Bring ``blobs`` into the folder ``staging``; the folder ``present`` may have some of them.
+    """Bring ``blobs`` into the folder ``staging`` below ``root``; ``present`` may have some.
 
     The device checks every hash. Broken off at any point, it goes on there when called again.
     """
     table = {blob.name: [blob.sha256, blob.size] for blob in blobs}
-    found = session.call(remote_files, "survey", staging, present, table)
+    found = session.call(remote_files, "survey", root, staging, present, table)
     wanted = {blob.sha256: blob for blob in blobs if not found[blob.name]["whole"]}
     todo = sum(blob.size for blob in wanted.values())
     sent = 0

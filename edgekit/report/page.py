@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgekit.bench.document import FILE as BENCH
+from edgekit.bundle.engine import EngineState
 from edgekit.bundle.manifest import Manifest
 from edgekit.bundle.store import Bundle, open_bundle, update_bundle
 from edgekit.core.errors import EdgekitError, UsageError
@@ -44,7 +45,7 @@ code{overflow-wrap:anywhere}svg{max-width:100%;height:auto}
 
 def write_report(path: Path, output: Path | None = None) -> Path:
     """Write the report into the bundle, or to ``output``; where it is."""
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, any_arch=True)
     page = report_page(bundle)
     if output is not None:
         write_text(output, page)
@@ -105,7 +106,7 @@ def _facts(bundle: Bundle) -> str:
         ("precision", manifest.target.precision),
         ("runtime", f"{manifest.runtime.name} {manifest.runtime.version}"),
         ("size", f"{size:.1f} MB"),
-        ("built with", manifest.rebuild),  # no date: equal builds have equal reports
+        ("built with", manifest.rebuild_line()),  # no date: equal builds have equal reports
         ("tools", ", ".join(f"{name} {text}" for name, text in manifest.versions.items())),
         ("checkpoint", source.checkpoint or "not recorded"),
         ("calibration images", source.calibration_images or "none"),
@@ -216,9 +217,9 @@ def _not_measured(
 ) -> list[str]:
     """Every gap, with its reason."""
     rows: list[list[str]] = []
-    engine = manifest.sections.get("engine")
-    if engine and "pending" in str(engine):
-        rows.append(["anything on the device", f"the engine is {engine}"])
+    engine = EngineState.of(manifest)
+    if engine is not None and engine.pending:
+        rows.append(["anything on the device", f"the engine is {engine.describe()}"])
     if bench is None:
         rows.append(["conditions, throughput, cold start, memory", "run 'edgekit bench' on it"])
     else:

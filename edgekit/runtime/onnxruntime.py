@@ -57,8 +57,9 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """A session for the ONNX file of this name, or with these bytes.
 
-    ``threads`` work on an inference, 0: as many as this process may use. Not ``optimized`` it computes
-    node by node what ONNX defines. Times of nodes go to a file whose name begins with ``profile``.
+    ``threads`` work on an inference, 0: as many as this process may use. Not ``optimized`` it
+    computes node by node what ONNX defines. Times of nodes go to a file whose name begins with
+    ``profile``.
 
     On an x86 CPU without VNNI its kernels for signed weights add pairs of products in 16 bits,
     which overflow: logits were off by half of what tells images apart. Its precise mode does the
@@ -100,7 +101,7 @@ def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> On
     except FAILURES as error:
         reason = " ".join(str(error).split())
         raise EdgekitError(f"ONNX Runtime cannot load {bundle.path}: {reason}") from error
-    return OnnxRuntimeRunner(session, settings, parallel, threads or cores)
+    return OnnxRuntimeRunner(session, settings, parallel, runtime_threads(threads) or cores)
 
 
 class OnnxRuntimeRunner:

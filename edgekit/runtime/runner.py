@@ -94,7 +94,7 @@ def run_settings(
 def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> Runner:
     """Load a checked bundle with the runtime it needs; ``cache`` may keep what is compiled."""
     need = bundle.manifest.runtime
-    install = f"pip install '{need.name}{'==' if need.match == 'exact' else '>='}{need.version}'"
+    install = f"pip install '{need.requirement}'"
     module = import_backend(_RUN, bundle.manifest.target.backend, f"run {bundle.path}", install)
     runtime = cast(_RunModule, module)
     found = runtime.runtime_version()

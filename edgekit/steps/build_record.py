@@ -59,7 +59,7 @@ class Outcome:
 def finished(config: BuildConfig, descriptor: Descriptor, key: str) -> Outcome | None:
     """The outcome of an earlier build of the same thing, if its bundle is whole."""
     try:
-        bundle = open_bundle(steps.bundle_path(config, descriptor))
+        bundle = open_bundle(steps.bundle_path(config, descriptor), any_arch=True)
     except BundleError:
         return None
     sections = bundle.manifest.sections

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgekit.bundle.engine import PENDING, SCRIPT
+from edgekit.bundle.engine import SCRIPT, EngineState
 from edgekit.bundle.manifest import Manifest, ModelInput, Source, tool_versions
 from edgekit.bundle.selftest import SELFTEST, SelfTest
-from edgekit.bundle.store import update_bundle, write_bundle, zip_bundle
+from edgekit.bundle.store import elf_arch, update_bundle, write_bundle, zip_bundle
 from edgekit.compilers.base import CompiledFiles, compiler
 from edgekit.compilers.device_build import carry_plugin
 from edgekit.core.errors import ToolchainMissing
@@ -96,7 +97,8 @@ def compile_bundle(
         built = dataclasses.replace(built, manifest=written)
     if built.pending:
         script = path / SCRIPT
-        job.console.info(f"engine ({descriptor.name}): {PENDING}, with 'bash {script}' there")
+        said = EngineState().describe()
+        job.console.info(f"engine ({descriptor.name}): {said}, with 'bash {script}' there")
     return built
 
 
@@ -115,11 +117,16 @@ def _with_plugin(
     config: BuildConfig, made: CompiledFiles, descriptor: Descriptor, size: tuple[int, int]
 ) -> CompiledFiles:
     """Add the compiled plugin that the user named to a bundle whose engine is pending."""
-    if config.plugin is None or made.sections.get("engine") != PENDING:
+    if config.plugin is None or made.sections.get("engine") != EngineState().to_section():
         return made
     folder = made.files[0].parent
     library = carry_plugin(folder, Path(config.plugin), descriptor, size=size)
-    return dataclasses.replace(made, files=(*made.files, library))
+    return dataclasses.replace(
+        made,
+        files=(*made.files, library),
+        plugins=(library.name,),
+        arch=elf_arch(library.read_bytes()[:20], library.name),
+    )
 
 
 def _control_section(quantized: Quantized) -> dict[str, Any]:
@@ -166,7 +173,7 @@ def command(config: BuildConfig, descriptor: Descriptor) -> str:
     ):
         value = getattr(config, name)
         if value != getattr(defaults, name):
-            words.append(f"--{name.replace('_', '-')} {Path(str(value)).name}")
+            words.append(f"--{name.replace('_', '-')} {shlex.quote(Path(str(value)).name)}")
     return " ".join(words)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.bundle.engine import PENDING
+from edgekit.bundle.engine import engine_pending
 from edgekit.bundle.manifest import Manifest
 from edgekit.core.console import Console
 from edgekit.model.card import ModelCard
@@ -70,7 +70,7 @@ class Built:
     @property
     def pending(self) -> bool:
         """Whether the bundle runs only after a step on its device."""
-        return self.manifest.sections.get("engine") == PENDING
+        return engine_pending(self.manifest)
 
     def why_not_measured(self) -> str | None:
         """Why this machine cannot run the bundle, or None."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -29,6 +30,8 @@ InferencePrecision = Literal["f32", "bf16", "f16"]
 Power = Literal["none", "rapl", "ina3221"]
 
 _FOLDER: Final = "targets/devices"
+# Stands in commands to paste and in the script that builds an engine.
+_NAME: Final = re.compile(r"\w[\w .+-]{0,99}")
 # Linux's names of the CPU features, any one of which makes the instruction set available.
 _FLAGS: Final[dict[Isa, frozenset[str]]] = {
     "avx2": frozenset({"avx2"}),
@@ -76,6 +79,10 @@ class Descriptor:
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot work."""
+        if not _NAME.fullmatch(self.name) or len(self.title) > 200 or not self.title.isprintable():
+            raise UsageError(
+                f"name {self.name!r} must be letters, digits and ' .+-_', the title one line"
+            )
         if self.dialect not in _DIALECTS[self.backend]:
             known = ", ".join(_DIALECTS[self.backend])
             raise UsageError(

@@ -56,8 +56,9 @@ class TensorRTFacts:
             raise UsageError("sm must list compute capabilities without the dot, such as [87]")
         if self.jetpack and version(self.jetpack)[0] not in L4T:
             raise UsageError(f"jetpack {self.jetpack} is unknown (known: 5, 6 and 7)")
-        if not re.fullmatch(r"[A-Za-z0-9_./+-]+", self.trtexec):
-            raise UsageError(f"trtexec must be a plain path, not '{self.trtexec}'")
+        # Not relative to a folder: it would be looked for wherever a script happens to run.
+        if not re.fullmatch(r"trtexec|(/[A-Za-z0-9_+-][A-Za-z0-9_.+-]*)+", self.trtexec):
+            raise UsageError(f"trtexec must be 'trtexec' or a whole path, not {self.trtexec!r}")
 
     @property
     def has_plugins(self) -> bool:

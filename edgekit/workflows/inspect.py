@@ -121,7 +121,7 @@ class BundleReport:
             ("plugins", ", ".join(manifest.plugins) or "none"),
             ("source checkpoint", manifest.source.checkpoint[:16] or "unknown"),
             ("built with", ", ".join(f"{k} {v}" for k, v in sorted(manifest.versions.items()))),
-            ("rebuild", manifest.rebuild),
+            ("rebuild", manifest.rebuild_line()),
         ]
         parity, bench = (manifest.sections.get(name) for name in ("parity", "bench"))
         if bench:

@@ -15,7 +15,7 @@ from edgekit.bench.cold_start import PHASES
 from edgekit.bench.document import save, summary
 from edgekit.bench.options import SCENARIOS, BenchOptions
 from edgekit.bench.run import bench_bundles
-from edgekit.bundle.engine import PENDING
+from edgekit.bundle.engine import EngineState
 from edgekit.bundle.selftest import SELFTEST, SelfTest
 from edgekit.bundle.store import open_bundle, update_bundle
 from edgekit.core.console import Console
@@ -173,7 +173,7 @@ def test_command_prints_and_keeps_one_document(bundle: Path, tmp_path: Path) -> 
 
 
 def test_command_refuses_in_one_line(bundle: Path, tmp_path: Path) -> None:
-    update_bundle(bundle, sections={"engine": PENDING})
+    update_bundle(bundle, sections={"engine": EngineState().to_section()})
     done = edgekit("bench", str(bundle))
     assert done.returncode == 4
     assert "build_on_device.sh" in done.stderr

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from edgekit.bundle.engine import PENDING
+from edgekit.bundle.engine import engine_pending
 from edgekit.bundle.manifest import Manifest
-from edgekit.bundle.store import open_bundle, update_bundle
+from edgekit.bundle.store import open_bundle
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.core.host import host_arch
 from edgekit.devices.check import checks
 from edgekit.devices.compatibility import check_fit
-from edgekit.devices.deploy import _engine
 from edgekit.devices.deployed import Place
+from edgekit.devices.engine import build_engine
 from edgekit.devices.install import Runtime
 from edgekit.devices.registry import Device
 from edgekit.devices.remote import facts as facts_source
@@ -120,7 +120,8 @@ def test_the_engine_is_built_by_the_bundles_script(
     """This machine has no trtexec, which the script says, and that is what the user is told."""
     place = Place(str(tmp_path), "cuda")
     shutil.copytree(bundles.bundle("generic-cuda", "auto"), place.bundle)
-    wanted = update_bundle(Path(place.bundle), sections={"engine": PENDING})
+    wanted = open_bundle(Path(place.bundle))
+    assert engine_pending(wanted.manifest)
     runtime = Runtime(str(tmp_path / "runtime"), "", installed=False)
     device = server.device(tmp_path)
     if shutil.which("trtexec") or host_arch() != "x86_64":
@@ -129,6 +130,6 @@ def test_the_engine_is_built_by_the_bundles_script(
         pytest.raises(EdgekitError, match=r"loop: no trtexec in .*libnvinfer-bin") as raised,
         Session(device) as session,
     ):
-        _engine(session, place, runtime, wanted, Console())
+        build_engine(session, place, runtime, wanted, Console())
     assert raised.value.exit_code == ToolchainMissing.exit_code
     assert "engine: error: no trtexec" in capfd.readouterr().err

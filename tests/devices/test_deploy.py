@@ -263,10 +263,10 @@ def test_check(device: Device, run: Run) -> None:
 
 def test_staging_forgets_what_is_no_longer_wanted(tmp_path: Path) -> None:
     staging = tmp_path / "staging"
-    remote_files.survey(str(staging), "", {})
+    remote_files.survey(str(tmp_path), str(staging), "", {})
     remote_files.put(str(staging), "ab" * 32, 0, b"old")
     assert [path.name for path in staging.iterdir()] == ["ab" * 32 + ".part"]
-    found = remote_files.survey(str(staging), "", {"file": ["cd" * 32, 3]})
+    found = remote_files.survey(str(tmp_path), str(staging), "", {"file": ["cd" * 32, 3]})
     assert found == {"file": {"whole": False, "bytes": 0, "sha256": ""}}
     assert list(staging.iterdir()) == []
 

@@ -128,10 +128,10 @@ def test_a_disk_that_fills_up(server: Server, small_disk: Path, tmp_path: Path) 
     quiet = Console(verbosity=-1)
     said = r"no space left in .* for noise: 12\.6 MB are to be copied"
     with pytest.raises(EdgekitError, match=said), Session(server.device(small_disk)) as session:
-        send(session, staging, "", [blob], quiet)
+        send(session, str(small_disk), staging, "", [blob], quiet)
     assert not (small_disk / "staging" / blob.sha256).exists()
     subprocess.run(["mount", "-o", "remount,size=32m", str(small_disk)], check=True)
     with Session(server.device(small_disk)) as session:
-        copied = send(session, staging, "", [blob], quiet)
+        copied = send(session, str(small_disk), staging, "", [blob], quiet)
     assert 0 < copied.bytes < 6 << 20  # what had arrived is used
     assert file_sha256(small_disk / "staging" / blob.sha256) == blob.sha256

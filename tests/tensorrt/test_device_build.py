@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from edgekit.bundle.engine import ENGINE, MODEL, PENDING, PLUGIN, SCRIPT, adopt_engine
+from edgekit.bundle.engine import ENGINE, MODEL, PLUGIN, SCRIPT, EngineState, adopt_engine
 from edgekit.bundle.manifest import Manifest, ModelInput
 from edgekit.bundle.store import open_bundle, write_bundle
 from edgekit.compilers import device_build
@@ -22,9 +22,12 @@ from edgekit.compilers.base import compiler
 from edgekit.compilers.tensorrt import lookup_form
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.core.host import host_arch
+from edgekit.devices.engine import check_engine_build
 from edgekit.graph.variants import lookup_node
 from edgekit.runtime.finish_engine import main as device_main
 from edgekit.runtime.runner import open_runner, run_settings
+from edgekit.steps.bundling import _with_plugin
+from edgekit.steps.config import BuildConfig
 from edgekit.targets.descriptor import descriptor_names, load_descriptor
 from edgekit.targets.tensorrt_releases import TensorRTFacts
 from tests import bundles
@@ -102,7 +105,7 @@ def test_the_graph_has_the_form_of_the_release(tmp_path, target, nodes, function
     assert len(model.functions) == functions
     assert (tmp_path / device_build.PLUGIN_SOURCE in made.files) == plugin
     assert made.main == MODEL
-    assert made.sections == {"engine": "pending: build on device"}
+    assert made.sections == {"engine": EngineState().to_section()}
     assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
 
 
@@ -136,7 +139,7 @@ def test_plugins_need_tensorrt_10():
 def test_a_pending_bundle_says_what_to_run(tmp_path, monkeypatch):
     path = bundle(tmp_path)
     opened = open_bundle(path)
-    assert opened.manifest.sections["engine"] == PENDING
+    assert EngineState.of(opened.manifest) == EngineState()
     tensorrt = pytest.importorskip("tensorrt", reason="TensorRT's Python package is not installed")
     assert tensorrt
     with pytest.raises(ToolchainMissing, match="build_on_device"):
@@ -369,7 +372,7 @@ def test_adopting_an_engine(tmp_path):
     assert opened.manifest.plugins == (PLUGIN,)
     assert opened.manifest.runtime.version == "10.3.0"
     assert opened.manifest.runtime.match == "exact"
-    assert "10.3.0" in opened.manifest.sections["engine"]
+    assert EngineState.of(opened.manifest) == EngineState("10.3.0")
     assert device_main(["adopt", str(path), str(engine), "10.3.0", str(plugin)]) == 0  # again
     with pytest.raises(UsageError, match="takes no TensorRT engine"):
         adopt_engine(bundles.bundle("onnxruntime-cpu"), engine, "10.3.0")
@@ -379,3 +382,30 @@ def test_the_device_steps_fail_in_one_line(tmp_path, capsys):
     assert device_main(["selftest", str(tmp_path)]) == 2
     assert device_main([]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 2
+
+
+def test_a_bundle_with_a_compiled_plugin_declares_it(tmp_path):
+    scratch = tmp_path / "made"
+    scratch.mkdir()
+    descriptor = any_arch("jetson-orin-nano")
+    plugin = library(tmp_path, EXPORTS)
+    made = compiled(scratch, descriptor=descriptor)
+    made = _with_plugin(BuildConfig(plugin=str(plugin)), made, descriptor, bundles.SIZE)
+    card = bundles.made().card
+    manifest = Manifest(
+        model={},
+        classes=len(card.classes),
+        preprocessing=card.preprocessing,
+        input=ModelInput(made.input_name, *card.preprocessing.size),
+        target=descriptor,
+        arch=made.arch,
+        main=made.main,
+        plugins=made.plugins,
+        runtime=made.runtime,
+        sections=made.sections,
+    )
+    path = tmp_path / "b"
+    write_bundle(path, manifest, {file.name: file for file in made.files}, card.classes)
+    opened = open_bundle(path)
+    assert (opened.manifest.plugins, opened.manifest.arch) == ((PLUGIN,), host_arch())
+    check_engine_build(opened)

@@ -3,6 +3,9 @@
 Sent to the agent like `edgekit.devices.remote.facts`: standard Python 3.7 only. Every file is
 staged under the SHA-256 of what it is to be, with ``.part`` until it is that; a staged file has no
 name that anything could load.
+
+What is removed or replaced here lies in edgekit's own folder on the device (``root``), also after
+its links were followed, whatever the host asks for.
 """
 
 from __future__ import annotations
@@ -11,19 +14,23 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 _PART = ".part"
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
-def survey(staging: str, present: str, files: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
+def survey(
+    root: str, staging: str, present: str, files: dict[str, list[Any]]
+) -> dict[str, dict[str, Any]]:
     """What is here of ``files`` (name: SHA-256, size): all of it, or a part and the part's hash.
 
     A whole file of the folder ``present`` is used again; a part is what an earlier copy left.
     """
-    folder = Path(staging)
+    folder = _inside(root, staging)
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {digest for digest, _ in files.values()}
     for leftover in folder.iterdir():
@@ -31,9 +38,12 @@ def survey(staging: str, present: str, files: dict[str, list[Any]]) -> dict[str,
             leftover.unlink()
     found: dict[str, dict[str, Any]] = {}
     for name, (digest, size) in files.items():
+        _plain(name)
+        if not _DIGEST.fullmatch(digest):
+            raise OSError(errno.EINVAL, repr(digest) + " is no SHA-256")
         staged, part, old = folder / digest, folder / (digest + _PART), Path(present) / name
         if present and not _is(staged, digest, size) and _is(old, digest, size):
-            remove(str(staged))
+            remove(root, str(staged))
             _link(old, staged)
         if _is(staged, digest, size):
             found[name] = {"whole": True}
@@ -64,6 +74,7 @@ def finish(staging: str, digest: str) -> bool:
         part.unlink()
         return False
     part.replace(Path(staging) / digest)
+    _sync_folder(Path(staging))
     return True
 
 
@@ -79,6 +90,11 @@ def whole(folder: str) -> bool:
         return False
 
 
+def same(path: str, digest: str, size: int) -> bool:
+    """Whether a file is there and has this content."""
+    return _is(Path(path), digest, size)
+
+
 def read(path: str) -> str | None:
     """A small text file; None if there is none."""
     try:
@@ -87,9 +103,9 @@ def read(path: str) -> str | None:
         return None
 
 
-def write(path: str, text: str) -> None:
+def write(root: str, path: str, text: str) -> None:
     """Replace a small text file in one step."""
-    target = Path(path)
+    target = _inside(root, path)
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name("." + target.name + ".new")
     with new.open("w", encoding="utf-8") as stream:
@@ -97,23 +113,26 @@ def write(path: str, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     new.replace(target)
+    _sync_folder(target.parent)
 
 
-def remove(path: str) -> None:
-    """Remove a file or a folder, if it is there."""
-    target = Path(path)
+def remove(root: str, path: str) -> None:
+    """Remove a file or a folder below ``root``, if it is there; of a link, the link."""
+    target = _inside(root, path)
     if target.is_dir() and not target.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    elif target.exists():
+        shutil.rmtree(str(target), ignore_errors=True)
+    elif target.exists() or target.is_symlink():
         target.unlink()
 
 
-def name_all(staging: str, folder: str, names: dict[str, str]) -> None:
+def name_all(root: str, staging: str, folder: str, names: dict[str, str]) -> None:
     """Give staged files (name: SHA-256) their names, in a new folder."""
-    shutil.rmtree(folder, ignore_errors=True)
-    Path(folder).mkdir(parents=True)
+    remove(root, folder)
+    target = _inside(root, folder)
+    target.mkdir(parents=True)
     for name, digest in names.items():
-        _link(Path(staging) / digest, Path(folder) / name)
+        _plain(name)
+        _link(Path(staging) / digest, target / name)
 
 
 def free_bytes(folder: str) -> int:
@@ -127,6 +146,31 @@ def free_bytes(folder: str) -> int:
 def home(folder: str) -> str:
     """``folder`` with its ``~`` resolved, absolute."""
     return str(Path(folder).expanduser().absolute())
+
+
+def _inside(root: str, path: str) -> Path:
+    """``path`` with the links on the way followed, if that lies below ``root``; else an error."""
+    base, name = Path(root).resolve(), Path(path).name
+    found = Path(path).parent.resolve() / name
+    if name in ("", "..") or base not in found.parents:
+        raise OSError(errno.EPERM, path + " is not in edgekit's folder " + str(base))
+    return found
+
+
+def _plain(name: str) -> None:
+    if not name or "/" in name or name.startswith("."):
+        raise OSError(errno.EINVAL, repr(name) + " is no plain file name")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a new name to disk; file systems that cannot, cannot."""
+    handle = os.open(str(folder), os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
 
 
 def _is(path: Path, digest: str, size: int) -> bool:

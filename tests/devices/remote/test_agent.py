@@ -130,7 +130,7 @@ def test_errors_are_answers() -> None:
             "op": "call",
             "module": "files",
             "function": "write",
-            "arguments": ["/proc/no/file", "text"],
+            "arguments": ["/proc", "/proc/no/file", "text"],
         }
     )
     header, _ = host.next()
