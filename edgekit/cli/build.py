@@ -11,6 +11,7 @@ import click
 from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
 from edgekit.core.errors import GateFailed, UsageError
+from edgekit.core.packages import BUILD
 
 if TYPE_CHECKING:
     from edgekit.steps.build_record import Outcome
@@ -21,6 +22,7 @@ _STEPS = ("load", "export", "calibrate", "compile", "bench", "parity")
 
 @click.command(
     cls=Command,
+    needs=BUILD,
     examples="""
     edgekit build
     edgekit build --checkpoint best.pth --data ./photos --target cpu --target onnxruntime-cpu

@@ -10,16 +10,28 @@ import click
 
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError
+from edgekit.core.packages import require
 
 F = TypeVar("F", bound=Callable[..., None])
 
 
 class Command(click.Command):
-    """A command whose examples are shown verbatim under its options."""
+    """A command whose examples are shown verbatim under its options.
 
-    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+    ``needs`` are packages without which it does not begin.
+    """
+
+    def __init__(
+        self, *args: Any, examples: str = "", needs: Sequence[str] = (), **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
+        self.needs = tuple(needs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, if what it needs is there."""
+        require(self.needs, ctx.command_path)
+        return super().invoke(ctx)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, then click's own epilog."""

@@ -5,14 +5,18 @@ No logic lives in this package, and nothing heavy is imported before a command n
 
 from __future__ import annotations
 
+import signal
 import sys
-from typing import NoReturn
+import threading
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
 from edgekit import __version__
-from edgekit.core.console import Console, document_printed, expect_document
-from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.console import Console, document_printed, expect_document, set_up_streams
+from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
+from edgekit.core.packages import missing
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -77,6 +81,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; every foreseen failure is one line on stderr and an exit code."""
     words = sys.argv[1:] if arguments is None else arguments
     expect_document()
+    set_up_streams()
+    before = _stop_at(signal.SIGTERM)
     try:
         cli.main(words, prog_name="edgekit", standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -94,13 +100,32 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # the reader of a pipe (head, say) has enough
         sys.stderr.close()
         sys.exit(1)
+    except ModuleNotFoundError as error:  # of an extra; what commands need is asked before
+        package = (error.name or "").split(".")[0]
+        if package in ("", "edgekit"):
+            raise
+        _fail(str(missing(package, "this")), ToolchainMissing.exit_code, words)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
     sys.exit(0)
+
+
+def _stop_at(number: int) -> Any:
+    """End at that signal as at Ctrl-C; the former handler, where handlers can be set."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _fail(message: str, code: int, words: list[str]) -> NoReturn:
     if "--json" in words and not document_printed():
         Console(as_json=True).document({"error": message, "exit_code": code})
-    print(f"error: {message}", file=sys.stderr)
+    Console().error(message)
     sys.exit(code)
 
 

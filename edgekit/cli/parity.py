@@ -20,6 +20,7 @@ _REASONS = 3  # in the one line of an error; the report has all
 
 @click.command(
     cls=Command,
+    needs=("onnx", "onnxruntime", "scipy", "cv2"),
     examples="""
     edgekit parity build/cpu
     edgekit parity build/cpu --tolerance 0.3 --min-code-agreement 0.97 || echo "robustness lost"

@@ -234,7 +234,13 @@ def _serve(pipe: Connection) -> None:
     # The workers are the parallelism: OpenCV and BLAS threads below them would only fight.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
         os.environ[variable] = "1"
-    dataset, function = pickle.loads(pipe.recv_bytes())
+    failure: WorkerBug | None = None
+    dataset: Any = None
+    function: Any = None
+    try:
+        dataset, function = _unpack(pipe.recv_bytes())
+    except WorkerBug as error:
+        failure = error
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(1)
     outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -246,11 +252,25 @@ def _serve(pipe: Connection) -> None:
                 number, tasks = pipe.recv()
             except (EOFError, OSError):  # the parent is done, or gone
                 return
-            results = _compute(dataset, function, tasks)
+            results: _Results[Any] = _Results([], failure)
+            if failure is None:
+                results = _compute(dataset, function, tasks)
             outbox.put(pickle.dumps((number, results), protocol=5))
     finally:
         outbox.put(None)
         sender.join()
+
+
+def _unpack(job: bytes) -> Any:
+    """Dataset and function; whatever importing their modules raises becomes a `WorkerBug`."""
+    arrived = False
+    try:
+        found = pickle.loads(job)
+        arrived = True
+    finally:
+        if not arrived:
+            raise WorkerBug(f"a loading worker cannot start:\n{traceback.format_exc()}")
+    return found
 
 
 def _compute(dataset: Dataset, function: Callable[[Dataset, T], R], tasks: list[T]) -> _Results[R]:

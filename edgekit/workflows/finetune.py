@@ -33,7 +33,7 @@ from edgekit.quantize.qat.evaluation import Judge, Judgment
 from edgekit.quantize.qat.loop import BEST, Job, Run
 from edgekit.quantize.qat.network import Network
 from edgekit.quantize.qat.record import FinetuneRecord, write_record
-from edgekit.steps.build_data import BuildData
+from edgekit.steps.build_data import BuildData, check_inputs
 from edgekit.steps.config import BuildConfig
 from edgekit.targets.dialects import find_dialect
 from edgekit.training.batches import ImageSource
@@ -96,6 +96,7 @@ def finetune(config: FinetuneConfig, console: Console, *, restart: bool = False)
     """
     started = time.monotonic()
     find_dialect(config.dialect)
+    check_inputs(config.data, config.labels, config.recipe)  # before anything is written
     _prepare_folder(config, restart)
     device = choose_device(config.device, 0)
     with StopSignal() as stop, reproducible(config.seed, config.threads):
