@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgekit.bundle.build_record import BuildRecord
 from edgekit.bundle.engine import SCRIPT, EngineState
 from edgekit.bundle.manifest import Manifest, ModelInput, Source, tool_versions
 from edgekit.bundle.selftest import SELFTEST, SelfTest
@@ -183,4 +184,4 @@ def complete(job: Job, built: Built, key: str) -> None:
 
 
 def _provenance(config: BuildConfig, key: str, *, complete: bool) -> dict[str, Any]:
-    return {"key": key, "complete": complete, "data": config.data, "seed": config.seed}
+    return BuildRecord(key, complete, config.data, config.seed).to_dict()

@@ -79,8 +79,8 @@ def test_a_run_whose_conditions_changed_says_so(tmp_path: Path) -> None:
     assert "the temperature rose from" in text
     assert "throttled 2 time(s)" in text
     used = watch.energy(inferences=60, images=120)
-    assert used["joules"] == 6
-    assert used["millijoules_per_image"] == 50
+    assert used.joules == 6
+    assert used.millijoules_per_image == 50
 
 
 def test_a_quiet_run_says_nothing(tmp_path: Path) -> None:
@@ -90,4 +90,4 @@ def test_a_quiet_run_says_nothing(tmp_path: Path) -> None:
         seconds[0] = step
         watch.look()
     assert watch.notes(latency_drift=1.01) == []
-    assert watch.energy(1, 1)["available"] is False
+    assert watch.energy(1, 1).available is False
