@@ -358,15 +358,18 @@ def _check_float_input(model: onnx.ModelProto) -> Iterator[Finding]:
 
 def _check_saturation(graph: _Graph) -> Iterator[Finding]:
     """Without VNNI two u8 x s8 products are added in 16 bits: weights may use half the range."""
+    wide = []
     for node in graph.pairs("DequantizeLinear"):
         weights = graph.value(node, 0)
         readers = graph.readers.get(node.output[0], [])
-        if weights is None or not any(reader.op_type == "Conv" for reader in readers):
+        if weights is None or not any(reader.op_type in PRODUCTS for reader in readers):
             continue
-        if weights.dtype == np.int8 and np.abs(weights.astype(np.int16)).max() > 64:
-            yield _finding(
-                "warning", "saturation", node,
-                "int8 weights use more than half their range; pairs of products can overflow",
-                "calibrate for this dialect: 'edgekit calibrate --dialect openvino-novnni'",
-            )  # fmt: skip
-        return  # only the first convolution, whose input uses all of its range
+        if weights.dtype == np.int8 and np.abs(weights.astype(np.int16)).max(initial=0) > 64:
+            wide.append(node)
+    if wide:
+        yield _finding(
+            "warning", "saturation", wide[0],
+            f"int8 weights of {len(wide)} layer(s), this first, use more than half their range; "
+            "pairs of products can overflow",
+            "calibrate for this dialect: 'edgekit calibrate --dialect openvino-novnni'",
+        )  # fmt: skip

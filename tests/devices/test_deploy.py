@@ -53,6 +53,16 @@ def labeled(folder: Path, count: int) -> Path:
     return path
 
 
+def test_a_bundle_that_nobody_signed_is_not_copied(
+    device: Device, bundle: Path, tmp_path: Path, run: Run
+) -> None:
+    (tmp_path / "signers").write_text("")
+    code, _, err = run("deploy", bundle, "--device", "loop", "--signers", tmp_path / "signers")
+    assert code == 2
+    assert "is not signed" in err
+    assert not list(Path(device.folder).rglob("manifest.json"))
+
+
 def test_deploy_bench_parity(device: Device, bundle: Path, tmp_path: Path, run: Run) -> None:
     code, out, err = run("deploy", bundle, "--device", "loop", "--json")
     assert code == 0, err

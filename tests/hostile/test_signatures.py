@@ -16,6 +16,8 @@ from edgekit.bundle.manifest import BundleError
 from edgekit.bundle.signature import NAMESPACE, SIGNATURE, sign, statement, verify
 from edgekit.bundle.store import open_bundle, update_bundle, write_bundle, zip_bundle
 from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.devices.deploy import check_signature
+from edgekit.devices.registry import Device
 from tests import bundles
 
 pytestmark = pytest.mark.skipif(
@@ -226,3 +228,28 @@ def test_the_commands(tmp_path: Path, keys: Path) -> None:
     trusted = edgekit("verify", path, "--signers", keys / "signers")
     assert trusted.returncode == 0
     assert f"signed by {ALICE}" in trusted.stdout
+
+
+@pytest.mark.parametrize(
+    ("entry", "given", "why"),
+    [
+        ({"require_signature": True}, None, "takes signed bundles only"),
+        ({"require_signature": True}, "mallory-only", "is not in"),
+        ({"signers": "mallory-only"}, None, "is not in"),
+        ({"signers": "expired", "require_signature": True}, None, "not valid today"),
+        ({"signers": "signers", "require_signature": True}, None, ""),
+        ({"signers": "expired", "require_signature": True}, "signers", ""),
+        ({}, None, ""),
+    ],
+)
+def test_a_device_takes_what_its_entry_allows(
+    signed: Path, keys: Path, entry: dict[str, Any], given: str | None, why: str
+) -> None:
+    signers = str(keys / entry["signers"]) if "signers" in entry else ""
+    device = Device("nano", "nano@host", **{**entry, "signers": signers})
+    trusted = None if given is None else keys / given
+    if not why:
+        check_signature(open_bundle(signed), device, trusted)
+        return
+    with pytest.raises(UsageError, match=why):
+        check_signature(open_bundle(signed), device, trusted)

@@ -27,7 +27,7 @@ from edgekit.quantize.qat.fake_quantize import fake_quantize
 from edgekit.quantize.qat.float_weights import by_shape, original_of
 from edgekit.quantize.qat.operators import is_supported, run_operator, unsupported
 
-_HALF_RANGE = 64  # of a first convolution's weights for CPUs without VNNI
+_HALF_RANGE = 64  # of weights for CPUs without VNNI
 
 
 class NetworkOutput(NamedTuple):
