@@ -313,21 +313,22 @@ def second_target(options: argparse.Namespace, bundle: Path, reference: Path) ->
     """The time of a second target's full sweep over that of the first."""
     from edgekit.core.console import Console
     from edgekit.parity.compare import run_comparison
-    from edgekit.parity.gates import Gates
+    from edgekit.parity.options import Gates, ParityOptions
 
     quiet = Console(verbosity=-1)
     this = sweep(options, bundle, reference, 99)
-    first = run_comparison(this, Gates(99), quiet, full=True)
+    asked = ParityOptions(gates=Gates(99), full=True)
+    first = run_comparison(this, asked, quiet)
     another = dataclasses.replace(
         this, candidate=dataclasses.replace(this.candidate, key="another")
     )
-    second = run_comparison(another, Gates(99), quiet, full=True)
-    third = run_comparison(this, Gates(99), quiet, full=True)
+    second = run_comparison(another, asked, quiet)
+    third = run_comparison(this, asked, quiet)
     print(
-        f"{options.images} images: first target {first['seconds']:.1f} s, a second "
-        f"{second['seconds']:.1f} s, again from the kept answers {third['seconds']:.2f} s"
+        f"{options.images} images: first target {first.seconds:.1f} s, a second "
+        f"{second.seconds:.1f} s, again from the kept answers {third.seconds:.2f} s"
     )
-    return float(second["seconds"] / first["seconds"])
+    return float(second.seconds / first.seconds)
 
 
 def stopping(options: argparse.Namespace) -> list[str]:

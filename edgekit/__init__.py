@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgekit.core.privacy import turn_off_telemetry
+
 if TYPE_CHECKING:
     from edgekit.native.openvino_extension import extension_path
     from edgekit.runtime.model import load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "extension_path", "load"]
+
+turn_off_telemetry()  # here, because every process of ours comes by before it imports a runtime
 
 
 def __getattr__(name: str) -> object:

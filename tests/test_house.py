@@ -69,9 +69,8 @@ BACKENDS = {
     "edgekit.runtime.openvino": {"openvino"},
     "edgekit.runtime.openvino_core": {"openvino"},
     "edgekit.runtime.onnxruntime": {"onnxruntime"},
-    "edgekit.bench.baseline": {"openvino", "onnxruntime", "onnx"},  # the float model, beside
+    "edgekit.bench.baseline": {"openvino", "onnx"},  # the float model, beside
     "edgekit.bench.layers.openvino": {"openvino"},
-    "edgekit.bench.layers.onnxruntime": {"onnxruntime"},
     "edgekit.bench.layers.profile": {"onnx"},  # names of layers, where the package is there
 }
 

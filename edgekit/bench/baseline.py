@@ -13,6 +13,7 @@ from edgekit.bundle.float_original import cached_original
 from edgekit.bundle.store import Bundle
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.host import runtime_threads
 from edgekit.runtime.openvino_core import shared_core
 
 FLOAT_ORT: Final = "float, ONNX Runtime"
@@ -72,12 +73,9 @@ def float_onnxruntime(
     path: Path, prepared: NDArray[np.float32], threads: int = 0
 ) -> Callable[[], object]:
     """The float graph under ONNX Runtime; ``prepared`` is a normalized batch."""
-    import onnxruntime
+    from edgekit.runtime.onnxruntime import open_session
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_session(str(path), threads=threads)
     name = session.get_inputs()[0].name
     return lambda: session.run(None, {name: prepared})
 
@@ -98,8 +96,8 @@ def float_openvino(
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
-    if threads:
-        config["INFERENCE_NUM_THREADS"] = threads
+    if told := runtime_threads(threads):
+        config["INFERENCE_NUM_THREADS"] = told
     compiled = core.compile_model(model, "CPU", config)
     request = compiled.create_infer_request()
 

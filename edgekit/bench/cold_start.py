@@ -1,4 +1,4 @@
-"""Cold start and memory: a process of its own loads the bundle, and says when it was how far.
+"""Cold start and memory: a process of its own loads the bundle, and notes the time of each step.
 
 ``python -m edgekit.bench.cold_start SETTINGS`` is that process; `start_fresh` starts it. Both
 read the same clock (CLOCK_MONOTONIC), so the time that the interpreter takes to start counts as
@@ -22,7 +22,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from edgekit.bench.results import ColdStart, Memory
 
 _CALLS: Final = 20  # after the first, for memory in use and for what an inference takes then
 _GIVE_UP: Final = 600.0  # seconds
@@ -90,33 +93,36 @@ def start_fresh(settings: FreshSettings) -> Fresh:
     )
 
 
-def cold_start(runs: Sequence[Fresh]) -> dict[str, Any]:
+def cold_start(runs: Sequence[Fresh]) -> ColdStart:
     """The medians of several fresh processes."""
+    from edgekit.bench.results import ColdStart  # not in the process that is timed
+
     totals = [run.total_ms for run in runs]
-    return {
-        "processes": len(runs),
-        "median_ms": statistics.median(totals),
-        "min_ms": min(totals),
-        "max_ms": max(totals),
-        "phases_ms": {
+    return ColdStart(
+        processes=len(runs),
+        median_ms=statistics.median(totals),
+        min_ms=min(totals),
+        max_ms=max(totals),
+        phases_ms={
             phase: statistics.median(run.phases_ms[phase] for run in runs) for phase in PHASES
         },
-        "after_ms": statistics.median(run.after_ms for run in runs),
-    }
+        after_ms=statistics.median(run.after_ms for run in runs),
+    )
 
 
-def memory(runs: Sequence[Fresh]) -> dict[str, Any]:
+def memory(runs: Sequence[Fresh]) -> Memory:
     """The greatest of several fresh processes."""
+    from edgekit.bench.results import Memory
 
     def most(values: Sequence[float | None]) -> float | None:
         known = [value for value in values if value is not None]
         return max(known) if known else None
 
-    return {
-        "processes": len(runs),
+    return Memory(
+        processes=len(runs),
         **{f"{name}_mib": most([run.memory_mib[name] for run in runs]) for name in _MOMENTS},
-        "gpu_mib": most([run.gpu_mib for run in runs]),
-    }
+        gpu_mib=most([run.gpu_mib for run in runs]),
+    )
 
 
 _MOMENTS: Final = ("runtime", "loaded", "used", "peak")

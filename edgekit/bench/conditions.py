@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from edgekit.core.host import cpu_quota, usable_threads
+
 _CPUS: Final = "sys/devices/system/cpu"
 _PACKAGES: Final = ("edgekit", "numpy", "openvino", "onnxruntime", "tensorrt")
 
@@ -61,21 +63,11 @@ def cpu_model(root: Path = Path("/")) -> str | None:
 
 def cores(root: Path = Path("/")) -> dict[str, Any]:
     """Cores of the machine, those that this process may use, and its container's limit."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"machine": os.cpu_count(), "usable": usable, "limit": cpu_limit(root)}
-
-
-def cpu_limit(root: Path = Path("/")) -> float | None:
-    """Cores' worth of time that the container may use; None is no limit.
-
-    A container sees the host's control groups under its own root, as version 2 or 1.
-    """
-    words = (_text(root / "sys/fs/cgroup/cpu.max") or "").split()
-    if len(words) == 2 and words[0].isdigit():
-        return int(words[0]) / int(words[1])
-    quota = _integer(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-    period = _integer(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us")
-    return quota / period if quota and period and quota > 0 else None
+    return {
+        "machine": os.cpu_count(),
+        "usable": usable_threads(root),
+        "limit": cpu_quota(root),
+    }
 
 
 def megahertz(root: Path = Path("/")) -> float | None:

@@ -5,109 +5,242 @@ docs/benchmarking.md describes every key. A key changes its meaning only with `S
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from edgekit import __version__
+from edgekit.bench.interleaved import Latency, Ratio
 from edgekit.bench.options import BenchOptions
-from edgekit.bundle.store import Bundle, update_bundle
-from edgekit.core.console import Console
-from edgekit.core.errors import EdgekitError
+from edgekit.bench.results import (
+    Conditions,
+    LatencyResult,
+    Layers,
+    Scenarios,
+    SelfTest,
+    Start,
+    ThroughputResult,
+)
+from edgekit.bundle.store import Bundle
+from edgekit.core.documents import SPARSE, parse_json, plain, read
 
 SCHEMA: Final = 2
+SECTION_SCHEMA: Final = 1
 FILE: Final = "bench.json"
 OWN: Final = "bundle"
 """What a bundle is called among the models that were timed with it."""
-
-_LATENCY_KEYS: Final = ("candidate", "latencies", "ratios", "turns", "warmup_calls", "drift")
-
-_WITH_LATENCY: Final = frozenset({"schema", "batch", "runtime", "cores", *_LATENCY_KEYS})
+REMEDY: Final = "run 'edgekit bench' on the bundle again"
 
 
-def empty_document(
-    bundle: Bundle, options: BenchOptions, conditions: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A bundle's document before anything was measured."""
+@dataclass(frozen=True)
+class BundleFacts:
+    """Which bundle was measured."""
+
+    path: str
+    identity: str
+    target: str
+    backend: str
+    precision: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What could not be measured, and why."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class DeviceName:
+    """A device that measured, as it is registered."""
+
+    name: str
+    host: str
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """The headline figures of `ThroughputResult`."""
+
+    images_per_second: float
+    streams: int
+    images: int
+
+
+@dataclass(frozen=True)
+class BenchSummary:
+    """The manifest's section ``bench``: the figures one asks for first."""
+
+    batch: int | None = field(default=None, metadata=SPARSE)
+    runtime: Mapping[str, str | int] | None = field(default=None, metadata=SPARSE)
+    cores: int | None = field(default=None, metadata=SPARSE)
+    candidate: str | None = field(default=None, metadata=SPARSE)
+    latencies: Mapping[str, Latency] | None = field(default=None, metadata=SPARSE)
+    ratios: Mapping[str, Ratio] | None = field(default=None, metadata=SPARSE)
+    turns: int | None = field(default=None, metadata=SPARSE)
+    warmup_calls: int | None = field(default=None, metadata=SPARSE)
+    drift: float | None = field(default=None, metadata=SPARSE)
+    throughput: Throughput | None = field(default=None, metadata=SPARSE)
+    cold_start_ms: Mapping[Start, float] | None = field(default=None, metadata=SPARSE)
+    peak_memory_mib: Mapping[Start, float | None] | None = field(default=None, metadata=SPARSE)
+    device: DeviceName | None = field(default=None, metadata=SPARSE)
+
+    @staticmethod
+    def from_dict(value: object, source: str) -> BenchSummary:
+        """A section; ``source`` is what error messages call it."""
+        return read(BenchSummary, value, source, schema=SECTION_SCHEMA, remedy=REMEDY)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"schema": SECTION_SCHEMA, **plain(self)}
+
+    @property
+    def own(self) -> Latency | None:
+        """The bundle's latency, if it was measured."""
+        return (self.latencies or {}).get(self.candidate or OWN)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A measurement that is not the bundle's evidence, and why it is not."""
+
+    measured: str
+    why: str
+    where: str
+    settings: BenchOptions
+    summary: BenchSummary
+
+
+@dataclass(frozen=True)
+class BenchDocument:
+    """One bundle by itself, beside its float original."""
+
+    edgekit: str
+    measured: str
+    bundle: BundleFacts
+    settings: BenchOptions
+    conditions: Conditions
+    runtime: Mapping[str, str | int]
+    self_test: SelfTest | None
+    scenarios: Scenarios
+    layers: Layers | None
+    not_measured: tuple[Gap, ...]
+    notes: tuple[str, ...]
+    # Later additions; documents from before have none of them.
+    device: DeviceName | None = field(default=None, metadata=SPARSE)
+    """Where it was measured; None is the machine that wrote the document."""
+    looks: int = 1
+    """Measurements of this bundle in all, this one included."""
+    beside: tuple[Run, ...] = ()
+
+    @staticmethod
+    def from_dict(value: object, source: str) -> BenchDocument:
+        """A bench.json; ``source`` is what error messages call it."""
+        return read(BenchDocument, value, source, schema=SCHEMA, remedy=REMEDY)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"schema": SCHEMA, **plain(self)}
+
+    @property
+    def where(self) -> str:
+        """The place that measured, in words."""
+        machine = f"{self.conditions.machine}, {self.conditions.cores.usable} cores"
+        return machine if self.device is None else f"{self.device.name}: {machine}"
+
+    def summary(self) -> BenchSummary:
+        """The figures one asks for first."""
+        latency, throughput = self.scenarios.latency, self.scenarios.throughput
+        starts, memory = self.scenarios.cold_start, self.scenarios.memory
+        timed: dict[str, Any] = {}
+        if latency is not None:
+            names = ("candidate", "latencies", "ratios", "turns", "warmup_calls", "drift")
+            timed = {name: getattr(latency, name) for name in names}
+            timed |= {"batch": latency.images, "runtime": self.runtime}
+            timed["cores"] = self.conditions.cores.usable
+        headline = None
+        if throughput is not None:
+            own = throughput.own
+            headline = Throughput(own.images_per_second, own.streams, own.images)
+        return BenchSummary(
+            **timed,
+            throughput=headline,
+            cold_start_ms=None
+            if starts is None
+            else {name: start.median_ms for name, start in starts.items()},
+            peak_memory_mib=None
+            if memory is None
+            else {name: used.peak_mib for name, used in memory.items()},
+            device=self.device,
+        )
+
+
+@dataclass(frozen=True)
+class BundlesInTurns:
+    """Several bundles compared with the first."""
+
+    candidate: str
+    conditions: Conditions
+    runtimes: Mapping[str, Mapping[str, str | int]]
+    latency: LatencyResult | None = field(default=None, metadata=SPARSE)
+    throughput: ThroughputResult | None = field(default=None, metadata=SPARSE)
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """What the command prints: a document for each bundle, and how they compare."""
+
+    bundles: tuple[BenchDocument, ...]
+    comparison: BundlesInTurns | None
+
+    @staticmethod
+    def from_dict(value: object, source: str) -> BenchReport:
+        """The command's ``--json``; ``source`` is what error messages call it."""
+        if isinstance(value, Mapping) and isinstance(value.get("bundles"), list):
+            for entry in value["bundles"]:
+                BenchDocument.from_dict(entry, source)  # each has a schema of its own
+        return read(BenchReport, value, source, schema=SCHEMA, remedy=REMEDY)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "schema": SCHEMA,
+            "bundles": [document.to_dict() for document in self.bundles],
+            "comparison": plain(self.comparison),
+        }
+
+
+def bundle_facts(bundle: Bundle) -> BundleFacts:
+    """What a document says of the bundle it measured."""
     manifest = bundle.manifest
-    return {
-        "schema": SCHEMA,
-        "edgekit": __version__,
-        "measured": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "bundle": {
-            "path": str(bundle.path),
-            "identity": manifest.identity(),
-            "target": manifest.target.name,
-            "backend": manifest.target.backend,
-            "precision": manifest.target.precision,
-            "size_bytes": sum(entry.size for entry in manifest.files.values()),
-        },
-        "settings": options.to_dict(),
-        "conditions": dict(conditions),
-        "runtime": {},
-        "self_test": None,
-        "scenarios": {},
-        "layers": None,
-        "not_measured": [],
-        "notes": [],
-    }
+    return BundleFacts(
+        path=str(bundle.path),
+        identity=manifest.identity(),
+        target=manifest.target.name,
+        backend=manifest.target.backend,
+        precision=manifest.target.precision,
+        size_bytes=sum(entry.size for entry in manifest.files.values()),
+    )
+
+
+def read_bench(bundle: Bundle) -> BenchDocument | None:
+    """The evidence of a bundle, or None."""
+    if FILE not in bundle.manifest.files:
+        return None
+    source = f"{bundle.path}: {FILE}"
+    return BenchDocument.from_dict(parse_json((bundle.folder / FILE).read_bytes(), source), source)
+
+
+def read_summary(bundle: Bundle) -> BenchSummary | None:
+    """The manifest's headline figures, or None."""
+    section = bundle.manifest.sections.get("bench")
+    if section is None:
+        return None
+    return BenchSummary.from_dict(section, f"{bundle.path}: its manifest's section 'bench'")
 
 
 def latency_summary(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a latency scenario that goes into the manifest."""
-    return {name: found[name] for name in _LATENCY_KEYS}
-
-
-def summary(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What the manifest's section ``bench`` keeps of a run: the figures one asks for first."""
-    scenarios = document["scenarios"]
-    kept: dict[str, Any] = {}
-    if found := scenarios.get("latency"):
-        kept |= {
-            "schema": 1,
-            "batch": found["images"],
-            "runtime": document["runtime"],
-            "cores": document["conditions"]["cores"]["usable"],
-            **latency_summary(found),
-        }
-    if found := scenarios.get("throughput"):
-        own = found["models"][found["candidate"]]
-        kept["throughput"] = {
-            name: own[name] for name in ("images_per_second", "streams", "images")
-        }
-    if found := scenarios.get("cold-start"):
-        kept["cold_start_ms"] = {name: entry["median_ms"] for name, entry in found.items()}
-    if found := scenarios.get("memory"):
-        kept["peak_memory_mib"] = {name: entry["peak_mib"] for name, entry in found.items()}
-    return kept
-
-
-def save(path: Path, document: Mapping[str, Any], console: Console) -> None:
-    """Put bench.json into the bundle and its summary into the manifest, if it is a folder.
-
-    Runs with another batch or other threads than the bundle's own leave the summary alone, so
-    that it always says what the bundle does as it is.
-    """
-    if not document["scenarios"] and document["layers"] is None:
-        return  # all was measured in turns with other bundles, and is no bundle's own
-    if not path.is_dir():
-        console.warn(
-            f"{path} is a .zip and stays as it is: unpack it to keep {FILE} in the bundle, or name "
-            "a file with -o"
-        )
-        return
-    settings = document["settings"]
-    usual = settings["batch"] is None and settings["threads"] is None
-    text = json.dumps(document, indent=1, sort_keys=True) + "\n"
-    try:
-        manifest = update_bundle(path, reports={FILE: text.encode()})
-        if usual and (kept := summary(document)):
-            before = manifest.sections.get("bench") or {}
-            if before.get("ratios") and not kept.get("ratios"):  # without baselines it says less
-                kept = {name: kept[name] for name in kept if name not in _WITH_LATENCY}
-            section = {**before, **kept}
-            update_bundle(path, sections={"bench": section})
-    except (EdgekitError, PermissionError) as error:
-        console.warn(f"{FILE} is not in the bundle: {error}")
+    """The part of a comparison that goes into the manifest."""
+    names = ("candidate", "latencies", "ratios", "turns", "warmup_calls", "drift")
+    return {name: found[name] for name in names}

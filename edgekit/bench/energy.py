@@ -7,7 +7,7 @@ the power of the board's rails: neither knows which program used it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -15,8 +15,6 @@ from typing import Final, Protocol
 from edgekit.core.errors import EdgekitError
 
 _POWERCAP: Final = "sys/class/powercap"
-# The rail that feeds all others, by board: Xavier, Orin Nano and NX; AGX Orin; Thor.
-_TOTAL_RAILS: Final = ("VDD_IN", "VIN_SYS_5V0", "VIN")
 
 
 class NoEnergy(EdgekitError):
@@ -37,15 +35,30 @@ class Meter(Protocol):
         """Read the device."""
 
 
-def open_meter(root: Path = Path("/")) -> Meter:
-    """The device's meter; `NoEnergy` says why there is none."""
+def open_meter(rails: Sequence[str] = (), root: Path = Path("/")) -> Meter:
+    """The device's meter; `NoEnergy` says why there is none.
+
+    ``rails`` name the INA3221 sensors that add up to what the module takes, as the target's
+    descriptor does: all of a board's sensors together would count some of its power twice.
+    """
     rapl, why_not = _rapl(root)
     if rapl is not None:
         return rapl
-    rails = _rails(root)
-    if rails:
-        return InaMeter(rails)
-    raise NoEnergy(why_not)
+    sensors = {rail.name: rail for rail in _rails(root)}
+    if not sensors:
+        raise NoEnergy(why_not)
+    there = ", ".join(sorted(sensors))
+    if not rails:
+        raise NoEnergy(
+            f"the target does not say which power sensors to add ({there} are there): name them as "
+            "power_rails in a descriptor of yours, and build for that"
+        )
+    missing = [name for name in rails if name not in sensors]
+    if missing:
+        raise NoEnergy(
+            f"the target's power sensor {missing[0]} is not there, or tells nothing ({there} are)"
+        )
+    return InaMeter([sensors[name] for name in rails])
 
 
 @dataclass(frozen=True)
@@ -144,7 +157,7 @@ def _rapl(root: Path) -> tuple[RaplMeter | None, str]:
 
 
 def _rails(root: Path) -> list[_Rail]:
-    """The rail that feeds the board, or all rails where none of them is known to."""
+    """All rails that have a sensor which tells something."""
     rails = []
     for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         if not (_text(folder / "name") or "").startswith("ina3221"):
@@ -158,8 +171,7 @@ def _rails(root: Path) -> list[_Rail]:
             except (OSError, ValueError):  # a channel that is not connected
                 continue
             rails.append(rail)
-    total = [rail for rail in rails if rail.name in _TOTAL_RAILS]
-    return total or rails
+    return rails
 
 
 def _number(file: Path) -> int:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from edgekit.core.errors import UsageError
+
 Run = Callable[[], object]
 
 _TURN_SECONDS: Final = 0.15
@@ -49,6 +51,13 @@ class Histogram:
     counts: tuple[int, ...]
     above: int
     """Calls slower than the last edge, which is where 99% of the calls end."""
+
+    def __post_init__(self) -> None:
+        """There is a bar to draw, and an edge on either side of each."""
+        if not any(self.counts) or min(self.counts) < 0:
+            raise UsageError("a histogram counts at least one call")
+        if len(self.edges_ms) != len(self.counts) + 1:
+            raise UsageError("a histogram's edges do not fit its counts")
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from edgekit.bench import conditions
 from edgekit.bench.energy import Meter, NoEnergy, open_meter
+from edgekit.core.documents import SPARSE
 
 _EVERY: Final = 1.0  # seconds between two looks at the machine
 # What is worth a word: relative changes of latency and clock, kelvin, and cores taken by others.
@@ -33,13 +34,51 @@ class Sample:
     others: float | None  # cores' worth of time that other programs took since the last look
 
 
+@dataclass(frozen=True)
+class Span:
+    """How a figure moved while it was watched."""
+
+    first: float
+    last: float
+    least: float
+    most: float
+
+
+@dataclass(frozen=True)
+class WatchSummary:
+    """First, last and extreme values."""
+
+    seconds: float
+    mhz: Span | None
+    celsius: Span | None
+    throttled: int | None
+    other_programs_cores: float | None
+
+
+@dataclass(frozen=True)
+class Energy:
+    """What was used in all, or why that is not known."""
+
+    available: bool
+    why: str | None = field(default=None, metadata=SPARSE)
+    source: str | None = field(default=None, metadata=SPARSE)
+    joules: float | None = field(default=None, metadata=SPARSE)
+    watts: float | None = field(default=None, metadata=SPARSE)
+    millijoules_per_inference: float | None = field(default=None, metadata=SPARSE)
+    millijoules_per_image: float | None = field(default=None, metadata=SPARSE)
+
+
 class Watch:
-    """Looks at the machine about once a second, whenever `look` is called."""
+    """Looks at the machine about once a second, whenever `look` is called.
+
+    ``rails`` are the power sensors that the target names.
+    """
 
     def __init__(
         self,
         root: Path = Path("/"),
         *,
+        rails: Sequence[str] = (),
         every: float = _EVERY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -48,7 +87,7 @@ class Watch:
         self._root = root
         self._every = every
         self._clock = clock
-        self._meter = self._open_meter()
+        self._meter = self._open_meter(rails)
         self._start = clock()
         self._processor = _ProcessorTime.now(root)
         self._record()
@@ -69,29 +108,29 @@ class Watch:
         """From the first sample to the last."""
         return self.samples[-1].seconds
 
-    def energy(self, inferences: int, images: int) -> dict[str, Any]:
+    def energy(self, inferences: int, images: int) -> Energy:
         """What was used in all, or why that is not known."""
         if self._meter is None:
-            return {"available": False, "why": self.no_energy}
+            return Energy(available=False, why=self.no_energy)
         joules = self.samples[-1].joules or 0.0
-        return {
-            "available": True,
-            "source": self._meter.source,
-            "joules": joules,
-            "watts": joules / self.seconds if self.seconds else 0.0,
-            "millijoules_per_inference": 1e3 * joules / inferences if inferences else None,
-            "millijoules_per_image": 1e3 * joules / images if images else None,
-        }
+        return Energy(
+            available=True,
+            source=self._meter.source,
+            joules=joules,
+            watts=joules / self.seconds if self.seconds else 0.0,
+            millijoules_per_inference=1e3 * joules / inferences if inferences else None,
+            millijoules_per_image=1e3 * joules / images if images else None,
+        )
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> WatchSummary:
         """First, last and extreme values, for the document."""
-        return {
-            "seconds": self.seconds,
-            "mhz": _span([sample.mhz for sample in self.samples]),
-            "celsius": _span([sample.celsius for sample in self.samples]),
-            "throttled": self._throttled(),
-            "other_programs_cores": self._others(),
-        }
+        return WatchSummary(
+            seconds=self.seconds,
+            mhz=_span([sample.mhz for sample in self.samples]),
+            celsius=_span([sample.celsius for sample in self.samples]),
+            throttled=self._throttled(),
+            other_programs_cores=self._others(),
+        )
 
     def notes(self, *, latency_drift: float, what: str = "latency") -> list[str]:
         """What a reader must know before believing the figures; empty if nothing stood out."""
@@ -142,9 +181,9 @@ class Watch:
         found = [sample.others for sample in self.samples[1:] if sample.others is not None]
         return statistics.fmean(found) if found else None
 
-    def _open_meter(self) -> Meter | None:
+    def _open_meter(self, rails: Sequence[str]) -> Meter | None:
         try:
-            return open_meter(self._root)
+            return open_meter(rails, self._root)
         except NoEnergy as why:
             self.no_energy = str(why)
             return None
@@ -181,11 +220,9 @@ class _ProcessorTime:
         return max(0.0, others / (self.at - before.at))
 
 
-def _span(values: list[float | None]) -> dict[str, float] | None:
+def _span(values: list[float | None]) -> Span | None:
     known = [value for value in values if value is not None]
-    if not known:
-        return None
-    return {"first": known[0], "last": known[-1], "least": min(known), "most": max(known)}
+    return Span(known[0], known[-1], min(known), max(known)) if known else None
 
 
 def _drifted(

@@ -11,21 +11,41 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit import __version__
 from edgekit.bench import scenarios
 from edgekit.bench.baseline import Baselines, baselines
 from edgekit.bench.cold_start import FreshSettings, cold_start, memory, start_fresh
 from edgekit.bench.conditions import conditions
-from edgekit.bench.document import OWN, SCHEMA, empty_document
+from edgekit.bench.document import (
+    OWN,
+    BenchDocument,
+    BenchReport,
+    BundlesInTurns,
+    Gap,
+    bundle_facts,
+)
 from edgekit.bench.interleaved import Run
 from edgekit.bench.options import BenchOptions
+from edgekit.bench.results import (
+    ColdStart,
+    Conditions,
+    Layers,
+    Memory,
+    Point,
+    Scenarios,
+    SelfTest,
+    Start,
+)
 from edgekit.bench.scenarios import Load, Timed
 from edgekit.bundle.engine import SCRIPT, engine_pending
+from edgekit.bundle.manifest import creation_time
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.console import Console
+from edgekit.core.documents import part
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.data.synthetic import pictures
 from edgekit.runtime.model import Model, load
-from edgekit.runtime.selftest import check_answers
+from edgekit.runtime.selftest import prove
 from edgekit.targets.descriptor import Hint
 
 _COLD_STARTS: Final = 5  # processes each way
@@ -34,8 +54,8 @@ _SAY_EVERY: Final = 10.0  # seconds
 
 def bench_bundles(
     paths: Sequence[Path], options: BenchOptions, console: Console, cache: Path
-) -> dict[str, Any]:
-    """Measure the bundles and return the command's document; nothing is stored."""
+) -> BenchReport:
+    """Measure the bundles; nothing is stored."""
     if options.compare and len(paths) < 2:
         raise UsageError("--compare takes two bundles or more")
     if options.compare and len(set(paths)) < len(paths):
@@ -48,67 +68,82 @@ def bench_bundles(
         if not options.compare or name not in ("latency", "throughput")
     )
     options = dataclasses.replace(options, scenarios=alone)
-    documents = [_bench(bundle, options, console, cache) for bundle in bundles]
-    return {"schema": SCHEMA, "bundles": documents, "comparison": comparison}
+    documents = tuple(_bench(bundle, options, console, cache) for bundle in bundles)
+    return BenchReport(documents, comparison)
 
 
-def _bench(bundle: Bundle, options: BenchOptions, console: Console, cache: Path) -> dict[str, Any]:
+def _bench(bundle: Bundle, options: BenchOptions, console: Console, cache: Path) -> BenchDocument:
     """One bundle by itself, beside its float original."""
-    document = empty_document(bundle, options, conditions())
+    at = _conditions()
     model = _load(bundle, options, "latency")
-    document["runtime"] = model.describe()
-    document["self_test"] = check_answers(model, bundle)
+    runtime = model.describe()
+    tested = part(SelfTest, prove(model, bundle).to_dict(), "the self-test")
     images = _images(model)
-    found = document["scenarios"]
+    rails = bundle.manifest.target.power_rails
+    results: dict[str, Any] = {}
+    gaps: tuple[Gap, ...] = ()
     for scenario in options.scenarios:
         _announce(console, bundle, scenario, options)
         if scenario == "latency":
             others = _baselines(options, bundle, cache, images, console)
             runs: dict[str, Run] = {OWN: Timed(model, images), **others.runs}
-            found[scenario] = scenarios.latency(
-                OWN, runs, images=len(images), seconds=options.seconds
+            results["latency"] = scenarios.latency(
+                OWN, runs, images=len(images), seconds=options.seconds, rails=rails
             )
-            document["not_measured"] += [
-                {"what": name, "why": why} for name, why in others.missing.items()
-            ]
+            gaps = tuple(Gap(name, why) for name, why in others.missing.items())
         elif scenario == "throughput":
             loads = {OWN: _load_streams(bundle, options)}
-            found[scenario] = scenarios.throughput(OWN, loads, seconds=options.seconds)
+            results["throughput"] = scenarios.throughput(
+                OWN, loads, seconds=options.seconds, rails=rails
+            )
         elif scenario == "sustained":
-            found[scenario] = scenarios.sustained(
+            results["sustained"] = scenarios.sustained(
                 lambda: model.run(images),
                 images=len(images),
                 minutes=options.minutes,
                 on_point=_Progress(console, options.minutes),
+                rails=rails,
             )
     fresh = [name for name in options.scenarios if name in ("cold-start", "memory")]
     if fresh:
-        found |= _in_fresh_processes(bundle, options, fresh, cache)
+        results |= _in_fresh_processes(bundle, options, fresh, cache)
+    layers = None
     if options.layers:
         from edgekit.bench.layers.profile import layer_times
 
-        document["layers"] = layer_times(bundle, options, images)
-    document["notes"] = [
-        f"{name}: {note}" for name, entry in found.items() for note in entry.get("notes", [])
-    ]
-    return document
+        layers = part(Layers, layer_times(bundle, options, images), "the layers")
+    measured = Scenarios(**results)
+    return BenchDocument(
+        edgekit=__version__,
+        measured=creation_time(),
+        bundle=bundle_facts(bundle),
+        settings=options,
+        conditions=at,
+        runtime=runtime,
+        self_test=tested,
+        scenarios=measured,
+        layers=layers,
+        not_measured=gaps,
+        notes=measured.notes(),
+    )
 
 
-def _compare(bundles: list[Bundle], options: BenchOptions, console: Console) -> dict[str, Any]:
+def _conditions() -> Conditions:
+    return part(Conditions, conditions(), "the conditions")
+
+
+def _compare(bundles: list[Bundle], options: BenchOptions, console: Console) -> BundlesInTurns:
     """Latency and throughput of several bundles in turns."""
     models = {str(bundle.path): _load(bundle, options, "latency") for bundle in bundles}
     for bundle in bundles:
-        check_answers(models[str(bundle.path)], bundle)
+        prove(models[str(bundle.path)], bundle)
     candidate = str(bundles[0].path)
     images = {name: _images(model) for name, model in models.items()}
-    document: dict[str, Any] = {
-        "candidate": candidate,
-        "conditions": conditions(),
-        "runtimes": {name: model.describe() for name, model in models.items()},
-    }
+    at = _conditions()
+    latency = throughput = None
     if "latency" in options.scenarios:
         console.info(f"latency: {len(bundles)} bundles in turns, about {options.seconds:.0f} s")
-        document["latency"] = scenarios.latency(
+        latency = scenarios.latency(
             candidate,
             {name: Timed(model, images[name]) for name, model in models.items()},
             images=len(images[candidate]),
@@ -116,36 +151,36 @@ def _compare(bundles: list[Bundle], options: BenchOptions, console: Console) -> 
         )
     if "throughput" in options.scenarios:
         console.info(f"throughput: {len(bundles)} bundles in turns, about {options.seconds:.0f} s")
-        document["throughput"] = scenarios.throughput(
+        throughput = scenarios.throughput(
             candidate,
             {str(bundle.path): _load_streams(bundle, options) for bundle in bundles},
             seconds=options.seconds,
         )
-    return document
+    runtimes = {name: model.describe() for name, model in models.items()}
+    return BundlesInTurns(candidate, at, runtimes, latency, throughput)
 
 
 def _in_fresh_processes(
-    bundle: Bundle, options: BenchOptions, wanted: Sequence[str], cache: Path
+    bundle: Bundle, options: BenchOptions, names: Sequence[str], cache: Path
 ) -> dict[str, Any]:
     """Cold start and memory: with the model compiled anew, and with it kept from an earlier start.
 
     Only OpenVINO compiles at loading and keeps the result.
     """
-    count = _COLD_STARTS if "cold-start" in wanted else 1
-    kept = str(cache / "compiled")
-    caches = {"first": None, "later": kept}
+    count = _COLD_STARTS if "cold-start" in names else 1
+    caches: dict[Start, str | None] = {"first": None, "later": str(cache / "compiled")}
     if bundle.manifest.target.backend != "openvino":
         caches = {"later": None}
-    found: dict[str, Any] = {name: {} for name in wanted}
-    for name, folder in caches.items():
+    starts: dict[Start, ColdStart] = {}
+    used: dict[Start, Memory] = {}
+    for start, folder in caches.items():
         settings = FreshSettings(str(bundle.path), options.batch, options.threads, folder)
         start_fresh(settings)  # brings the files into memory, and the model into the cache
         runs = [start_fresh(settings) for _ in range(count)]
-        if "cold-start" in wanted:
-            found["cold-start"][name] = cold_start(runs)
-        if "memory" in wanted:
-            found["memory"][name] = memory(runs)
-    return found
+        starts[start] = cold_start(runs)
+        used[start] = memory(runs)
+    results = {"cold_start": starts, "memory": used}
+    return {name: results[name] for name in (name.replace("-", "_") for name in names)}
 
 
 def _open(path: Path) -> Bundle:
@@ -215,13 +250,13 @@ class _Progress:
         self._minutes = minutes
         self._said = time.monotonic()
 
-    def __call__(self, point: dict[str, Any]) -> None:
+    def __call__(self, point: Point) -> None:
         now = time.monotonic()
         if now - self._said < _SAY_EVERY:
             return
         self._said = now
-        heat = "" if point["celsius"] is None else f", {point['celsius']:.0f} °C"
+        heat = "" if point.celsius is None else f", {point.celsius:.0f} °C"
         self._console.info(
-            f"sustained: {point['seconds'] / 60:.1f} of {self._minutes:g} min, "
-            f"{point['median_ms']:.2f} ms{heat}"
+            f"sustained: {point.seconds / 60:.1f} of {self._minutes:g} min, "
+            f"{point.median_ms:.2f} ms{heat}"
         )

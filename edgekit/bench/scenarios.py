@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import statistics
-import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bench import interleaved
 from edgekit.bench.interleaved import Run
-from edgekit.bench.monitor import Watch
+from edgekit.bench.monitor import Energy, Watch
+from edgekit.bench.results import LatencyResult, Point, Rate, SustainedResult, ThroughputResult
+from edgekit.core.threads import result_of, submit
 from edgekit.runtime.model import Model
 
 _WINDOW_SECONDS: Final = 1.0
@@ -35,34 +36,46 @@ class Timed:
 
 
 def latency(
-    candidate: str, runs: Mapping[str, Run], *, images: int, seconds: float
-) -> dict[str, Any]:
+    candidate: str,
+    runs: Mapping[str, Run],
+    *,
+    images: int,
+    seconds: float,
+    rails: Sequence[str] = (),
+) -> LatencyResult:
     """One inference of ``images`` after the other, several models in turns.
 
     With one model alone, energy is that of its inferences; with several it cannot be told apart.
     """
-    watch = Watch()
+    watch = Watch(rails=rails)
     comparison = interleaved.compare(candidate, runs, seconds=seconds, between=watch.look)
     watch.finish()
     calls = comparison.latencies[candidate].calls + comparison.warmup_calls
     energy = watch.energy(calls, calls * images)
-    if len(runs) > 1 and energy["available"]:
-        energy = {"available": False, "why": "several models ran in turns: use --baseline none"}
-    return {
-        **comparison.to_dict(),
-        "in_runtime_ms": {
+    if len(runs) > 1 and energy.available:
+        energy = Energy(available=False, why="several models ran in turns: use --baseline none")
+    return LatencyResult(
+        candidate=candidate,
+        latencies=comparison.latencies,
+        histograms=comparison.histograms,
+        ratios=comparison.ratios,
+        turns=comparison.turns,
+        warmups=comparison.warmups,
+        drift=comparison.drift,
+        warmup_calls=comparison.warmup_calls,
+        in_runtime_ms={
             name: 1e3 * statistics.median(run.seconds[-comparison.latencies[name].calls :])
             for name, run in runs.items()
             if isinstance(run, Timed)
         },
-        "images": images,
-        "watch": watch.summary(),
-        "energy": energy,
-        "notes": [
+        images=images,
+        watch=watch.summary(),
+        energy=energy,
+        notes=(
             *(_unstable(name) for name, warm in comparison.warmups.items() if not warm.stable),
             *watch.notes(latency_drift=comparison.drift),
-        ],
-    }
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -76,9 +89,11 @@ class Load:
     """Calls that the runtime runs side by side."""
 
 
-def throughput(candidate: str, loads: Mapping[str, Load], *, seconds: float) -> dict[str, Any]:
+def throughput(
+    candidate: str, loads: Mapping[str, Load], *, seconds: float, rails: Sequence[str] = ()
+) -> ThroughputResult:
     """As many inferences side by side as the runtime has streams, in windows of about a second."""
-    watch = Watch()
+    watch = Watch(rails=rails)
     rates: dict[str, list[float]] = {name: [] for name in loads}
     for load in loads.values():
         _window(load)  # warms all streams up
@@ -95,80 +110,83 @@ def throughput(candidate: str, loads: Mapping[str, Load], *, seconds: float) -> 
     drift = interleaved.drift([1 / rate for rate in own])
     images = loads[candidate].images
     energy = watch.energy(done, done * images)
-    if len(loads) > 1 and energy["available"]:
-        energy = {"available": False, "why": "several models ran in turns"}
-    return {
-        "candidate": candidate,
-        "models": {
-            name: {
-                "images_per_second": statistics.median(found),
-                "least": min(found),
-                "most": max(found),
-                "windows": len(found),
-                "streams": loads[name].parallel,
-                "images": loads[name].images,
-            }
-            for name, found in rates.items()
-        },
-        "ratios": {
-            name: asdict(
-                interleaved.ratio([1 / rate for rate in found], [1 / rate for rate in own])
+    if len(loads) > 1 and energy.available:
+        energy = Energy(available=False, why="several models ran in turns")
+    return ThroughputResult(
+        candidate=candidate,
+        models={
+            name: Rate(
+                images_per_second=statistics.median(measured),
+                least=min(measured),
+                most=max(measured),
+                windows=len(measured),
+                streams=loads[name].parallel,
+                images=loads[name].images,
             )
-            for name, found in rates.items()
+            for name, measured in rates.items()
+        },
+        ratios={
+            name: interleaved.ratio([1 / rate for rate in measured], [1 / rate for rate in own])
+            for name, measured in rates.items()
             if name != candidate
         },
-        "drift": drift,
-        "watch": watch.summary(),
-        "energy": energy,
-        "notes": watch.notes(latency_drift=drift, what="the time an image takes"),
-    }
+        drift=drift,
+        watch=watch.summary(),
+        energy=energy,
+        notes=tuple(watch.notes(latency_drift=drift, what="the time an image takes")),
+    )
 
 
 def sustained(
-    run: Run, *, images: int, minutes: float, on_point: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
+    run: Run,
+    *,
+    images: int,
+    minutes: float,
+    on_point: Callable[[Point], None],
+    rails: Sequence[str] = (),
+) -> SustainedResult:
     """Back-to-back inferences for ``minutes``, as a time series of latency and conditions."""
-    watch = Watch()
+    watch = Watch(rails=rails)
     warm = interleaved.warm_up(run, most_seconds=10.0)
     total = 60 * minutes
     interval = max(min(1.0, total / 10), total / _POINTS)
-    points: list[dict[str, Any]] = []
+    points: list[Point] = []
     start = time.monotonic()
     while (begin := time.monotonic()) - start < total:
-        found = interleaved.summarize(interleaved.window(run, seconds=interval, calls=3))
+        latency = interleaved.summarize(interleaved.window(run, seconds=interval, calls=3))
         watch.look()
         sample = watch.samples[-1]
         before = watch.samples[-2] if len(watch.samples) > 1 else sample
         watts = None
         if sample.joules is not None and before.joules is not None and sample is not before:
             watts = (sample.joules - before.joules) / (sample.seconds - before.seconds)
-        point = {
-            "seconds": begin - start,
-            "calls": found.calls,
-            "median_ms": found.median_ms,
-            "p95_ms": found.p95_ms,
-            "mhz": sample.mhz,
-            "celsius": sample.celsius,
-            "watts": watts,
-        }
+        point = Point(
+            seconds=begin - start,
+            calls=latency.calls,
+            median_ms=latency.median_ms,
+            p95_ms=latency.p95_ms,
+            mhz=sample.mhz,
+            celsius=sample.celsius,
+            watts=watts,
+        )
         points.append(point)
         on_point(point)
     watch.finish()
-    drift = interleaved.drift([point["median_ms"] for point in points])
-    calls = sum(point["calls"] for point in points)
-    return {
-        "minutes": minutes,
-        "images": images,
-        "calls": calls,
-        "warmup": asdict(warm),
-        "points": points,
-        "drift": drift,
-        "fastest_ms": min(point["median_ms"] for point in points),
-        "slowest_ms": max(point["median_ms"] for point in points),
-        "watch": watch.summary(),
-        "energy": watch.energy(calls + warm.calls, (calls + warm.calls) * images),
-        "notes": watch.notes(latency_drift=drift),
-    }
+    drift = interleaved.drift([point.median_ms for point in points])
+    calls = sum(point.calls for point in points)
+    return SustainedResult(
+        minutes=minutes,
+        images=images,
+        calls=calls,
+        warmup=warm,
+        points=tuple(points),
+        drift=drift,
+        fastest_ms=min(point.median_ms for point in points),
+        slowest_ms=max(point.median_ms for point in points),
+        watch=watch.summary(),
+        energy=watch.energy(calls + warm.calls, (calls + warm.calls) * images),
+        notes=tuple(watch.notes(latency_drift=drift)),
+    )
 
 
 def _unstable(name: str) -> str:
@@ -182,25 +200,16 @@ def _window(load: Load) -> tuple[float, int]:
     the moment each stream has finished its first call and the last call that began in time.
     """
     ends: list[float] = []
-    failures: list[BaseException] = []
     deadline = time.monotonic() + _WINDOW_SECONDS
     least = 4 * load.parallel
 
-    def work(run: Callable[[], object]) -> None:
-        try:
-            while time.monotonic() < deadline or len(ends) < least:
-                run()
-                ends.append(time.monotonic())  # atomic
-        except BaseException as error:  # noqa: BLE001 # raised again below, in the caller's thread
-            failures.append(error)
+    def work() -> None:
+        while time.monotonic() < deadline or len(ends) < least:
+            load.run()
+            ends.append(time.monotonic())  # atomic
 
-    workers = [threading.Thread(target=work, args=(load.run,)) for _ in range(load.parallel)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if failures:
-        raise failures[0]
+    for worker in [submit(work) for _ in range(load.parallel)]:
+        result_of(worker, "the throughput of the next second")
     ends.sort()
     first, last = ends[load.parallel - 1], ends[-load.parallel]
     between = len(ends) - 2 * load.parallel + 1

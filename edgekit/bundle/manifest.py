@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, get_args
 from edgekit.core.errors import UsageError
 from edgekit.core.typed_toml import from_dict, nearest
 from edgekit.data.transforms import Preprocessing
-from edgekit.targets.descriptor import Descriptor
+from edgekit.targets.descriptor import Descriptor, descriptor_from_manifest
 
 FORMAT_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -263,7 +263,7 @@ def _from_document(document: dict[str, Any], source: str) -> Manifest:
             classes=take.number("classes"),
             preprocessing=Preprocessing.from_dict(take.table("preprocessing")),
             input=from_dict(ModelInput, take.table("input"), source),
-            target=from_dict(Descriptor, take.table("target"), source),
+            target=descriptor_from_manifest(take.table("target"), source),
             arch=take.text("arch"),
             main=take.text("main"),
             plugins=tuple(take.texts("plugins")),

@@ -16,7 +16,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -152,19 +152,30 @@ def update_bundle(
     Neither touches what is executed: the model's files keep their checksums, and the bundle its
     identity. A kill leaves the bundle as it was or as it should be.
     """
+    return change_bundle(path, lambda _: (sections or {}, reports or {}))
+
+
+def change_bundle(
+    path: Path, change: Callable[[Bundle], tuple[Mapping[str, Any], Mapping[str, bytes]]]
+) -> Manifest:
+    """Like `update_bundle`, with sections and reports that depend on those that are there.
+
+    Nobody else changes the bundle between what ``change`` reads and what it returns.
+    """
     if path.is_file():
         raise UsageError(f"{path} is a .zip: update the folder it was made from and zip it again")
     with locked(existing_folder(path)):
         bundle = open_bundle(path, any_arch=True)
         manifest = bundle.manifest
-        for name in reports or {}:
+        sections, reports = change(bundle)
+        for name in reports:
             taken = name == MANIFEST or manifest.is_essential(name) or _LIBRARY.fullmatch(name)
             if taken or not is_file_name(name):
                 raise UsageError(f"{name!r} cannot be a report in {path}: choose another name")
-        added = {name: _entry(content) for name, content in (reports or {}).items()}
+        added = {name: _entry(content) for name, content in reports.items()}
         manifest = dataclasses.replace(
             manifest,
-            sections={**manifest.sections, **(sections or {})},
+            sections={**manifest.sections, **sections},
             files={**manifest.files, **added},
         )
         text = manifest.to_json()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -45,6 +46,7 @@ from edgekit.core.console import Console
     help="Float .onnx to compare with, or none; auto: the bundle's original in the cache.",
 )
 @click.option("--layers", is_flag=True, help="Time every layer, too.")
+@click.option("--replace", is_flag=True, help="Replace bench.json, even by a weaker run.")
 @click.option("--device", help="Measure there: a registered device, or user@host.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Also write the JSON document here."
@@ -61,14 +63,16 @@ def bench(
     compare: bool,
     baseline: str,
     layers: bool,
+    replace: bool,
     device: str | None,
     output: Path | None,
 ) -> None:
     """Measure BUNDLES: latency, throughput, cold start, memory, sustained load, energy.
 
-    Here or on a device. A self-test comes first. The result is kept in each bundle as bench.json.
+    Here or on a device. A self-test comes first. The result is kept in each bundle as bench.json,
+    or beside the one that is there if that is stronger.
     """
-    from edgekit.bench.document import save
+    from edgekit.bench.evidence import save
     from edgekit.bench.run import bench_bundles
     from edgekit.core.files import write_text
     from edgekit.core.step_cache import cache_root
@@ -89,16 +93,18 @@ def bench(
         layers=layers,
     )
     if device is None:
-        document = bench_bundles(bundles, options, console, cache_root())
+        report = bench_bundles(bundles, options, console, cache_root())
     else:
         from edgekit.devices.registry import find_device
         from edgekit.devices.remote_bench import bench_on_device
 
-        document = bench_on_device(bundles, options, find_device(device), console)
-    for path, found in zip(bundles, document["bundles"], strict=True):
-        save(path, found, console)
+        report = bench_on_device(bundles, options, find_device(device), console)
+    saved = []
+    for path, measured in zip(bundles, report.bundles, strict=True):
+        saved.append(save(path, measured, console, replace=replace))
         refresh_report(path)
+    report = dataclasses.replace(report, bundles=tuple(saved))
     if output is not None:
-        write_text(output, json.dumps(document, indent=1, sort_keys=True) + "\n")
-    console.document(document)
-    show(document, console)
+        write_text(output, json.dumps(report.to_dict(), indent=1, sort_keys=True) + "\n")
+    console.document(report.to_dict())
+    show(report, console)

@@ -11,6 +11,7 @@ import click
 from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
 from edgekit.core.errors import GateFailed, UsageError
+from edgekit.core.packages import BUILD
 
 if TYPE_CHECKING:
     from edgekit.steps.build_record import Outcome
@@ -21,6 +22,7 @@ _STEPS = ("load", "export", "calibrate", "compile", "bench", "parity")
 
 @click.command(
     cls=Command,
+    needs=BUILD,
     examples="""
     edgekit build
     edgekit build --checkpoint best.pth --data ./photos --target cpu --target onnxruntime-cpu
@@ -57,6 +59,11 @@ _STEPS = ("load", "export", "calibrate", "compile", "bench", "parity")
     "--guard/--no-guard",
     default=None,
     help="Refuse an INT8 model whose answers are not float's.  [guard]",
+)
+@click.option(
+    "--selftest-photos/--no-selftest-photos",
+    default=None,
+    help="Put coarse mosaics of some of your images into the self-test.  [selftest-photos]",
 )
 @click.option("--plugin", help="TensorRT plugin compiled for the device, to go with the bundle.")
 @click.option(

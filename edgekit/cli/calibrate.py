@@ -11,6 +11,7 @@ import click
 from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
+from edgekit.core.packages import BUILD
 
 if TYPE_CHECKING:
     from edgekit.steps import Job
@@ -20,6 +21,7 @@ _SHOWN = 15  # layers in the table; the report has them all
 
 @click.command(
     cls=Command,
+    needs=BUILD,
     examples="""
     edgekit calibrate best.pth --data ./photos -o model-int8.onnx
     edgekit calibrate best.pth --data ./photos --recipe stratified --dialect tensorrt -o jetson.onnx

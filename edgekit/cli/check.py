@@ -13,6 +13,7 @@ from edgekit.core.errors import EdgekitError, UsageError
 
 @click.command(
     cls=Command,
+    needs=("onnx",),
     examples="""
     edgekit check model-int8.onnx --dialect tensorrt
     edgekit check model-int8.onnx --dialect tensorrt --rtx --plugin libedgekit_tensorrt.so

@@ -30,8 +30,19 @@ from edgekit.core.errors import EdgekitError
 @click.option(
     "--wheels", type=click.Path(path_type=Path), help="Folder of wheels to install from, offline."
 )
+@click.option(
+    "--signers",
+    type=click.Path(path_type=Path),
+    help="Deploy only what somebody in this list of allowed_signers signed.",
+)
 @common
-def deploy(console: Console, bundle: Path, names: tuple[str, ...], wheels: Path | None) -> None:
+def deploy(
+    console: Console,
+    bundle: Path,
+    names: tuple[str, ...],
+    wheels: Path | None,
+    signers: Path | None,
+) -> None:
     """Copy BUNDLE to devices, install its runtime there, build its engine if need be, test it.
 
     Only what changed is copied, and a copy that broke off goes on. Devices are served side by
@@ -41,7 +52,7 @@ def deploy(console: Console, bundle: Path, names: tuple[str, ...], wheels: Path 
     from edgekit.devices.registry import find_device
 
     devices = [find_device(name) for name in dict.fromkeys(names)]
-    results = deploy_all(bundle, devices, console, wheels=wheels)
+    results = deploy_all(bundle, devices, console, wheels=wheels, signers=signers)
     documents = []
     rows = []
     failures: list[tuple[str, EdgekitError]] = []

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from edgekit.cli.common import Command, common
+from edgekit.cli.common import Command, Group, common
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, ToolchainMissing
 
 
-@click.group()
+@click.group(cls=Group)
 def device() -> None:
     """Register and check devices that are reached over ssh."""
 
@@ -36,6 +38,12 @@ def device() -> None:
     multiple=True,
     help="As in ssh -o, or an argument such as -F/path; repeatable.",
 )
+@click.option(
+    "--signers",
+    default="",
+    help="Deploy only what somebody in this list of allowed_signers signed.",
+)
+@click.option("--require-signature", is_flag=True, help="Deploy nothing unless it is signed.")
 @common
 def add(
     console: Console,
@@ -46,6 +54,8 @@ def add(
     python: str,
     folder: str,
     options: tuple[str, ...],
+    signers: str,
+    require_signature: bool,
 ) -> None:
     """Register a device under NAME; one of that name is replaced.
 
@@ -58,7 +68,18 @@ def add(
     if descriptor:
         load_descriptor(descriptor)
     arguments = tuple(text if text.startswith("-") else f"-o{text}" for text in options)
-    replaced = add_device(Device(name, host, port or 0, descriptor, python, folder, arguments))
+    entry = Device(
+        name=name,
+        host=host,
+        port=port or 0,
+        descriptor=descriptor,
+        python=python,
+        folder=folder,
+        options=arguments,
+        signers=str(Path(signers).expanduser().absolute()) if signers else "",
+        require_signature=require_signature,
+    )
+    replaced = add_device(entry)
     console.document({"name": name, "host": host, "replaced": replaced})
     console.info(f"{'replaced' if replaced else 'added'} {name} in {registry_path()}")
     console.info(f"next: edgekit device check {name}")

@@ -25,6 +25,7 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
 
 @click.command(
     cls=Command,
+    needs=("torch", "safetensors", "onnx", "onnxscript"),
     examples="""
     edgekit export best.pth
     edgekit export best.pth -o model.onnx --batch 1 --labels labels.txt

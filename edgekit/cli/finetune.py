@@ -10,6 +10,7 @@ import click
 
 from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
+from edgekit.core.packages import BUILD
 from edgekit.core.typed_toml import read_toml
 
 _FILE = click.Path(path_type=Path)
@@ -17,6 +18,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.command(
     cls=Command,
+    needs=BUILD,
     examples="""
     edgekit finetune best.safetensors --data ./photos --out runs/q
     edgekit finetune --data builtin:fashion-mnist --out runs/q

@@ -25,6 +25,7 @@ from edgekit.core.console import Console
 @common
 def inspect(console: Console, path: Path, backbone: str | None, labels: Path | None) -> None:
     """Show what a checkpoint or a bundle is, and where it comes from."""
+    from edgekit.core.packages import require
     from edgekit.model.labels import read_labels
     from edgekit.workflows.inspect import inspect_bundle, inspect_checkpoint, is_bundle
 
@@ -33,6 +34,8 @@ def inspect(console: Console, path: Path, backbone: str | None, labels: Path | N
         console.document(bundle.to_dict())
         console.table(str(path), ("", ""), bundle.rows())
         return
+    if path.exists():  # else that is what to say
+        require(("torch", "safetensors"), "edgekit inspect of a checkpoint")
     report = inspect_checkpoint(path, backbone, read_labels(labels) if labels else None)
     console.document(report.to_dict())
     console.table(str(path), ("", ""), report.rows())

@@ -5,14 +5,19 @@ No logic lives in this package, and nothing heavy is imported before a command n
 
 from __future__ import annotations
 
+import signal
 import sys
-from typing import NoReturn
+import threading
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
 from edgekit import __version__
-from edgekit.core.console import Console, document_printed, expect_document
-from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.cli.common import Group, Invocation
+from edgekit.core.console import Console, document_printed, expect_document, set_up_streams
+from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
+from edgekit.core.packages import missing
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -26,6 +31,7 @@ Exit codes:
 
 
 @click.group(
+    cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EXIT_CODES,
 )
@@ -59,11 +65,14 @@ def _add_commands() -> None:
     from edgekit.cli.parity import parity
     from edgekit.cli.predict import predict
     from edgekit.cli.report import report
+    from edgekit.cli.sign import sign, verify
     from edgekit.cli.targets import targets
     from edgekit.cli.train import train
 
-    commands = (bench, build, calibrate, check, deploy, device, export, parity, predict)
-    for command in (*commands, completion, doctor, finetune, inspect, report, targets, train):
+    for command in (
+        *(bench, build, calibrate, check, completion, deploy, device, doctor, export, finetune),
+        *(inspect, parity, predict, report, sign, targets, train, verify),
+    ):
         cli.add_command(command)
 
 
@@ -72,32 +81,53 @@ _add_commands()
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; every foreseen failure is one line on stderr and an exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
+    invocation = Invocation()
     expect_document()
+    set_up_streams()
+    before = _stop_at(signal.SIGTERM)
     try:
-        cli.main(words, prog_name="edgekit", standalone_mode=False)
+        cli.main(arguments, prog_name="edgekit", standalone_mode=False, obj=invocation)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted; finished work is kept, run the same command to resume", 130, words)
+        _fail("interrupted; finished work is kept, run the same command to resume", 130, invocation)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "edgekit"
         message = " ".join(error.format_message().split())
-        _fail(f"{message} (see '{command} --help')", UsageError.exit_code, words)
+        _fail(f"{message} (see '{command} --help')", UsageError.exit_code, invocation)
     except click.ClickException as error:
-        _fail(error.format_message(), UsageError.exit_code, words)
+        _fail(error.format_message(), UsageError.exit_code, invocation)
     except EdgekitError as error:
-        _fail(str(error), error.exit_code, words)
+        _fail(str(error), error.exit_code, invocation)
     except BrokenPipeError:  # the reader of a pipe (head, say) has enough
         sys.stderr.close()
         sys.exit(1)
+    except ModuleNotFoundError as error:  # of an extra; what commands need is asked before
+        package = (error.name or "").split(".")[0]
+        if package in ("", "edgekit"):
+            raise
+        _fail(str(missing(package, "this")), ToolchainMissing.exit_code, invocation)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
     sys.exit(0)
 
 
-def _fail(message: str, code: int, words: list[str]) -> NoReturn:
-    if "--json" in words and not document_printed():
+def _stop_at(number: int) -> Any:
+    """End at that signal as at Ctrl-C; the former handler, where handlers can be set."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, code: int, invocation: Invocation) -> NoReturn:
+    if invocation.as_json and not document_printed():
         Console(as_json=True).document({"error": message, "exit_code": code})
-    print(f"error: {message}", file=sys.stderr)
+    Console().error(message)
     sys.exit(code)
 
 

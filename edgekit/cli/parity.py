@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -13,6 +13,7 @@ from edgekit.core.errors import GateFailed, UsageError
 
 if TYPE_CHECKING:
     from edgekit.metrics.corruption_error import Baseline
+    from edgekit.parity.document import ParityDocument
 
 
 _REASONS = 3  # in the one line of an error; the report has all
@@ -20,6 +21,7 @@ _REASONS = 3  # in the one line of an error; the report has all
 
 @click.command(
     cls=Command,
+    needs=("onnx", "onnxruntime", "scipy", "cv2"),
     examples="""
     edgekit parity build/cpu
     edgekit parity build/cpu --tolerance 0.3 --min-code-agreement 0.97 || echo "robustness lost"
@@ -53,6 +55,7 @@ _REASONS = 3  # in the one line of an error; the report has all
 @click.option("--seed", type=int, help="Of order and corruptions; default: the build's.")
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out.")
 @click.option("--allow-different-reference", is_flag=True, help="Compare different sources.")
+@click.option("--replace", is_flag=True, help="Replace the bundle's evidence, even by weaker.")
 @click.option("--device", help="Where the bundle answers: a registered device, or user@host.")
 @common
 def parity(
@@ -73,16 +76,18 @@ def parity(
     seed: int | None,
     skip_bad: bool,
     allow_different_reference: bool,
+    replace: bool,
     device: str | None,
 ) -> None:
     """Compare BUNDLE with its float original on clean and corrupted images.
+
+    The result is the bundle's evidence if nothing stronger is there; else it is kept beside it.
 
     Exits with 0 when the loss is within the tolerance, with 3 when it is not, when the images do
     not decide, or when they have no labels to judge by.
     """
     from edgekit.core.step_cache import cache_root
-    from edgekit.parity.gates import Gates
-    from edgekit.parity.options import ParityOptions
+    from edgekit.parity.options import Gates, ParityOptions
     from edgekit.report.page import refresh_report
     from edgekit.report.parity_table import COLUMNS, RIGHT, header, lines, rows
     from edgekit.workflows.parity import default_job, parity_of_bundle, save_report
@@ -109,28 +114,28 @@ def parity(
 
         with on_device(device, bundle, console) as candidate:
             document = parity_of_bundle(job, bundle, options, seed=seed, candidate=candidate)
-    save_report(bundle, document, console)
+    document = save_report(bundle, document, console, replace=replace)
     refresh_report(bundle)
-    console.document(document)
+    console.document(document.to_dict())
     for line in header(document):
         console.text(line)
     if table := rows(document):
         console.table("", COLUMNS, table, right=RIGHT)
     for line in lines(document):
         console.text(line)
-    if document["verdict"] != "pass":
+    if document.verdict != "pass":
         raise GateFailed(failure(document))
 
 
-def failure(document: dict[str, Any]) -> str:
+def failure(document: ParityDocument) -> str:
     """The one line that says why parity did not pass."""
-    verdict = document["verdict"]
-    reasons = [reason for reason in document["reasons"] if not reason.startswith("pass: ")]
+    verdict = document.verdict
+    reasons = [reason for reason in document.reasons if not reason.startswith("pass: ")]
     said = "; ".join(reason.removeprefix(f"{verdict}: ") for reason in reasons[:_REASONS])
     if len(reasons) > _REASONS:
         said += f"; and {len(reasons) - _REASONS} more reasons"
     text = f"parity {verdict}: {said}"
-    lost = ", ".join(document["worst"]).replace("_", " ")
+    lost = ", ".join(document.worst).replace("_", " ")
     return f"{text}; lost most on {lost}" if lost else text
 
 

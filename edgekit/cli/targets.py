@@ -65,7 +65,6 @@ def _rows(descriptor: Descriptor, reason: str | None) -> list[tuple[str, str]]:
     if descriptor.tensorrt is not None:
         values |= {f"TensorRT {key}": value for key, value in facts.items()}
         values["TensorRT lookup"] = descriptor.tensorrt.form
-        meanings["TensorRT dla"] = "none"
     for key, value in values.items():
         if key == "title" or value in ("", ()):
             continue

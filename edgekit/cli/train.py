@@ -11,6 +11,7 @@ import click
 
 from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
+from edgekit.core.packages import TRAIN
 from edgekit.core.typed_toml import read_toml
 from edgekit.model.config import CodebookUpdate, Distance, OutputForm, Quantize
 from edgekit.training.config import (
@@ -31,6 +32,7 @@ def _choice(kind: Any) -> click.Choice[str]:
 
 @click.command(
     cls=Command,
+    needs=TRAIN,
     examples="""
     edgekit train --data ./photos --out runs/photos
     edgekit train --data ./photos --config photos.toml --seed 1 --out runs/photos-1

@@ -19,11 +19,12 @@ from edgekit.bundle.store import elf_arch
 from edgekit.compilers.base import CompiledFiles, LookupForm
 from edgekit.core.errors import EdgekitError, ToolchainMissing
 from edgekit.data.transforms import Preprocessing
-from edgekit.graph.fused_head import HEAD_OPERATOR, fuse_head
+from edgekit.graph.fused_head import fuse_head
 from edgekit.graph.variants import lookup_node, to_variant
 from edgekit.native.openvino_extension import operators
 from edgekit.runtime.openvino import runtime_version
 from edgekit.targets.descriptor import Descriptor
+from edgekit.targets.operators import HEAD
 
 INPUT: Final = "images"
 
@@ -48,7 +49,7 @@ def compile_model(
         graph = to_variant(graph, "inline")
     else:
         core.add_extension(str(plugin))
-        if HEAD_OPERATOR in operators(plugin):
+        if HEAD in operators(plugin):
             graph = fuse_head(graph) or graph
     names = {name for node in graph.graph.node for name in (node.name, *node.output)}
     names |= {tensor.name for tensor in graph.graph.initializer}

@@ -9,22 +9,16 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Final
 
-import numpy as np
 import onnx
-import onnxruntime
-from numpy.typing import NDArray
 
 from edgekit.bundle.engine import ENGINE, MODEL, PLUGIN, SCRIPT, EngineState
 from edgekit.bundle.manifest import RuntimeNeed
-from edgekit.bundle.selftest import SELFTEST, write_self_test
 from edgekit.compilers import device_build
 from edgekit.compilers.base import CompiledFiles, LookupForm
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.files import write_bytes
 from edgekit.core.host import host_arch
-from edgekit.data.synthetic import pictures
 from edgekit.data.transforms import Preprocessing
 from edgekit.graph.lint import check_model
 from edgekit.graph.uint8_input import INPUT, add_uint8_input
@@ -32,8 +26,6 @@ from edgekit.graph.variants import Variant, lookup_node, to_variant
 from edgekit.targets.descriptor import Descriptor
 from edgekit.targets.dialects import find_dialect
 from edgekit.targets.tensorrt_releases import TensorRTFacts, version
-
-_SELF_TEST_IMAGES: Final = 8
 
 
 def compile_model(
@@ -43,22 +35,19 @@ def compile_model(
     out_dir: Path,
     lookup: LookupForm = "auto",
 ) -> CompiledFiles:
-    """Write the graph, the self-test, the script and the plugin's source to ``out_dir``."""
+    """Write the graph, the script and the plugin's source to ``out_dir``."""
     facts = descriptor.tensorrt
     if facts is None:
         raise UsageError(f"target {descriptor.name} is not a TensorRT device")
     model = onnx.load(onnx_path)
     _refuse_what_does_not_fit(model, onnx_path, descriptor)
     add_uint8_input(model.graph, preprocessing)
-    images = pictures(_SELF_TEST_IMAGES, preprocessing.size)
-    write_self_test(out_dir / SELFTEST, images, run_reference(model, images))
     form = lookup_form(facts, lookup, descriptor.name)
     plugin = form != "inline" and lookup_node(model) is not None
     data = to_variant(model, form).SerializeToString(deterministic=True)
     write_bytes(out_dir / MODEL, data)
     files = (
         out_dir / MODEL,
-        out_dir / SELFTEST,
         *device_build.write_device_build(
             out_dir, descriptor, size=preprocessing.size, plugin=plugin
         ),
@@ -95,21 +84,6 @@ def builds_here(descriptor: Descriptor) -> bool:
     if facts.jetpack and not Path("/etc/nv_tegra_release").exists():
         return False
     return shutil.which(facts.trtexec) is not None or shutil.which("trtexec") is not None
-
-
-def run_reference(
-    model: onnx.ModelProto, images: NDArray[np.uint8]
-) -> dict[str, NDArray[np.generic]]:
-    """The deployed graph's outputs, by name, as ONNX Runtime computes them on this machine."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    names = [output.name for output in session.get_outputs()]
-    # One by one, so that a graph for one image runs as well.
-    parts = [session.run(names, {INPUT: image[np.newaxis]}) for image in images]
-    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
 
 
 def _refuse_what_does_not_fit(model: onnx.ModelProto, path: Path, descriptor: Descriptor) -> None:

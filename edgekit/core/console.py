@@ -1,11 +1,16 @@
 """What edgekit says to its user: results on stdout, everything else on stderr.
 
 With ``--json`` stdout carries exactly one JSON document, so that scripts can rely on it.
+
+Names of files, labels, manifests and devices are other people's text: whatever in it could move
+the cursor, change the terminal or cannot be encoded is shown as an escape (`printable`).
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,27 +30,33 @@ class Console:
     def info(self, message: str) -> None:
         """A line on what is happening; silenced by --quiet."""
         if self.verbosity >= 0:
-            print(message, file=sys.stderr, flush=True)
+            _to_stderr(message)
 
     def detail(self, message: str) -> None:
         """A line for --verbose."""
         if self.verbosity >= 1:
-            print(message, file=sys.stderr, flush=True)
+            _to_stderr(message)
 
     def warn(self, message: str) -> None:
         """A line the user should not miss, even with --quiet."""
-        print(f"warning: {message}", file=sys.stderr, flush=True)
+        _to_stderr(f"warning: {message}")
+
+    def error(self, message: str) -> None:
+        """Why the command fails."""
+        _to_stderr(f"error: {message}")
 
     def document(self, value: Any) -> None:
         """The command's one JSON document (with --json only)."""
         if self.as_json:
             _printed.append(True)
-            print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False), flush=True)
+            text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+            # What the pattern finds stands within strings alone, where JSON has escapes for it.
+            print(_UNPRINTABLE.sub(lambda m: f"\\u{ord(m[0]):04x}", text), flush=True)
 
     def text(self, text: str) -> None:
         """A result for people; left out with --json."""
         if not self.as_json:
-            print(text, flush=True)
+            print(printable(text), flush=True)
 
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: str = ""
@@ -57,6 +68,8 @@ class Console:
         if self.as_json:
             return
         numeric = set(right.split(",")) if right else set()
+        rows = [[printable(cell, lines=False) for cell in row] for row in rows]
+        title = printable(title)
         if not sys.stdout.isatty():
             print(plain_table(title, columns, rows, numeric), flush=True)
             return
@@ -132,6 +145,38 @@ class Console:
                 yield item
         finally:  # some consumers take what they want and never ask again
             self.info(f"{title}: {done}/{total} in {time.monotonic() - start:.1f} s")
+
+
+# C0 and C1 controls but for tab and line feed, halves of UTF-16 pairs (how Python holds what is
+# no UTF-8 in a file's name), and what turns the direction of text around.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, *, lines: bool = True) -> str:
+    """``text`` with escapes such as ``\\x1b`` for what a terminal would obey or cannot show."""
+    if not lines:
+        text = text.replace("\t", "\\t").replace("\n", "\\n")
+    return _UNPRINTABLE.sub(lambda m: m[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def _to_stderr(message: str) -> None:
+    print(printable(message), file=sys.stderr, flush=True)
+
+
+class _Log(logging.Handler):
+    """Warnings of the modules that have no console, printed as Python does by itself, but safe."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        _to_stderr(record.getMessage())
+
+
+def set_up_streams() -> None:
+    """For a command line: no name stops it, whatever the terminal's encoding is."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")  # as stderr has from the start
+    logging.lastResort = _Log(logging.WARNING)
 
 
 # Whether the running command has printed its JSON document; there must be only one.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from edgekit.core.errors import EdgekitError
+from edgekit.core.limits import check_size
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -19,7 +23,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        new = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+        # Not tempfile's: its files are the user's alone, and asking for the umask, to undo that,
+        # means to be without one for a moment, in all threads.
+        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise EdgekitError(f"cannot write {path}: {error.strerror}") from error
     try:
@@ -27,14 +34,44 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)  # mkstemp's 0600 would hide the file from other users
-        Path(name).replace(path)
+        new.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise EdgekitError(f"cannot write {path}: {error.strerror}") from error
     finally:
-        Path(name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring the names in a folder to disk: without that, losing power undoes a rename."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some file systems have nothing to sync there
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a user's file for reading; an OSError if it is a pipe or a device, which may never end.
+
+    A pipe is opened without waiting for its writer.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(code, os.strerror(code) if stat.S_ISDIR(mode) else "Not a regular file")
+    return os.fdopen(handle, "rb")
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a user's file, if it is one, and not too large."""
+    with open_regular(path) as stream:
+        check_size(os.fstat(stream.fileno()).st_size, str(path))
+        return stream.read()
 
 
 def write_bytes(path: Path, data: bytes) -> None:

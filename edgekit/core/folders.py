@@ -13,8 +13,9 @@ import ctypes
 import fcntl
 import glob
 import os
+import secrets
 import shutil
-import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from edgekit.core.errors import EdgekitError
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 _PARTIAL: Final = ".partial"
+_LOCK_SECONDS: Final = 120.0
 
 
 def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
@@ -37,13 +39,12 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.parent):
             _clean(path)
-            new = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent))
+            # Not tempfile's, for the reason in `write_atomically`.
+            new = path.parent / f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}"
+            new.mkdir()
             lock = os.open(new, os.O_RDONLY)
             _try_lock(lock)
         try:
-            umask = os.umask(0)
-            os.umask(umask)
-            new.chmod(0o777 & ~umask)  # mkdtemp's 0700 would hide the folder from other users
             fill(new)
             for file in new.iterdir():
                 _sync(file)
@@ -109,8 +110,8 @@ def _clean(path: Path) -> None:
         shutil.rmtree(_aside(path), ignore_errors=True)
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
         try:
-            handle = os.open(leftover, os.O_RDONLY)
-        except OSError:  # gone in the meantime
+            handle = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:  # gone in the meantime, or none of ours: a pipe, say
             continue
         try:
             if _try_lock(handle):
@@ -133,11 +134,29 @@ def _locked(folder: Path, kind: int = fcntl.LOCK_EX) -> Iterator[int]:
     """Wait for the folder's lock and hold it; yields its inode."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks: carry on without
-            fcntl.flock(handle, kind)
+        _wait_for_lock(handle, folder, kind)
         yield os.fstat(handle).st_ino
     finally:
         os.close(handle)
+
+
+def _wait_for_lock(handle: int, folder: Path, kind: int) -> None:
+    """Whoever may read a folder may lock it, and forget about it: the wait has a limit."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise EdgekitError(
+                    f"another process has locked {folder} for {_LOCK_SECONDS:.0f} s: see 'lsof "
+                    f"{folder}', end that process, or use another folder"
+                ) from error
+            time.sleep(0.02)
+        except OSError:  # a file system without locks: carry on without
+            return
+        else:
+            return
 
 
 def _sync(path: Path) -> None:

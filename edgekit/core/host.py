@@ -1,10 +1,11 @@
-"""What this machine is: its architecture, its CPU's features, its cores."""
+"""What this machine is: its architecture, its CPU's features, and how much of it is ours."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -18,9 +19,83 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(line[1].split()) if line else frozenset()
 
 
-def core_count() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_threads(root: Path = Path("/")) -> int:
+    """How many threads of this process can really run at a time; at least one.
+
+    Affinity (taskset, cpusets) and the quota of every control group around the process count. A
+    quota is rounded down: with one thread more than it pays for, all of them are made to wait.
+    """
+    allowed = len(_allowed())
+    quota = cpu_quota(root)
+    return allowed if quota is None else max(1, min(allowed, int(quota)))
+
+
+def runtime_threads(asked: int, root: Path = Path("/")) -> int:
+    """What to tell a runtime: ``asked``, or 0 (its own choice) if the whole machine is ours.
+
+    Left to themselves on a part of a machine, runtimes start a thread for each of its cores.
+    """
+    usable = usable_threads(root)
+    if asked or usable == os.cpu_count():
+        return asked
+    return min(usable, _physical_cores(root))
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """CPUs' worth of time that this process's control groups may use; None is no limit.
+
+    The groups are nested, and any of them may hold a limit. In a container the path that the
+    kernel tells may begin outside of what is mounted, so whatever of it is there is looked at.
+    """
+    limits = []
+    for folder in _groups(root):
+        words = _words(folder / "cpu.max")
+        if len(words) != 2:  # version 1
+            words = _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
+        if len(words) == 2 and all(word.isdigit() and int(word) for word in words):  # not max, -1
+            limits.append(int(words[0]) / int(words[1]))
+    return min(limits, default=None)
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """The folders of the control groups that limit this process's CPU time."""
+    mounts = root / "sys/fs/cgroup"
+    homes = [(mounts, ""), (mounts / "cpu", "")]
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if not controllers:
+            homes += [(mounts, path), (mounts / "unified", path)]
+        elif "cpu" in controllers.split(","):
+            homes += [(mounts / controllers, path), (mounts / "cpu", path)]
+    for home, path in homes:
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        yield from (home.joinpath(*parts[:depth]) for depth in range(len(parts) + 1))
+
+
+def _allowed() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _physical_cores(root: Path) -> int:
+    """The cores that the allowed CPUs are part of: a second thread on one adds little."""
+    cores = set()
+    for cpu in _allowed():
+        topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
+        cores.add(tuple(_words(topology / "physical_package_id") + _words(topology / "core_id")))
+    return len(_allowed()) if () in cores else len(cores)
+
+
+def _words(file: Path) -> list[str]:
+    return " ".join(_lines(file)).split()
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def host_arch() -> str:

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from edgekit.core.console import Console
+from edgekit.core.console import Console, printable
 
 _EVERY = 10.0  # seconds
 
@@ -75,6 +75,6 @@ class ProgressBar:
     def line(self, text: str) -> None:
         """A line that stays, above the bar."""
         if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False)
+            self._bar.console.print(printable(text), highlight=False, markup=False)
         else:
             self._console.info(text)

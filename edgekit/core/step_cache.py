@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from edgekit.core.console import Console
-from edgekit.core.errors import EdgekitError, ToolchainMissing
+from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.core.files import file_sha256, write_text
 from edgekit.core.folders import replace_folder
 
@@ -28,10 +28,15 @@ STEP_VERSIONS = {"export": 2, "calibrate": 4, "views": 1}
 
 def cache_root() -> Path:
     """$EDGEKIT_CACHE, or edgekit's folder in the user's cache folder."""
-    if chosen := os.environ.get("EDGEKIT_CACHE"):
-        return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "edgekit"
+    chosen = os.environ.get("EDGEKIT_CACHE") or os.path.join(base, "edgekit")  # noqa: PTH118
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError as error:  # a container's user that has neither a home nor a name
+        raise UsageError(
+            f"the cache {chosen} has no place, for this user has no home: set EDGEKIT_CACHE to a "
+            "folder"
+        ) from error
 
 
 def versions_of(*packages: str) -> dict[str, str]:
@@ -104,5 +109,5 @@ def _intact(entry: Path) -> bool:
     try:
         record = json.loads((entry / _RECORD).read_text(encoding="utf-8"))
         return all(file_sha256(entry / name) == sha for name, sha in record["files"].items())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return False

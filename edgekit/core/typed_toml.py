@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgekit.core.errors import UsageError
+from edgekit.core.files import read_regular
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,7 +38,7 @@ def nearest(name: str, known: list[str]) -> str:
 def read_toml(path: Path, cls: type[T]) -> T:
     """Read ``path`` into ``cls``; every mistake names the file, its line and the key."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path).decode("utf-8")
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -49,7 +50,9 @@ def parse_toml(text: str, cls: type[T], source: str) -> T:
     """Like `read_toml`, from text; ``source`` is what error messages call it."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise UsageError(f"{source} is not valid TOML: its values are nested too deep") from error
+    except ValueError as error:  # TOMLDecodeError, and numbers of 5,000 digits
         raise UsageError(f"{source} is not valid TOML: {error}") from error
     return _build(cls, table, (), _Source(source, text))
 
@@ -81,9 +84,9 @@ class _Source:
                 if section == keys:
                     return f"{self.name}:{number}"
                 continue
-            entry = re.match(r"\s*([A-Za-z0-9_.\-\"' ]+?)\s*=", line)
-            if entry:
-                parts = tuple(part.strip(" \"'") for part in entry[1].split("."))
+            name, equals, _ = line.partition("=")
+            if equals:
+                parts = tuple(part.strip(" \t\"'") for part in name.split("."))
                 if (section + parts)[: len(keys)] == keys:
                     return f"{self.name}:{number}"
         return self.name
@@ -139,7 +142,10 @@ def _convert(hint: Any, value: Any, keys: tuple[str, ...], source: _Source) -> A
             raise _wrong(keys, source, "a table", value)
         return _build(typing.cast(type[Any], hint), value, keys, source)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise _wrong(keys, source, "a number that a float holds", "a larger one") from error
     if hint is Path and isinstance(value, str):
         return Path(value)
     if type(value) is not hint:
@@ -149,7 +155,17 @@ def _convert(hint: Any, value: Any, keys: tuple[str, ...], source: _Source) -> A
 
 
 def _wrong(keys: tuple[str, ...], source: _Source, expected: str, value: Any) -> UsageError:
-    return UsageError(f"{source.at(keys)}: '{'.'.join(keys)}' must be {expected}, not {value!r}")
+    name = ".".join(keys)
+    return UsageError(f"{source.at(keys)}: '{name}' must be {expected}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """``value`` for a message of one line."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of 5,000 digits, or very deep
+        return "something very long"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _write_table(settings: Any, keys: tuple[str, ...], lines: list[str]) -> None:

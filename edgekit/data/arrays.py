@@ -9,13 +9,16 @@ and once ``classes`` [C] of text. Image i of the second form is jpeg[offsets[i]:
 
 `numpy.savez` stores arrays uncompressed, and those are mapped from the file, never read as a
 whole. `numpy.savez_compressed` leaves no choice but to unpack them into memory, in every worker
-process, so it is refused beyond `MAX_COMPRESSED_BYTES`.
+process, so together they must fit within `edgekit.core.limits`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import lzma
+import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -27,11 +30,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.core.errors import UsageError
+from edgekit.core.files import open_regular
+from edgekit.core.limits import check_size
 from edgekit.data.base import SPLIT_NAMES, IndexArray, array_digest
 from edgekit.data.decode import decode_bytes
 
-MAX_COMPRESSED_BYTES = 1 << 30
-
+# What readers of .zip and .npy files raise on damaged ones.
+_DAMAGE = (
+    *(OSError, ValueError, EOFError, RuntimeError, OverflowError, TypeError, MemoryError),
+    *(KeyError, IndexError, SyntaxError, struct.error, zlib.error, lzma.LZMAError),
+    *(zipfile.BadZipFile, tokenize.TokenError),
+)
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: the lengths of its name and extras
 
 
@@ -194,8 +203,9 @@ class _Npz:
     def __init__(self, path: Path, name: str) -> None:
         self._path, self._name = path, name
         try:
-            self._zip = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile) as error:
+            self._stream = open_regular(path)
+            self._zip = zipfile.ZipFile(self._stream)
+        except _DAMAGE as error:
             raise UsageError(f"cannot read {path} as .npz: {error}") from error
         self._members = {info.filename.removesuffix(".npy"): info for info in self._zip.infolist()}
         self._unpacked = 0
@@ -205,6 +215,7 @@ class _Npz:
 
     def __exit__(self, *_: object) -> None:
         self._zip.close()
+        self._stream.close()
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
@@ -223,13 +234,13 @@ class _Npz:
                 shape, fortran, dtype = _read_header(stream)
                 if dtype.hasobject:
                     raise UsageError(f"{place} holds Python objects: store numbers or texts")
+                claimed = math.prod(shape) * dtype.itemsize
+                if min(shape, default=0) < 0 or claimed > info.file_size:
+                    raise UsageError(f"{place} is damaged: it says that it is larger than its file")
                 if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
                     self._unpacked += info.file_size
-                    if self._unpacked > MAX_COMPRESSED_BYTES:
-                        raise UsageError(
-                            f"{place} is compressed and too large to unpack into memory: "
-                            f"save the file with numpy.savez, not savez_compressed"
-                        )
+                    hint = "save the file with numpy.savez, not savez_compressed; "
+                    check_size(self._unpacked, f"{place} is compressed and", hint=hint)
                     stream.seek(0)
                     return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
                 skip = stream.tell()
@@ -241,15 +252,7 @@ class _Npz:
                 return np.zeros(shape, dtype)
             order: Any = "F" if fortran else "C"
             return np.memmap(self._path, dtype, "r", start, shape, order)
-        except (
-            OSError,
-            ValueError,
-            EOFError,
-            RuntimeError,
-            struct.error,
-            zlib.error,
-            zipfile.BadZipFile,
-        ) as error:
+        except _DAMAGE as error:
             raise UsageError(f"{place} cannot be read: {error}") from error
 
 

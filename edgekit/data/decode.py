@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,6 +33,8 @@ from PIL import (
 )
 
 from edgekit.core.errors import UsageError
+from edgekit.core.files import open_regular
+from edgekit.core.limits import check_size
 
 # Only these decoders see user files: some of Pillow's others start external programs. Importing
 # a plugin registers it, which `Image.open(formats=...)` does not do by itself.
@@ -44,21 +47,25 @@ FORMATS = (
     TiffImagePlugin.TiffImageFile.format,
     WebPImagePlugin.WebPImageFile.format,
 )
-# What Pillow itself refuses outright; 1 GB of memory while decoding.
-MAX_PIXELS = 178_956_970
+# Pillow has at most four bytes a pixel, the result three.
+_BYTES_PER_PIXEL = 7
+_STRIP_PIXELS = 1 << 20
 
 _ORIENTATION_TAG = 0x0112
-_TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_TURNS: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.transpose(1, 0, 2),
+    6: lambda p: p[::-1].transpose(1, 0, 2),
+    7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda p: p[:, ::-1].transpose(1, 0, 2),
 }
 # What Pillow's parsers raise on damaged files, besides OSError.
-_PARSE_ERRORS = (SyntaxError, ValueError, OverflowError, EOFError, struct.error)
+_PARSE_ERRORS = (
+    *(SyntaxError, ValueError, OverflowError, EOFError, struct.error),
+    *(MemoryError, TypeError, KeyError, IndexError),
+)
 
 
 class BadImage(UsageError):
@@ -68,7 +75,7 @@ class BadImage(UsageError):
 def decode_file(path: Path) -> NDArray[np.uint8]:
     """Decode the file ``path``."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return decode(stream, str(path))
     except OSError as error:
         raise BadImage(f"cannot read image {path}: {error.strerror or error}") from error
@@ -87,12 +94,16 @@ def decode(stream: BinaryIO, name: str) -> NDArray[np.uint8]:
         try:
             with Image.open(stream, formats=FORMATS) as image:
                 width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise _too_large(name, f"{width} x {height}")
+                check_size(
+                    width * height * _BYTES_PER_PIXEL,
+                    f"{name}, {width} x {height} pixels,",
+                    BadImage,
+                    hint="make it smaller; ",
+                )
                 image.load()  # a damaged file fails here at the latest
-                return np.array(_upright(_rgb(image, name), image))
+                return pixels_of(image, name)
         except Image.DecompressionBombError as error:
-            raise _too_large(name, "too many") from error
+            raise BadImage(f"{name} has more pixels than Pillow takes: make it smaller") from error
         except UnidentifiedImageError as error:
             formats = ", ".join(FORMATS)
             raise BadImage(
@@ -103,8 +114,20 @@ def decode(stream: BinaryIO, name: str) -> NDArray[np.uint8]:
             raise BadImage(f"{name} is corrupt or truncated: {detail}") from error
 
 
-def _too_large(name: str, pixels: str) -> BadImage:
-    return BadImage(f"{name} has {pixels} pixels, more than {MAX_PIXELS}: make it smaller")
+def pixels_of(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    """A loaded Pillow image upright, composited, as RGB.
+
+    Converted in strips: the conversions' copies would take several times as much as the image.
+    """
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // max(width, 1))
+    for top in range(0, height, rows):
+        below = min(height, top + rows)
+        strip = image if rows >= height else image.crop((0, top, width, below))
+        strip.format = image.format
+        pixels[top:below] = np.asarray(_rgb(strip, name))
+    return _upright(pixels, image)
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
@@ -124,11 +147,11 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def _upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
-    """``rgb`` turned as the EXIF data of ``image``, which it came from, say."""
+def _upright(pixels: NDArray[np.uint8], image: Image.Image) -> NDArray[np.uint8]:
+    """``pixels`` turned as the EXIF data of ``image``, which they came from, say."""
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG)
     except (OSError, *_PARSE_ERRORS):
-        return rgb  # damaged metadata beside intact pixels: nothing says that it lies on its side
-    transposition = _TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
-    return rgb if transposition is None else rgb.transpose(transposition)
+        return pixels  # damaged metadata beside an intact image: nothing says that it lies
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.core.errors import UsageError
+from edgekit.core.files import open_regular, read_regular
 from edgekit.core.typed_toml import nearest
 from edgekit.data.base import SPLIT_NAMES, IndexArray
 from edgekit.data.decode import BadImage, decode_file
@@ -51,7 +53,7 @@ class FileDataset:
         """SHA-256 of the file, as sha256sum prints it."""
         path = self.root / self.paths[i]
         try:
-            with path.open("rb") as stream:
+            with open_regular(path) as stream:
                 total = hashlib.sha256()
                 while block := stream.read(1 << 20):
                     total.update(block)
@@ -117,9 +119,10 @@ def open_list(path: Path, name: str) -> FileDataset:
         raise UsageError(f"{name} lists no images: each line needs a path and a label")
     texts = sorted({row.label for row in rows})
     if all(text.isascii() and text.isdecimal() for text in texts):
-        highest = max(map(int, texts))
+        longest = max(texts, key=len)
+        highest = max(map(int, texts)) if len(longest) < 20 else 1 << 64
         if highest > 1_000_000:
-            raise UsageError(f"{name}: label {highest} is no class number")
+            raise UsageError(f"{name}: label {longest[:20]} is no class number")
         _, classes = class_list(path.parent, None, name)
         classes = classes or tuple(str(label) for label in range(highest + 1))
         if highest >= len(classes):
@@ -158,7 +161,7 @@ class _Row:
 def _csv_rows(path: Path) -> Iterator[_Row]:
     columns = {"path": 0, "label": 1}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with _lines(path, newline="") as stream:
             reader = csv.reader(stream)
             for number, cells in enumerate(reader):
                 place = f"{path}:{reader.line_num}"
@@ -183,20 +186,24 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
 
 def _jsonl_rows(path: Path) -> Iterator[_Row]:
     try:
-        with path.open(encoding="utf-8-sig") as stream:
+        with _lines(path) as stream:
             for number, line in enumerate(stream, start=1):
                 if not line.strip():
                     continue
                 place = f"{path}:{number}"
                 try:
                     entry = json.loads(line)
-                except json.JSONDecodeError as error:
+                except (ValueError, RecursionError) as error:  # also numbers of 5,000 digits
                     raise UsageError(f"{place}: not JSON: {error}") from error
                 if not isinstance(entry, dict) or not {"path", "label"} <= entry.keys():
                     raise UsageError(f'{place}: {{"path": ..., "label": ...}} is needed')
                 yield _row(place, entry["path"], entry["label"], entry.get("split", ""))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path} as UTF-8 JSONL: {error}") from error
+
+
+def _lines(path: Path, newline: str | None = None) -> io.TextIOWrapper:
+    return io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline=newline)
 
 
 def _row(place: str, path: object, label: object, split: object) -> _Row:
@@ -258,7 +265,8 @@ def class_list(
         plain = tuple(found or ())
         return plain, plain
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        text = read_regular(path).decode("utf-8-sig")
+        lines = [line.strip() for line in text.splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path} as UTF-8 text: {error}") from error
     pairs = [line.split("\t", 1) for line in lines if line]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgekit.core.errors import UsageError
+from edgekit.core.host import usable_threads
 from edgekit.data.base import Dataset, IndexArray, Subset, as_indices
 from edgekit.data.decode import BadImage
 from edgekit.data.pool import Pool
@@ -68,8 +68,8 @@ class Batch:
 
 def default_workers() -> int:
     """One worker a usable CPU, at most 8; none on a single CPU."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 0 if not usable or usable == 1 else min(8, usable)
+    usable = usable_threads()
+    return 0 if usable == 1 else min(8, usable)
 
 
 def load(

@@ -24,12 +24,14 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.threads import WAIT_SECONDS
 from edgekit.data.base import Dataset
 from edgekit.data.decode import BadImage
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+_END_SECONDS = 5.0
 _AHEAD = 2  # groups of tasks per worker that may be computed before the caller asks for them
 
 
@@ -108,7 +110,10 @@ class Pool(Generic[T, R]):
         for process in self._processes:
             process.terminate()
         for process in self._processes:
-            process.join()
+            process.join(_END_SECONDS)
+            if process.exitcode is None:  # stopped, or deep in a file system that does not answer
+                process.kill()
+                process.join(_END_SECONDS)
         self._pipes, self._processes = [], []
         self._closed = True
 
@@ -168,7 +173,13 @@ class Pool(Generic[T, R]):
                 if given_back == sent:
                     break
                 while given_back not in done:
-                    for ready in wait(self._pipes):
+                    answers = wait(self._pipes, WAIT_SECONDS)
+                    if not answers:
+                        raise WorkerCrashed(
+                            f"the loading workers have sent nothing in {WAIT_SECONDS:.0f} s: are "
+                            "they stopped, or is the file system with the images?"
+                        )
+                    for ready in answers:
                         assert isinstance(ready, Connection)
                         number, results = self._receive(ready)
                         load[ready] -= 1
@@ -223,7 +234,13 @@ def _serve(pipe: Connection) -> None:
     # The workers are the parallelism: OpenCV and BLAS threads below them would only fight.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
         os.environ[variable] = "1"
-    dataset, function = pickle.loads(pipe.recv_bytes())
+    failure: WorkerBug | None = None
+    dataset: Any = None
+    function: Any = None
+    try:
+        dataset, function = _unpack(pipe.recv_bytes())
+    except WorkerBug as error:
+        failure = error
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(1)
     outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -235,11 +252,25 @@ def _serve(pipe: Connection) -> None:
                 number, tasks = pipe.recv()
             except (EOFError, OSError):  # the parent is done, or gone
                 return
-            results = _compute(dataset, function, tasks)
+            results: _Results[Any] = _Results([], failure)
+            if failure is None:
+                results = _compute(dataset, function, tasks)
             outbox.put(pickle.dumps((number, results), protocol=5))
     finally:
         outbox.put(None)
         sender.join()
+
+
+def _unpack(job: bytes) -> Any:
+    """Dataset and function; whatever importing their modules raises becomes a `WorkerBug`."""
+    arrived = False
+    try:
+        found = pickle.loads(job)
+        arrived = True
+    finally:
+        if not arrived:
+            raise WorkerBug(f"a loading worker cannot start:\n{traceback.format_exc()}")
+    return found
 
 
 def _compute(dataset: Dataset, function: Callable[[Dataset, T], R], tasks: list[T]) -> _Results[R]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from edgekit.core.errors import UsageError
+from edgekit.core.threads import in_order
 from edgekit.data.base import Dataset, IndexArray, as_indices, labels, subset
 from edgekit.data.decode import BadImage
 
@@ -239,8 +239,8 @@ def _contents(dataset: Dataset) -> list[str]:
         except BadImage:
             return ""
 
-    with ThreadPoolExecutor(8) as threads:  # hashing and reading both release the GIL
-        return list(threads.map(content, range(len(dataset))))
+    # Hashing and reading both release the GIL.
+    return list(in_order(content, range(len(dataset)), 8, "reading an image"))
 
 
 def _identity(dataset: Dataset, parts: Mapping[str, IndexArray]) -> str:

@@ -40,6 +40,7 @@ _FILTERS = {
 # Of a longer image only the middle is kept before anything else. The center crop would drop the
 # rest anyway, but not before a 20,000 x 10 panorama had grown to 512,000 x 256 pixels.
 _LONGEST = 16
+_LARGEST = 1e30  # of any number here: whole numbers from JSON may be beyond what floats hold
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def _numbers(name: str, values: object, count: int) -> tuple[float, ...]:
         not isinstance(values, (tuple, list))
         or len(values) != count
         or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
-        or not np.isfinite(values).all()
+        or not all(abs(v) < _LARGEST for v in values)  # NaN is not, nor is infinity
     ):
         wanted = "a number" if count == 1 else f"{count} numbers"
         shown = values[0] if count == 1 and isinstance(values, tuple) else values

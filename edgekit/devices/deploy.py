@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgekit.bundle.manifest import MANIFEST
+from edgekit.bundle.signature import verify
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.console import Console
-from edgekit.core.errors import EdgekitError
+from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.files import file_sha256
 from edgekit.devices.compatibility import check_fit
 from edgekit.devices.deployed import DeployState, Place, deployment_key, place_of, read_state
@@ -117,13 +118,35 @@ def deploy(
 
 
 def deploy_all(
-    path: Path, devices: Sequence[Device], console: Console, *, wheels: Path | None = None
+    path: Path,
+    devices: Sequence[Device],
+    console: Console,
+    *,
+    wheels: Path | None = None,
+    signers: Path | None = None,
 ) -> list[Deployment | EdgekitError]:
-    """Deploy to several devices side by side; one that fails leaves the others."""
+    """Deploy to several devices side by side; one that fails leaves the others.
+
+    ``signers`` takes the place of the lists that the devices' entries name.
+    """
     bundle = open_bundle(path, any_arch=True)
-    return on_all(
-        devices, console, lambda session, said: deploy(bundle, session, said, wheels=wheels)
-    )
+
+    def one(session: Session, said: Console) -> Deployment:
+        check_signature(bundle, session.device, signers)
+        return deploy(bundle, session, said, wheels=wheels)
+
+    return on_all(devices, console, one)
+
+
+def check_signature(bundle: Bundle, device: Device, signers: Path | None) -> None:
+    """Refuse a bundle that nobody signed whom this device trusts."""
+    trusted = signers or (Path(device.signers).expanduser() if device.signers else None)
+    if trusted is not None:
+        verify(bundle, trusted)
+    elif device.require_signature:
+        raise UsageError(
+            f"{device.name} takes signed bundles only, and no list says whose: give --signers FILE"
+        )
 
 
 def _blobs(bundle: Bundle) -> list[Blob]:

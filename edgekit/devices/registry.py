@@ -35,6 +35,10 @@ class Device:
     """Where everything goes that edgekit puts there."""
     options: tuple[str, ...] = ()
     """Arguments for ssh, before the host."""
+    signers: str = ""
+    """A list in the format of allowed_signers: it takes only what somebody in it signed."""
+    require_signature: bool = False
+    """Take nothing without such a list, here or on the command line."""
 
     def __post_init__(self) -> None:
         """Refuse what ssh or the remote shell would take for something else."""

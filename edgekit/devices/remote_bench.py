@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from edgekit.bench.document import BenchReport, DeviceName
 from edgekit.bench.options import BenchOptions
 from edgekit.bundle.store import open_bundle
 from edgekit.core.console import Console
-from edgekit.core.errors import UsageError
+from edgekit.core.documents import DocumentError, parse_json
+from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.devices.deployed import require_deployed
 from edgekit.devices.failures import remote_failure
 from edgekit.devices.registry import Device
@@ -23,7 +24,7 @@ _IN_DOCUMENT: Final = ("warning: ", "not measured: ")
 
 def bench_on_device(
     paths: Sequence[Path], options: BenchOptions, device: Device, console: Console
-) -> dict[str, Any]:
+) -> BenchReport:
     """The document that `edgekit bench` prints there, with this machine's paths of the bundles."""
     if options.baseline not in ("auto", "none"):
         raise UsageError("--baseline with a file does not work on a device: leave it out")
@@ -47,15 +48,25 @@ def bench_on_device(
         code, output = session.run(
             command, on_line=take, environment=places[0][0].environment, quiet_output=True
         )
+    source = f"the answer of {device.name}"
     try:
-        document: dict[str, Any] = json.loads(output)
-        entries = document["bundles"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise remote_failure(device.name, code, lines) from error
-    for path, entry in zip(paths, entries, strict=True):
-        entry["bundle"]["path"] = str(path)
-        entry["device"] = {"name": device.name, "host": device.host}
-    return document
+        report = BenchReport.from_dict(parse_json(output, source), source)
+    except DocumentError as error:
+        # The device's own words say more, unless it claims that all went well.
+        raise (error if code == 0 else remote_failure(device.name, code, lines)) from error
+    if len(report.bundles) != len(paths):
+        raise EdgekitError(f"{source} is not about {len(paths)} bundles: deploy them again")
+    documents = tuple(
+        dataclasses.replace(
+            entry,
+            bundle=dataclasses.replace(entry.bundle, path=str(path)),
+            device=DeviceName(device.name, device.host),
+            looks=1,  # this machine's bundle counts its own
+            beside=(),
+        )
+        for path, entry in zip(paths, report.bundles, strict=True)
+    )
+    return dataclasses.replace(report, bundles=documents)
 
 
 def _words(options: BenchOptions) -> list[str]:

@@ -21,9 +21,10 @@ from edgekit.core.typed_toml import nearest
 from edgekit.export.tracing import Batch, Prepared, prepare, trace, weight_bytes
 from edgekit.export.verify import Agreement, check_structure, compare
 from edgekit.graph.lookup import lookup_function
-from edgekit.graph.variants import NODE, VARIANTS, Variant, lookup_node, to_variant
+from edgekit.graph.variants import VARIANTS, Variant, lookup_node, to_variant
 from edgekit.model.card import ModelCard
 from edgekit.model.vqsa import VQSA
+from edgekit.targets.operators import LOOKUP_NODE
 
 OPSETS = range(18, 24)  # what the exporter writes and TensorRT, OpenVINO and ONNX Runtime all read
 # Protobuf, and with it a one-file ONNX model, ends at 2 GiB; the graph itself needs some room.
@@ -138,7 +139,7 @@ def _finish(graph: onnx.ModelProto, prepared: Prepared, opset: int) -> None:
     """Give the lookup its name and its body, and drop what tells of the exporting machine."""
     node = lookup_node(graph)
     if node is not None and prepared.form is not None:
-        node.name = NODE
+        node.name = LOOKUP_NODE
         graph.functions.append(lookup_function(prepared.form, opset))
     # The exporter notes stack traces, with paths, and its own bookkeeping on all of these.
     graph.ClearField("metadata_props")

@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekit.core.errors import EdgekitError
-from edgekit.graph.lookup import DOMAIN, OPERATOR, OPERATOR_VERSION, LookupForm, Metric
+from edgekit.graph.lookup import OPERATOR_VERSION, LookupForm, Metric
 from edgekit.model import codebook as training
 from edgekit.model.backbones.base import Backbone
 from edgekit.model.config import Quantize
 from edgekit.model.fold import FOLDABLE, FoldReport, fold
 from edgekit.model.vqsa import VQSA
+from edgekit.targets.operators import DOMAIN, LOOKUP
 
 Batch = int | Literal["dynamic"]
 
@@ -42,7 +43,7 @@ class NodeLookup(nn.Module):
         flat = features.flatten(0, -2)
         types = (torch.int64, torch.float32) if self.form.margin else (torch.int64,)
         found = torch.onnx.ops.symbolic_multi_out(
-            f"{DOMAIN}::{OPERATOR}",
+            f"{DOMAIN}::{LOOKUP}",
             (flat, self.codebook),
             {**self.form.attributes()},
             dtypes=types,

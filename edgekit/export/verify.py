@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
@@ -17,6 +16,7 @@ from edgekit.data.transforms import Preprocessing
 from edgekit.export.tracing import Batch
 from edgekit.model.codebook import lookup_scores
 from edgekit.model.vqsa import VQSA
+from edgekit.runtime.onnxruntime import named_outputs, open_session
 
 # Largest difference of logits over their largest magnitude. Two float32 implementations of a
 # ResNet-50 differ by about 1e-6; a wrong graph by about 1.
@@ -71,7 +71,7 @@ def compare(
 
     Raises `EdgekitError` where they differ by more than rounding.
     """
-    session = _session(data)
+    session = open_session(data)
     generator = np.random.default_rng(seed)
     sizes = (1, 3, 2) if batch == "dynamic" else (batch, batch)
     images = codes = ties = compared = 0
@@ -82,10 +82,7 @@ def compare(
         size = sizes[index % len(sizes)]
         pixels = preprocessing.normalize(random_photos(generator, size, preprocessing.size))
         reference = _run_torch(model, pixels)
-        outputs = dict(
-            zip([o.name for o in session.get_outputs()], session.run(None, {"images": pixels}),
-                strict=True)
-        )  # fmt: skip
+        outputs = named_outputs(session, pixels)
         exact = _Exact(model, pixels)
         agrees = np.ones(size, bool)
         if reference.code is not None:
@@ -170,12 +167,6 @@ def random_photos(
         columns = np.arange(width) * cells // width
         result += coarse[:, rows][:, :, columns]
     return np.clip(result, 0, 255).astype(np.uint8)
-
-
-def _session(data: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def _run_torch(model: VQSA, pixels: NDArray[Any]) -> _Reference:

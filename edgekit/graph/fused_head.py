@@ -24,10 +24,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgekit.graph.lookup import DOMAIN
 from edgekit.graph.variants import lookup_node
+from edgekit.graph.view import Graph, attributes, copied, drop_unused, set_nodes
+from edgekit.targets.operators import DOMAIN, HEAD
 
-HEAD_OPERATOR = "VQSAHead"
 HEAD_NODE = "vqsa_head"
 _HEAD_VERSION = "1"  # what the extension's operator checks
 _GREATEST = 32767
@@ -55,16 +55,12 @@ class _NoMatch(Exception):
     """The graph is another one."""
 
 
-class _Graph:
+class _Graph(Graph):
     """Follows a graph from its results to where they come from."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.made_by = {output: node for node in model.graph.node for output in node.output}
-        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
 
     def node(self, value: str, operator: str) -> onnx.NodeProto:
         """The node of that kind that makes ``value``."""
-        node = self.made_by.get(value)
+        node = self.producer.get(value)
         if node is None or node.op_type != operator or node.domain not in ("", DOMAIN):
             raise _NoMatch
         return node
@@ -75,9 +71,9 @@ class _Graph:
 
     def constant(self, name: str) -> NDArray[np.generic]:
         """A stored tensor."""
-        if name not in self._constants:
+        if name not in self.constants:
             raise _NoMatch
-        return np.asarray(numpy_helper.to_array(self._constants[name]))
+        return np.asarray(numpy_helper.to_array(self.constants[name]))
 
     def floats(self, name: str) -> NDArray[np.float32]:
         """A stored tensor of floats."""
@@ -105,7 +101,7 @@ class _Graph:
     def linear(self, value: str) -> tuple[str, str, str | None]:
         """The input, weights and bias of x W^T + b."""
         node = self.node(value, "Gemm")
-        options = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+        options = attributes(node)
         _expect(options.get("transB", 0) == 1 and options.get("transA", 0) == 0)
         _expect(options.get("alpha", 1.0) == 1.0 and options.get("beta", 1.0) == 1.0)
         return node.input[0], node.input[1], node.input[2] if len(node.input) > 2 else None
@@ -125,11 +121,14 @@ def fuse_head(model: onnx.ModelProto) -> onnx.ModelProto | None:
         head, constants = _match(model, lookup)
     except _NoMatch:
         return None
-    fused = onnx.ModelProto()
-    fused.CopyFrom(model)
-    fused.graph.node.append(head)
+    fused = copied(model)
+    made = set(head.output)
+    set_nodes(
+        fused.graph, [*(node for node in fused.graph.node if not made & set(node.output)), head]
+    )
     fused.graph.initializer.extend(constants)
-    _drop_replaced(fused, head)
+    drop_unused(fused)
+    del fused.graph.value_info[:]
     del fused.functions[:]
     return fused
 
@@ -140,13 +139,12 @@ def _match(
     graph = _Graph(model)
     features, codebook = lookup.input
     code = lookup.output[0]
-    outputs = {output.name for output in model.graph.output}
-    _expect({"logits", code} <= outputs)
+    _expect({"logits", code} <= graph.outputs)
 
     fused_value, classifier_value, bias = graph.linear("logits")
     _expect(bias is not None)
     fused = graph.quantized(fused_value)
-    residual = graph.made_by[fused.source].op_type == "Add"
+    residual = graph.producer[fused.source].op_type == "Add"
     if residual:
         skipped, combined = graph.inputs(fused.source, "Add")
         _expect(skipped == features)
@@ -195,15 +193,14 @@ def _match(
             ("classifier_bias", graph.floats(str(bias)).ravel()),
         )
     ]
-    attributes = {item.name: helper.get_attribute_value(item) for item in lookup.attribute}
     head = helper.make_node(
-        HEAD_OPERATOR,
+        HEAD,
         [features, codebook, norm_name, *(tensor.name for tensor in constants)],
         ["logits", *lookup.output],
         name=HEAD_NODE,
         domain=DOMAIN,
         plugin_version=_HEAD_VERSION,
-        metric=attributes["metric"],
+        metric=attributes(lookup)["metric"],
         margin=int(len(lookup.output) > 1),
         residual=int(residual),
         rest_step=quantized_rest.step,
@@ -224,20 +221,3 @@ def _sixteen_bits(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray
     _expect(np.isfinite(steps).all() and (steps > 0).all())
     codes = np.clip(np.rint(halves / steps), -_GREATEST, _GREATEST).astype("<i2")
     return codes.view(np.int8).reshape(len(table), -1), steps.reshape(len(table), 2)
-
-
-def _drop_replaced(model: onnx.ModelProto, head: onnx.NodeProto) -> None:
-    """Remove the nodes whose results the head makes, and what only they needed."""
-    graph = model.graph
-    needed = {output.name for output in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        replaced = node is not graph.node[-1] and set(node.output) & set(head.output)
-        if not replaced and needed & set(node.output):
-            needed.update(node.input)
-            kept.append(node)
-    nodes = list(reversed(kept))
-    tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
-    del graph.node[:], graph.initializer[:], graph.value_info[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(tensors)

@@ -16,7 +16,15 @@ from fnmatch import fnmatchcase
 import onnx
 
 from edgekit.core.errors import EdgekitError, UsageError
-from edgekit.graph.view import PRODUCTS, Graph, drop_unused, insert_copies
+from edgekit.graph.view import (
+    CONVOLUTIONS,
+    PRODUCTS,
+    Graph,
+    constants,
+    copied,
+    drop_unused,
+    insert_behind,
+)
 
 _LAYERS = (*PRODUCTS, "Add", "Mul")
 
@@ -43,7 +51,7 @@ def float_layers(model: onnx.ModelProto) -> list[str]:
 
 def weight_names(model: onnx.ModelProto) -> dict[str, str]:
     """By node name, what its weights are called: a reader knows those, not ``node_Conv_17``."""
-    stored = {tensor.name for tensor in model.graph.initializer}
+    stored = constants(model)
     return {
         node.name: node.input[1]
         for node in model.graph.node
@@ -84,11 +92,10 @@ def with_float(
 
     ``original`` is the float graph that was calibrated; it has the same node names.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copied(model)
     graph = Graph(result)
     before = {node.name: node for node in original.graph.node}
-    constants = {tensor.name: tensor for tensor in original.graph.initializer}
+    stored = constants(original)
     wanted = set(names)
     unknown = wanted - {node.name for node in result.graph.node}
     if unknown:
@@ -101,9 +108,9 @@ def with_float(
         for place, name in enumerate(node.input):
             if graph.is_constant(name):
                 source = before[node.name].input[place]
-                if source not in constants:
+                if source not in stored:
                     raise EdgekitError(f"node {node.name}: its constant {source} is not stored")
-                restored[source] = constants[source]
+                restored[source] = stored[source]
                 node.input[place] = f"{source}/float"
             elif graph.is_quantized(name):
                 node.input[place] = graph.unquantized(name, added)
@@ -111,7 +118,8 @@ def with_float(
         copy = result.graph.initializer.add()
         copy.CopyFrom(tensor)
         copy.name = f"{name}/float"
-    insert_copies(result, added)
+    # Behind the nodes that they copy, where their inputs are known.
+    insert_behind(result, {name: [node] for name, node in added.items()})
     drop_unused(result)
     return result
 
@@ -125,7 +133,7 @@ def float_fed(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     graph = Graph(model)
     found = []
     for node in model.graph.node:
-        if node.op_type not in ("Conv", "ConvTranspose") or graph.is_quantized(node.input[0]):
+        if node.op_type not in CONVOLUTIONS or graph.is_quantized(node.input[0]):
             continue
         weights = graph.producer.get(node.input[1])
         if weights is not None and weights.op_type == "DequantizeLinear":

@@ -7,24 +7,26 @@ calibrated again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 
 from edgekit.core.errors import EdgekitError
-from edgekit.graph.view import drop_unused
+from edgekit.graph.view import (
+    PAIR,
+    Graph,
+    constants,
+    copied,
+    drop_unused,
+    insert_behind,
+    read_instead,
+)
 from edgekit.targets.dialects import Dialect
-
-if TYPE_CHECKING:  # the table of dialects must not cost the import of onnx
-    import onnx
 
 
 def legalize(model: onnx.ModelProto, dialect: Dialect) -> onnx.ModelProto:
     """A copy of a calibrated ``model`` that ``dialect``'s runtime accepts."""
-    import onnx
-
-    legal = onnx.ModelProto()
-    legal.CopyFrom(model)
+    legal = copied(model)
     if dialect.fuses_additions:
         _free_additions(legal)
     if dialect.scalar_activations:
@@ -40,13 +42,10 @@ def legalize(model: onnx.ModelProto, dialect: Dialect) -> onnx.ModelProto:
 
 def _make_scalar(model: onnx.ModelProto) -> None:
     """Give every activation one scale: the greatest of its channels', which covers all of them."""
-    from onnx import numpy_helper
-
-    graph = model.graph
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    graph, tensors = model.graph, constants(model)
     replaced: dict[tuple[str, str], tuple[str, str]] = {}
     for node in graph.node:
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[0] in tensors:
+        if node.op_type not in PAIR or node.input[0] in tensors:
             continue
         names = (node.input[1], node.input[2])
         if not set(names) <= set(tensors):
@@ -75,39 +74,23 @@ def _quantize_pools(model: onnx.ModelProto) -> None:
     The greatest of some 8-bit values is one of them, so nothing is rounded twice; and whoever
     reads the pooled values (a convolution, an addition) then reads 8-bit values.
     """
-    from onnx import helper
-
-    graph = model.graph
-    producer = {output: node for node in graph.node for output in node.output}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        nodes.append(node)
-        before = producer.get(node.input[0]) if node.input else None
+    graph = Graph(model)
+    added: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.nodes:
+        before = graph.producer.get(node.input[0]) if node.input else None
         if node.op_type != "MaxPool" or before is None or before.op_type != "DequantizeLinear":
             continue
         pooled = node.output[0]
-        if any(output.name == pooled for output in graph.output) or all(
-            reader.op_type == "QuantizeLinear" for reader in readers.get(pooled, [])
-        ):
+        readers = graph.readers.get(pooled, [])
+        if pooled in graph.outputs or all(r.op_type == "QuantizeLinear" for r in readers):
             continue
-        names = [f"{pooled}_quantized", f"{pooled}_dequantized"]
-        for kind, source, result in (
-            ("QuantizeLinear", pooled, names[0]),
-            ("DequantizeLinear", names[0], names[1]),
-        ):
-            nodes.append(
-                helper.make_node(
-                    kind, [source, *before.input[1:]], [result], name=f"{kind}_{pooled}"
-                )
-            )
-        for reader in readers.get(pooled, []):
-            reader.input[:] = [names[1] if name == pooled else name for name in reader.input]
-    del graph.node[:]
-    graph.node.extend(nodes)
+        names = [pooled, f"{pooled}_quantized", f"{pooled}_dequantized"]
+        added[pooled] = [
+            helper.make_node(kind, [source, *before.input[1:]], [result], name=f"{kind}_{pooled}")
+            for kind, source, result in zip(PAIR, names, names[1:], strict=False)
+        ]
+        read_instead(readers, pooled, names[-1])
+    insert_behind(model, added)
 
 
 def _make_signed(model: onnx.ModelProto) -> None:
@@ -116,13 +99,10 @@ def _make_signed(model: onnx.ModelProto) -> None:
     An unsigned range [0, 255 s] becomes the signed [-127 t, 127 t] with t = s * 255 / 127, so that
     its largest value stays representable; a ReLU's output loses one of its eight bits.
     """
-    from onnx import numpy_helper
-
-    graph = model.graph
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    graph, tensors = model.graph, constants(model)
     replaced: dict[tuple[str, str], tuple[str, str]] = {}
     for node in graph.node:
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+        if node.op_type not in PAIR:
             continue
         if len(node.input) < 3 or node.input[2] not in tensors:
             raise EdgekitError(f"node {node.name}: its zero-point is not a stored constant")
@@ -157,35 +137,27 @@ def _free_additions(model: onnx.ModelProto) -> None:
     8 bits; a pair in between would split it. The other branch keeps its pair: it is the
     kernel's second INT8 input.
     """
-    graph = model.graph
-    producer = {output: node for node in graph.node for output in node.output}
-    uses: dict[str, int] = {}
-    for node in graph.node:
-        for name in node.input:
-            uses[name] = uses.get(name, 0) + 1
-    for addition in graph.node:
+    graph = Graph(model)
+    for addition in graph.nodes:
         if addition.op_type != "Add":
             continue
         for position, name in enumerate(addition.input):
-            source = _quantized_convolution(name, producer, uses)
+            source = _quantized_convolution(name, graph)
             if source is not None:
                 addition.input[position] = source
                 break
     drop_unused(model)
 
 
-def _quantized_convolution(
-    name: str, producer: dict[str, onnx.NodeProto], uses: dict[str, int]
-) -> str | None:
+def _quantized_convolution(name: str, graph: Graph) -> str | None:
     """The convolution output behind a Q/DQ pair that only this consumer reads."""
-    dequantize = producer.get(name)
-    if dequantize is None or dequantize.op_type != "DequantizeLinear" or uses[name] != 1:
+    dequantize = graph.producer.get(name)
+    if dequantize is None or dequantize.op_type != "DequantizeLinear":
         return None
-    quantize = producer.get(dequantize.input[0])
-    if quantize is None or quantize.op_type != "QuantizeLinear":
+    quantize = graph.quantizer(dequantize)
+    if quantize is None:
         return None
     source: str = quantize.input[0]
-    made_by = producer.get(source)
-    if made_by is None or made_by.op_type != "Conv" or uses[source] != 1:
-        return None
-    return source
+    maker = graph.producer.get(source)
+    alone = len(graph.readers[name]) == len(graph.readers[source]) == 1
+    return source if alone and maker is not None and maker.op_type == "Conv" else None

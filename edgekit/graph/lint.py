@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -18,17 +18,13 @@ from onnx import TensorProto, numpy_helper
 
 from edgekit.core.errors import UsageError
 from edgekit.graph.layers import float_fed
-from edgekit.graph.lookup import DOMAIN, OPERATOR
+from edgekit.graph.lookup import is_lookup
 from edgekit.graph.tensorrt_operators import OPSETS, UNKNOWN_TO_TENSORRT
-from edgekit.graph.variants import NODE
+from edgekit.graph.view import PAIR, PRODUCTS, SHAPES, Graph, attributes
 from edgekit.targets.dialects import Dialect
+from edgekit.targets.operators import DOMAIN, LOOKUP_NODE
 
 Severity = Literal["error", "warning"]
-
-_SHAPE_ONLY: Final = frozenset(
-    {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"}
-)
-_PRODUCTS: Final = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
 
 
 @dataclass(frozen=True)
@@ -86,25 +82,19 @@ def check_model(model: onnx.ModelProto, dialect: Dialect) -> list[Finding]:
     return sorted(findings, key=lambda finding: finding.severity != "error")
 
 
-class _Graph:
+class _Graph(Graph):
     """A model with the questions that rules ask."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
+        super().__init__(model)
         self.model = model
-        self.nodes: list[onnx.NodeProto] = list(model.graph.node)
-        self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        for node in self.nodes:
+        for node in self.nodes:  # other programs store tensors so
             if node.op_type == "Constant" and node.attribute[0].name == "value":
                 self.constants[node.output[0]] = node.attribute[0].t
-        self.producer = {output: node for node in self.nodes for output in node.output}
-        self.readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in self.nodes:
-            for name in node.input:
-                self.readers.setdefault(name, []).append(node)
 
     def pairs(self, *kinds: str) -> Iterator[onnx.NodeProto]:
         """The Q and DQ nodes, or those of one kind."""
-        wanted = kinds or ("QuantizeLinear", "DequantizeLinear")
+        wanted = kinds or PAIR
         return (node for node in self.nodes if node.op_type in wanted)
 
     def value(self, node: onnx.NodeProto, position: int) -> NDArray[Any] | None:
@@ -116,21 +106,16 @@ class _Graph:
 
     def is_weight(self, node: onnx.NodeProto) -> bool:
         """Whether a Q or DQ works on a stored tensor, perhaps through one another."""
-        name = node.input[0]
-        while name in self.producer and self.producer[name].op_type == "QuantizeLinear":
-            name = self.producer[name].input[0]
-        return name in self.constants
+        return self.source(node.input[0], ("QuantizeLinear",)) in self.constants
 
     def dequantized(self, name: str) -> onnx.NodeProto | None:
         """The DQ that a value comes from, through nodes that only change shapes."""
-        while name in self.producer and self.producer[name].op_type in _SHAPE_ONLY:
-            name = self.producer[name].input[0]
-        node = self.producer.get(name)
+        node = self.producer.get(self.source(name, SHAPES))
         return node if node is not None and node.op_type == "DequantizeLinear" else None
 
     def lookups(self) -> list[onnx.NodeProto]:
         """The CodebookLookup nodes."""
-        return [node for node in self.nodes if (node.domain, node.op_type) == (DOMAIN, OPERATOR)]
+        return list(filter(is_lookup, self.nodes))
 
 
 def _finding(
@@ -199,8 +184,7 @@ def _integer_type(graph: _Graph, node: onnx.NodeProto) -> int | None:
     if len(node.input) > 2 and node.input[2] in graph.constants:
         return int(graph.constants[node.input[2]].data_type)
     if node.op_type == "QuantizeLinear":
-        stated = [item.i for item in node.attribute if item.name == "output_dtype"]
-        return int(stated[0]) if stated and stated[0] else int(TensorProto.UINT8)
+        return int(attributes(node).get("output_dtype") or TensorProto.UINT8)
     if node.input[0] in graph.constants:
         return int(graph.constants[node.input[0]].data_type)
     return None  # the Q before it says it
@@ -221,7 +205,7 @@ def _check_scales_by_channel(graph: _Graph, dialect: str) -> Iterator[Finding]:
             continue
         if node.op_type != "DequantizeLinear":
             continue
-        axis = next((item.i for item in node.attribute if item.name == "axis"), 1)
+        axis = attributes(node).get("axis", 1)
         for reader in graph.readers.get(node.output[0], []):
             wanted = _output_channel_axis(reader, node.output[0])
             rank = (
@@ -240,8 +224,7 @@ def _output_channel_axis(reader: onnx.NodeProto, name: str) -> int | None:
     if len(reader.input) < 2 or reader.input[1] != name:
         return None
     if reader.op_type == "Gemm":
-        transposed = any(item.name == "transB" and item.i for item in reader.attribute)
-        return 0 if transposed else 1
+        return 0 if attributes(reader).get("transB") else 1
     return {"Conv": 0, "ConvTranspose": 1, "MatMul": -1}.get(reader.op_type)
 
 
@@ -269,8 +252,8 @@ def _pair_after_convolution(graph: _Graph, node: onnx.NodeProto) -> onnx.NodePro
     """The convolution before a Q/DQ pair that nothing but one addition reads."""
     if node.op_type != "DequantizeLinear" or len(graph.readers.get(node.output[0], [])) != 1:
         return None
-    quantize = graph.producer.get(node.input[0])
-    if quantize is None or quantize.op_type != "QuantizeLinear":
+    quantize = graph.quantizer(node)
+    if quantize is None:
         return None
     source = graph.producer.get(quantize.input[0])
     if source is None or source.op_type != "Conv" or len(graph.readers[source.output[0]]) != 1:
@@ -311,7 +294,7 @@ def _check_lookup(graph: _Graph) -> Iterator[Finding]:
         for value in (*graph.model.graph.value_info, *graph.model.graph.output)
     }
     for node in graph.lookups():
-        given = {item.name for item in node.attribute}
+        given = attributes(node)
         missing = [name for name in ("plugin_namespace", "plugin_version") if name not in given]
         if missing:
             yield _finding(
@@ -332,26 +315,23 @@ def _check_lookup(graph: _Graph) -> Iterator[Finding]:
 def _check_head(graph: _Graph) -> Iterator[Finding]:
     """The lookup and what follows from it stay float, but for products with weights."""
     starts = [node.input[0] for node in graph.lookups()]
-    starts += [node.input[0] for node in graph.nodes if node.name == f"{NODE}/scores"]
+    scores = [node for node in graph.nodes if node.name == f"{LOOKUP_NODE}/scores"]
+    starts += [node.input[0] for node in scores]
     advice = "keep the head in float: 'edgekit calibrate' does"
-    for node in graph.lookups() or [n for n in graph.nodes if n.name == f"{NODE}/scores"]:
+    for node in graph.lookups() or scores:
         for name, what in zip(node.input, ("features", "codebook"), strict=False):
             if graph.dequantized(name) is not None:
                 yield _finding(
                     "error", "float-lookup", node,
                     f"its {what} are rounded to 8 bits, which changes the codes", advice,
                 )  # fmt: skip
-    reached = set(starts)
-    for node in graph.nodes:
-        if not reached & set(node.input):
+    for node in graph.depending_on(starts):
+        if node.op_type in PAIR or is_lookup(node):
             continue
-        reached.update(node.output)
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") or node in graph.lookups():
-            continue
-        if node.op_type in _PRODUCTS and _has_weights(graph, node):
+        if node.op_type in PRODUCTS and _has_weights(graph, node):
             continue
         rounded = [graph.dequantized(name) for name in node.input]
-        if any(rounded) and not (node.name or "").startswith(f"{NODE}/"):
+        if any(rounded) and not (node.name or "").startswith(f"{LOOKUP_NODE}/"):
             kind = "table" if node.op_type == "Gather" else "operand"
             yield _finding(
                 "error", "float-head", node,
@@ -378,15 +358,18 @@ def _check_float_input(model: onnx.ModelProto) -> Iterator[Finding]:
 
 def _check_saturation(graph: _Graph) -> Iterator[Finding]:
     """Without VNNI two u8 x s8 products are added in 16 bits: weights may use half the range."""
+    wide = []
     for node in graph.pairs("DequantizeLinear"):
         weights = graph.value(node, 0)
         readers = graph.readers.get(node.output[0], [])
-        if weights is None or not any(reader.op_type == "Conv" for reader in readers):
+        if weights is None or not any(reader.op_type in PRODUCTS for reader in readers):
             continue
-        if weights.dtype == np.int8 and np.abs(weights.astype(np.int16)).max() > 64:
-            yield _finding(
-                "warning", "saturation", node,
-                "int8 weights use more than half their range; pairs of products can overflow",
-                "calibrate for this dialect: 'edgekit calibrate --dialect openvino-novnni'",
-            )  # fmt: skip
-        return  # only the first convolution, whose input uses all of its range
+        if weights.dtype == np.int8 and np.abs(weights.astype(np.int16)).max(initial=0) > 64:
+            wide.append(node)
+    if wide:
+        yield _finding(
+            "warning", "saturation", wide[0],
+            f"int8 weights of {len(wide)} layer(s), this first, use more than half their range; "
+            "pairs of products can overflow",
+            "calibrate for this dialect: 'edgekit calibrate --dialect openvino-novnni'",
+        )  # fmt: skip

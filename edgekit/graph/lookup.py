@@ -21,10 +21,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from edgekit.targets.operators import DOMAIN, LOOKUP, LOOKUP_VERSION
+
 Metric = Literal["dot", "l2"]
 
-DOMAIN = "edgekit"
-OPERATOR = "CodebookLookup"
 OPERATOR_VERSION = 1  # of the domain "edgekit" in a model's opset imports
 ATTRIBUTES = ("plugin_namespace", "plugin_version", "metric", "margin")
 
@@ -41,10 +41,15 @@ class LookupForm:
         """The attributes of the node."""
         return {
             "plugin_namespace": DOMAIN,
-            "plugin_version": "1",
+            "plugin_version": LOOKUP_VERSION,
             "metric": self.metric,
             "margin": int(self.margin),
         }
+
+
+def is_lookup(node: onnx.NodeProto) -> bool:
+    """Whether a node is our operator."""
+    return (node.domain, node.op_type) == (DOMAIN, LOOKUP)
 
 
 def lookup_function(form: LookupForm, opset: int) -> onnx.FunctionProto:
@@ -65,7 +70,7 @@ def lookup_function(form: LookupForm, opset: int) -> onnx.FunctionProto:
         nodes += _margin_to_second() if runner_up else _infinite_margin()
     return helper.make_function(
         domain=DOMAIN,
-        fname=OPERATOR,
+        fname=LOOKUP,
         inputs=["features", "codebook"],
         outputs=["indices", "margin"] if form.margin else ["indices"],
         nodes=nodes,

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from edgekit.targets.operators import DOMAIN, LOOKUP, LOOKUP_VERSION
+
 _BATCHES = (1, 4, 8)  # least, typical and greatest batch of a profile
 
 
@@ -35,7 +37,7 @@ def probe(path: str, plugin: str | None) -> dict[str, Any]:
     builder = trt.Builder(log)
     if plugin is not None:
         builder.get_plugin_registry().load_library(plugin)
-        found = builder.get_plugin_registry().get_creator("CodebookLookup", "1", "edgekit")
+        found = builder.get_plugin_registry().get_creator(LOOKUP, LOOKUP_VERSION, DOMAIN)
         result["plugin_loaded"] = found is not None
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)

@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.data.transforms import Preprocessing
+from edgekit.graph.view import read_instead, set_nodes
 
 INPUT: Final = "images"
 _PREFIX: Final = "edgekit/normalize"
@@ -20,8 +21,7 @@ def add_uint8_input(graph: onnx.GraphProto, preprocessing: Preprocessing) -> Non
     (old,) = [value for value in graph.input if value.name not in stored]
     batch = old.type.tensor_type.shape.dim[0]
     inner = f"{_PREFIX}/done"
-    for node in graph.node:
-        node.input[:] = [inner if name == old.name else name for name in node.input]
+    read_instead(graph.node, old.name, inner)
     new = helper.make_tensor_value_info(
         INPUT,
         TensorProto.UINT8,
@@ -30,9 +30,7 @@ def add_uint8_input(graph: onnx.GraphProto, preprocessing: Preprocessing) -> Non
     del graph.input[:]
     graph.input.append(new)
     nodes, constants = _normalization(preprocessing, inner)
-    rest = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*nodes, *rest])
+    set_nodes(graph, [*nodes, *graph.node])
     graph.initializer.extend(constants)
 
 

@@ -14,12 +14,12 @@ import onnx
 
 from edgekit.core.errors import UsageError
 from edgekit.core.typed_toml import nearest
-from edgekit.graph.lookup import DOMAIN, OPERATOR
+from edgekit.graph.lookup import is_lookup
+from edgekit.graph.view import copied, set_nodes
+from edgekit.targets.operators import DOMAIN, LOOKUP, LOOKUP_NODE
 
 Variant = Literal["function", "inline", "plugin"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
-
-NODE = "codebook_lookup"  # the lookup node's name, and what inlined names begin with
 
 
 def to_variant(model: onnx.ModelProto, vq: Variant) -> onnx.ModelProto:
@@ -30,47 +30,41 @@ def to_variant(model: onnx.ModelProto, vq: Variant) -> onnx.ModelProto:
         return model
     if vq == "inline":
         return _inlined(model)
-    plugin = onnx.ModelProto()
-    plugin.CopyFrom(model)
+    plugin = copied(model)
     del plugin.functions[:]
     return plugin
 
 
 def lookup_node(model: onnx.ModelProto) -> onnx.NodeProto | None:
     """The one edgekit::CodebookLookup node, if the graph has it."""
-    for node in model.graph.node:
-        if (node.domain, node.op_type) == (DOMAIN, OPERATOR):
-            return node
-    return None
+    return next(filter(is_lookup, model.graph.node), None)
 
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Standard operators only; the names of the new nodes and values start with `NODE`.
+    """Standard operators only; the names of the new nodes and values start with `LOOKUP_NODE`.
 
     Our body takes no attributes and has no subgraphs, so renaming its values is all there is to
     it, and the names stay the same from release to release: ignored scopes match them.
     """
     if lookup_node(model) is None:
         return model
-    inlined = onnx.ModelProto()
-    inlined.CopyFrom(model)
+    inlined = copied(model)
     node = lookup_node(inlined)
     assert node is not None
-    body = next(f for f in inlined.functions if (f.domain, f.name) == (DOMAIN, OPERATOR))
+    body = next(f for f in inlined.functions if (f.domain, f.name) == (DOMAIN, LOOKUP))
     values = dict(zip(body.input, node.input, strict=True))
     values |= dict(zip(body.output, node.output, strict=True))
-    nodes = []
+    expanded = []
     for step in body.node:
         copy = onnx.NodeProto()
         copy.CopyFrom(step)
-        copy.name = f"{NODE}/{step.name}"
-        copy.input[:] = [values.get(value, f"{NODE}/{value}") for value in step.input]
-        copy.output[:] = [values.get(value, f"{NODE}/{value}") for value in step.output]
-        nodes.append(copy)
-    at = list(inlined.graph.node).index(node)
-    after = list(inlined.graph.node)[at + 1 :]
-    del inlined.graph.node[at:]
-    inlined.graph.node.extend([*nodes, *after])
+        copy.name = f"{LOOKUP_NODE}/{step.name}"
+        copy.input[:] = [values.get(value, f"{LOOKUP_NODE}/{value}") for value in step.input]
+        copy.output[:] = [values.get(value, f"{LOOKUP_NODE}/{value}") for value in step.output]
+        expanded.append(copy)
+    nodes = list(inlined.graph.node)
+    at = nodes.index(node)
+    set_nodes(inlined.graph, [*nodes[:at], *expanded, *nodes[at + 1 :]])
     del inlined.functions[:]
     standard = [entry for entry in inlined.opset_import if entry.domain != DOMAIN]
     del inlined.opset_import[:]

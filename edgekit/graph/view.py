@@ -1,51 +1,71 @@
-"""Who produces which value of an ONNX graph, and how to change one and tidy up."""
+"""One view of an ONNX graph: who makes and who reads each value, what is stored, what is needed.
+
+On the protobuf itself, not on package onnx-ir: NNCF, the runtimes and the cache all take and give
+`onnx.ModelProto`, and a pass there and back costs a second copy of hundreds of megabytes, to
+spare the few lines below.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final
 
 import onnx
+from onnx import helper
 
 from edgekit.core.errors import EdgekitError
 
-PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-SHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity")
+CONVOLUTIONS: Final = ("Conv", "ConvTranspose")
+MATRIX_PRODUCTS: Final = ("Gemm", "MatMul")
+PRODUCTS: Final = (*CONVOLUTIONS, *MATRIX_PRODUCTS)
+PAIR: Final = ("QuantizeLinear", "DequantizeLinear")
+SHAPES: Final = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity")
 # What hands 8-bit values on as they are: the largest of some is one of them.
-PASS_THROUGH = ("MaxPool", *SHAPES)
+PASS_THROUGH: Final = ("MaxPool", *SHAPES)
+
+Nodes = list[onnx.NodeProto]
 
 
 class Graph:
-    """Who produces which value, and whether it went through 8 bits."""
+    """A graph as it was when the view was taken; nodes may change, this does not."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.producer = {name: node for node in model.graph.node for name in node.output}
-        self._stored = {tensor.name for tensor in model.graph.initializer}
+        self.nodes: Nodes = list(model.graph.node)  # each behind those that it reads
+        self.constants = constants(model)
+        self.producer = {name: node for node in self.nodes for name in node.output if name}
+        self.outputs = {output.name for output in model.graph.output}
+
+    @cached_property
+    def readers(self) -> dict[str, Nodes]:
+        """By value, the nodes that read it; one that reads it twice stands there twice."""
+        readers: dict[str, Nodes] = {}
+        for node in self.nodes:
+            for name in filter(None, node.input):
+                readers.setdefault(name, []).append(node)
+        return readers
+
+    def source(self, name: str, through: Collection[str]) -> str:
+        """The value that a chain of nodes of kinds ``through`` begins with, by first inputs."""
+        while name in self.producer and self.producer[name].op_type in through:
+            name = self.producer[name].input[0]
+        return name
 
     def is_constant(self, name: str) -> bool:
         """Whether a value is stored, perhaps as 8-bit numbers or in another shape."""
-        while name in self.producer and self.producer[name].op_type in (
-            *SHAPES,
-            "DequantizeLinear",
-            "QuantizeLinear",
-        ):
-            name = self.producer[name].input[0]
-        return name in self._stored
+        return self.source(name, (*SHAPES, *PAIR)) in self.constants
 
     def is_quantized(self, name: str) -> bool:
         """Whether a value is read out of 8 bits; the largest of some 8-bit values is one, too."""
-        node = self.producer.get(name)
-        if node is None:
-            return False
-        if node.op_type in PASS_THROUGH:
-            return self.is_quantized(node.input[0])
-        return bool(node.op_type == "DequantizeLinear")
+        node = self.producer.get(self.source(name, PASS_THROUGH))
+        return node is not None and node.op_type == "DequantizeLinear"
 
     def unquantized(self, name: str, added: dict[str, onnx.NodeProto]) -> str:
         """The same value from before its Q/DQ pair; nodes that this takes go into ``added``."""
         node = self.producer[name]
         if node.op_type == "DequantizeLinear":
-            quantize = self.producer.get(node.input[0])
-            if quantize is None or quantize.op_type != "QuantizeLinear":
+            quantize = self.quantizer(node)
+            if quantize is None:
                 raise EdgekitError(f"node {node.name} dequantizes what nothing quantized")
             return str(quantize.input[0])
         copied = f"{name}/float"
@@ -58,37 +78,140 @@ class Graph:
             added[name] = copy
         return copied
 
+    def quantizer(self, dequantize: onnx.NodeProto) -> onnx.NodeProto | None:
+        """The QuantizeLinear before a DequantizeLinear; None where that reads stored numbers."""
+        node = self.producer.get(dequantize.input[0])
+        return node if node is not None and node.op_type == "QuantizeLinear" else None
+
+    def depending_on(self, names: Iterable[str]) -> Nodes:
+        """The nodes that compute something from one of these values, in the graph's order."""
+        reached = set(names)
+        found = []
+        for node in self.nodes:
+            if reached & set(node.input):
+                reached.update(node.output)
+                found.append(node)
+        return found
+
+    def back(
+        self,
+        name: str,
+        through: Collection[str],
+        to: Collection[str],
+        stop: Callable[[onnx.NodeProto], bool] = lambda node: False,
+    ) -> tuple[Nodes, Nodes]:
+        """Nodes of kinds ``through`` behind a value, and the first ones of kinds ``to``.
+
+        Nodes of other kinds, and those at which to ``stop``, are neither.
+        """
+
+        def makers(value: str) -> Nodes:
+            node = self.producer.get(value)
+            return [] if node is None or stop(node) else [node]
+
+        return _walk(name, through, to, makers, lambda node: node.input)
+
+    def ahead(
+        self, name: str, through: Collection[str], to: Collection[str]
+    ) -> tuple[Nodes, Nodes]:
+        """The same towards the outputs."""
+        return _walk(
+            name, through, to, lambda value: self.readers.get(value, []), lambda node: node.output
+        )
+
+
+def _walk(
+    name: str,
+    through: Collection[str],
+    to: Collection[str],
+    step: Callable[[str], Nodes],
+    onwards: Callable[[onnx.NodeProto], Iterable[str]],
+) -> tuple[Nodes, Nodes]:
+    names = [name]
+    passed: dict[str, onnx.NodeProto] = {}
+    reached: dict[str, onnx.NodeProto] = {}
+    while names:
+        for node in step(names.pop()):
+            if node.name in passed or node.name in reached:
+                continue
+            if node.op_type in to:
+                reached[node.name] = node
+            elif node.op_type in through:
+                passed[node.name] = node
+                names.extend(onwards(node))
+    return list(passed.values()), list(reached.values())
+
+
+def constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """The stored tensors by name."""
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """A node's attributes by name."""
+    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
+
+
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that may be changed."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
 
 def with_outputs(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
     """A copy of ``model`` that also gives out the float values ``names``."""
-    extended = onnx.ModelProto()
-    extended.CopyFrom(model)
-    for name in names:
-        value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        extended.graph.output.append(value)
+    extended = copied(model)
+    add_outputs(extended, names)
     return extended
+
+
+def add_outputs(model: onnx.ModelProto, names: Collection[str]) -> None:
+    """Give out the float values ``names``, too."""
+    for name in names:
+        value = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        model.graph.output.append(value)
+
+
+def set_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Let a graph have these nodes, some of which may be its own."""
+    nodes = list(nodes)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def insert_behind(model: onnx.ModelProto, added: Mapping[str, Sequence[onnx.NodeProto]]) -> None:
+    """Put nodes behind the one that makes the value they are filed under, and so their input."""
+    nodes: Nodes = []
+    for node in model.graph.node:
+        nodes.append(node)
+        for name in node.output:
+            nodes.extend(added.get(name, ()))
+    set_nodes(model.graph, nodes)
+
+
+def read_instead(nodes: Iterable[onnx.NodeProto], old: str, new: str) -> None:
+    """Let ``nodes`` read the value ``new`` where they read ``old``."""
+    for node in nodes:
+        node.input[:] = [new if name == old else name for name in node.input]
 
 
 def drop_unused(model: onnx.ModelProto) -> None:
     """Remove nodes and constants that no longer lead to an output."""
-    graph = model.graph
-    needed = {output.name for output in graph.output}
-    for place in reversed(range(len(graph.node))):
-        node = graph.node[place]
-        if needed & set(node.output):
-            needed.update(node.input)
+    needed = drop_unused_nodes(model)
+    stored = model.graph.initializer
+    for place in reversed(range(len(stored))):
+        if stored[place].name not in needed:
+            del stored[place]
+
+
+def drop_unused_nodes(model: onnx.ModelProto) -> set[str]:
+    """Remove nodes that lead to no output; the names of all values that are needed."""
+    nodes = model.graph.node
+    needed = {output.name for output in model.graph.output}
+    for place in reversed(range(len(nodes))):
+        if needed & set(nodes[place].output):
+            needed.update(nodes[place].input)
         else:
-            del graph.node[place]
-    for place in reversed(range(len(graph.initializer))):
-        if graph.initializer[place].name not in needed:
-            del graph.initializer[place]
-
-
-def insert_copies(model: onnx.ModelProto, added: dict[str, onnx.NodeProto]) -> None:
-    """Put each node behind the one it is the float copy of, where its inputs are known."""
-    nodes: list[onnx.NodeProto] = []
-    for node in model.graph.node:
-        nodes.append(node)
-        nodes.extend(added[name] for name in node.output if name in added)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+            del nodes[place]
+    return needed

@@ -36,8 +36,8 @@ class VQSAConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that no network can have."""
-        if self.codebook_size < 1:
-            raise UsageError(f"codebook_size must be at least 1, not {self.codebook_size}")
+        if not 1 <= self.codebook_size <= 1 << 24:
+            raise UsageError(f"codebook_size must be 1 to {1 << 24}, not {self.codebook_size}")
         if self.commitment < 0:
             raise UsageError(f"commitment must not be negative, not {self.commitment}")
         if not 0 < self.ema_decay < 1:

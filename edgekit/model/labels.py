@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit.core.errors import UsageError
+from edgekit.core.files import read_regular
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
     """Class names from a text file, one a line; blank lines at the end do not count."""
     try:
-        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+        lines = read_regular(path).decode("utf-8").rstrip().splitlines()
     except OSError as error:
         raise UsageError(f"cannot read labels {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -11,96 +11,107 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import NamedTuple, cast
 
+from edgekit.bundle.manifest import creation_time
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.metrics.corruption_error import Baseline, choose_baseline, mce, relative_mce
-from edgekit.metrics.intervals import CorruptionDeltas
-from edgekit.parity.engines import CheckedPredictor, EngineReport, EnginesDiffer
-from edgekit.parity.gates import SAMPLE_CONFIDENCE, Gates, Judge, Judgment, worst
+from edgekit.parity.document import (
+    CorruptionChange,
+    EngineReport,
+    ErrorsBySeverity,
+    MeanError,
+    OfBoth,
+    ParityDocument,
+    RelativeError,
+)
+from edgekit.parity.engines import CheckedPredictor, EnginesDiffer
+from edgekit.parity.gates import SAMPLE_CONFIDENCE, Judge, Judgment, worst
+from edgekit.parity.options import Gates, ParityOptions
 from edgekit.parity.predictors import same_source
 from edgekit.parity.sweep import ImagePair, Sweep
-from edgekit.parity.tally import Tally, plain
+from edgekit.parity.tally import Tally, estimate
 
-SCHEMA = 2
 _SAMPLED = 0.4  # of the severities: what an image goes through at first
 _MODELS = ("reference", "candidate")
 
 
 def run_comparison(
     sweep: Sweep,
-    gates: Gates,
+    options: ParityOptions,
     console: Console,
     *,
     labeled: bool = True,
-    full: bool = False,
     codebook_size: int = 0,
-    baseline: Baseline | None = None,
-) -> dict[str, Any]:
+    device: str | None = None,
+) -> ParityDocument:
     """The parity document of a sweep (docs/parity.md says what is in it).
 
-    ``codebook_size`` is the candidate's, 0 without a codebook; ``baseline`` None chooses by the
-    number of classes and the severities.
+    ``codebook_size`` is the candidate's, 0 without a codebook; ``device`` is where it answers.
     """
-    cells = sweep.make.cells
-    chosen = baseline or choose_baseline(len(sweep.candidate.classes), cells.severities)
+    cells, gates = sweep.make.cells, options.gates
+    baseline = options.baseline or choose_baseline(len(sweep.candidate.classes), cells.severities)
     same = same_source(sweep.reference, sweep.candidate)
-    size = codebook_size if same else 0
     available = sweep.available
     if available < 2:
         raise UsageError(f"{sweep.dataset.name} has {available} test images: parity needs more")
-    start, busy = time.monotonic(), os.times()
-    run = _Run(sweep, gates, chosen, console, labeled, size)
+    start, before = time.monotonic(), os.times()
+    run = _Run(sweep, gates, baseline, console, labeled, codebook_size if same else 0)
     try:
-        seen = run.whole(full=full)
+        seen = run.whole(full=options.full)
     except EnginesDiffer as error:
         # What the quick engine has said so far counts no more, here or in later runs.
         console.warn(f"{error}; parity starts again with '{error.trusted.name}' alone")
         with sweep.hold() as (reference, _):
             reference.clear()
         trusting = dataclasses.replace(sweep, reference=error.trusted)
-        seen = dataclasses.replace(run, sweep=trusting).whole(full=full)
-    engine = _engine(sweep)
+        seen = dataclasses.replace(run, sweep=trusting).whole(full=options.full)
     tally, judged = seen.tally, seen.judged
-    used = os.times()
-    document: dict[str, Any] = {
-        "schema": SCHEMA,
-        "verdict": judged.outcome,
-        "reasons": judged.reasons,
-        "more_images": judged.more_images,
-        "seen": sweep.reference.seen,
-        "reference": sweep.reference.name,
-        "reference_engine": None if engine is None else engine.to_dict(),
-        "candidate": sweep.candidate.name,
-        "same_source": same,
-        "data": sweep.dataset.name,
-        "corrupted": cells.kind,
-        "corruptions": list(cells.corruptions),
-        "severities": list(cells.severities),
-        "seed": cells.seed,
-        "mode": "full" if full else "stops when decided",
-        "gates": {
-            "tolerance": gates.tolerance,
-            "min_code_agreement": gates.min_code_agreement,
-            "max_corruption_delta": gates.max_corruption_delta,
-        },
-        "images": tally.images,
-        "images_available": available,
-        "severities_per_image": seen.levels,
-        "saved": 1 - tally.evaluated / (2 * available * sweep.make.count),
-        "inferences": seen.computed,
-        "inferences_cached": tally.evaluated - seen.computed,
-        "seconds": time.monotonic() - start,
-        "cpu_seconds": (used.user + used.system + used.children_user + used.children_system)
-        - (busy.user + busy.system + busy.children_user + busy.children_system),
-        **tally.agreement(),
-    }
-    if judged.interval is None or judged.fixed is None or judged.deltas is None:
-        return {**document, **dict.fromkeys(_NEED_LABELS), "worst": []}
-    return {**document, **_errors(tally, chosen, judged, judged.deltas)}
+    errors = _errors(tally, baseline, judged)
+    return ParityDocument(
+        verdict=judged.outcome,
+        reasons=tuple(judged.reasons),
+        more_images=judged.more_images,
+        seen=sweep.reference.seen,
+        reference=sweep.reference.name,
+        reference_engine=_engine(sweep),
+        candidate=sweep.candidate.name,
+        same_source=same,
+        data=sweep.dataset.name,
+        corrupted=cells.kind,
+        corruptions=cells.corruptions,
+        severities=cells.severities,
+        seed=cells.seed,
+        mode="full" if options.full else "stops when decided",
+        gates=gates,
+        images=tally.images,
+        images_available=available,
+        severities_per_image=seen.levels,
+        saved=1 - tally.evaluated / (2 * available * sweep.make.count),
+        inferences=seen.computed,
+        inferences_cached=tally.evaluated - seen.computed,
+        seconds=time.monotonic() - start,
+        cpu_seconds=_cpu_seconds(os.times()) - _cpu_seconds(before),
+        clean_error=errors.clean,
+        corruption_error=errors.mean,
+        relative_corruption_error=errors.relative,
+        worst=errors.worst,
+        asked=options,
+        top1_agreement=tally.classes(),
+        kl_nats=tally.divergence(),
+        codes=tally.codes(),
+        per_corruption=errors.per_corruption,
+        measured=creation_time(),
+        device=device,
+    )
+
+
+def _cpu_seconds(times: os.times_result) -> float:
+    """Of this process and its workers."""
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _engine(sweep: Sweep) -> EngineReport | None:
@@ -188,51 +199,56 @@ class _Run:
         return tally, judge
 
 
-_NEED_LABELS = (
-    "clean_error",
-    "corruption_error",
-    "relative_corruption_error",
-    "per_corruption",
-)
+class _Errors(NamedTuple):
+    """The part of the document that needs labels; empty without."""
+
+    clean: OfBoth | None = None
+    mean: MeanError | None = None
+    relative: RelativeError | None = None
+    per_corruption: Mapping[str, CorruptionChange] | None = None
+    worst: tuple[str, ...] = ()
 
 
-def _errors(
-    tally: Tally, baseline: Baseline, judged: Judgment, deltas: CorruptionDeltas
-) -> dict[str, Any]:
-    """The part of the document that needs labels."""
-    assert judged.interval is not None
-    assert judged.fixed is not None
+def _errors(tally: Tally, baseline: Baseline, judged: Judgment) -> _Errors:
+    interval, deltas = judged.interval, judged.deltas
+    if interval is None or judged.fixed is None or deltas is None:
+        return _Errors()
     errors = {who: tally.errors(who) for who in _MODELS}
     clean = {who: tally.clean_error(who) for who in _MODELS}
     means = {who: mce(errors[who], baseline) for who in _MODELS}
     relative = {who: relative_mce(errors[who], clean[who], baseline) for who in _MODELS}
-    return {
-        "clean_error": {who: 100 * clean[who] for who in _MODELS},
-        "corruption_error": {
-            **{who: mean.value_percent for who, mean in means.items()},
-            "label": means["reference"].label,
-            "baseline": baseline,
-            "delta": judged.interval.estimate,
-            "lower": judged.interval.lower,
-            "upper": judged.interval.upper,
-            "interval": "anytime" if judged.anytime else "fixed sample",
-            "confidence": judged.confidence,
-            "fixed_sample": plain(judged.fixed),
-        },
-        "relative_corruption_error": {
-            **{who: mean.value_percent for who, mean in relative.items()},
-            "label": relative["reference"].label,
-        },
-        "per_corruption": {
-            name: {
-                **{who: mean.per_corruption[name] for who, mean in means.items()},
-                "delta": deltas.intervals[name].estimate,
-                "lower": deltas.intervals[name].lower,
-                "upper": deltas.intervals[name].upper,
-                "averaged": name in means["reference"].averaged,
-                "errors": {who: [100 * e for e in errors[who][name].values()] for who in _MODELS},
-            }
-            for name in tally.cells.corruptions
-        },
-        "worst": list(worst(deltas)),
-    }
+
+    def change(name: str) -> CorruptionChange:
+        by_severity = {
+            who: tuple(100 * error for error in errors[who][name].values()) for who in _MODELS
+        }
+        delta = deltas.intervals[name]
+        return CorruptionChange(
+            **{who: means[who].per_corruption[name] for who in _MODELS},
+            delta=delta.estimate,
+            lower=delta.lower,
+            upper=delta.upper,
+            averaged=name in means["reference"].averaged,
+            errors=ErrorsBySeverity(**by_severity),
+        )
+
+    return _Errors(
+        clean=OfBoth(**{who: 100 * clean[who] for who in _MODELS}),
+        mean=MeanError(
+            **{who: means[who].value_percent for who in _MODELS},
+            label=means["reference"].label,
+            baseline=baseline,
+            delta=interval.estimate,
+            lower=interval.lower,
+            upper=interval.upper,
+            interval="anytime" if judged.anytime else "fixed sample",
+            confidence=judged.confidence,
+            fixed_sample=estimate(judged.fixed),
+        ),
+        relative=RelativeError(
+            **{who: relative[who].value_percent for who in _MODELS},
+            label=relative["reference"].label,
+        ),
+        per_corruption={name: change(name) for name in tally.cells.corruptions},
+        worst=tuple(worst(deltas)),
+    )

@@ -11,9 +11,8 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from edgekit.core.errors import EdgekitError, ToolchainMissing
 from edgekit.data.transforms import Preprocessing
 from edgekit.native.openvino_extension import extension_path
+from edgekit.parity.document import EngineReport
 from edgekit.parity.predictors import OnnxPredictor, Predictor, open_onnx, shares
 from edgekit.runtime.answers import Answers, join
 from edgekit.runtime.openvino_core import shared_core
@@ -46,23 +46,6 @@ class EnginesDiffer(EdgekitError):
     def __init__(self, message: str, trusted: Predictor) -> None:
         super().__init__(message)
         self.trusted = trusted
-
-
-@dataclass(frozen=True)
-class EngineReport:
-    """Who answered for the float model in this run, and what was shown about it."""
-
-    answers: str
-    checked_by: str | None  # None: the trusted engine answered itself
-    answered: int  # by the quick engine alone
-    checked: int  # answers that both gave
-    ties: int  # of these, that rounding decided differently
-    cost: float | None  # processor time of the quick engine over the trusted one's, on the first
-    note: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it stands in the parity document."""
-        return asdict(self)
 
 
 class CheckedPredictor:

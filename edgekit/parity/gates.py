@@ -40,6 +40,8 @@ from edgekit.metrics.intervals import (
     slowest,
     verdict,
 )
+from edgekit.parity.document import Judged
+from edgekit.parity.options import Gates
 from edgekit.parity.tally import Seen, Tally
 
 ALPHA = 0.04  # of the sequences, both sides
@@ -47,33 +49,10 @@ SAMPLE_CONFIDENCE = 0.99  # of the look at a part of the cells
 
 
 @dataclass(frozen=True)
-class Gates:
-    """What must hold for a pass; the first always, the others where they are given."""
-
-    tolerance: float = 0.5  # points of mean corruption error
-    min_code_agreement: float | None = None  # a fraction
-    max_corruption_delta: float | None = None  # points, for every single corruption
-
-    def __post_init__(self) -> None:
-        """Refuse limits that decide nothing."""
-        if not self.tolerance >= 0:
-            raise UsageError(f"tolerance must not be negative, not {self.tolerance}")
-        agreement = self.min_code_agreement
-        if agreement is not None and not 0 < agreement < 1:
-            raise UsageError(
-                f"min_code_agreement must lie between 0 and 1, not {agreement}: no sample can "
-                "show that two models always agree, 0.999 it can"
-            )
-        largest = self.max_corruption_delta
-        if largest is not None and not largest >= 0:
-            raise UsageError(f"max_corruption_delta must not be negative, not {largest}")
-
-
-@dataclass(frozen=True)
 class Judgment:
     """The verdict, with all that the report says about how it came about."""
 
-    outcome: Outcome | str  # or "unlabeled"
+    outcome: Judged
     reasons: list[str]
     more_images: int | None  # that would decide; None: unknown, or none would
     interval: Interval | None  # of the mean corruption error's difference

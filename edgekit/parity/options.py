@@ -7,8 +7,31 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit.core.errors import UsageError
 from edgekit.metrics.corruption_error import Baseline
-from edgekit.parity.gates import Gates
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What must hold for a pass; the first always, the others where they are given."""
+
+    tolerance: float = 0.5  # points of mean corruption error
+    min_code_agreement: float | None = None  # a fraction
+    max_corruption_delta: float | None = None  # points, for every single corruption
+
+    def __post_init__(self) -> None:
+        """Refuse limits that decide nothing."""
+        if not self.tolerance >= 0:
+            raise UsageError(f"tolerance must not be negative, not {self.tolerance}")
+        agreement = self.min_code_agreement
+        if agreement is not None and not 0 < agreement < 1:
+            raise UsageError(
+                f"min_code_agreement must lie between 0 and 1, not {agreement}: no sample can "
+                "show that two models always agree, 0.999 it can"
+            )
+        largest = self.max_corruption_delta
+        if largest is not None and not largest >= 0:
+            raise UsageError(f"max_corruption_delta must not be negative, not {largest}")
 
 
 @dataclass(frozen=True)

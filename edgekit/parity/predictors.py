@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.files import file_sha256
+from edgekit.core.host import usable_threads
 from edgekit.data.transforms import Preprocessing
 from edgekit.model.card import numbered_classes
 from edgekit.runtime.answers import Answers, join
@@ -86,10 +86,9 @@ class OnnxPredictor:
         return join(list(self.threads.map(self._answer, np.array_split(images, pieces))))
 
     def _answer(self, images: NDArray[np.uint8]) -> Answers:
-        names = [output.name for output in self.session.get_outputs()]
-        values = self.session.run(names, {"images": self.preprocessing.normalize(images)})
-        found = dict(zip(names, values, strict=True))
-        return Answers(found["logits"], found.get("code"), found.get("margin"))
+        from edgekit.runtime.onnxruntime import named_outputs
+
+        return Answers.of(named_outputs(self.session, self.preprocessing.normalize(images)))
 
 
 @dataclass(frozen=True)
@@ -121,21 +120,12 @@ class BundlePredictor:
 
 def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
     """A float ONNX file that edgekit exported; its metadata say what it is."""
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
+    from edgekit.runtime.onnxruntime import FAILURES, open_session, runtime_version
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        key = f"{file_sha256(path)} onnxruntime {onnxruntime.__version__}"
-    except (
-        *(state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf),
-        *(state.NotImplemented, state.RuntimeException, state.NoSuchFile, OSError),
-    ) as error:
+        session = open_session(str(path), threads=1)
+        key = f"{file_sha256(path)} onnxruntime {runtime_version()}"
+    except (*FAILURES, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"ONNX Runtime cannot load the reference {path}: {reason}") from error
     metadata = session.get_modelmeta().custom_metadata_map
@@ -149,8 +139,8 @@ def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
         source=metadata.get("edgekit.source_sha256", ""),
         seen=metadata.get("edgekit.training", "seen=unknown"),
         session=session,
-        threads=ThreadPoolExecutor(_cores(), thread_name_prefix="reference"),
-        parallel=_cores(),
+        threads=ThreadPoolExecutor(usable_threads(), thread_name_prefix="reference"),
+        parallel=usable_threads(),
     )
 
 
@@ -236,7 +226,3 @@ def _nameless(classes: tuple[str, ...]) -> bool:
 def _size(model: Predictor) -> str:
     height, width = model.preprocessing.size
     return f"{height} x {width} px"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

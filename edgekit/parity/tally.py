@@ -20,6 +20,16 @@ from edgekit.metrics.codes import (
 from edgekit.metrics.corruption_error import CellErrors, kl_divergence
 from edgekit.metrics.intervals import Interval, agreement_interval
 from edgekit.parity.answer_cache import Outputs
+from edgekit.parity.document import (
+    ClassAgreement,
+    CodeAgreement,
+    Divergence,
+    Estimate,
+    MarginGroup,
+    Margins,
+    Usage,
+    UsageOfBoth,
+)
 from edgekit.parity.sweep import ImagePair
 
 Floats = NDArray[np.float64]
@@ -151,54 +161,56 @@ class Tally:
             return None
         return agreement_interval(np.array(self._corrupted_code), confidence)
 
-    def agreement(self) -> dict[str, Any]:
-        """Top-1 agreement, divergence and codes, as plain values for the report."""
-        divergence = self._divergence / self._seen
-        return {
-            "top1_agreement": {
-                "clean": float(self._same_class[0] / self.images),
-                "corrupted": plain(agreement_interval(np.array(self._corrupted_class))),
-                "per_corruption": self._by_corruption(self._same_class),
-            },
-            "kl_nats": {
-                "clean": float(divergence[0]),
-                "corrupted": float(divergence[1:].mean()),
-                "per_corruption": self._by_corruption(self._divergence),
-            },
-            "codes": self._codes(),
-        }
+    def classes(self) -> ClassAgreement:
+        """How often the classes are the same."""
+        return ClassAgreement(
+            clean=float(self._same_class[0] / self.images),
+            corrupted=estimate(agreement_interval(np.array(self._corrupted_class))),
+            per_corruption=self._by_corruption(self._same_class),
+        )
 
-    def _codes(self) -> dict[str, Any] | None:
+    def divergence(self) -> Divergence:
+        """How far the probabilities are apart."""
+        means = self._divergence / self._seen
+        return Divergence(
+            clean=float(means[0]),
+            corrupted=float(means[1:].mean()),
+            per_corruption=self._by_corruption(self._divergence),
+        )
+
+    def codes(self) -> CodeAgreement | None:
+        """How often the codes are the same; None where there are none to compare."""
         interval = self.code_interval()
         if interval is None:
             return None
-        return {
-            "clean_agreement": float(self._same_code[0] / self.images),
-            "corrupted_agreement": plain(interval),
-            "per_corruption": self._by_corruption(self._same_code),
-            "usage": {who: _usage(counts) for who, counts in self._counts.items()},
-            "margins": None if self._margins is None else _margins(self._margins),
-        }
+        usage = {who: _usage(counts) for who, counts in self._counts.items()}
+        return CodeAgreement(
+            clean_agreement=float(self._same_code[0] / self.images),
+            corrupted_agreement=estimate(interval),
+            per_corruption=self._by_corruption(self._same_code),
+            usage=UsageOfBoth(**usage),
+            margins=None if self._margins is None else _margins(self._margins),
+        )
 
     def _by_corruption(self, sums: NDArray[Any]) -> dict[str, float]:
         means = (sums / self._seen)[1:].reshape(len(self.cells.corruptions), -1).mean(axis=1)
         return dict(zip(self.cells.corruptions, means.tolist(), strict=True))
 
 
-def plain(interval: Interval) -> dict[str, float]:
-    """An interval for JSON."""
-    return {"estimate": interval.estimate, "lower": interval.lower, "upper": interval.upper}
+def estimate(interval: Interval) -> Estimate:
+    """An interval for the document."""
+    return Estimate(interval.estimate, interval.lower, interval.upper)
 
 
-def _usage(counts: NDArray[np.int64]) -> dict[str, float]:
+def _usage(counts: NDArray[np.int64]) -> Usage:
     usage = code_usage(counts)
-    return {"size": usage.size, "used": usage.used, "perplexity": usage.perplexity}
+    return Usage(usage.size, usage.used, usage.perplexity)
 
 
-def _margins(histogram: NDArray[np.int64]) -> dict[str, Any]:
+def _margins(histogram: NDArray[np.int64]) -> Margins:
     summary = margin_summary(histogram)
-    return {
-        "quantiles": list(MARGIN_QUANTILES),
-        "agreeing": {"count": summary.agreeing, "margins": summary.agreeing_quantiles},
-        "flipped": {"count": summary.flipped, "margins": summary.flipped_quantiles},
-    }
+    return Margins(
+        quantiles=MARGIN_QUANTILES,
+        agreeing=MarginGroup(summary.agreeing, summary.agreeing_quantiles),
+        flipped=MarginGroup(summary.flipped, summary.flipped_quantiles),
+    )

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgekit.data.transforms import Preprocessing
-from edgekit.graph.view import PASS_THROUGH, Graph
+from edgekit.graph.view import PAIR, PASS_THROUGH, Graph, add_outputs, constants, copied
 from edgekit.quantize.emulation import in_float
 from edgekit.quantize.engine import BATCH, CompiledGraph, compile_graph, run_compiled
 
@@ -60,7 +60,7 @@ def correct_biases(
     name = original.graph.input[0].name
     fitted = _measure(compiled, images, preprocessing, name)
     other = _measure(compiled, held_out, preprocessing, name)
-    tensors = {tensor.name: tensor for tensor in calibrated.graph.initializer}
+    tensors = constants(calibrated)
     channels = changed = 0
     for node in layers:
         seen, others = (_Shifts.of(values, node.name) for values in (fitted, other))
@@ -135,13 +135,13 @@ def _measure(
 def _layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Quantized convolutions, and products of the form Gemm, with a bias."""
     graph = Graph(model)
-    stored = {tensor.name: tensor.dims for tensor in model.graph.initializer}
     return [
         node
-        for node in model.graph.node
+        for node in graph.nodes
         if node.op_type in ("Conv", "Gemm")
         and len(node.input) > 2
-        and len(stored.get(node.input[2], ())) == 1
+        and node.input[2] in graph.constants
+        and len(graph.constants[node.input[2]].dims) == 1
         and graph.is_quantized(node.input[0])
     ]
 
@@ -155,14 +155,12 @@ def _with_branches(
     behind the same nodes as in the deployed graph.
     """
     graph = Graph(calibrated)
-    model = onnx.ModelProto()
-    model.CopyFrom(original)
+    model = copied(original)
     del model.graph.output[:]
-    constants = {tensor.name: tensor for tensor in calibrated.graph.initializer}
     needed: dict[str, onnx.TensorProto] = {}
     axes = numpy_helper.from_array(np.array([2, 3], np.int64), "biases/axes")
     model.graph.initializer.append(axes)
-    copied = ("QuantizeLinear", "DequantizeLinear", *PASS_THROUGH)
+    repeated = (*PAIR, *PASS_THROUGH)
 
     def copy(node: onnx.NodeProto, prefix: str) -> onnx.NodeProto:
         branch = onnx.NodeProto()
@@ -170,12 +168,12 @@ def _with_branches(
         branch.name = f"{prefix}{node.name}"
         begins = node.op_type == "QuantizeLinear"
         for place, value in enumerate(node.input):
-            if value in constants:
-                needed[value] = constants[value]
+            if value in graph.constants:
+                needed[value] = graph.constants[value]
                 branch.input[place] = f"int8/{value}"
             elif not begins and value in graph.producer:
                 source = graph.producer[value]
-                if source.op_type in copied:
+                if source.op_type in repeated:
                     branch.input[place] = copy(source, prefix).output[0]
         branch.output[:] = [f"{prefix}{value}" for value in node.output]
         model.graph.node.append(branch)
@@ -186,8 +184,7 @@ def _with_branches(
         kind = "ReduceMean" if positions else "Identity"
         attributes = {"keepdims": 0} if positions else {}
         model.graph.node.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
-        value = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        model.graph.output.append(value)
+        add_outputs(model, [name])
 
     for node in layers:
         branch = copy(node, f"{node.name}/")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgekit.core.console import Console
 from edgekit.data.transforms import Preprocessing
 from edgekit.graph.variants import lookup_node
-from edgekit.graph.view import with_outputs
+from edgekit.graph.view import copied, with_outputs
 from edgekit.quantize.bias import CorrectedBiases, correct_biases
 from edgekit.quantize.emulation import in_float
 from edgekit.quantize.engine import outputs
@@ -121,8 +121,7 @@ def correct(
     before = judge.harm(plain)
     dropped: list[str] = []
     for with_rounding, with_biases in dict.fromkeys(attempts):
-        graph = onnx.ModelProto()
-        graph.CopyFrom(plain)
+        graph = copied(plain)
         pixels = with_biases and fit_pixels(graph, images, held_out, preprocessing)
         rounded, biases = _UNROUNDED, _UNCORRECTED
         if with_rounding:

@@ -11,7 +11,9 @@ from collections.abc import Collection
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
+
+from edgekit.graph.view import Graph, attributes, copied, drop_unused, set_nodes
 
 
 def in_float(model: onnx.ModelProto, readers: Collection[str] | None = None) -> onnx.ModelProto:
@@ -20,30 +22,21 @@ def in_float(model: onnx.ModelProto, readers: Collection[str] | None = None) -> 
     The pairs of the activations stay: they round as before. With ``readers`` only the weights that
     operators of these kinds read.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    stored = {tensor.name: tensor for tensor in result.graph.initializer}
+    result = copied(model)
+    graph = Graph(result)
     kept: list[onnx.NodeProto] = []
-    spent: set[str] = set()
-    read_by: dict[str, set[str]] = {}
-    for node in result.graph.node:
-        for name in node.input:
-            read_by.setdefault(name, set()).add(node.op_type)
-    for node in result.graph.node:
-        weights = node.op_type == "DequantizeLinear" and node.input[0] in stored
-        if not weights or not (readers is None or read_by[node.output[0]] <= set(readers)):
+    for node in graph.nodes:
+        weights = node.op_type == "DequantizeLinear" and node.input[0] in graph.constants
+        kinds = {reader.op_type for reader in graph.readers.get(node.output[0], [])}
+        if not weights or not (readers is None or kinds <= set(readers)):
             kept.append(node)
             continue
-        spent.update(node.input)
-        values = _dequantized(node, [numpy_helper.to_array(stored[name]) for name in node.input])
-        result.graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
-    del result.graph.node[:]
-    result.graph.node.extend(kept)
-    needed = {name for node in kept for name in node.input}
-    for place in reversed(range(len(result.graph.initializer))):
-        name = result.graph.initializer[place].name
-        if name in spent and name not in needed:
-            del result.graph.initializer[place]
+        stored = [numpy_helper.to_array(graph.constants[name]) for name in node.input]
+        result.graph.initializer.append(
+            numpy_helper.from_array(_dequantized(node, stored), node.output[0])
+        )
+    set_nodes(result.graph, kept)
+    drop_unused(result)
     return result
 
 
@@ -51,8 +44,7 @@ def _dequantized(node: onnx.NodeProto, inputs: list[np.ndarray]) -> np.ndarray:
     levels, scale = inputs[0].astype(np.float32), inputs[1].astype(np.float32)
     zero = inputs[2].astype(np.float32) if len(inputs) > 2 else np.zeros_like(scale)
     if scale.size > 1:
-        attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
         shape = [1] * levels.ndim
-        shape[attributes.get("axis", 1)] = scale.size
+        shape[attributes(node).get("axis", 1)] = scale.size
         scale, zero = scale.reshape(shape), zero.reshape(shape)
     return np.asarray((levels - zero) * scale, np.float32)

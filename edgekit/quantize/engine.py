@@ -108,10 +108,4 @@ def answers(
     graph: onnx.ModelProto, pixels: NDArray[np.uint8], preprocessing: Preprocessing
 ) -> Answers:
     """What a float or INT8 interchange graph says about uint8 images [M, height, width, 3]."""
-    return join([as_answers(found) for found in outputs(graph, pixels, preprocessing)])
-
-
-def as_answers(found: dict[str, NDArray[Any]]) -> Answers:
-    """An inference's outputs under their meaning; the first is what a foreign graph answers."""
-    logits = found["logits"] if "logits" in found else next(iter(found.values()))
-    return Answers(logits, found.get("code"), found.get("margin"))
+    return join([Answers.of(found) for found in outputs(graph, pixels, preprocessing)])

@@ -14,23 +14,21 @@ from collections.abc import Callable, Collection
 import onnx
 
 from edgekit.graph.layers import find_layers
+from edgekit.graph.lookup import is_lookup
+from edgekit.graph.view import MATRIX_PRODUCTS, PRODUCTS, SHAPES, Graph, attributes, constants
 from edgekit.quantize.recipes import Recipe, Rule
 
-LOOKUP = "CodebookLookup"
-DOMAIN = "edgekit"
-_PRODUCTS = ("MatMul", "Gemm")
 _POOLING = ("ReduceMean", "GlobalAveragePool")
-_SHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity")
 # What may lie between the two products of an attention, beside the softmax: scaling, a bias, a
 # mask, their broadcasting.
-_BETWEEN = (*_SHAPES, "Add", "Sub", "Mul", "Div", "Where", "Cast", "Expand", "Clip", "Dropout")
+_BETWEEN = (*SHAPES, "Add", "Sub", "Mul", "Div", "Where", "Cast", "Expand", "Clip", "Dropout")
 # What turns a projection into queries and keys: they are scaled, or brought to unit length.
 _SCALING = (*_BETWEEN, "Slice", "Split", "Gather", "Concat", "Softmax", "Pow", "Sqrt", "Max",
             "ReduceL2", "ReduceSum", "ReduceSumSquare")  # fmt: skip
 _POINTWISE = ("Erf", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Relu", "Clip", "HardSwish",
               "Add", "Sub", "Mul", "Div", "Pow", "Identity", "Cast")  # fmt: skip
 # What may lie between a pooled map and the gates that are calculated from it.
-_GATING = (*_POINTWISE, *_SHAPES, *_PRODUCTS, "Conv", "Expand", "BatchNormalization")
+_GATING = (*_POINTWISE, *SHAPES, *PRODUCTS, "Expand", "BatchNormalization")
 _NORMS = ("LayerNormalization", "RMSNormalization")
 _LONGEST_FUNCTION = 12  # nodes of an activation: tanh-GELU, the longest in use, has eight
 
@@ -53,27 +51,21 @@ def kept_float(model: onnx.ModelProto, recipe: Recipe) -> dict[str, str]:
 
 def float_nodes(model: onnx.ModelProto) -> list[str]:
     """Names of the nodes that must not be quantized; empty when there is no codebook."""
-    nodes = list(model.graph.node)
-    producer = {output: node for node in nodes for output in node.output}
-    constants = {tensor.name for tensor in model.graph.initializer}
-    lookups = [node for node in nodes if node.op_type == LOOKUP and node.domain == DOMAIN]
+    graph = Graph(model)
+    lookups = list(filter(is_lookup, graph.nodes))
     if not lookups:
         return []
     # The pooled feature (or the map's vectors) and everything computed from it; the pooling
     # itself too, which sees the last convolution's output before it would be rounded.
-    reached = {_through_reshapes(lookup.input[0], producer) for lookup in lookups}
-    makers = [producer[name] for name in reached if name in producer]
+    starts = {graph.source(lookup.input[0], SHAPES) for lookup in lookups}
+    makers = [graph.producer[name] for name in starts if name in graph.producer]
     for norm in [node for node in makers if node.op_type in _NORMS]:  # a ConvNeXt has one there
-        makers += _Flow(model).back(norm.input[0], (*_SHAPES, "Gather"), _POOLING)[1]
+        makers += graph.back(norm.input[0], (*SHAPES, "Gather"), _POOLING)[1]
     head = [node for node in makers if node.op_type in _POOLING]
-    for node in nodes:  # ONNX lists nodes in topological order
-        if reached & set(node.input):
-            reached.update(node.output)
-            head.append(node)
     return [
         node.name
-        for node in head
-        if not (node.op_type in _PRODUCTS and _weighted(node, constants, producer))
+        for node in (*head, *graph.depending_on(starts))
+        if not (node.op_type in MATRIX_PRODUCTS and graph.is_constant(node.input[1]))
     ]
 
 
@@ -86,12 +78,12 @@ def first_depthwise(model: onnx.ModelProto) -> list[str]:
     than half where zero-points must be 0 and a ReLU's output has seven bits. It waits for memory
     more than it calculates, and costs little in float.
     """
-    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    stored = constants(model)
     for node in model.graph.node:
-        if node.op_type != "Conv" or node.input[1] not in shapes:
+        if node.op_type != "Conv" or node.input[1] not in stored:
             continue
-        channels, inputs_of_each = shapes[node.input[1]][:2]
-        groups = next((item.i for item in node.attribute if item.name == "group"), 1)
+        channels, inputs_of_each = stored[node.input[1]].dims[:2]
+        groups = attributes(node).get("group", 1)
         if inputs_of_each == 1 and groups == channels > 1:
             return [node.name]
     return []
@@ -110,8 +102,8 @@ def attention_products(model: onnx.ModelProto) -> list[str]:
     for softmax in model.graph.node:
         if softmax.op_type != "Softmax":
             continue
-        before, logits = flow.back(softmax.input[0], _BETWEEN, _PRODUCTS)
-        behind, sums = flow.ahead(softmax.output[0], (*_SHAPES, "Cast", "Dropout"), _PRODUCTS)
+        before, logits = flow.back(softmax.input[0], _BETWEEN, MATRIX_PRODUCTS)
+        behind, sums = flow.ahead(softmax.output[0], (*SHAPES, "Cast", "Dropout"), MATRIX_PRODUCTS)
         if not logits or not sums:
             continue  # a classifier's softmax, or a gate
         kept.update((node.name, None) for node in (*logits, *before, softmax, *behind, *sums))
@@ -165,12 +157,11 @@ def batch_norms(model: onnx.ModelProto) -> list[str]:
     Each gives its channel the scale that suits what follows; the channels' ranges before it may
     differ as they like, and one step for all loses the small ones.
     """
-    flow = _Flow(model)
+    graph = Graph(model)
     return [
         node.name
-        for node in model.graph.node
-        if node.op_type == "BatchNormalization"
-        and not flow.back(node.input[0], (), ("Conv", *_PRODUCTS))[1]
+        for node in graph.nodes
+        if node.op_type == "BatchNormalization" and not graph.back(node.input[0], (), PRODUCTS)[1]
     ]
 
 
@@ -190,65 +181,15 @@ def normed_sums(model: onnx.ModelProto) -> list[str]:
     ]
 
 
-def _through_reshapes(name: str, producer: dict[str, onnx.NodeProto]) -> str:
-    """The tensor that a chain of shape-only nodes starts from."""
-    while name in producer and producer[name].op_type in _SHAPES:
-        name = producer[name].input[0]
-    return name
-
-
-def _weighted(
-    node: onnx.NodeProto, constants: set[str], producer: dict[str, onnx.NodeProto]
-) -> bool:
-    """Whether a product's second factor is a constant, perhaps behind a transpose."""
-    return _through_reshapes(node.input[1], producer) in constants
-
-
-class _Flow:
-    """Who makes and who reads each value of a graph."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._stored = {tensor.name for tensor in model.graph.initializer}
-        self._producer = {name: node for node in model.graph.node for name in node.output}
-        self._readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in model.graph.node:
-            for name in node.input:
-                self._readers.setdefault(name, []).append(node)
-
-    def is_constant(self, name: str) -> bool:
-        """Whether a value is stored, perhaps in another shape."""
-        return _through_reshapes(name, self._producer) in self._stored
+class _Flow(Graph):
+    """A graph with the questions that rules ask."""
 
     def adds_bias(self, node: onnx.NodeProto) -> bool:
         """Whether a node adds a constant to a product."""
         if node.op_type != "Add" or not any(self.is_constant(name) for name in node.input):
             return False
-        makers = [self._producer[name] for name in node.input if name in self._producer]
-        return any(maker.op_type in (*_PRODUCTS, "Conv") for maker in makers)
-
-    def back(
-        self,
-        name: str,
-        through: Collection[str],
-        to: Collection[str],
-        stop: Callable[[onnx.NodeProto], bool] = lambda node: False,
-    ) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
-        """Nodes of kinds ``through`` behind a value, and the first ones of kinds ``to``.
-
-        Nodes of other kinds, and those at which to ``stop``, are neither.
-        """
-
-        def makers(value: str) -> list[onnx.NodeProto]:
-            node = self._producer.get(value)
-            return [] if node is None or stop(node) else [node]
-
-        return self._walk([name], through, to, makers, "input")
-
-    def ahead(
-        self, name: str, through: Collection[str], to: Collection[str]
-    ) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
-        """The same towards the outputs."""
-        return self._walk([name], through, to, lambda value: self._readers.get(value, []), "output")
+        makers = [self.producer[name] for name in node.input if name in self.producer]
+        return any(maker.op_type in PRODUCTS for maker in makers)
 
     def function_of(self, value: str, name: str) -> list[onnx.NodeProto]:
         """The nodes between ``value`` and ``name`` if that depends on it alone, point by point."""
@@ -258,33 +199,12 @@ class _Flow:
             name = names.pop()
             if name == value or self.is_constant(name):
                 continue
-            node = self._producer.get(name)
+            node = self.producer.get(name)
             if node is None or node.op_type not in _POINTWISE or len(nodes) >= _LONGEST_FUNCTION:
                 return []
             nodes.append(node)
             names.extend(name for name in node.input if name)
         return nodes
-
-    def _walk(
-        self,
-        names: list[str],
-        through: Collection[str],
-        to: Collection[str],
-        step: Callable[[str], list[onnx.NodeProto]],
-        side: str,
-    ) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
-        passed: dict[str, onnx.NodeProto] = {}
-        reached: dict[str, onnx.NodeProto] = {}
-        while names:
-            for node in step(names.pop()):
-                if node.name in passed or node.name in reached:
-                    continue
-                if node.op_type in to:
-                    reached[node.name] = node
-                elif node.op_type in through:
-                    passed[node.name] = node
-                    names.extend(node.input if side == "input" else node.output)
-        return list(passed.values()), list(reached.values())
 
 
 _RULES: dict[Rule, Callable[[onnx.ModelProto], list[str]]] = {

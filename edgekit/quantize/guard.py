@@ -76,18 +76,10 @@ def onnxruntime_answers(
     graph: onnx.ModelProto, pixels: NDArray[np.uint8], preprocessing: Preprocessing
 ) -> Answers:
     """What ONNX Runtime makes of an interchange graph, for images [M, height, width, 3]."""
-    import onnxruntime
+    from edgekit.runtime.onnxruntime import named_outputs, open_session
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    session = open_session(graph.SerializeToString())
+    batches = (pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH))
+    return join(
+        [Answers.of(named_outputs(session, preprocessing.normalize(batch))) for batch in batches]
     )
-    names = [output.name for output in session.get_outputs()]
-    source = session.get_inputs()[0].name
-    parts = []
-    for start in range(0, len(pixels), _BATCH):
-        batch = {source: preprocessing.normalize(pixels[start : start + _BATCH])}
-        found = dict(zip(names, session.run(names, batch), strict=True))
-        parts.append(Answers(found["logits"], found.get("code"), found.get("margin")))
-    return join(parts)

@@ -9,10 +9,10 @@ from typing import TypeVar
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
 from scipy.linalg.blas import ssyrk
 
 from edgekit.data.transforms import Preprocessing
+from edgekit.graph.view import attributes
 from edgekit.quantize.engine import compile_graph
 from edgekit.quantize.tables import leading_to
 
@@ -188,11 +188,11 @@ def patches(
 
     ``values`` is its input [B, channels, height, width], ``kernel`` its height and width.
     """
-    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-    strides = attributes.get("strides", [1, 1])
-    dilations = attributes.get("dilations", [1, 1])
-    pads = attributes.get("pads", [0] * 4)  # top, left, bottom, right
-    groups = attributes.get("group", 1)
+    options = attributes(node)
+    strides = options.get("strides", [1, 1])
+    dilations = options.get("dilations", [1, 1])
+    pads = options.get("pads", [0] * 4)  # top, left, bottom, right
+    groups = options.get("group", 1)
     channels, sizes = values.shape[1], values.shape[2:]
     height, width = (
         (sizes[axis] + pads[axis] + pads[axis + 2] - (kernel[axis] - 1) * dilations[axis] - 1)

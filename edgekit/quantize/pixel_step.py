@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgekit.data.transforms import Preprocessing
+from edgekit.graph.view import PAIR, constants
 
 
 def fit_pixels(
@@ -24,7 +25,7 @@ def fit_pixels(
     it, and only where ``held_out``, images that it was not chosen on, err less as well.
     ``calibrated`` is changed in place.
     """
-    tensors = {tensor.name: tensor for tensor in calibrated.graph.initializer}
+    tensors = constants(calibrated)
     name = calibrated.graph.input[0].name
     pairs = [node for node in calibrated.graph.node if name in node.input[:1]]
     if len(pairs) != 1 or pairs[0].op_type != "QuantizeLinear":
@@ -42,7 +43,7 @@ def fit_pixels(
     calibrated.graph.initializer.append(fitted)
     before = pairs[0].input[1]
     for node in calibrated.graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[1] == before:
+        if node.op_type in PAIR and node.input[1] == before:
             node.input[1] = fitted.name
     return True
 

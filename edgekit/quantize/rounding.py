@@ -24,7 +24,7 @@ from onnx import numpy_helper
 
 from edgekit.core.console import Console
 from edgekit.data.transforms import Preprocessing
-from edgekit.graph.view import Graph
+from edgekit.graph.view import Graph, attributes, constants
 from edgekit.quantize.layer_inputs import Floats, HeldOutInputs, Inputs, Layer, watch
 
 # Of nearest rounding's error on held-out images; where it is nearly that, the rest is luck: of
@@ -190,21 +190,16 @@ def _layers(
 ) -> list[Layer]:
     """All convolutions of two dimensions whose 8-bit weights are the rounded original ones."""
     graph = Graph(calibrated)
-    stored = {tensor.name: tensor for tensor in calibrated.graph.initializer}
-    exact = {tensor.name: tensor for tensor in original.graph.initializer}
+    stored, exact = graph.constants, constants(original)
     before = {node.name: node for node in original.graph.node}
-    readers: dict[str, int] = {}
-    for node in calibrated.graph.node:
-        for name in node.input:
-            readers[name] = readers.get(name, 0) + 1
     found = []
-    for node in calibrated.graph.node:
+    for node in graph.nodes:
         if node.op_type != "Conv" or not graph.is_quantized(node.input[0]):
             continue
         reader = graph.producer.get(node.input[1])
         if reader is None or reader.op_type != "DequantizeLinear" or reader.input[0] not in stored:
             continue
-        if readers[reader.input[0]] > 1 or readers[reader.output[0]] > 1:
+        if any(len(graph.readers[name]) > 1 for name in (reader.input[0], reader.output[0])):
             continue  # shared weights have more than one kind of input
         layer = _layer(
             before[node.name],
@@ -239,7 +234,7 @@ def _layer(
     off = np.abs(weights / each[:, None, None, None] - levels)
     if (off[np.abs(levels) < np.abs(levels).max(initial=0)] > 0.51).any():
         return None
-    groups = next((item.i for item in node.attribute if item.name == "group"), 1)
+    groups = attributes(node).get("group", 1)
     shape = (groups, len(weights) // groups, -1)
     return Layer(
         node,

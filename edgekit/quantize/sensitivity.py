@@ -21,10 +21,11 @@ from onnx import helper, numpy_helper
 
 from edgekit.core.console import Console
 from edgekit.graph.layers import float_layers, quantized_layers, weight_names, with_float
-from edgekit.graph.view import Graph, drop_unused, with_outputs
+from edgekit.graph.variants import lookup_node
+from edgekit.graph.view import Graph, constants, copied, drop_unused, set_nodes, with_outputs
 from edgekit.metrics.codes import code_counts
 from edgekit.metrics.intervals import Interval
-from edgekit.quantize.engine import BATCH, answers, as_answers, compile_graph, run_compiled
+from edgekit.quantize.engine import BATCH, answers, compile_graph, run_compiled
 from edgekit.quantize.probe import Difference, Probe, difference
 from edgekit.runtime.answers import Answers, join
 
@@ -196,7 +197,7 @@ class _Walk:
         compiled = compile_graph(suffix)
         parts: list[Answers] = []
         for block in self._blocks():
-            parts.extend(as_answers(found) for found in run_compiled(compiled, block))
+            parts.extend(Answers.of(found) for found in run_compiled(compiled, block))
         return join(parts)
 
     def _advance(self, name: str) -> None:
@@ -236,9 +237,8 @@ def cut_points(model: onnx.ModelProto) -> list[tuple[str, str]]:
     for place, node in enumerate(model.graph.node):
         for name in node.input:
             last[name] = place
-    stored = {tensor.name for tensor in model.graph.initializer}
     ends = {output.name for output in model.graph.output}
-    live = {value.name for value in model.graph.input} - stored
+    live = {value.name for value in model.graph.input} - set(constants(model))
     found = []
     for place, node in enumerate(model.graph.node):
         live = {name for name in live if last.get(name, -1) > place or name in ends}
@@ -252,12 +252,9 @@ def segment(
     model: onnx.ModelProto, start: str, end: str | None, shape: Sequence[int]
 ) -> onnx.ModelProto:
     """What computes ``end`` (None: the outputs) from ``start``, which has ``shape``."""
-    part = onnx.ModelProto()
-    part.CopyFrom(model)
+    part = copied(model)
     graph = part.graph
-    kept = [node for node in graph.node if start not in node.output]
-    del graph.node[:]
-    graph.node.extend(kept)
+    set_nodes(graph, (node for node in graph.node if start not in node.output))
     if start != graph.input[0].name:
         del graph.input[:]
         kind = onnx.TensorProto.FLOAT
@@ -279,7 +276,7 @@ def _sizes(model: onnx.ModelProto, names: Sequence[str], probe: Probe) -> dict[s
 
 def _ranges(model: onnx.ModelProto) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Of every quantized activation: beyond which values it is cut off, shaped to broadcast."""
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    stored = constants(model)
     found = {}
     for node in model.graph.node:
         if node.op_type != "QuantizeLinear" or node.input[0] in stored:
@@ -320,13 +317,8 @@ def _codes(original: onnx.ModelProto, reference: Answers, candidate: Answers) ->
 
 def codebook_size(model: onnx.ModelProto) -> int | None:
     """How many codewords the graph's lookup chooses from."""
-    from edgekit.graph.variants import lookup_node
-
     node = lookup_node(model)
-    if node is None:
-        return None
-    sizes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
-    return int(sizes[node.input[1]][0])
+    return None if node is None else int(constants(model)[node.input[1]].dims[0])
 
 
 def interval_text(interval: Interval | None, scale: float = 1.0, digits: int = 2) -> str:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import onnx
 
-from edgekit.graph.lookup import OPERATOR
+from edgekit.graph.view import Graph, add_outputs, constants, drop_unused_nodes
+from edgekit.targets.operators import LOOKUP
 
 _LARGE = 1 << 20  # bytes from which on a table is worth a file
-_READERS = ("Gather", OPERATOR)  # they take rows or compare with them: nothing there is quantized
+_READERS = {"Gather", LOOKUP}  # they take rows or compare with them: nothing there is quantized
 
 
 @contextlib.contextmanager
@@ -47,7 +48,7 @@ def tables_aside(model: onnx.ModelProto) -> Iterator[tuple[onnx.ModelProto, Path
 
 def put_back(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
     """Store in ``model``, in place, the tables of ``original`` that it only names."""
-    tables = {tensor.name: tensor for tensor in original.graph.initializer}
+    tables = constants(original)
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             tensor.CopyFrom(tables[tensor.name])
@@ -76,10 +77,8 @@ def leading_to(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     """A copy of what the float values ``names`` need; they are its outputs."""
     copy = without_constants(model)
     del copy.graph.output[:]
-    for name in names:
-        value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        copy.graph.output.append(value)
-    needed = _drop_nodes(copy)
+    add_outputs(copy, names)
+    needed = drop_unused_nodes(copy)
     copy.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
     return copy
 
@@ -87,33 +86,19 @@ def leading_to(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
 def needed_part(model: onnx.ModelProto) -> onnx.ModelProto:
     """``model``, or a copy without what does not lead to its outputs, if there is such."""
     copy = without_constants(model)
-    needed = _drop_nodes(copy)
+    needed = drop_unused_nodes(copy)
     if len(copy.graph.node) == len(model.graph.node):
         return model
     copy.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
     return copy
 
 
-def _drop_nodes(model: onnx.ModelProto) -> set[str]:
-    """Remove nodes that lead to no output; the names of all values that are needed."""
-    nodes = model.graph.node
-    needed = {output.name for output in model.graph.output}
-    for place in reversed(range(len(nodes))):
-        if needed & set(nodes[place].output):
-            needed.update(nodes[place].input)
-        else:
-            del nodes[place]
-    return needed
-
-
 def _tables(model: onnx.ModelProto) -> set[str]:
     """Large constants, stored as bytes, that only tables' readers read."""
-    readers: dict[str, set[str]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, set()).add(node.op_type)
+    graph = Graph(model)
+    large = (name for name, tensor in graph.constants.items() if len(tensor.raw_data) >= _LARGE)
     return {
-        tensor.name
-        for tensor in model.graph.initializer
-        if len(tensor.raw_data) >= _LARGE and readers.get(tensor.name, {""}) <= set(_READERS)
+        name
+        for name in large
+        if name in graph.readers and {reader.op_type for reader in graph.readers[name]} <= _READERS
     }

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
+from edgekit.bench.document import BenchDocument, BenchReport, BundlesInTurns
+from edgekit.bench.interleaved import Histogram, Ratio
+from edgekit.bench.results import Conditions, LatencyResult, Layers, Scenarios, SelfTest, Start
 from edgekit.core.console import Console
 
 _SHOWN: Final = 10
@@ -18,124 +21,122 @@ _ROWS: Final = 12  # of a histogram
 _WIDTH: Final = 40
 
 
-def show(document: Mapping[str, Any], console: Console) -> None:
+def show(report: BenchReport, console: Console) -> None:
     """Print the command's document."""
-    if document["comparison"] is not None:
-        _show_comparison(document["comparison"], console)
-    for entry in document["bundles"]:
-        _show_bundle(entry, console)
+    if report.comparison is not None:
+        _show_comparison(report.comparison, console)
+    for document in report.bundles:
+        _show_bundle(document, console)
 
 
-def layer_lines(found: Mapping[str, Any]) -> list[str]:
+def layer_lines(layers: Layers) -> list[str]:
     """The parts and the slowest layers, for people."""
-    shares = (
-        f"{name} {part['ms']:.2f} ms ({part['share']:.1%})" for name, part in found["parts"].items()
-    )
-    text = [f"layers, profiled: {', '.join(shares)}; {found['parts_from']}"]
-    for layer in found["layers"][:_SHOWN]:
+    shares = (f"{name} {part.ms:.2f} ms ({part.share:.1%})" for name, part in layers.parts.items())
+    text = [f"layers, profiled: {', '.join(shares)}; {layers.parts_from}"]
+    for layer in layers.layers[:_SHOWN]:
         text.append(
-            f"  {layer['milliseconds']:8.3f} ms {layer['share']:6.1%}  {layer['kind']}  "
-            f"{layer['name']}  ({layer['part']})"
+            f"  {layer.milliseconds:8.3f} ms {layer.share:6.1%}  {layer.kind}  "
+            f"{layer.name}  ({layer.part})"
         )
     return text
 
 
-def _show_bundle(entry: Mapping[str, Any], console: Console) -> None:
-    scenarios = entry["scenarios"]
-    console.text(title(entry))
-    console.text(conditions_line(entry["conditions"]))
-    console.text(self_test_line(entry["self_test"]))
-    if found := scenarios.get("latency"):
-        console.table("", _COLUMNS, latency_rows(found), right=_RIGHT)
-        for line in histogram_lines(found["histograms"][found["candidate"]]):
+def _show_bundle(document: BenchDocument, console: Console) -> None:
+    console.text(title(document))
+    console.text(conditions_line(document.conditions))
+    console.text(self_test_line(document.self_test))
+    if latency := document.scenarios.latency:
+        console.table("", _COLUMNS, latency_rows(latency), right=_RIGHT)
+        for line in histogram_lines(latency.histograms[latency.candidate]):
             console.text(line)
-    for line in lines(scenarios):
+    for line in lines(document.scenarios):
         console.text(line)
-    if entry["layers"]:
-        for line in layer_lines(entry["layers"]):
+    if document.layers is not None:
+        for line in layer_lines(document.layers):
             console.text(line)
-    for missing in entry["not_measured"]:
-        console.text(f"not measured: {missing['what']}: {missing['why']}")
-    for note in entry["notes"]:
+    for gap in document.not_measured:
+        console.text(f"not measured: {gap.what}: {gap.why}")
+    for note in document.notes:
         console.warn(note)
 
 
-def _show_comparison(found: Mapping[str, Any], console: Console) -> None:
-    console.text(f"compared with {found['candidate']}, in turns")
-    console.text(conditions_line(found["conditions"]))
-    if latency := found.get("latency"):
+def _show_comparison(comparison: BundlesInTurns, console: Console) -> None:
+    console.text(f"compared with {comparison.candidate}, in turns")
+    console.text(conditions_line(comparison.conditions))
+    latency, throughput = comparison.latency, comparison.throughput
+    if latency is not None:
         console.table("", _COLUMNS, latency_rows(latency), right=_RIGHT)
-    if through := found.get("throughput"):
-        for name, model in through["models"].items():
-            text = f"throughput: {name}: {model['images_per_second']:.1f} images/s"
-            if ratio := through["ratios"].get(name):
-                text += f", an image takes {_interval(ratio)} times the first's"
+    if throughput is not None:
+        for name, model in throughput.models.items():
+            text = f"throughput: {name}: {model.images_per_second:.1f} images/s"
+            if ratio := throughput.ratios.get(name):
+                text += f", an image takes {interval(ratio)} times the first's"
             console.text(text)
-    for name in ("latency", "throughput"):
-        for note in found.get(name, {}).get("notes", []):
+    for name, result in (("latency", latency), ("throughput", throughput)):
+        for note in () if result is None else result.notes:
             console.warn(f"{name}: {note}")
 
 
-def title(entry: Mapping[str, Any]) -> str:
+def title(document: BenchDocument) -> str:
     """Which bundle, in which runtime."""
-    bundle, runtime = entry["bundle"], entry["runtime"]
+    bundle, runtime = document.bundle, document.runtime
     return (
-        f"{bundle['path']}: {bundle['precision']} for {bundle['target']}, "
-        f"{bundle['size_bytes'] / 1e6:.1f} MB, {runtime.get('runtime', bundle['backend'])}, "
+        f"{bundle.path}: {bundle.precision} for {bundle.target}, "
+        f"{bundle.size_bytes / 1e6:.1f} MB, {runtime.get('runtime', bundle.backend)}, "
         f"{runtime.get('threads', '?')} thread(s), batch {runtime.get('batch') or 'any'}"
     )
 
 
-def conditions_line(found: Mapping[str, Any]) -> str:
+def conditions_line(conditions: Conditions) -> str:
     """The conditions in one line; bench.json has all of them."""
-    cores, before = found["cores"], found["before"]
-    parts = [found["board"] or found["cpu"] or found["arch"]]
-    limit = "" if cores["limit"] is None else f", limited to {cores['limit']:g}"
-    parts.append(f"{cores['usable']} of {cores['machine']} cores{limit}")
-    if found["governor"]:
-        parts.append(f"governor {found['governor']}")
-    if before["mhz"]:
-        parts.append(f"{before['mhz']:.0f} MHz")
-    if found["power_mode"]:
-        parts.append(f"power mode {found['power_mode']}")
-    if before["celsius"]:
-        parts.append(f"{max(before['celsius'].values()):.0f} °C")
-    if before["load"] is not None:
-        parts.append(f"load {before['load']:.1f}")
+    cores, before = conditions.cores, conditions.before
+    limit = "" if cores.limit is None else f", limited to {cores.limit:g}"
+    parts = [conditions.machine, f"{cores.usable} of {cores.machine} cores{limit}"]
+    if conditions.governor:
+        parts.append(f"governor {conditions.governor}")
+    if before.mhz:
+        parts.append(f"{before.mhz:.0f} MHz")
+    if conditions.power_mode:
+        parts.append(f"power mode {conditions.power_mode}")
+    if before.celsius:
+        parts.append(f"{max(before.celsius.values()):.0f} °C")
+    if before.load is not None:
+        parts.append(f"load {before.load:.1f}")
     return "on " + ", ".join(parts)
 
 
-def self_test_line(found: Mapping[str, Any] | None) -> str:
+def self_test_line(tested: SelfTest | None) -> str:
     """What the self-test proved."""
-    if found is None:
+    if tested is None:
         return "self-test: not made"
-    text = f"self-test: {found['images']} images, finite and the same twice"
-    if stored := found["stored"]:
+    text = f"self-test: {tested.images} images, finite and the same twice"
+    if stored := tested.stored:
         text += (
-            f"; against the stored answers: logits within {stored['logits_error']:.2%}, top-1 "
-            f"{stored['top1_equal']}/{stored['images']}"
+            f"; against {stored.against}: logits within {stored.logits_error:.2%}, top-1 "
+            f"{stored.top1_equal}/{stored.images}"
         )
-        if stored["codes"]:
-            text += f", codes {stored['codes_equal']}/{stored['codes']}"
+        if stored.codes:
+            text += f", codes {stored.codes_equal}/{stored.codes}"
     return text
 
 
-def latency_rows(found: Mapping[str, Any]) -> list[list[str]]:
+def latency_rows(result: LatencyResult) -> list[list[str]]:
     """A row a model, the candidate first."""
     rows = []
-    for name, latency in found["latencies"].items():
-        ratio = found["ratios"].get(name)
-        figures = [
-            f"{latency[f'{key}_ms']:.2f}"
-            for key in ("median", "p90", "p95", "p99", "max", "mean", "jitter")
-        ]
-        rows.append([name, *figures, str(latency["calls"]), _interval(ratio) if ratio else ""])
+    for name, latency in result.latencies.items():
+        ratio = result.ratios.get(name)
+        figures = (
+            *(latency.median_ms, latency.p90_ms, latency.p95_ms, latency.p99_ms),
+            *(latency.max_ms, latency.mean_ms, latency.jitter_ms),
+        )
+        times = "" if ratio is None else interval(ratio)
+        rows.append([name, *(f"{value:.2f}" for value in figures), str(latency.calls), times])
     return rows
 
 
-def histogram_lines(found: Mapping[str, Any]) -> list[str]:
+def histogram_lines(calls: Histogram) -> list[str]:
     """A few bars of calls by latency."""
-    counts, edges = found["counts"], found["edges_ms"]
+    counts, edges = calls.counts, calls.edges_ms
     step = -(-len(counts) // _ROWS)
     merged = [sum(counts[start : start + step]) for start in range(0, len(counts), step)]
     top = max(merged)
@@ -144,62 +145,75 @@ def histogram_lines(found: Mapping[str, Any]) -> list[str]:
     for index, count in enumerate(merged):
         bar = "█" * round(_WIDTH * count / top) or ("▏" if count else "")
         lines.append(f"  {edges[index * step]:{width}.2f} ms  {bar} {count}".rstrip())
-    if found["above"]:
-        lines.append(f"  {edges[-1]:{width}.2f} and slower: {found['above']}")
+    if calls.above:
+        lines.append(f"  {edges[-1]:{width}.2f} and slower: {calls.above}")
     return lines
 
 
-def lines(scenarios: Mapping[str, Any]) -> list[str]:
+def lines(scenarios: Scenarios) -> list[str]:
     """One line an answer, for every scenario but latency's table."""
     text = []
-    if found := scenarios.get("latency"):
-        inside = found["in_runtime_ms"][found["candidate"]]
+    if latency := scenarios.latency:
+        inside = latency.in_runtime_ms[latency.candidate]
         text.append(f"of which in the runtime: median {inside:.2f} ms")
-    if found := scenarios.get("throughput"):
-        own = found["models"][found["candidate"]]
+    if throughput := scenarios.throughput:
+        own = throughput.own
         text.append(
-            f"throughput: {own['images_per_second']:.1f} images/s, {own['streams']} stream(s), "
-            f"batch {own['images']}"
+            f"throughput: {own.images_per_second:.1f} images/s, {own.streams} stream(s), "
+            f"batch {own.images}"
         )
-    for name, entry in scenarios.get("cold-start", {}).items():
-        phases = ", ".join(f"{key} {value:.0f}" for key, value in entry["phases_ms"].items())
+    for name, start in (scenarios.cold_start or {}).items():
+        phases = ", ".join(f"{key} {value:.0f}" for key, value in start.phases_ms.items())
         text.append(
-            f"cold start, {_START[name]}: {entry['median_ms']:.0f} ms "
-            f"[{entry['min_ms']:.0f}, {entry['max_ms']:.0f}] ({phases})"
+            f"cold start, {_START[name]}: {start.median_ms:.0f} ms "
+            f"[{start.min_ms:.0f}, {start.max_ms:.0f}] ({phases})"
         )
-    for name, entry in scenarios.get("memory", {}).items():
-        gpu = "" if entry["gpu_mib"] is None else f", GPU {entry['gpu_mib']:.0f} MiB"
+    for name, used in (scenarios.memory or {}).items():
+        gpu = "" if used.gpu_mib is None else f", GPU {used.gpu_mib:.0f} MiB"
         text.append(
-            f"memory, {_START[name]}: peak {_mib(entry['peak_mib'])}, in use "
-            f"{_mib(entry['used_mib'])}, of which Python and runtime "
-            f"{_mib(entry['runtime_mib'])}{gpu}"
+            f"memory, {_START[name]}: peak {_mib(used.peak_mib)}, in use "
+            f"{_mib(used.used_mib)}, of which Python and runtime "
+            f"{_mib(used.runtime_mib)}{gpu}"
         )
-    if found := scenarios.get("sustained"):
+    if sustained := scenarios.sustained:
         text.append(
-            f"sustained: {found['minutes']:g} min, {found['calls']} calls, median of an interval "
-            f"{found['fastest_ms']:.2f} to {found['slowest_ms']:.2f} ms, last third "
-            f"{found['drift']:.2f} times the first"
+            f"sustained: {sustained.minutes:g} min, {sustained.calls} calls, median of an interval "
+            f"{sustained.fastest_ms:.2f} to {sustained.slowest_ms:.2f} ms, last third "
+            f"{sustained.drift:.2f} times the first"
         )
     return [*text, *_energy_lines(scenarios)]
 
 
-_START: Final = {"first": "compiling", "later": "every later start"}
+_START: Final[Mapping[Start, str]] = {"first": "compiling", "later": "every later start"}
 
 
-def _energy_lines(scenarios: Mapping[str, Any]) -> list[str]:
+def beside_rows(document: BenchDocument) -> list[list[str]]:
+    """A row for each measurement that is not the bundle's evidence."""
+    rows = []
+    for run in sorted(document.beside, key=lambda run: run.measured, reverse=True):
+        latency, through = run.summary.own, run.summary.throughput
+        rows.append(
+            [
+                run.measured,
+                run.where,
+                "-" if latency is None else f"{latency.median_ms:.2f} ms",
+                "-" if through is None else f"{through.images_per_second:.1f} images/s",
+                run.why,
+            ]
+        )
+    return rows
+
+
+def _energy_lines(scenarios: Scenarios) -> list[str]:
     """What every scenario used, or why that is not known; the same reason is given once."""
     text = {}
-    for name, scenario in scenarios.items():
-        found = scenario.get("energy")
-        if found is None:
-            continue
-        if found["available"]:
-            text[name] = (
-                f"energy ({name}): {found['watts']:.1f} W, {found['millijoules_per_image']:.1f} "
-                f"mJ an image ({found['source']})"
-            )
+    for name, energy in scenarios.energies().items():
+        if energy.available and energy.watts is not None:
+            image = energy.millijoules_per_image
+            each = "" if image is None else f", {image:.1f} mJ an image"
+            text[name] = f"energy ({name}): {energy.watts:.1f} W{each} ({energy.source})"
         else:
-            text[found["why"]] = f"energy: not available: {found['why']}"
+            text[energy.why or ""] = f"energy: not available: {energy.why}"
     return list(text.values())
 
 
@@ -207,5 +221,6 @@ def _mib(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.0f} MiB"
 
 
-def _interval(ratio: Mapping[str, float]) -> str:
-    return f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+def interval(ratio: Ratio) -> str:
+    """A ratio with its 95% interval."""
+    return f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"

@@ -7,29 +7,30 @@ bundle's files is escaped, as the files come from wherever the bundle does.
 from __future__ import annotations
 
 import html
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from edgekit.bench.document import FILE as BENCH
+from edgekit.bench.document import BenchDocument, BenchSummary, read_bench, read_summary
+from edgekit.bench.options import SCENARIOS
 from edgekit.bundle.engine import EngineState
 from edgekit.bundle.manifest import Manifest
 from edgekit.bundle.store import Bundle, open_bundle, update_bundle
-from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.errors import UsageError
 from edgekit.core.files import write_text
-from edgekit.core.typed_toml import from_dict
-from edgekit.model.card import TrainingProtocol
-from edgekit.report import figures
+from edgekit.parity.document import ParityDocument, read_parity
+from edgekit.report import bench_table, figures, parity_table
 from edgekit.report.bench_table import conditions_line, latency_rows, lines, self_test_line
+from edgekit.report.model_facts import ModelFacts, model_facts
 
 REPORT: Final = "report.html"
-_PARITY: Final = "parity.json"
 _LATENCY: Final = (
     *("", "p50", "p90", "p95", "p99", "max", "mean", "jitter", "calls"),
     "times the bundle's",
 )
 _PARITY_COLUMNS: Final = ("corruption", "float %", "bundle %", "difference", "95% interval")
+_BESIDE_BENCH: Final = ("measured", "where", "p50", "throughput", "why it is not the one above")
+_BESIDE_PARITY: Final = ("made", "verdict", "over", "why it is not the one above")
 
 _STYLE: Final = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
@@ -64,24 +65,14 @@ def refresh_report(path: Path) -> None:
 
 def report_page(bundle: Bundle) -> str:
     """The page; the same bundle gives the same text."""
-    try:
-        return _page(bundle)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise EdgekitError(
-            f"{bundle.path}: {BENCH} or {_PARITY} is not as this edgekit writes it "
-            f"({type(error).__name__}: {error}): run 'edgekit bench' and 'edgekit parity' again"
-        ) from error
-
-
-def _page(bundle: Bundle) -> str:
     manifest = bundle.manifest
-    bench = _document(bundle, BENCH)
-    parity = _document(bundle, _PARITY) or manifest.sections.get("parity")
-    name = f"{manifest.model.get('backbone', 'model')} for {manifest.target.name}"
+    model = model_facts(manifest, str(bundle.path))
+    bench, parity = read_bench(bundle), read_parity(bundle)
+    name = f"{model.backbone} for {manifest.target.name}"
     parts = [
         f"<h1>{_text(name)}</h1>",
-        _facts(bundle),
-        *_speed(bench, manifest),
+        _facts(bundle, model),
+        *(_quick_speed(read_summary(bundle)) if bench is None else _speed(bench)),
         *_robustness(parity),
         *_not_measured(manifest, bench, parity),
     ]
@@ -94,12 +85,12 @@ def _page(bundle: Bundle) -> str:
     )
 
 
-def _facts(bundle: Bundle) -> str:
+def _facts(bundle: Bundle, model: ModelFacts) -> str:
     manifest = bundle.manifest
     size = sum(entry.size for entry in manifest.files.values()) / 1e6
     source = manifest.source
     rows = [
-        ("trained with", _seen(manifest)),
+        ("trained with", model.training.describe_seen()),
         ("classes", str(manifest.classes)),
         ("images", f"{manifest.input.height} x {manifest.input.width} px, uint8 RGB"),
         ("target", f"{manifest.target.title} ({manifest.target.backend})"),
@@ -113,107 +104,88 @@ def _facts(bundle: Bundle) -> str:
         ("recipe", source.recipe or "none"),
         ("identity", manifest.identity()),
     ]
-    origin = manifest.model.get("origin")
-    if origin:
-        rows.insert(0, ("model", str(origin)))
+    if model.origin:
+        rows.insert(0, ("model", model.origin))
     cells = "".join(
         f"<tr><td>{_text(k)}</td><td><code>{_text(v)}</code></td></tr>" for k, v in rows
     )
     return f'<h2>Model</h2>\n<table class="facts">{cells}</table>'
 
 
-def _seen(manifest: Manifest) -> str:
-    training = manifest.model.get("training")
-    if not isinstance(training, dict):
-        return "seen=unknown"
-    try:
-        return from_dict(TrainingProtocol, training, "the training protocol").describe_seen()
-    except UsageError:
-        return "seen=unknown"
-
-
-def _speed(bench: Mapping[str, Any] | None, manifest: Manifest) -> list[str]:
-    if bench is None:
-        return _quick_speed(manifest.sections.get("bench"))
+def _speed(bench: BenchDocument) -> list[str]:
+    at = "" if bench.device is None else f"on {bench.device.name}, "
     parts = [
         "<h2>Speed</h2>",
-        f"<p>Measured {_text(bench['measured'])} {_text(conditions_line(bench['conditions']))}; "
-        f"{_text(bench['runtime'].get('runtime', ''))}.</p>",
-        f"<p>{_text(self_test_line(bench['self_test']))}</p>",
+        f"<p>Measured {_text(bench.measured)} {_text(at + conditions_line(bench.conditions))}; "
+        f"{_text(bench.runtime.get('runtime', ''))}.</p>",
+        f"<p>{_text(self_test_line(bench.self_test))}</p>",
     ]
-    scenarios = bench["scenarios"]
-    if found := scenarios.get("latency"):
-        parts.append(f"<h3>Latency, ms, batch {_text(found['images'])}</h3>")
-        parts.append(_table(_LATENCY, latency_rows(found)))
-        parts.append(figures.histogram(found["histograms"][found["candidate"]]))
-    parts += [f"<p>{_text(line)}</p>" for line in lines(scenarios)]
-    if found := scenarios.get("sustained"):
-        parts.append(figures.time_series(found["points"]))
-    if layers := bench["layers"]:
+    if latency := bench.scenarios.latency:
+        parts.append(f"<h3>Latency, ms, batch {_text(latency.images)}</h3>")
+        parts.append(_table(_LATENCY, latency_rows(latency)))
+        parts.append(figures.histogram(latency.histograms[latency.candidate]))
+    parts += [f"<p>{_text(line)}</p>" for line in lines(bench.scenarios)]
+    if sustained := bench.scenarios.sustained:
+        parts.append(figures.time_series(sustained.points))
+    if bench.layers is not None:
+        shares = bench.layers.parts.items()
+        rows = [[name, f"{part.ms:.2f}", f"{part.share:.1%}"] for name, part in shares]
         parts.append("<h3>Where the time goes</h3>")
-        parts.append(
-            _table(
-                ("part", "ms", "share"),
-                [
-                    [name, f"{part['ms']:.2f}", f"{part['share']:.1%}"]
-                    for name, part in layers["parts"].items()
-                ],
-            )
-        )
-    parts += [f'<p class="note">{_text(note)}</p>' for note in bench["notes"]]
+        parts.append(_table(("part", "ms", "share"), rows))
+    parts += [f'<p class="note">{_text(note)}</p>' for note in bench.notes]
+    if bench.beside:
+        parts.append("<h3>Weaker or other measurements</h3>")
+        parts.append(_table(_BESIDE_BENCH, bench_table.beside_rows(bench)))
     return parts
 
 
-def _quick_speed(quick: Mapping[str, Any] | None) -> list[str]:
+def _quick_speed(quick: BenchSummary | None) -> list[str]:
     """The comparison that a build makes."""
-    if not quick or "latencies" not in quick:
+    if quick is None or not quick.latencies:
         return []
     rows = []
-    for name, latency in quick["latencies"].items():
-        ratio = quick["ratios"].get(name)
-        interval = (
-            f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]" if ratio else ""
-        )
-        rows.append([name, f"{latency['median_ms']:.2f}", f"{latency['p99_ms']:.2f}", interval])
+    for name, latency in quick.latencies.items():
+        ratio = (quick.ratios or {}).get(name)
+        times = "" if ratio is None else bench_table.interval(ratio)
+        rows.append([name, f"{latency.median_ms:.2f}", f"{latency.p99_ms:.2f}", times])
     columns = ("", "p50, ms", "p99, ms", "times the bundle's")
     return ["<h2>Speed</h2>", "<p>The build's own short comparison.</p>", _table(columns, rows)]
 
 
-def _robustness(parity: Mapping[str, Any] | None) -> list[str]:
-    if not parity:
+def _robustness(parity: ParityDocument | None) -> list[str]:
+    if parity is None:
         return []
-    verdict = str(parity["verdict"])
+    verdict = parity.verdict
+    reasons = list(parity.reasons)
+    if parity.looks > 1:
+        reasons.append(parity_table.looks_line(parity))
     parts = [
         "<h2>Robustness</h2>",
-        f"<p>Parity with {_text(parity['reference'])} on {_text(parity['images'])} images of "
-        f"{_text(parity['data'])}, corrupted {_text(parity['corrupted'])}, severities "
-        f"{_text(', '.join(map(str, parity['severities'])))}; trained with "
-        f"{_text(parity['seen'])}.</p>",
+        f"<p>Parity with {_text(parity.reference)} on {_text(parity.images)} images of "
+        f"{_text(parity.data)}, corrupted {_text(parity.corrupted)}, severities "
+        f"{_text(', '.join(map(str, parity.severities)))}; trained with "
+        f"{_text(parity.seen)}.</p>",
         f'<p>Verdict: <span class="verdict {_text(verdict)}">{_text(verdict)}</span>. '
-        f"{_text('; '.join(parity['reasons']))}</p>",
+        f"{_text('; '.join(reasons))}</p>",
     ]
     rows = []
-    if error := parity.get("corruption_error"):
-        rows.append([error["label"], *_figures(error)])
-    details = parity.get("per_corruption") or {}
-    rows += [[name.replace("_", " "), *_figures(found)] for name, found in details.items()]
+    if error := parity.corruption_error:
+        rows.append([error.label, *parity_table.figures(error)])
+    changes = parity.per_corruption or {}
+    rows += [
+        [name.replace("_", " "), *parity_table.figures(change)] for name, change in changes.items()
+    ]
     parts.append(_table(_PARITY_COLUMNS, rows))
-    if details:
-        parts.append(figures.intervals(details))
+    if changes:
+        parts.append(figures.intervals(changes))
+    if parity.beside:
+        parts.append("<h3>Weaker or other comparisons</h3>")
+        parts.append(_table(_BESIDE_PARITY, parity_table.beside_rows(parity)))
     return parts
 
 
-def _figures(found: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{found['reference']:.2f}",
-        f"{found['candidate']:.2f}",
-        f"{found['delta']:+.2f}",
-        f"[{found['lower']:+.2f}, {found['upper']:+.2f}]",
-    ]
-
-
 def _not_measured(
-    manifest: Manifest, bench: Mapping[str, Any] | None, parity: Mapping[str, Any] | None
+    manifest: Manifest, bench: BenchDocument | None, parity: ParityDocument | None
 ) -> list[str]:
     """Every gap, with its reason."""
     rows: list[list[str]] = []
@@ -223,35 +195,24 @@ def _not_measured(
     if bench is None:
         rows.append(["conditions, throughput, cold start, memory", "run 'edgekit bench' on it"])
     else:
-        wanted = ("latency", "throughput", "cold-start", "memory", "sustained")
+        measured = bench.scenarios.measured()
         rows += [
-            [name, "not asked for in the latest run of 'edgekit bench'"]
-            for name in wanted
-            if name not in bench["scenarios"]
+            [name, "not asked for in that run of 'edgekit bench'"]
+            for name in SCENARIOS
+            if name not in measured
         ]
-        rows += [[str(gap["what"]), str(gap["why"])] for gap in bench["not_measured"]]
-        if bench["layers"] is None:
+        rows += [[gap.what, gap.why] for gap in bench.not_measured]
+        if bench.layers is None:
             rows.append(["time of layers", "asked for with 'edgekit bench --layers'"])
-        gaps = [found.get("energy") for found in bench["scenarios"].values()]
-        whys = {str(energy["why"]): None for energy in gaps if energy and not energy["available"]}
+        energies = bench.scenarios.energies().values()
+        whys = {str(energy.why): None for energy in energies if not energy.available}
         rows += [["energy", why] for why in whys]
-    if not parity:
+    if parity is None:
         rows.append(["robustness", "run 'edgekit parity' on it"])
     if not rows:
         return []
     cells = "".join(f"<tr><td>{_text(a)}</td><td>{_text(b)}</td></tr>" for a, b in rows)
     return [f'<h2>Not measured</h2>\n<table class="facts">{cells}</table>']
-
-
-def _document(bundle: Bundle, name: str) -> dict[str, Any] | None:
-    """One of the bundle's JSON files; None if it has none."""
-    if name not in bundle.manifest.files:
-        return None
-    try:
-        found = json.loads((bundle.folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EdgekitError(f"{bundle.path}: {name} cannot be read: measure again") from error
-    return found if isinstance(found, dict) else None
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,11 @@ def in_chunks(
             0.0,
         )
     size = size or len(batch)
-    parts = [infer(batch[start : start + size]) for start in range(0, len(batch), size)]
+    return joined([infer(batch[start : start + size]) for start in range(0, len(batch), size)])
+
+
+def joined(parts: Sequence[Raw]) -> Raw:
+    """Several answers after each other."""
     if len(parts) == 1:
         return parts[0]
     codes = [part.code for part in parts if part.code is not None]
@@ -54,6 +58,12 @@ class Answers(NamedTuple):
     logits: NDArray[np.float32]  # [B, classes]
     code: NDArray[np.int64] | None  # [B] or [B, P]; None without a codebook
     margin: NDArray[np.float32] | None  # shaped as code; None where it was left out
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, NDArray[Any]]) -> Answers:
+        """A graph's outputs under their meaning; the first is what a foreign graph answers."""
+        logits = outputs["logits"] if "logits" in outputs else next(iter(outputs.values()))
+        return cls(logits, outputs.get("code"), outputs.get("margin"))
 
 
 def join(parts: Sequence[Answers]) -> Answers:

@@ -9,19 +9,21 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import Manifest
+from edgekit.bundle.signature import verify
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.core.folders import existing_folder, locked
 from edgekit.core.step_cache import cache_root
+from edgekit.core.threads import WAIT_SECONDS, result_of, submit
 from edgekit.runtime.answers import Raw
 from edgekit.runtime.runner import Runner, open_runner, run_settings
 from edgekit.targets.descriptor import Hint, missing_isa
@@ -101,9 +103,14 @@ class Predictions(Sequence[Prediction]):
 
 
 class Model:
-    """A bundle ready to predict; any number of threads may use it at a time."""
+    """A bundle ready to predict; any number of threads may use it at a time.
+
+    It belongs to the process that loaded it: a runtime's threads do not come along into a fork,
+    where a call would wait for them for ever.
+    """
 
     def __init__(self, bundle: Bundle, runner: Runner, batch: int) -> None:
+        self._process = os.getpid()
         self._bundle = bundle
         self._runner = runner
         self._batch = batch  # images an inference; 0 for any number
@@ -133,6 +140,7 @@ class Model:
 
         `Preprocessing.fit` (``model.manifest.preprocessing.fit``) brings an image to that size.
         """
+        self._check_process()
         wanted = (*self.size, 3)
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != wanted:
             raise UsageError(
@@ -148,6 +156,7 @@ class Model:
         brought to the model's size as in training; ``fitted`` says that arrays already are.
         A bad image is not fatal: its prediction carries the error.
         """
+        self._check_process()
         items = _items(images)
         batch = self._batch or min(len(items), 32) or 1
         if len(items) <= batch:  # one inference: no threads, no waiting
@@ -170,6 +179,7 @@ class Model:
         memory stays bounded however long the stream is. ``images`` is read in the caller's
         thread; leaving the loop early stops the work.
         """
+        self._check_process()
         if batch < 1 or (in_flight is not None and in_flight < 1):
             raise UsageError("predict_stream: batch and in_flight must be at least 1")
         return self._stream(
@@ -181,16 +191,44 @@ class Model:
     ) -> Iterator[Prediction]:
         numbered = enumerate(images)
         waiting: deque[Future[list[Prediction]]] = deque()
-        pool = ThreadPoolExecutor(in_flight, thread_name_prefix="edgekit")
+        done = 0
+
+        def oldest() -> list[Prediction]:
+            nonlocal done
+            self._check_process()
+            results = result_of(waiting[0], f"{self._bundle.path}: the answer to image {done}")
+            waiting.popleft()
+            done += len(results)
+            return results
+
         try:
             while chunk := list(itertools.islice(numbered, batch)):
-                waiting.append(pool.submit(self._predict_batch, chunk, top, fitted))
+                self._check_process()
+                waiting.append(submit(self._predict_batch, chunk, top, fitted))
                 while waiting and (len(waiting) >= in_flight or waiting[0].done()):
-                    yield from waiting.popleft().result()
+                    yield from oldest()
             while waiting:
-                yield from waiting.popleft().result()
+                yield from oldest()
         finally:
-            pool.shutdown(cancel_futures=True)
+            if os.getpid() == self._process:
+                self._stop(waiting)
+
+    def _stop(self, waiting: Iterable[Future[list[Prediction]]]) -> None:
+        """Leave nothing at work behind: what has not begun never will, the rest is waited for."""
+        wait([future for future in waiting if not future.cancel()], WAIT_SECONDS)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise UsageError(
+                f"{self._bundle.path} was loaded in process {self._process}, and a runtime does "
+                f"not survive a fork (into process {os.getpid()}): call edgekit.load in the child"
+            )
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(
+            f"a loaded model ({self._bundle.path}) cannot be pickled: send the bundle's path, and "
+            "call edgekit.load in the process that gets it"
+        )
 
     def _predict_batch(
         self, items: list[tuple[int, Item]], top: int, fitted: bool
@@ -254,17 +292,21 @@ def load(
     hint: Hint | None = None,
     batch: int | None = None,
     cache: bool = True,
+    signers: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Open a bundle (its folder or .zip), check it, and make its model ready.
 
     ``threads`` (0: the runtime's choice), ``hint`` ("latency" or "throughput") and ``batch``
     (images an inference) replace what the bundle's target says. ``cache`` keeps the compiled
-    model in the user's cache folder, which makes the next load faster. Everything that does not
-    fit is refused in one line.
+    model in the user's cache folder, which makes the next load faster. ``signers``, a file in the
+    format of OpenSSH's allowed_signers, takes only a bundle that somebody in it signed. Everything
+    that does not fit is refused in one line.
     """
     where = Path(path)
     with locked(existing_folder(where), shared=True):
         bundle = open_bundle(where)
+        if signers is not None:
+            verify(bundle, Path(signers))
         target = bundle.manifest.target
         if missing := missing_isa(target):
             raise ToolchainMissing(
@@ -283,8 +325,11 @@ def load(
     return model
 
 
-def _cache_folder() -> Path:
-    return cache_root() / "compiled"
+def _cache_folder() -> Path | None:
+    try:
+        return cache_root() / "compiled"
+    except UsageError:  # no home: loading is slower, nothing else
+        return None
 
 
 def _items(images: Images) -> Sequence[Item]:
@@ -320,7 +365,7 @@ def _from_pillow(image: object, name: str) -> NDArray[np.uint8]:
         image.load()
     except (OSError, SyntaxError, ValueError) as error:  # an opened file is decoded only now
         raise decode.BadImage(f"{name} is corrupt or truncated: {error}") from error
-    return np.array(decode._upright(decode._rgb(image, name), image))
+    return decode.pixels_of(image, name)
 
 
 def _plain(values: NDArray[Any] | None, row: int) -> Any:

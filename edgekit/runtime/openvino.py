@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from edgekit.bundle.store import Bundle
 from edgekit.core.errors import EdgekitError
 from edgekit.core.files import write_bytes
-from edgekit.core.host import cpu_flags
+from edgekit.core.host import cpu_flags, runtime_threads
+from edgekit.core.threads import WAIT_SECONDS, late
 from edgekit.runtime.answers import Raw, in_chunks
 from edgekit.runtime.openvino_core import shared_core
 from edgekit.runtime.runner import RunSettings
@@ -72,6 +73,8 @@ class OpenVinoRunner:
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(self.parallel):
             self._free.put(compiled.create_infer_request())
+        # Requests that never ended, with the images that they may still read.
+        self._stuck: list[tuple[Any, NDArray[np.uint8]]] = []
         names = [output.get_any_name() for output in compiled.outputs]
         self._outputs = {
             name: names.index(name) for name in ("logits", "code", "margin") if name in names
@@ -106,7 +109,9 @@ class OpenVinoRunner:
                 # Not infer({0: images}): its handling of inputs and outputs costs 50 us a call.
                 request.set_input_tensor(ov.Tensor(images, shared_memory=True))
                 request.start_async()
-                request.wait()
+                if not request.wait_for(round(1e3 * WAIT_SECONDS)):
+                    self._stuck.append((request, images))
+                    raise late("OpenVINO: an inference")
             except RuntimeError as error:
                 raise EdgekitError(f"OpenVINO: inference failed: {_line(error)}") from error
             seconds = request.latency / 1e3
@@ -118,11 +123,15 @@ class OpenVinoRunner:
 
     @contextlib.contextmanager
     def _request(self) -> Iterator[Any]:
-        request = self._free.get()
+        try:
+            request = self._free.get(timeout=WAIT_SECONDS)
+        except queue.Empty as error:
+            raise late(f"OpenVINO: one of {self.parallel} free infer requests") from error
         try:
             yield request
         finally:
-            self._free.put(request)
+            if not any(request is one for one, _ in self._stuck):
+                self._free.put(request)
 
 
 def model_config(settings: RunSettings) -> dict[str, str | int]:
@@ -131,8 +140,8 @@ def model_config(settings: RunSettings) -> dict[str, str | int]:
         "INFERENCE_PRECISION_HINT": settings.inference_precision,
         "PERFORMANCE_HINT": settings.hint.upper(),
     }
-    if settings.threads:
-        config["INFERENCE_NUM_THREADS"] = settings.threads
+    if threads := runtime_threads(settings.threads):
+        config["INFERENCE_NUM_THREADS"] = threads
     if settings.streams:
         config["NUM_STREAMS"] = settings.streams
     return config

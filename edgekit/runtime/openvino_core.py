@@ -8,6 +8,7 @@ that stay never put anything back.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,15 @@ from edgekit.core.files import file_sha256
 
 _cores: dict[tuple[str, ...], Any] = {}
 _lock = threading.Lock()
+
+
+def _unlock() -> None:
+    """In a forked child: whoever held the lock has not come along."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock)
 
 
 def shared_core(extensions: Sequence[Path] = ()) -> Any:

@@ -21,9 +21,10 @@ from edgekit.core.errors import EdgekitError, ToolchainMissing
 from edgekit.runtime.answers import Raw, in_chunks
 from edgekit.runtime.cuda_memory import Buffer, Graph, Stream, gpu_name
 from edgekit.runtime.runner import RunSettings
+from edgekit.targets.operators import DOMAIN, LOOKUP, LOOKUP_VERSION
 
 _OUTPUTS: Final = ("logits", "code", "margin")
-_PLUGIN: Final = ("CodebookLookup", "1", "edgekit")
+_PLUGIN: Final = (LOOKUP, LOOKUP_VERSION, DOMAIN)
 _MOST_KEPT: Final = 4  # batch sizes whose buffers are kept
 
 

@@ -30,7 +30,7 @@ from edgekit.steps.float_model import (
     name_classes,
     open_build_data,
 )
-from edgekit.steps.guard import HeldOut, check_graph, guard_graph, hold_out, judge
+from edgekit.steps.guard import HeldOut, check_graph, guard_graph, hold_out, judge, worst_layers
 from edgekit.steps.job import Built, Checkpoint, Exported, Job, Quantized, precision
 
 __all__ = [
@@ -64,4 +64,5 @@ __all__ = [
     "probe_of",
     "quantize",
     "take_finetuned",
+    "worst_layers",
 ]

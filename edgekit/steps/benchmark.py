@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from edgekit.bench.document import latency_summary
 from edgekit.bench.interleaved import compare
 from edgekit.bench.monitor import Watch
 from edgekit.bundle.store import update_bundle
+from edgekit.core.host import usable_threads
 from edgekit.steps import Built, Job
 
 
@@ -45,7 +45,7 @@ def bench(job: Job, built: Built) -> dict[str, Any]:
         "schema": 1,
         "batch": 1,
         "runtime": model.describe(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_threads(),
         **latency_summary(comparison.to_dict()),
     }
     update_bundle(built.path, sections={"bench": document})

@@ -13,6 +13,8 @@ from edgekit.data.base import Dataset, Relabeled, with_classes
 from edgekit.data.datasets import open_dataset
 from edgekit.data.splits import Splits, split_dataset
 from edgekit.model.card import numbered_classes
+from edgekit.model.labels import read_labels
+from edgekit.quantize.recipes import read_recipe
 from edgekit.steps.config import BuildConfig
 
 
@@ -41,6 +43,14 @@ def open_data(config: BuildConfig, classes: tuple[str, ...]) -> BuildData:
     splits = split_dataset(dataset, seed=config.seed)
     named = match_classes(dataset, classes)
     return BuildData(named.dataset, splits, named.labeled, dataset.classes, named.note)
+
+
+def check_inputs(data: str, labels: str | None, recipe: str) -> None:
+    """Refuse data, labels or a recipe that cannot be read; what they mean is seen later."""
+    open_dataset(data)
+    if labels is not None:
+        read_labels(Path(labels))
+    read_recipe(recipe)
 
 
 class Matched(NamedTuple):

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit import steps
+from edgekit.bundle.build_record import build_record
 from edgekit.bundle.manifest import BundleError, tool_versions
 from edgekit.bundle.store import open_bundle
+from edgekit.core.documents import DocumentError, plain
 from edgekit.core.errors import UsageError
 from edgekit.core.files import file_sha256
-from edgekit.parity.gates import Gates
-from edgekit.parity.options import ParityOptions
+from edgekit.parity.document import ParityDocument
+from edgekit.parity.options import Gates, ParityOptions
 from edgekit.quantize.recipes import read_recipe
 from edgekit.steps.build_data import data_fingerprint
 from edgekit.steps.config import BuildConfig
@@ -35,9 +36,22 @@ def options_of_build(config: BuildConfig) -> ParityOptions:
     )
 
 
-def made_by_build(section: Mapping[str, Any] | None, config: BuildConfig) -> bool:
-    """Whether a bundle's parity section is what a build with ``config`` would write."""
-    return section is not None and section.get("asked") == options_of_build(config).to_dict()
+def made_by_build(section: object, config: BuildConfig) -> dict[str, Any] | None:
+    """Of a bundle's parity section, what a build with ``config`` wrote; None if it is not there.
+
+    It stands beside the evidence once `edgekit parity` has found stronger evidence.
+    """
+    if section is None:
+        return None
+    try:
+        evidence = ParityDocument.from_dict(section, "the section 'parity'")
+    except DocumentError:  # another edgekit's: parity is measured anew
+        return None
+    asked = options_of_build(config)
+    if (evidence.asked, evidence.device) == (asked, None):
+        return evidence.summary()
+    own = [look for look in evidence.beside if (look.asked, look.device) == (asked, None)]
+    return {**plain(own[0]), "looks": evidence.looks} if own else None
 
 
 @dataclass(frozen=True)
@@ -63,15 +77,19 @@ def finished(config: BuildConfig, descriptor: Descriptor, key: str) -> Outcome |
     except BundleError:
         return None
     sections = bundle.manifest.sections
-    made = sections.get("build", {})
-    if made.get("key") != key or not made.get("complete"):
+    try:
+        record = build_record(bundle.manifest, str(bundle.path))
+    except DocumentError:  # another edgekit's: built anew
         return None
-    # `edgekit parity` may have put another comparison in its place.
-    if config.parity and not made_by_build(sections.get("parity"), config):
+    if record.key != key or not record.complete:
         return None
-    return Outcome(
-        descriptor.name, bundle.path, True, sections.get("bench"), sections.get("parity")
-    )
+    parity = sections.get("parity")
+    if config.parity:
+        # `edgekit parity --replace` may have put another comparison in its place.
+        parity = made_by_build(parity, config)
+        if parity is None:
+            return None
+    return Outcome(descriptor.name, bundle.path, True, sections.get("bench"), parity)
 
 
 def build_key(config: BuildConfig, descriptor: Descriptor, checkpoint_sha256: str) -> str:

@@ -10,9 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgekit.bundle.build_record import BuildRecord
 from edgekit.bundle.engine import SCRIPT, EngineState
 from edgekit.bundle.manifest import Manifest, ModelInput, Source, tool_versions
-from edgekit.bundle.selftest import SELFTEST
+from edgekit.bundle.selftest import SELFTEST, SelfTest
 from edgekit.bundle.store import elf_arch, update_bundle, write_bundle, zip_bundle
 from edgekit.compilers.base import CompiledFiles, compiler
 from edgekit.compilers.device_build import carry_plugin
@@ -34,7 +35,8 @@ def compile_bundle(
 ) -> Built:
     """Compile for the target's runtime and write the bundle, whole or not at all.
 
-    An INT8 one is tried on images of ``data`` first.
+    An INT8 one is tried on images of ``data`` first, where there are any; its self-test takes
+    some of them along.
     """
     card = quantized.exported.card
     path = bundle_path(job.config, descriptor)
@@ -68,7 +70,9 @@ def compile_bundle(
                 "build": _provenance(job.config, key, complete=False),
             },
         )
-        files = {file.name: file for file in made.files}
+        files: dict[str, Path | bytes] = {file.name: file for file in made.files}
+        test = _self_test_of(job, quantized, graph, data)
+        files[SELFTEST] = test.to_bytes()
         if quantized.dialect is not None:  # which images, with hashes, so that it can be repeated
             listing = quantized.onnx.with_name("images.json")
             if listing.exists() or quantized.finetuned is None:  # a graph may be given alone
@@ -86,16 +90,28 @@ def compile_bundle(
         written = write_bundle(path, manifest, files, card.classes)
     job.console.info(f"compile ({descriptor.name}): wrote {path}")
     built = dataclasses.replace(built, manifest=written)
-    if SELFTEST not in files and built.why_not_measured() is None:
-        from edgekit.runtime.selftest import stored_answers
+    if built.why_not_measured() is None:
+        from edgekit.steps.selftest import with_own_answers
 
-        written = update_bundle(path, reports={SELFTEST: stored_answers(path)})
+        whole = with_own_answers(path, test)
+        written = update_bundle(path, reports={SELFTEST: whole.to_bytes()})
         built = dataclasses.replace(built, manifest=written)
     if built.pending:
         script = path / SCRIPT
         said = EngineState().describe()
         job.console.info(f"engine ({descriptor.name}): {said}, with 'bash {script}' there")
     return built
+
+
+def _self_test_of(job: Job, quantized: Quantized, graph: Path, data: BuildData | None) -> SelfTest:
+    """The self-test of the graph that is compiled."""
+    import onnx
+
+    from edgekit.steps.selftest import make_self_test
+
+    preprocessing = quantized.exported.card.preprocessing
+    photos = data if job.config.selftest_photos else None
+    return make_self_test(onnx.load(graph), preprocessing, photos, job.config.seed)
 
 
 def _with_plugin(
@@ -168,4 +184,4 @@ def complete(job: Job, built: Built, key: str) -> None:
 
 
 def _provenance(config: BuildConfig, key: str, *, complete: bool) -> dict[str, Any]:
-    return {"key": key, "complete": complete, "data": config.data, "seed": config.seed}
+    return BuildRecord(key, complete, config.data, config.seed).to_dict()

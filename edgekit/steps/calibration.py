@@ -234,7 +234,7 @@ def calibration_inputs(
         "images": [asdict(image) for image in images],
         "listed": listing is not None,
         "recipe": asdict(recipe),
-        "saturates": dialect.saturates,
+        "half_range": "all weights" if dialect.saturates else "",
         "seed": job.config.seed,
         "held_out": data.splits.summary()["sha256"],  # they decide which corrections are kept
         "preprocessing": exported.card.preprocessing.to_dict(),

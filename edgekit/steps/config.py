@@ -28,6 +28,9 @@ class BuildConfig:
     # Refuse an INT8 model that gives other answers than the float one for over a third of the
     # images held out.
     guard: bool = True
+    # Put coarse mosaics of some validation images into the bundle's self-test; without them its
+    # images are made up, and meet fewer classes and codes.
+    selftest_photos: bool = True
     seed: int = 0
     skip_bad: bool = False  # leave unreadable images out instead of stopping
     zip: bool = False  # a .zip of each bundle as well

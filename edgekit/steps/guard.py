@@ -8,6 +8,7 @@ not here.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -126,11 +127,15 @@ def guard_bundle(job: Job, quantized: Quantized, bundle: Path, data: BuildData) 
 
 
 def _judge(job: Job, found: Closeness, quantized: Quantized, held_out: HeldOut) -> None:
-    import onnx
+    def worst() -> list[str]:
+        import onnx
 
-    calibrated = None if quantized.finetuned else onnx.load(quantized.onnx)
-    original = onnx.load(quantized.exported.onnx)
-    judge(found, calibrated, original, held_out, job.console, insist=job.config.guard)
+        if quantized.finetuned:
+            return []
+        graphs = onnx.load(quantized.onnx), onnx.load(quantized.exported.onnx)
+        return worst_layers(*graphs, held_out, job.console)
+
+    judge(found, job.console, worst, insist=job.config.guard)
 
 
 def check_graph(graph: onnx.ModelProto, held_out: HeldOut, dialect: Dialect) -> Closeness:
@@ -180,17 +185,11 @@ def _refuse_other_answers(usual: Answers, other: Raw, settings: str) -> None:
 
 
 def judge(
-    found: Closeness,
-    calibrated: onnx.ModelProto | None,
-    original: onnx.ModelProto,
-    held_out: HeldOut,
-    console: Console,
-    *,
-    insist: bool,
+    found: Closeness, console: Console, worst: Callable[[], list[str]], *, insist: bool
 ) -> None:
-    """Say how close a model is; an error that names the worst layers where it is another model.
+    """Say how close a model is; an error that names the ``worst`` layers where it is another model.
 
-    ``calibrated`` is its graph in NNCF's form, if there is one. Not to ``insist`` is a warning.
+    Only then are they asked for. Not to ``insist`` is a warning.
     """
     if found.passed:
         console.info(f"guard: {found.describe()}")
@@ -199,8 +198,8 @@ def judge(
     if not insist:
         console.warn(f"{message}; written all the same, as --no-guard says")
         return
-    worst = [] if calibrated is None else _worst_layers(calibrated, original, held_out, console)
-    layers = f"; most of it comes from {', '.join(worst)}" if worst else ""
+    names = worst()
+    layers = f"; most of it comes from {', '.join(names)}" if names else ""
     raise EdgekitError(
         f"{message}{layers}; nothing was written: keep these layers in float (ignored = [...] in "
         "the recipe), take recipe 'controlled', or insist with --no-guard"
@@ -216,10 +215,13 @@ def _answers(graph: onnx.ModelProto, probe: Probe, dialect: Dialect) -> Answers:
     return answers(graph, probe.flat(), probe.preprocessing)
 
 
-def _worst_layers(
+def worst_layers(
     calibrated: onnx.ModelProto, original: onnx.ModelProto, held_out: HeldOut, console: Console
 ) -> list[str]:
-    """The layers whose INT8 alone moves the answers most."""
+    """The layers whose INT8 alone moves the answers most.
+
+    ``calibrated`` is the graph in NNCF's form, ``original`` the float one.
+    """
     from edgekit.quantize.sensitivity import measure
 
     # A model that is garbage shows it in few images; all of them would take minutes.

@@ -10,14 +10,15 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from edgekit.core.errors import UsageError
 from edgekit.core.host import cpu_flags, host_arch
 from edgekit.core.resources import resource
-from edgekit.core.typed_toml import nearest, read_toml
+from edgekit.core.typed_toml import from_dict, nearest, read_toml
 from edgekit.targets.tensorrt_releases import TensorRTFacts
 
 Backend = Literal["openvino", "onnxruntime", "tensorrt"]
@@ -27,11 +28,13 @@ Dialect = Literal["auto", "openvino", "openvino-novnni", "onnxruntime", "tensorr
 Precision = Literal["int8", "fp32"]
 Hint = Literal["latency", "throughput"]
 InferencePrecision = Literal["f32", "bf16", "f16"]
-Power = Literal["none", "rapl", "ina3221"]
 
 _FOLDER: Final = "targets/devices"
 # Stands in commands to paste and in the script that builds an engine.
 _NAME: Final = re.compile(r"\w[\w .+-]{0,99}")
+# Keys that descriptors had once; nothing read them, and bundles from then still have them.
+_FORMER: Final = frozenset({"memory_mib", "power"})
+_FORMER_TENSORRT: Final = frozenset({"int8_tops", "dla", "rails"})
 # Linux's names of the CPU features, any one of which makes the instruction set available.
 _FLAGS: Final[dict[Isa, frozenset[str]]] = {
     "avx2": frozenset({"avx2"}),
@@ -69,10 +72,9 @@ class Descriptor:
     """CPU threads; 0 leaves it to the runtime."""
     streams: int = 0
     """Inferences at a time; 0 leaves it to the runtime and the hint."""
-    memory_mib: int = 0
-    """Memory of the device; 0 is unknown."""
-    power: Power = "none"
-    """Where the device tells its power: Intel/AMD's RAPL, or the INA3221 sensors of a Jetson."""
+    power_rails: tuple[str, ...] = ()
+    """Power sensors (INA3221) that add up to what the module takes; rails that one of them feeds
+    are not among them. Empty where nobody has said."""
     note: str = ""
     tensorrt: TensorRTFacts | None = None
     """Versions, GPU and tools of a TensorRT device."""
@@ -90,13 +92,24 @@ class Descriptor:
             )
         if (self.backend == "tensorrt") != (self.tensorrt is not None):
             raise UsageError("backend 'tensorrt' and the table [tensorrt] belong together")
-        for name in ("batch", "threads", "streams", "memory_mib"):
+        for name in ("batch", "threads", "streams"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must not be negative, not {getattr(self, name)}")
         if self.backend == "onnxruntime" and self.inference_precision != "f32":
             raise UsageError(
                 f"ONNX Runtime on a CPU computes in f32, not {self.inference_precision}"
             )
+
+
+def descriptor_from_manifest(table: Mapping[str, Any], source: str) -> Descriptor:
+    """The target that a bundle was built for, without the keys that older bundles have more."""
+    target = {name: value for name, value in table.items() if name not in _FORMER}
+    facts = target.get("tensorrt")
+    if isinstance(facts, Mapping):
+        target["tensorrt"] = {
+            name: value for name, value in facts.items() if name not in _FORMER_TENSORRT
+        }
+    return from_dict(Descriptor, target, source)
 
 
 def load_descriptor(target: str) -> Descriptor:

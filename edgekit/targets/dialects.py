@@ -13,8 +13,8 @@ class Dialect:
     """What calibration and legalization need to know about a runtime."""
 
     name: str
-    # CPUs without VNNI add pairs of u8 x s8 products in 16 bits, which saturate: NNCF then halves
-    # the range of the first convolution's weights.
+    # CPUs without VNNI add pairs of u8 x s8 products in 16 bits, which saturate: weights then
+    # keep to half their range.
     saturates: bool = False
     # OpenVINO can lose the scale of 8-bit weights whose convolution reads floats.
     drops_scales: bool = False

@@ -36,12 +36,6 @@ class TensorRTFacts:
     """Of the JetPack, for advice on packages."""
     jetpack: str = ""
     """Empty where there is none."""
-    int8_tops: float = 0.0
-    """NVIDIA's figure for the largest model of the series, with sparsity; 0 is unknown."""
-    dla: int = 0
-    """Deep-learning accelerators; edgekit does not use them."""
-    rails: tuple[str, ...] = ()
-    """Labels of the power sensors; the first is the whole module where there is such a one."""
     trtexec: str = TRTEXEC
 
     def __post_init__(self) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError
+from edgekit.core.host import usable_threads
 from edgekit.core.step_cache import cached, find, key_of
 from edgekit.data.base import content_hash
 from edgekit.data.datasets import open_dataset
@@ -75,15 +77,22 @@ def _inputs(config: TrainConfig) -> dict[str, Any]:
     return {
         "settings": {name: repr(value) for name, value in config.decisive().items()},
         "data": content_hash(open_dataset(config.data)),
-        **training_provenance(config.threads or len(os.sched_getaffinity(0))),
+        **training_provenance(config.threads or usable_threads()),
     }
 
 
 @contextmanager
 def _alone(lock: Path, console: Console) -> Iterator[None]:
     """Wait until no other process trains into the same cache."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as stream:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise EdgekitError(
+            f"cannot write the cache {lock.parent} ({error.strerror}): set EDGEKIT_CACHE to "
+            "another folder"
+        ) from error
+    with os.fdopen(handle, "wb", buffering=0) as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from edgekit.core.errors import ToolchainMissing, UsageError
+from edgekit.core.host import runtime_threads
 from edgekit.training.config import Precision
 
 
@@ -26,8 +27,8 @@ def reproducible(seed: int, threads: int | None) -> Iterator[None]:
             torch.manual_seed(seed)
             # Warn only: some CUDA kernels have no deterministic form; on a CPU all do.
             torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-            if threads is not None:
-                torch.set_num_threads(threads)
+            if chosen := runtime_threads(threads or 0):
+                torch.set_num_threads(chosen)
             yield
         finally:
             torch.use_deterministic_algorithms(was_deterministic, warn_only=warned_only)

@@ -70,10 +70,12 @@ def run_training(config: TrainConfig, console: Console, *, restart: bool = False
         console = console if world.leads else Console(verbosity=-1)
         device = choose_device(config.device, world.local_rank)
         precision_for(config.precision, device)  # refuses what this device cannot do
-        _prepare_folder(config, world, restart)
+        if not restart:
+            _refuse_other_run(config)
         start = starting_point(config, console)
         material = _material(config, start, device, world, console, stop)
         job = _job(config, start, material)
+        _take_folder(config, world, restart)  # last: what cannot be trained leaves nothing behind
         state = _resumable(job)
         if state is not None and state.progress.finished:
             progress = state.progress
@@ -82,21 +84,26 @@ def run_training(config: TrainConfig, console: Console, *, restart: bool = False
         return _result(job, material, progress, time.monotonic() - started)
 
 
-def _prepare_folder(config: TrainConfig, world: World, restart: bool) -> None:
-    """Make ``out`` this run's folder; refuse the folder of another run."""
-    out, path = config.out, config.out / "config.toml"
+def _refuse_other_run(config: TrainConfig) -> None:
+    path = config.out / "config.toml"
+    if not path.exists():
+        return
+    different = differences(config.decisive(), read_toml(path, TrainConfig).decisive())
+    if different:
+        raise UsageError(
+            f"{config.out} holds a run with other settings ({'; '.join(different[:3])}): choose "
+            "another --out, or add --restart to train anew"
+        )
+
+
+def _take_folder(config: TrainConfig, world: World, restart: bool) -> None:
+    """Make ``out`` this run's folder."""
+    path = config.out / "config.toml"
     if world.leads:
         if restart:
             for name in _FILES:
-                (out / name).unlink(missing_ok=True)
-        if path.exists():
-            different = differences(config.decisive(), read_toml(path, TrainConfig).decisive())
-            if different:
-                raise UsageError(
-                    f"{out} holds a run with other settings ({'; '.join(different[:3])}): choose "
-                    "another --out, or add --restart to train anew"
-                )
-        else:
+                (config.out / name).unlink(missing_ok=True)
+        if not path.exists():
             write_text(path, to_toml(config))
     world.wait()
 

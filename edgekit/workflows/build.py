@@ -14,7 +14,7 @@ from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.core.step_cache import cache_root, find
 from edgekit.report.page import write_report
-from edgekit.steps.build_data import BuildData
+from edgekit.steps.build_data import BuildData, check_inputs
 from edgekit.steps.build_record import Outcome, build_key, finished
 from edgekit.steps.config import BuildConfig
 from edgekit.targets.descriptor import Descriptor, load_descriptor, why_not_here
@@ -35,6 +35,8 @@ def build(
     if config.require_engine:
         for descriptor in descriptors:
             steps.check_engine(descriptor)
+    if steps.known_checkpoint(job) is None:  # it is trained first, for minutes
+        check_inputs(config.data, config.labels, config.recipe)
     checkpoint = steps.load(job)
     outcomes = []
     for descriptor in descriptors:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgekit.core.checks import Check
 from edgekit.core.errors import EdgekitError, ToolchainMissing
-from edgekit.core.host import core_count, cpu_flags
+from edgekit.core.host import cpu_flags, usable_threads
 
 _BUILD = "pip install 'edgekit[build]'"
 # What the default target (OpenVINO on this machine's CPU) is built with.
@@ -28,7 +28,7 @@ def examine() -> list[Check]:
     return [
         _python(),
         _isa(),
-        Check("cores", "ok", str(core_count())),
+        Check("cores", "ok", str(usable_threads())),
         _memory(),
         *(_package(name) for name in _REQUIRED),
         _tensorrt(),

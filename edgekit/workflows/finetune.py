@@ -33,7 +33,7 @@ from edgekit.quantize.qat.evaluation import Judge, Judgment
 from edgekit.quantize.qat.loop import BEST, Job, Run
 from edgekit.quantize.qat.network import Network
 from edgekit.quantize.qat.record import FinetuneRecord, write_record
-from edgekit.steps.build_data import BuildData
+from edgekit.steps.build_data import BuildData, check_inputs
 from edgekit.steps.config import BuildConfig
 from edgekit.targets.dialects import find_dialect
 from edgekit.training.batches import ImageSource
@@ -96,6 +96,7 @@ def finetune(config: FinetuneConfig, console: Console, *, restart: bool = False)
     """
     started = time.monotonic()
     find_dialect(config.dialect)
+    check_inputs(config.data, config.labels, config.recipe)  # before anything is written
     _prepare_folder(config, restart)
     device = choose_device(config.device, 0)
     with StopSignal() as stop, reproducible(config.seed, config.threads):
@@ -308,9 +309,14 @@ def _finish(job: Job, start: _Start, progress: Progress, started: float) -> Fine
     job.console.info(proof.describe())
     dialect = find_dialect(config.dialect)
     closeness = steps.check_graph(graph, start.held_out, dialect)
+
     # Its layers can only be named where the dialect left NNCF's form as it was.
-    named = None if dialect.rewrites else graph
-    steps.judge(closeness, named, start.original, start.held_out, job.console, insist=config.guard)
+    def worst() -> list[str]:
+        if dialect.rewrites:
+            return []
+        return steps.worst_layers(graph, start.original, start.held_out, job.console)
+
+    steps.judge(closeness, job.console, worst, insist=config.guard)
     write_bytes(job.out / INT8, graph.SerializeToString(deterministic=True))
     if progress.skipped_images:
         job.console.warn(f"{progress.skipped_images} images could not be read and were left out")

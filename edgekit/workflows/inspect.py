@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.bundle.manifest import Manifest
-from edgekit.bundle.store import open_bundle
-from edgekit.core.typed_toml import from_dict
-from edgekit.model.card import ModelCard, TrainingProtocol
+from edgekit.bench.document import read_summary
+from edgekit.bundle.store import Bundle, open_bundle
+from edgekit.core.documents import DocumentError
+from edgekit.model.card import ModelCard
+from edgekit.parity.document import read_parity
+from edgekit.report.model_facts import model_facts
+from edgekit.report.parity_table import looks_line
 
 
 @dataclass(frozen=True)
@@ -91,28 +94,31 @@ def inspect_checkpoint(
 class BundleReport:
     """What a bundle's manifest says, after every checksum was found right."""
 
-    path: str
-    manifest: Manifest
+    bundle: Bundle
     file_bytes: int
+
+    @property
+    def path(self) -> str:
+        """As the user named it."""
+        return str(self.bundle.path)
 
     def to_dict(self) -> dict[str, Any]:
         """The ``--json`` document: the whole manifest."""
-        return {"path": self.path, "file_bytes": self.file_bytes, **self.manifest.to_dict()}
+        manifest = self.bundle.manifest.to_dict()
+        return {"path": self.path, "file_bytes": self.file_bytes, **manifest}
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value, for the table."""
-        manifest, target = self.manifest, self.manifest.target
-        model, training = manifest.model, manifest.model.get("training", {})
-        seen = from_dict(TrainingProtocol, dict(training), self.path).describe_seen()
+        manifest, target = self.bundle.manifest, self.bundle.manifest.target
         need = manifest.runtime
-        rows = [
+        return [
             ("format", f"bundle, every checksum right, built {manifest.created}"),
             ("target", f"{target.name}: {target.title}"),
             ("precision", f"{target.precision} (dialect {target.dialect})"),
-            ("model", f"{model.get('backbone')}, D = {model.get('width')}, {_codebook(model)}"),
+            ("model", _or_error(self._model)),
             ("classes", str(manifest.classes)),
             ("input", f"{manifest.input.height} x {manifest.input.width} RGB, uint8"),
-            ("training", seen),
+            ("training", _or_error(self._training)),
             (
                 "runtime",
                 f"{need.name} {need.version}{'' if need.match == 'exact' else ' or newer'}",
@@ -122,12 +128,40 @@ class BundleReport:
             ("source checkpoint", manifest.source.checkpoint[:16] or "unknown"),
             ("built with", ", ".join(f"{k} {v}" for k, v in sorted(manifest.versions.items()))),
             ("rebuild", manifest.rebuild_line()),
+            ("latency", _or_error(self._latency)),
+            ("parity", _or_error(self._parity)),
         ]
-        parity, bench = (manifest.sections.get(name) for name in ("parity", "bench"))
-        if bench:
-            rows.append(("latency", f"{bench['latencies']['bundle']['median_ms']:.2f} ms"))
-        rows.append(("parity", "not measured" if not parity else _parity(parity)))
-        return rows
+
+    def _model(self) -> str:
+        model = model_facts(self.bundle.manifest, self.path)
+        head = model.vqsa
+        codebook = "no codebook"
+        if head.has_codebook:
+            codebook = f"N = {head.codebook_size}, {head.output}, {head.quantize}"
+        return f"{model.backbone}, D = {model.width or 'unknown'}, {codebook}"
+
+    def _training(self) -> str:
+        return model_facts(self.bundle.manifest, self.path).training.describe_seen()
+
+    def _latency(self) -> str:
+        summary = read_summary(self.bundle)
+        own = None if summary is None else summary.own
+        return "not measured" if own is None else f"{own.median_ms:.2f} ms"
+
+    def _parity(self) -> str:
+        parity = read_parity(self.bundle)
+        if parity is None:
+            return "not measured"
+        looks = [looks_line(parity)] if parity.looks > 1 else []
+        return "; ".join([parity.verdict, *parity.reasons, *looks])
+
+
+def _or_error(row: Callable[[], str]) -> str:
+    """What a part of the manifest says, or what is wrong with it: the other rows are still true."""
+    try:
+        return row()
+    except DocumentError as error:
+        return str(error)
 
 
 def is_bundle(path: Path) -> bool:
@@ -137,19 +171,8 @@ def is_bundle(path: Path) -> bool:
 
 def inspect_bundle(path: Path) -> BundleReport:
     """Check a bundle as loading it would, without its runtime."""
-    manifest = open_bundle(path).manifest
-    return BundleReport(str(path), manifest, sum(file.size for file in manifest.files.values()))
-
-
-def _codebook(model: Mapping[str, Any]) -> str:
-    vqsa = model.get("vqsa", {})
-    if vqsa.get("output") == "none":
-        return "no codebook"
-    return f"N = {vqsa.get('codebook_size')}, {vqsa.get('output')}, {vqsa.get('quantize')}"
-
-
-def _parity(parity: Mapping[str, Any]) -> str:
-    return "; ".join([str(parity.get("verdict")), *parity.get("reasons", [])])
+    bundle = open_bundle(path)
+    return BundleReport(bundle, sum(file.size for file in bundle.manifest.files.values()))
 
 
 def _training(card: ModelCard) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from edgekit import steps
+from edgekit.bundle.build_record import BuildRecord, build_record
 from edgekit.bundle.float_original import cached_original
 from edgekit.bundle.manifest import Manifest
-from edgekit.bundle.store import open_bundle, update_bundle
+from edgekit.bundle.store import Bundle, change_bundle, open_bundle
 from edgekit.core.console import Console
+from edgekit.core.documents import DocumentError
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.data.base import Dataset, subset
 from edgekit.data.corruption_grid import Cells, MakeVariants, PublishedImages, choose_cells
@@ -24,6 +25,7 @@ from edgekit.data.loading import default_workers
 from edgekit.model.card import numbered_classes
 from edgekit.parity.answer_cache import LIMIT, limit_bytes
 from edgekit.parity.compare import run_comparison
+from edgekit.parity.document import FILE, ParityDocument, read_parity
 from edgekit.parity.engines import open_reference
 from edgekit.parity.options import ParityOptions
 from edgekit.parity.predictors import (
@@ -32,14 +34,15 @@ from edgekit.parity.predictors import (
     check_source,
     open_bundle_predictor,
 )
+from edgekit.parity.strength import settle
 from edgekit.parity.sweep import Sweep
+from edgekit.report.model_facts import model_facts
 from edgekit.steps.build_data import BuildData, match_classes, open_data
 from edgekit.steps.build_record import options_of_build
 from edgekit.steps.config import BuildConfig
 
-REPORT = "parity.json"
-# In parity.json only, not in the manifest's summary.
-_DETAILS = ("per_corruption", "codes", "top1_agreement", "kl_nats")
+if TYPE_CHECKING:
+    from edgekit.devices.remote_predictor import DevicePredictor
 
 
 class _Images(NamedTuple):
@@ -60,8 +63,7 @@ def parity_of_build(job: steps.Job, built: steps.Built, data: BuildData) -> dict
     images = _Images(data.test(), cells, None, data.labeled)
     manifest = candidate.model.manifest
     document = _compare(job, options, reference, candidate, images, manifest)
-    save_report(built.path, document, job.console)
-    return document
+    return save_report(built.path, document, job.console).to_dict()
 
 
 def parity_of_bundle(
@@ -70,42 +72,71 @@ def parity_of_bundle(
     options: ParityOptions,
     *,
     seed: int | None = None,
-    candidate: Predictor | None = None,
-) -> dict[str, Any]:
+    candidate: DevicePredictor | None = None,
+) -> ParityDocument:
     """``edgekit parity``: like the build's step, with everything open to choice.
 
     ``seed`` None takes the build's. The split is always the build's own: with another one,
     images that calibrated could judge. ``candidate`` is the bundle answering elsewhere.
     """
     manifest = open_bundle(path, any_arch=candidate is not None).manifest
-    made_with = manifest.sections.get("build", {})
-    split_seed = int(made_with.get("seed", 0))
-    options = dataclasses.replace(options, seed=split_seed if seed is None else seed)
+    made_with = build_record(manifest, str(path))
+    options = dataclasses.replace(options, seed=made_with.seed if seed is None else seed)
     cells = choose_cells(options.corruptions, options.severities, options.extra, options.seed)
-    candidate = candidate or open_bundle_predictor(path)
-    reference = _reference(job, path, manifest, candidate.classes, options)
-    check_comparable(reference, candidate, allow_different_source=options.allow_different_reference)
-    classes = candidate.classes
+    device = None if candidate is None else candidate.session.device.name
+    answering = candidate or open_bundle_predictor(path)
+    reference = _reference(job, path, manifest, answering.classes, options)
+    check_comparable(reference, answering, allow_different_source=options.allow_different_reference)
+    classes = answering.classes
     if classes == numbered_classes(len(classes)):
         classes = reference.classes
     images = _images(job, path, options, made_with, cells, classes)
-    return _compare(job, options, reference, candidate, images, manifest)
+    return _compare(job, options, reference, answering, images, manifest, device)
 
 
-def save_report(path: Path, document: dict[str, Any], console: Console) -> None:
-    """Put parity.json into the bundle and a summary into its manifest, if it is a folder."""
+def save_report(
+    path: Path, document: ParityDocument, console: Console, *, replace: bool = False
+) -> ParityDocument:
+    """Put a comparison into the bundle, as its evidence or beside it; with all looks counted.
+
+    `edgekit.parity.strength` decides which; ``replace`` overrules it.
+    """
+    why: str | None = None
+
+    def change(bundle: Bundle) -> tuple[dict[str, Any], dict[str, bytes]]:
+        nonlocal document, why
+        standing = _standing(bundle, console)
+        evidence, why = settle(standing, document, replace=replace)
+        document = dataclasses.replace(document, looks=evidence.looks, beside=evidence.beside)
+        if why is not None and standing is not None:
+            console.warn(
+                f"kept beside the bundle's evidence ({standing.verdict}, {standing.images:,} "
+                f"images), which stays: {why}; --replace puts this one in its place"
+            )
+        text = json.dumps(evidence.to_dict(), indent=1, sort_keys=True) + "\n"
+        return {"parity": evidence.summary()}, {FILE: text.encode()}
+
     if not path.is_dir():
+        change(open_bundle(path, any_arch=True))
         console.warn(
             f"{path} is a .zip and stays as it is: unpack it to keep the report in the bundle, or "
             "save the output of --json"
         )
-        return
-    summary = {name: value for name, value in document.items() if name not in _DETAILS}
-    text = json.dumps(document, indent=1, sort_keys=True) + "\n"
+        return document
     try:
-        update_bundle(path, sections={"parity": summary}, reports={REPORT: text.encode()})
+        change_bundle(path, change)
     except (EdgekitError, PermissionError) as error:
         console.warn(f"the report is not in the bundle: {error}")
+    return document
+
+
+def _standing(bundle: Bundle, console: Console) -> ParityDocument | None:
+    """The bundle's evidence; one that cannot be read makes way for whatever can."""
+    try:
+        return read_parity(bundle)
+    except DocumentError as error:
+        console.warn(f"replaced: {error}")
+        return None
 
 
 def default_job(console: Console, cache: Path) -> steps.Job:
@@ -120,7 +151,8 @@ def _compare(
     candidate: Predictor,
     images: _Images,
     manifest: Manifest,
-) -> dict[str, Any]:
+    device: str | None = None,
+) -> ParityDocument:
     check_comparable(reference, candidate, allow_different_source=options.allow_different_reference)
     sweep = Sweep(
         dataset=images.dataset,
@@ -140,35 +172,34 @@ def _compare(
             f"a full sweep has {kept / 1e9:.1f} GB of answers and {sweep.cache_bytes / 1e9:.1f} GB "
             f"are kept, see {LIMIT}: after an interruption the rest is computed again"
         )
-    vqsa = manifest.model.get("vqsa", {"output": "none"})
-    document = run_comparison(
+    head = model_facts(manifest, candidate.name).vqsa
+    return run_comparison(
         sweep,
-        options.gates,
+        options,
         job.console,
         labeled=images.labeled,
-        full=options.full,
-        codebook_size=0 if vqsa["output"] == "none" else int(vqsa["codebook_size"]),
-        baseline=options.baseline,
+        codebook_size=head.codebook_size if head.has_codebook else 0,
+        device=device,
     )
-    return {**document, "asked": options.to_dict()}
 
 
 def _images(
     job: steps.Job,
     path: Path,
     options: ParityOptions,
-    made_with: Mapping[str, Any],
+    made_with: BuildRecord,
     cells: Cells,
     classes: tuple[str, ...],
 ) -> _Images:
     """The test part of the data that the bundle was built with, or other data, all of them."""
-    uri = options.data or made_with.get("data")
+    uri = options.data or made_with.data
     if uri is None:
         raise UsageError(f"{path} does not say which images it was built with: name some, --data")
     published = None
-    if uri == made_with.get("data"):
-        seed = int(made_with.get("seed", 0))
-        config = dataclasses.replace(job.config, data=uri, seed=seed, skip_bad=options.skip_bad)
+    if uri == made_with.data:
+        config = dataclasses.replace(
+            job.config, data=uri, seed=made_with.seed, skip_bad=options.skip_bad
+        )
         data = open_data(config, classes)
         dataset, labeled, note = data.test(), data.labeled, data.note
     else:

@@ -92,6 +92,12 @@ bool CodebookLookup::has_evaluate() const { return true; }
 
 bool CodebookLookup::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
   try {
+    const ov::Shape codebook_shape = inputs[1].get_shape();
+    check_matrix("the codebook's rows", inputs[1],
+                 packed_                  ? packed_->width()
+                 : codebook_shape.empty() ? 0
+                                          : codebook_shape.back());
+    check_matrix("features", inputs[0], codebook_shape[1]);
     const size_t count = inputs[0].get_shape()[0];
     for (ov::Tensor& output : outputs) output.set_shape({count});
     if (count == 0) return true;
@@ -99,8 +105,8 @@ bool CodebookLookup::evaluate(ov::TensorVector& outputs, const ov::TensorVector&
     std::shared_ptr<const PackedCodebook> packed = packed_;
     if (!packed) {
       ov::Tensor copy;
-      const ov::Shape& shape = inputs[1].get_shape();
-      const CodebookView codebook{dense_floats(inputs[1], copy), shape[0], shape[1]};
+      const CodebookView codebook{dense_floats(inputs[1], copy), codebook_shape[0],
+                                  codebook_shape[1]};
       packed = std::make_shared<const PackedCodebook>(codebook, metric_code(metric_));
     }
     ov::Tensor features_copy;

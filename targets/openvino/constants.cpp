@@ -21,6 +21,14 @@ bool same_memory(const ov::op::v0::Constant& held, const ov::op::v0::Constant& o
          held.get_element_type() == other.get_element_type();
 }
 
+void check_matrix(const char* name, const ov::Tensor& tensor, size_t width) {
+  const ov::Shape& shape = tensor.get_shape();
+  if (shape.size() == 2 && shape[1] == width) return;
+  std::string text = std::string(name) + " are [";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  throw std::runtime_error(text + "], expected rows of " + std::to_string(width));
+}
+
 const void* dense_floats(const ov::Tensor& tensor, ov::Tensor& copy) {
   const ov::Tensor* dense = &tensor;
   if (!tensor.is_continuous()) {

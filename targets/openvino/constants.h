@@ -21,6 +21,10 @@ std::shared_ptr<ov::op::v0::Constant> constant_behind(const ov::Output<ov::Node>
 // is alive, so nothing else can have taken its place.
 bool same_memory(const ov::op::v0::Constant& held, const ov::op::v0::Constant& other);
 
+// Refuses (std::runtime_error) a tensor that is no matrix of that width. OpenVINO's CPU device
+// keeps to the shapes that were validated; ov::Model::evaluate hands on whatever it is given.
+void check_matrix(const char* name, const ov::Tensor& tensor, size_t width);
+
 // A tensor's numbers as floats without gaps: its own memory, or a copy that `copy` holds.
 const void* dense_floats(const ov::Tensor& tensor, ov::Tensor& copy);
 

@@ -37,6 +37,8 @@ class PackedCodebook {
   void lookup(const void* vectors, size_t count, int64_t* indices, float* margins, int threads,
               edgekit_codebook_crew crew) const;
 
+  size_t width() const { return width_; }
+
  private:
   size_t width_;
   edgekit_codebook* handle_ = nullptr;

@@ -45,6 +45,9 @@ void VQSAHead::check_inputs() const {
   NODE_VALIDATION_CHECK(this, metric_ == "dot" || metric_ == "l2", "metric '", metric_,
                         "' is neither 'dot' nor 'l2'");
   NODE_VALIDATION_CHECK(this, rest_step_ > 0 && fused_step_ > 0, "steps must be positive");
+  for (const int64_t zero : {rest_zero_, fused_zero_}) {
+    NODE_VALIDATION_CHECK(this, zero >= -128 && zero <= 255, "zero ", zero, " is no 8-bit number");
+  }
   const ov::element::Type features = get_input_element_type(kFeatures);
   NODE_VALIDATION_CHECK(this, features.is_dynamic() || is_float(features),
                         "features must be f32, f16 or bf16, not ", features);
@@ -53,6 +56,10 @@ void VQSAHead::check_inputs() const {
     const ov::element::Type type = get_input_element_type(i);
     NODE_VALIDATION_CHECK(this, holds_bytes(i) ? type == ov::element::i8 : is_float(type), "input ",
                           i, " cannot be ", type);
+    // Bytes are read as they are stored, before any conversion: four bits would be half as many.
+    const ov::element::Type stored = constant_behind(input_value(i))->get_element_type();
+    NODE_VALIDATION_CHECK(this, !holds_bytes(i) || stored == ov::element::i8, "input ", i,
+                          " cannot be stored as ", stored);
     NODE_VALIDATION_CHECK(this, get_input_partial_shape(i).is_static(), "input ", i,
                           " must have a fixed shape");
   }
@@ -62,6 +69,7 @@ void VQSAHead::check_inputs() const {
   const size_t rows = codebook[0];
   const size_t width = codebook[1];
   const size_t classes = ov::shape_size(get_input_shape(kClassifierBias));
+  NODE_VALIDATION_CHECK(this, classes > 0, "there are no classes");
   const ov::PartialShape expected[kInputs] = {
       {-1, static_cast<int64_t>(width)},
       codebook,
@@ -165,8 +173,14 @@ bool VQSAHead::has_evaluate() const { return true; }
 
 bool VQSAHead::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
   try {
+    // What was validated may not be what is handed in: see check_matrix.
+    check_matrix("features", inputs[kFeatures], packed_->width());
+    if (inputs[kCodebook].get_shape() != constants_[0]->get_shape()) {
+      throw std::runtime_error("the codebook is not the one that was packed");
+    }
     const size_t count = inputs[kFeatures].get_shape()[0];
-    outputs[0].set_shape({count, ov::shape_size(inputs[kClassifierBias].get_shape())});
+    const auto& bias = *constants_[kClassifierBias - kCodebook];
+    outputs[0].set_shape({count, ov::shape_size(bias.get_shape())});
     for (size_t i = 1; i < outputs.size(); ++i) outputs[i].set_shape({count});
     if (count == 0) return true;
     ov::Tensor features_copy;

@@ -1,7 +1,8 @@
 from pathlib import Path
 
-from edgekit.bench.conditions import celsius, conditions, cpu_limit, megahertz, throttle_count
+from edgekit.bench.conditions import celsius, conditions, megahertz, throttle_count
 from edgekit.bench.monitor import Watch
+from edgekit.core.host import cpu_quota
 from tests.bench.test_energy import rapl, write
 
 
@@ -52,9 +53,9 @@ def test_an_empty_system_is_no_error(tmp_path: Path) -> None:
 def test_other_ways_of_saying_it(tmp_path: Path) -> None:
     folder = "sys/fs/cgroup/cpu"
     write(tmp_path, {f"{folder}/cpu.cfs_quota_us": 50_000, f"{folder}/cpu.cfs_period_us": 100_000})
-    assert cpu_limit(tmp_path) == 0.5
+    assert cpu_quota(tmp_path) == 0.5
     write(tmp_path, {f"{folder}/cpu.cfs_quota_us": -1})
-    assert cpu_limit(tmp_path) is None
+    assert cpu_quota(tmp_path) is None
     write(tmp_path, {"sys/devices/platform/soc/soc:firmware/get_throttled": "50005"})
     assert throttle_count(tmp_path) == 0x50005
 
@@ -78,8 +79,8 @@ def test_a_run_whose_conditions_changed_says_so(tmp_path: Path) -> None:
     assert "the temperature rose from" in text
     assert "throttled 2 time(s)" in text
     used = watch.energy(inferences=60, images=120)
-    assert used["joules"] == 6
-    assert used["millijoules_per_image"] == 50
+    assert used.joules == 6
+    assert used.millijoules_per_image == 50
 
 
 def test_a_quiet_run_says_nothing(tmp_path: Path) -> None:
@@ -89,4 +90,4 @@ def test_a_quiet_run_says_nothing(tmp_path: Path) -> None:
         seconds[0] = step
         watch.look()
     assert watch.notes(latency_drift=1.01) == []
-    assert watch.energy(1, 1)["available"] is False
+    assert watch.energy(1, 1).available is False

@@ -1,5 +1,6 @@
 """`edgekit bench` as a whole, on a small bundle."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -7,20 +8,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import onnx
 import pytest
 
 from edgekit.bench.cold_start import PHASES
-from edgekit.bench.document import save, summary
+from edgekit.bench.document import BenchDocument, BenchReport
+from edgekit.bench.evidence import save
+from edgekit.bench.interleaved import Ratio
 from edgekit.bench.options import SCENARIOS, BenchOptions
 from edgekit.bench.run import bench_bundles
 from edgekit.bundle.engine import EngineState
-from edgekit.bundle.selftest import SELFTEST, self_test_file
+from edgekit.bundle.selftest import SELFTEST, SelfTest
 from edgekit.bundle.store import open_bundle, update_bundle
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.report.bench_table import show
-from edgekit.runtime.selftest import stored_answers
+from edgekit.steps.selftest import make_self_test, with_own_answers
 from tests import bundles
 
 QUIET = Console(verbosity=-1)
@@ -31,20 +34,27 @@ def bundle(tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundles.bundle("cpu", "inline"), tmp_path / "cpu"))
 
 
-def measure(path: Path, cache: Path, **options: Any) -> dict[str, Any]:
+def stored_answers(path: Path) -> SelfTest:
+    made = bundles.made()
+    test = make_self_test(onnx.load(made.onnx), made.card.preprocessing, None, 0)
+    return with_own_answers(path, test)
+
+
+def measure(path: Path, cache: Path, **options: Any) -> BenchDocument:
     chosen = BenchOptions(**{"seconds": 0.3, "baseline": "none", **options})
-    (document,) = bench_bundles([path], chosen, QUIET, cache)["bundles"]
-    return dict(document)
+    (document,) = bench_bundles([path], chosen, QUIET, cache).bundles
+    return document
 
 
 def test_the_lookups_share_is_named(tmp_path: Path) -> None:
     path = Path(shutil.copytree(bundles.bundle("cpu", "plugin"), tmp_path / "cpu"))
     assert list(path.glob("*.so"))  # the operator, not an inlined lookup
-    document = measure(path, tmp_path / "cache", scenarios=("latency",), layers=True)
-    parts = document["layers"]["parts"]
+    layers = measure(path, tmp_path / "cache", scenarios=("latency",), layers=True).layers
+    assert layers is not None
+    parts = layers.parts
     lookup = {"codebook lookup", "lookup and head, fused"} & set(parts)
     assert len(lookup) == 1
-    assert 0 < parts[lookup.pop()]["share"] < 1
+    assert 0 < parts[lookup.pop()].share < 1
     assert "backbone" in parts
 
 
@@ -52,9 +62,9 @@ def test_every_scenario_measures(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgekit.bench.run._COLD_STARTS", 1)
-    update_bundle(bundle, reports={SELFTEST: stored_answers(bundle)})
+    update_bundle(bundle, reports={SELFTEST: stored_answers(bundle).to_bytes()})
     update_bundle(bundle, sections={"bench": {"schema": 1, "cores": 99}})
-    document = measure(
+    measured = measure(
         bundle,
         tmp_path / "cache",
         scenarios=SCENARIOS,
@@ -62,8 +72,10 @@ def test_every_scenario_measures(
         layers=True,
         baseline=str(bundles.made().onnx),
     )
+    document = measured.to_dict()
     found = document["scenarios"]
-    assert document["self_test"]["stored"]["top1_equal"] == 4
+    assert document["self_test"]["stored"]["top1_equal"] == 40
+    assert document["self_test"]["stored"]["problems"] == []
     latencies = found["latency"]["latencies"]
     assert set(latencies) == {"bundle", "float, ONNX Runtime", "float, OpenVINO"}
     assert set(found["latency"]["ratios"]) == set(latencies) - {"bundle"}
@@ -85,9 +97,10 @@ def test_every_scenario_measures(
         row["kind"].split()[0] for row in document["layers"]["layers"]
     }
     assert abs(sum(part["share"] for part in parts.values()) - 1) < 1e-6
-    json.dumps(document, allow_nan=False)
+    text = json.dumps(document, allow_nan=False)
+    assert BenchDocument.from_dict(json.loads(text), "this test") == measured
 
-    save(bundle, document, QUIET)
+    save(bundle, measured, QUIET)
     stored = open_bundle(bundle).manifest
     assert "bench.json" in stored.files
     section = stored.sections["bench"]  # in the form of the build's own comparison
@@ -98,51 +111,51 @@ def test_every_scenario_measures(
 
 def test_batch_and_threads_are_the_runs_own(bundle: Path, tmp_path: Path) -> None:
     document = measure(bundle, tmp_path, scenarios=("latency",), batch=3, threads=1)
-    assert document["scenarios"]["latency"]["images"] == 3
-    assert document["runtime"]["batch"] == 3
-    assert document["runtime"]["threads"] == 1
+    latency = document.scenarios.latency
+    assert latency is not None
+    assert latency.images == 3
+    assert (document.runtime["batch"], document.runtime["threads"]) == (3, 1)
     update_bundle(bundle, sections={"bench": {"schema": 1}})
     save(bundle, document, QUIET)
     assert open_bundle(bundle).manifest.sections["bench"] == {"schema": 1}
-    assert summary(document)["batch"] == 3
-    built = {"ratios": {"float": 2.0}, "latencies": "the build's"}
+    assert document.summary().batch == 3
+    usual = measure(bundle, tmp_path, scenarios=("latency",))
+    built = dataclasses.replace(
+        usual.summary(), ratios={"float, ONNX Runtime": Ratio(2.0, 1.9, 2.1)}
+    ).to_dict()
     update_bundle(bundle, sections={"bench": built})
-    save(bundle, measure(bundle, tmp_path, scenarios=("latency",)), QUIET)
+    save(bundle, usual, QUIET)  # without baselines it says less than the build did
     assert open_bundle(bundle).manifest.sections["bench"] == built
 
 
 def test_bundles_run_in_turns(bundle: Path, tmp_path: Path, capsys: Any) -> None:
     other = Path(shutil.copytree(bundle, tmp_path / "other"))
     options = BenchOptions(scenarios=("latency", "throughput"), seconds=0.3, compare=True)
-    document = bench_bundles([bundle, other], options, QUIET, tmp_path)
+    report = bench_bundles([bundle, other], options, QUIET, tmp_path)
+    document = report.to_dict()
+    assert BenchReport.from_dict(json.loads(json.dumps(document)), "this test") == report
     latency = document["comparison"]["latency"]
     assert list(latency["latencies"]) == [str(bundle), str(other)]
     ratio = latency["ratios"][str(other)]
     assert 0.3 < ratio["median"] < 3
     assert ratio["low"] <= ratio["median"] <= ratio["high"]
     assert set(document["comparison"]["throughput"]["ratios"]) == {str(other)}
-    show(document, QUIET)
+    show(report, QUIET)
     assert "in turns" in capsys.readouterr().out
-    save(bundle, document["bundles"][0], QUIET)  # nothing was measured of it alone
+    save(bundle, report.bundles[0], QUIET)  # nothing was measured of it alone
     assert "bench.json" not in open_bundle(bundle).manifest.files
     with pytest.raises(UsageError, match="two bundles"):
         bench_bundles([bundle], options, QUIET, tmp_path)
 
 
 def test_a_bundle_that_computes_something_else_is_not_timed(bundle: Path, tmp_path: Path) -> None:
-    with np.load(_file(tmp_path, stored_answers(bundle))) as stored:
-        answers = {name: stored[name] for name in stored.files}
-    answers["logits"] = -answers["logits"]
-    wrong = self_test_file(answers.pop("images"), answers)
-    update_bundle(bundle, reports={SELFTEST: wrong})
+    test = stored_answers(bundle)
+    assert test.own is not None
+    wrong = dataclasses.replace(test.own, logits=-test.own.logits)
+    test = dataclasses.replace(test, own=wrong)
+    update_bundle(bundle, reports={SELFTEST: test.to_bytes()})
     with pytest.raises(EdgekitError, match="fails its self-test"):
         measure(bundle, tmp_path, scenarios=("latency",))
-
-
-def _file(folder: Path, content: bytes) -> Path:
-    path = folder / "answers.npz"
-    path.write_bytes(content)
-    return path
 
 
 def edgekit(*words: str) -> subprocess.CompletedProcess[str]:

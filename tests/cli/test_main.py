@@ -72,6 +72,28 @@ def test_errors_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert "absent.pth" in document["error"]
 
 
+@pytest.mark.parametrize(
+    ("words", "as_json"),
+    [
+        (["inspect", "--json"], True),  # an argument is missing
+        (["inspect", "--bogus", "--json", "absent.pth"], True),
+        (["nonsense", "--json"], True),
+        (["device", "nonsense", "--json"], True),
+        (["device", "--json"], True),
+        (["inspect", "--", "--json"], False),  # the name of a file
+        (["export", "absent.pth", "-o", "--json"], False),
+        (["build", "--recipe", "--json", "--data", "absent"], False),
+    ],
+)
+def test_json_is_an_option_and_not_a_word(
+    capsys: pytest.CaptureFixture[str], words: list[str], as_json: bool
+) -> None:
+    code, out, err = run(capsys, *words)
+    assert code == 2, err
+    assert bool(out) == as_json
+    assert not as_json or json.loads(out)["exit_code"] == 2
+
+
 def test_doctor_reports_every_part(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "doctor", "--json")
     document = json.loads(out)

@@ -68,7 +68,7 @@ def test_bad_toml_and_missing_file(tmp_path) -> None:  # type: ignore[no-untyped
 
 
 def test_a_value_check_names_the_file() -> None:
-    with pytest.raises(UsageError, match=r"m\.toml: codebook_size must be at least 1"):
+    with pytest.raises(UsageError, match=r"m\.toml: codebook_size must be 1 to 16777216, not 0"):
         parse_toml("codebook_size = 0", VQSAConfig, "m.toml")
 
 

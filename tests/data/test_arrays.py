@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from edgekit.core.errors import UsageError
-from edgekit.data import arrays
 from edgekit.data.datasets import NpzDataset, labels, open_dataset
 from edgekit.data.decode import BadImage
 from tests.data.images import color, png
@@ -68,9 +67,10 @@ def test_npz_compressed_and_with_splits(tmp_path: Path) -> None:
 def test_npz_too_large_to_unpack_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    np.savez_compressed(tmp_path / "d.npz", images=np.zeros((9, 8, 8, 3), np.uint8), labels=[0] * 9)
-    monkeypatch.setattr(arrays, "MAX_COMPRESSED_BYTES", 1000)
-    with pytest.raises(UsageError, match=r"save the file with numpy\.savez, not"):
+    images = np.zeros((9, 250, 250, 3), np.uint8)
+    np.savez_compressed(tmp_path / "d.npz", images=images, labels=[0] * 9)
+    monkeypatch.setenv("EDGEKIT_MAX_FILE_MB", "1")
+    with pytest.raises(UsageError, match=r"2 MiB of memory.* save the file with numpy\.savez, not"):
         open_dataset(str(tmp_path / "d.npz"))
 
 

@@ -53,12 +53,22 @@ def labeled(folder: Path, count: int) -> Path:
     return path
 
 
+def test_a_bundle_that_nobody_signed_is_not_copied(
+    device: Device, bundle: Path, tmp_path: Path, run: Run
+) -> None:
+    (tmp_path / "signers").write_text("")
+    code, _, err = run("deploy", bundle, "--device", "loop", "--signers", tmp_path / "signers")
+    assert code == 2
+    assert "is not signed" in err
+    assert not list(Path(device.folder).rglob("manifest.json"))
+
+
 def test_deploy_bench_parity(device: Device, bundle: Path, tmp_path: Path, run: Run) -> None:
     code, out, err = run("deploy", bundle, "--device", "loop", "--json")
     assert code == 0, err
     (entry,) = json.loads(out)["devices"]
     assert (entry["files"], entry["kept"], entry["installed"]) == (4, 0, False)
-    assert entry["selftest"].startswith("self-test: 4 fixed images answered by openvino")
+    assert entry["selftest"].startswith("self-test: 8 made-up images, finite and the same twice")
     assert entry["bundle"] == str(there(device, bundle))
     assert open_bundle(there(device, bundle)).manifest == open_bundle(bundle).manifest
     assert list((Path(device.folder) / "staging").iterdir()) == []

@@ -75,6 +75,8 @@ def test_an_int8_bundle_passes_and_says_so_everywhere(bundle: Path, capsys: Capt
     again = json.loads(out)
     assert (code, again["inferences"]) == (0, 0)
     different = {"inferences", "inferences_cached", "seconds", "cpu_seconds", "reference_engine"}
+    different |= {"measured", "looks"}
+    assert (document["looks"], again["looks"]) == (1, 2)
     assert {k: v for k, v in again.items() if k not in different} == {
         k: v for k, v in document.items() if k not in different
     }
@@ -358,9 +360,26 @@ def test_build_ends_with_a_verdict_and_keeps_its_own(
     assert json.loads((bundle / "parity.json").read_text())["verdict"] == "pass"
     code, text, _ = edgekit(capsys, *words, "--json")
     assert json.loads(text)["bundles"][0]["up_to_date"] is True
-    code, _, _ = edgekit(capsys, "parity", bundle, *SOME, "--images", 12, "--tolerance", 0.1)
-    assert code == 3
-    code, text, err = edgekit(capsys, *words, "--json")  # judged anew by the build's own gate
+    glance = ("parity", bundle, *SOME, "--images", 6, "--tolerance", 0.1)
+    code, _, err = edgekit(capsys, *glance)
+    assert code == 3  # by its own verdict, which is not the bundle's
+    assert "kept beside the bundle's evidence (pass, 12 images), which stays: it may look" in err
+    parity = json.loads((bundle / "parity.json").read_text())
+    assert (parity["verdict"], parity["images"], parity["looks"]) == ("pass", 12, 2)
+    assert [look["verdict"] for look in parity["beside"]] == ["undecided"]
+    assert "Weaker or other comparisons" in (bundle / "report.html").read_text()
+    strict = ("parity", bundle, "--images", 12, "--tolerance", 0.1)  # weaker in nothing
+    assert edgekit(capsys, *strict)[0] == 3
+    assert json.loads((bundle / "parity.json").read_text())["verdict"] == "undecided"
+    code, text, err = edgekit(capsys, *words, "--json")  # the build's own lies beside it
+    document = json.loads(text)["bundles"][0]
+    assert (code, document["up_to_date"], document["verdict"]) == (0, True, "pass"), err
+    assert document["parity"]["looks"] == 3
+    assert edgekit(capsys, *glance, "--replace")[0] == 3
+    parity = json.loads((bundle / "parity.json").read_text())
+    assert (parity["verdict"], parity["images"], parity["looks"]) == ("undecided", 6, 4)
+    shutil.rmtree(bundle)
+    code, text, err = edgekit(capsys, *words, "--json")  # judged anew, from the kept answers
     document = json.loads(text)["bundles"][0]
     assert (code, document["verdict"]) == (0, "pass"), err
     assert document["parity"]["inferences"] == 0

@@ -17,12 +17,13 @@ from onnx import helper
 import edgekit
 from edgekit.core.console import Console
 from edgekit.export.exporter import export_onnx
-from edgekit.graph.fused_head import HEAD_OPERATOR, fuse_head
+from edgekit.graph.fused_head import fuse_head
 from edgekit.native.codebook import Codebook
 from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.emulation import in_float
 from edgekit.quantize.recipes import Recipe
 from edgekit.targets.dialects import DIALECTS
+from edgekit.targets.operators import HEAD
 from tests.export.conftest import Exported
 from tests.export.models import card, tiny
 
@@ -100,7 +101,7 @@ def test_equal_to_the_nodes_it_replaces(core: Any, int8: Int8) -> None:
     whole = in_float(int8.graph, readers={"Conv"})
     graph = fused(whole)
     kinds = [node.op_type for node in graph.graph.node]
-    assert kinds.count(HEAD_OPERATOR) == 1
+    assert kinds.count(HEAD) == 1
     assert not {"CodebookLookup", "Gather", "Sigmoid"} & set(kinds)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -2,13 +2,13 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.graph.legalize import legalize
+from edgekit.runtime.onnxruntime import named_outputs, open_session
 from edgekit.targets.dialects import find_dialect
 from tests.quantize.graphs import CHANNELS, quantized
 
@@ -16,15 +16,7 @@ TENSORRT = find_dialect("tensorrt")
 
 
 def run(model: onnx.ModelProto, images: np.ndarray, fuse: bool = True) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    if not fuse:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    (result,) = session.run(None, {"images": images})
-    return result
+    return named_outputs(open_session(model.SerializeToString(), optimized=fuse), images)["sum"]
 
 
 def pairs(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -60,7 +52,7 @@ def test_tensorrt_gets_its_form_and_nearly_the_same_answer():
 
 
 def test_a_pair_behind_a_pooling_rounds_nothing():
-    """Only the pooling is rewritten, so the answer is the very same."""
+    """Only the pooling is optimized, so the answer is the very same."""
     model = quantized(by_channel=False)
     only_pools = type(TENSORRT)("only-pools", pools_in_int8=True)
     legal = legalize(model, only_pools)

@@ -13,8 +13,9 @@ from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.graph.legalize import legalize
 from edgekit.graph.lint import check_file, check_model
 from edgekit.graph.lookup import LookupForm, lookup_function
-from edgekit.graph.variants import NODE, to_variant
+from edgekit.graph.variants import to_variant
 from edgekit.targets.dialects import find_dialect
+from edgekit.targets.operators import LOOKUP_NODE
 from tests.quantize.graphs import quantized
 
 TENSORRT = find_dialect("tensorrt")
@@ -158,7 +159,7 @@ def head(*, form: str = "function", round_at: str = "") -> onnx.ModelProto:
     lookup = LookupForm("dot", margin=False, rows=5)
     nodes.append(
         helper.make_node(
-            "CodebookLookup", [rounded("features"), rounded("codebook")], ["code"], NODE,
+            "CodebookLookup", [rounded("features"), rounded("codebook")], ["code"], LOOKUP_NODE,
             domain="edgekit", **lookup.attributes(),
         )
     )  # fmt: skip
@@ -204,32 +205,33 @@ def test_a_float_head_with_quantized_weights_fits(form):
 def test_no_rounding_in_the_head(dialect, form, where, rule, node):
     found = rules(head(form=form, round_at=where), find_dialect(dialect))
     assert set(found) == {rule}
-    assert found[rule] == (node or (NODE if form == "function" else f"{NODE}/scores"))
+    assert found[rule] == (node or (LOOKUP_NODE if form == "function" else f"{LOOKUP_NODE}/scores"))
 
 
 def test_int32_indices():
     model = head()
     model.graph.output[1].type.tensor_type.elem_type = TensorProto.INT32
-    assert rules(model) == {"int64-indices": NODE}
+    assert rules(model) == {"int64-indices": LOOKUP_NODE}
 
 
 def test_plugin_attributes():
     model = head(form="plugin")
-    node = node_of(model, NODE)
+    node = node_of(model, LOOKUP_NODE)
     for attribute in [item for item in node.attribute if item.name == "plugin_version"]:
         node.attribute.remove(attribute)
-    assert rules(model) == {"plugin-attributes": NODE}
+    assert rules(model) == {"plugin-attributes": LOOKUP_NODE}
 
 
 def test_a_cpu_without_vnni_wants_half_the_range():
     model = quantized()
     assert rules(model, find_dialect("openvino-novnni")) == {"saturation": "node_w1_dq"}
     half = edited(model)
-    weights = numpy_helper.to_array(
-        next(tensor for tensor in half.graph.initializer if tensor.name == "w1")
-    )
-    store(half, "w1", (weights // 2).astype(np.int8))
-    assert rules(half, find_dialect("openvino-novnni")) == {}
+    for name, found in (("w1", {"saturation": "node_w2_dq"}), ("w2", {})):
+        weights = numpy_helper.to_array(
+            next(tensor for tensor in half.graph.initializer if tensor.name == name)
+        )
+        store(half, name, (weights // 2).astype(np.int8))
+        assert rules(half, find_dialect("openvino-novnni")) == found
 
 
 def test_files_that_are_none(tmp_path):

@@ -14,7 +14,8 @@ from edgekit.data.corruption_grid import Cells, MakeVariants
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.metrics.corruption_error import mce
 from edgekit.parity.compare import run_comparison
-from edgekit.parity.gates import Gates
+from edgekit.parity.document import ParityDocument
+from edgekit.parity.options import Gates, ParityOptions
 from edgekit.report import parity_table
 from edgekit.runtime.answers import Answers
 from tests.parity.models import CELLS, CODES, PREPROCESSING, Coarse, coarse, images, sweep
@@ -24,12 +25,24 @@ ALL = Cells(BENCHMARK15, (1, 2, 3, 4, 5))
 
 
 def compare(
-    cache: Path, candidate: Coarse, gates: Gates, count: int, *, cells: Cells = CELLS, **more: Any
+    cache: Path,
+    candidate: Coarse,
+    gates: Gates,
+    count: int,
+    *,
+    cells: Cells = CELLS,
+    full: bool = False,
+    labeled: bool = True,
 ) -> dict[str, Any]:
     this = sweep(
         cache, coarse(), candidate, dataset=images(count), make=MakeVariants(PREPROCESSING, cells)
     )
-    return run_comparison(this, gates, QUIET, codebook_size=CODES, **more)
+    options = ParityOptions(gates=gates, full=full)
+    return run_comparison(this, options, QUIET, codebook_size=CODES, labeled=labeled).to_dict()
+
+
+def document(found: dict[str, Any]) -> ParityDocument:
+    return ParityDocument.from_dict(json.loads(json.dumps(found)), "this test")
 
 
 def test_a_damaged_model_fails_at_once_and_says_where(tmp_path: Path) -> None:
@@ -43,7 +56,7 @@ def test_a_damaged_model_fails_at_once_and_says_where(tmp_path: Path) -> None:
     assert found["corruption_error"]["interval"] == "anytime"
     deltas = {name: entry["delta"] for name, entry in found["per_corruption"].items()}
     assert found["worst"] == sorted(deltas, key=lambda name: -deltas[name])
-    assert "lost most on" in parity_table.lines(found)[-1]
+    assert "lost most on" in parity_table.lines(document(found))[-1]
 
 
 def test_equal_models_pass_as_soon_as_that_can_be_shown(tmp_path: Path) -> None:
@@ -154,8 +167,8 @@ def test_data_without_labels(tmp_path: Path) -> None:
     assert found["corruption_error"] is found["per_corruption"] is None
     assert found["top1_agreement"]["corrupted"]["estimate"] < 1
     assert found["images"] == 20
-    assert parity_table.rows(found) == []
-    assert "no labels" in parity_table.lines(found)[-1]
+    assert parity_table.rows(document(found)) == []
+    assert "no labels" in parity_table.lines(document(found))[-1]
     gated = compare(tmp_path, blind, Gates(min_code_agreement=0.99), 60, labeled=False)
     assert gated["verdict"] == "fail"
     assert gated["images"] < 60
@@ -182,7 +195,8 @@ def test_the_mean_is_alexnets_for_1000_classes_and_all_severities_only(tmp_path:
         dataset=images(4),
         make=MakeVariants(PREPROCESSING, ALL),
     )
-    found = run_comparison(this, Gates(90), QUIET)
+    options = ParityOptions(gates=Gates(90))
+    found = run_comparison(this, options, QUIET).to_dict()
     error = found["corruption_error"]
     assert (error["baseline"], error["label"]) == ("alexnet", "mCE")
     cells = {
@@ -190,12 +204,15 @@ def test_the_mean_is_alexnets_for_1000_classes_and_all_severities_only(tmp_path:
         for name, entry in found["per_corruption"].items()
     }
     assert error["candidate"] == pytest.approx(mce(cells, "alexnet").value_percent)
-    plain = run_comparison(this, Gates(90), QUIET, baseline="none")["corruption_error"]
-    assert (plain["baseline"], plain["label"]) == ("none", "unnormalized mCE")
-    assert plain["candidate"] != pytest.approx(error["candidate"])
+    unnormalized = dataclasses.replace(options, baseline="none")
+    plain = run_comparison(this, unnormalized, QUIET).corruption_error
+    assert plain is not None
+    assert (plain.baseline, plain.label) == ("none", "unnormalized mCE")
+    assert plain.candidate != pytest.approx(error["candidate"])
     part = dataclasses.replace(this, make=MakeVariants(PREPROCESSING, CELLS))
-    label = run_comparison(part, Gates(90), QUIET)["corruption_error"]["label"]
-    assert label == "unnormalized mCE over 2 corruptions at severities 1,4"
+    mean = run_comparison(part, options, QUIET).corruption_error
+    assert mean is not None
+    assert mean.label == "unnormalized mCE over 2 corruptions at severities 1,4"
 
 
 def test_extra_corruptions_are_listed_and_not_averaged(tmp_path: Path) -> None:
@@ -204,7 +221,7 @@ def test_extra_corruptions_are_listed_and_not_averaged(tmp_path: Path) -> None:
     fog = found["per_corruption"]["fog"]
     assert found["corruption_error"]["candidate"] == pytest.approx(fog["candidate"])
     assert (fog["averaged"], found["per_corruption"]["saturate"]["averaged"]) == (True, False)
-    names = [row[0] for row in parity_table.rows(found)]
+    names = [row[0] for row in parity_table.rows(document(found))]
     assert names[1:3] == ["fog", "saturate (not averaged)"]
 
 
@@ -220,8 +237,8 @@ def test_too_few_images_and_impossible_gates(tmp_path: Path) -> None:
 
 def test_the_table(tmp_path: Path) -> None:
     found = compare(tmp_path, coarse(key="blind", blind=0.7), Gates(1.0), 60, full=True)
-    assert parity_table.header(found)[0] == "trained with seen=none"
-    rows = parity_table.rows(found)
+    assert parity_table.header(document(found))[0] == "trained with seen=none"
+    rows = parity_table.rows(document(found))
     assert [row[0] for row in rows] == [
         *("clean", "gaussian noise", "fog"),
         "unnormalized mCE over 2 corruptions at severities 1,4",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgekit.core.console import Console
 from edgekit.parity.compare import run_comparison
+from edgekit.parity.document import ParityDocument
 from edgekit.parity.engines import (
     FIRST,
     CheckedPredictor,
@@ -17,7 +18,7 @@ from edgekit.parity.engines import (
     compare_answers,
     open_reference,
 )
-from edgekit.parity.gates import Gates
+from edgekit.parity.options import Gates, ParityOptions
 from edgekit.parity.predictors import open_onnx, shares
 from edgekit.report import parity_table
 from edgekit.runtime.answers import Answers
@@ -118,12 +119,13 @@ class Heard(Console):
 
 def compared(cache: Path, reference: Any, console: Console) -> dict[str, Any]:
     this = sweep(cache, reference, coarse(key="blind", blind=0.3))
-    return run_comparison(this, Gates(90), console, codebook_size=CODES, full=True)
+    options = ParityOptions(gates=Gates(90), full=True)
+    return run_comparison(this, options, console, codebook_size=CODES).to_dict()
 
 
 def same(one: dict[str, Any], two: dict[str, Any]) -> bool:
     """Whether two documents say the same, who said it and how long it took aside."""
-    aside = ("reference_engine", "seconds", "cpu_seconds")
+    aside = ("reference_engine", "seconds", "cpu_seconds", "measured")
     aside += ("inferences", "inferences_cached")
     return {k: v for k, v in one.items() if k not in aside} == {
         k: v for k, v in two.items() if k not in aside
@@ -140,7 +142,7 @@ def test_results_do_not_depend_on_the_engine(tmp_path: Path) -> None:
     assert found["reference"] == "coarse"
     engine = found["reference_engine"]
     assert (engine["answers"], engine["checked_by"]) == ("Quick", "coarse")
-    said = "; ".join(parity_table.lines(found))
+    said = "; ".join(parity_table.lines(ParityDocument.from_dict(found, "this test")))
     assert f"Quick answered for coarse, which checked {engine['checked']:,} of 120" in said
     assert engine["answered"] + engine["checked"] == 24 * 5
     assert trusted.asked == engine["checked"] + 1

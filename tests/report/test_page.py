@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from edgekit.bench.document import save
+from edgekit.bench.document import BenchDocument
+from edgekit.bench.evidence import save
 from edgekit.bench.options import BenchOptions
 from edgekit.bench.run import bench_bundles
 from edgekit.bundle.store import open_bundle, update_bundle, write_bundle, zip_bundle
@@ -15,6 +16,7 @@ from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.report.page import refresh_report, report_page, write_report
 from tests import bundles
+from tests.parity import example
 
 QUIET = Console(verbosity=-1)
 HOSTILE = "<script>alert('x')</script>"
@@ -26,46 +28,34 @@ def bundle(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> BenchDocument:
     options = BenchOptions(
         scenarios=("latency", "sustained"), seconds=0.2, minutes=0.005, baseline="none", layers=True
     )
     cache = tmp_path_factory.mktemp("cache")
-    return bench_bundles([bundles.bundle("cpu", "inline")], options, QUIET, cache)["bundles"][0]
+    return bench_bundles([bundles.bundle("cpu", "inline")], options, QUIET, cache).bundles[0]
 
 
 def parity() -> dict[str, Any]:
-    """The part of a parity.json that the report reads."""
-    figures = {"reference": 20.0, "candidate": 21.5, "delta": 1.5, "lower": 1.0, "upper": 2.0}
-    return {
-        "verdict": "fail",
-        "reference": "float",
-        "images": 100,
-        "data": HOSTILE,
-        "corrupted": "in memory",
-        "severities": [1, 3],
-        "seen": "seen=benchmark15",
-        "reasons": ["fail: it lost"],
-        "corruption_error": {"label": "mCE", **figures},
-        "per_corruption": {"gaussian_noise": figures},
-    }
+    return example.document(data=HOSTILE).to_dict()
 
 
-def test_page_shows_what_is_known(bundle: Path, measured: dict[str, Any]) -> None:
+def test_page_shows_what_is_known(bundle: Path, measured: BenchDocument) -> None:
     save(bundle, measured, QUIET)
     update_bundle(bundle, reports={"parity.json": json.dumps(parity()).encode()})
     page = report_page(open_bundle(bundle))
-    own = measured["scenarios"]["latency"]["latencies"]["bundle"]
-    assert f"<td>{own['median_ms']:.2f}</td>" in page
+    assert measured.scenarios.latency is not None
+    own = measured.scenarios.latency.latencies["bundle"]
+    assert f"<td>{own.median_ms:.2f}</td>" in page
     assert "<td>gaussian noise</td><td>20.00</td><td>21.50</td><td>+1.50</td>" in page
     assert 'class="verdict fail"' in page
     assert "codebook lookup" in page
     assert page.count("<svg") == 3  # histogram, time over a sustained run, intervals
-    assert "not asked for in the latest run" in page  # throughput
+    assert "not asked for in that run" in page  # throughput
 
 
-def test_page_stands_alone_and_escapes(bundle: Path, measured: dict[str, Any]) -> None:
-    document = json.loads(json.dumps(measured))
+def test_page_stands_alone_and_escapes(bundle: Path, measured: BenchDocument) -> None:
+    document = json.loads(json.dumps(measured.to_dict()))
     document["notes"] = [HOSTILE]
     latencies = document["scenarios"]["latency"]["latencies"]
     latencies[HOSTILE] = latencies["bundle"]
@@ -101,7 +91,7 @@ def test_equal_bundles_have_equal_pages(bundle: Path, tmp_path: Path) -> None:
     assert write_report(tmp_path / "again").read_bytes() == first
 
 
-def test_a_page_that_is_there_follows_the_figures(bundle: Path, measured: dict[str, Any]) -> None:
+def test_a_page_that_is_there_follows_the_figures(bundle: Path, measured: BenchDocument) -> None:
     """Only where there is one: measuring a bundle does not litter it."""
     refresh_report(bundle)
     assert not (bundle / "report.html").exists()

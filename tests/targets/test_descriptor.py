@@ -1,3 +1,6 @@
+import dataclasses
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,12 +11,16 @@ from edgekit.core.host import host_arch
 from edgekit.targets import descriptor as descriptors
 from edgekit.targets.descriptor import (
     Descriptor,
+    descriptor_from_manifest,
     descriptor_names,
     host_isa,
     load_descriptor,
     missing_isa,
     why_not_here,
 )
+from edgekit.targets.tensorrt_releases import TensorRTFacts
+
+ROOT = Path(__file__).resolve().parents[2]
 
 MINE = """
 name = "mine"
@@ -94,7 +101,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ('prescision = "int8"', r"mine.toml:8: unknown key 'prescision' \(did you mean 'precision"),
         ('precision = "int4"', r"mine.toml:8: 'precision' must be one of 'int8', 'fp32'"),
         ("threads = -1", "threads must not be negative"),
-        ('power = "guess"', "'power' must be one of"),
+        ('power_rails = "VDD_IN"', "'power_rails' must be a list"),
     ],
 )
 def test_mistakes_name_their_line(change: str, message: str, tmp_path: Path) -> None:
@@ -121,3 +128,26 @@ def test_an_unknown_target_names_the_nearest() -> None:
         load_descriptor("cpuu")
     with pytest.raises(UsageError, match="cannot read"):
         load_descriptor("absent.toml")
+
+
+def test_what_older_bundles_say_of_their_target_is_still_read() -> None:
+    """Keys that nothing read are gone from descriptors; a key nobody ever knew is an error."""
+    now = load_descriptor("jetson-orin-nano")
+    table = json.loads(json.dumps(dataclasses.asdict(now)))
+    former = {**table, "memory_mib": 8192, "power": "ina3221"}
+    former["tensorrt"] = {**table["tensorrt"], "int8_tops": 67, "dla": 0, "rails": ["VDD_IN"]}
+    assert descriptor_from_manifest(former, "a bundle") == now
+    with pytest.raises(UsageError, match="unknown key 'colour'"):
+        descriptor_from_manifest({**former, "colour": "green"}, "a bundle")
+
+
+def test_nothing_in_a_descriptor_goes_unread() -> None:
+    """A field that only a table shows is a claim that nobody checks."""
+    code = "".join(path.read_text() for path in (ROOT / "edgekit").rglob("*.py"))
+    for kind in (Descriptor, TensorRTFacts):
+        for field in dataclasses.fields(kind):
+            if field.name not in FOR_PEOPLE:
+                assert re.search(rf"\.{field.name}\b", code), f"nothing reads {field.name}"
+
+
+FOR_PEOPLE = {"title", "note"}

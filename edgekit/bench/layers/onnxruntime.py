@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from edgekit.bench.layers.profile import Layer, Part, Profile, is_lookup, parts_of_onnx
 from edgekit.bundle.store import Bundle
+from edgekit.runtime.onnxruntime import named_outputs, open_session
 from edgekit.runtime.runner import RunSettings
 
 _SUFFIX: Final = "_kernel_time"
@@ -25,16 +25,11 @@ def profile(
 ) -> Profile:
     """The mean times of ``calls`` inferences of the model, loaded once more with profiling."""
     path = str(bundle.folder / bundle.manifest.main)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = settings.threads
-    options.enable_profiling = True
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
+        prefix = str(Path(folder) / "profile")
+        session = open_session(path, threads=settings.threads, profile=prefix)
         for _ in range(_WARM_UP + calls):
-            session.run(None, {name: images})
+            named_outputs(session, images)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     part_of = parts_of_onnx(path)
     times: dict[str, list[float]] = {}

@@ -12,9 +12,8 @@ from edgekit.bundle.store import Bundle
 from edgekit.runtime.openvino import model_config
 from edgekit.runtime.openvino_core import shared_core
 from edgekit.runtime.runner import RunSettings
+from edgekit.targets.operators import HEAD, LOOKUP
 
-_LOOKUP: Final = "CodebookLookup"
-_WHOLE_HEAD: Final = "VQSAHead"  # lookup and all that comes after it, as one operator
 _NOT_LAYERS: Final = ("Parameter", "Constant", "Result")
 
 
@@ -27,9 +26,9 @@ def profile(
     model.reshape({0: list(images.shape)})
     lookup, fused = set(), False
     for node in model.get_ordered_ops():
-        if node.get_type_name() in (_LOOKUP, _WHOLE_HEAD):
+        if node.get_type_name() in (LOOKUP, HEAD):
             lookup.add(node.get_friendly_name())
-            fused = fused or node.get_type_name() == _WHOLE_HEAD
+            fused = fused or node.get_type_name() == HEAD
     compiled = core.compile_model(model, "CPU", {**model_config(settings), "PERF_COUNT": True})
     parts = _parts(compiled.get_runtime_model(), lookup)
     if fused:  # one operator: its time cannot be divided

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edgekit.bench.options import BenchOptions
 from edgekit.bundle.store import Bundle
 from edgekit.runtime.runner import RunSettings, run_settings
+from edgekit.targets.operators import LOOKUP, LOOKUP_NODE
 
 Part = Literal[
     "backbone", "codebook lookup", "attention head", "lookup and head, fused", "unassigned"
@@ -28,7 +29,7 @@ _MODULES: Final = {
     "tensorrt": "edgekit.bench.layers.tensorrt",
 }
 # What the lookup's operators are called: the node, and its body where a runtime expands it.
-_LOOKUP_NAMES: Final = ("codebook_lookup", "CodebookLookup")
+_LOOKUP_NAMES: Final = (LOOKUP_NODE, LOOKUP)
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,13 @@ def parts_of_onnx(path: str) -> Callable[[str], Part | None] | None:
         import onnx
     except ModuleNotFoundError:
         return None
-    graph = onnx.load(path, load_external_data=False).graph
-    made_by = {output: node.name for node in graph.node for output in node.output}
+    from edgekit.graph.view import Graph
+
+    graph = Graph(onnx.load(path, load_external_data=False))
+    made_by = graph.producer
     nodes = [
-        (node.name, [made_by[value] for value in node.input if value in made_by])
-        for node in graph.node
+        (node.name, [made_by[value].name for value in node.input if value in made_by])
+        for node in graph.nodes
     ]
     parts = parts_of_graph(nodes, {name for name, _ in nodes if is_lookup(name)})
     return parts.get

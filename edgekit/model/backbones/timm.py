@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,24 @@ class TimmBackbone(Backbone):
     def width(self, quantize: Quantize) -> int:
         """D of `pooled` or of `vectors`."""
         return self._widths[quantize]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Wrapped up, because reading it imports timm, which a worker process cannot do by itself.
+        return _unpacked, (pickle.dumps(self.__dict__, protocol=5),)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TimmBackbone:
+        # Not by way of `__reduce__`: hooks can be copied, but not pickled.
+        twin = TimmBackbone.__new__(TimmBackbone)
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
+
+
+def _unpacked(state: bytes) -> TimmBackbone:
+    import_timm()
+    backbone = TimmBackbone.__new__(TimmBackbone)
+    backbone.__setstate__(pickle.loads(state))  # type: ignore[no-untyped-call] # torch has no types
+    return backbone
 
 
 def import_timm() -> Any:

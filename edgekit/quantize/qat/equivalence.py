@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 from torch import Tensor
 
 from edgekit.core.errors import EdgekitError
+from edgekit.graph.view import with_outputs
 from edgekit.quantize.qat.network import Network
+from edgekit.runtime.onnxruntime import named_outputs, open_session
 
 LOGITS_TOLERANCE = 1e-3  # largest difference over the largest magnitude
 _EDGE = 0.01  # how near to the middle between two levels a value may be called on the edge
@@ -84,17 +84,14 @@ def prove(graph: onnx.ModelProto, network: Network, images: NDArray[np.float32])
 
     ``images`` [M, 3, H, W] are normalized.
     """
-    names = ["logits", *network.pair_outputs]
-    has_codes = any(output.name == "code" for output in graph.graph.output)
-    if has_codes:
-        names.insert(1, "code")
-    session = _session(graph, network.pair_outputs)
+    # As ONNX defines the graph, with nothing fused, and what comes out of the pairs.
+    shown = with_outputs(graph, network.pair_outputs).SerializeToString()
+    session = open_session(shown, optimized=False)
     values = edges = codes = different = 0
     error = 0.0
     for start in range(0, len(images), _BATCH):
         part = images[start : start + _BATCH]
-        theirs = dict(zip(names, session.run(names, {session.get_inputs()[0].name: part}),
-                          strict=True))  # fmt: skip
+        theirs = named_outputs(session, part)
         follower = _Follower(theirs)
         ours = network(torch.from_numpy(part), follow=follower)
         values, edges = values + follower.values, edges + follower.edges
@@ -120,17 +117,3 @@ def prove(graph: onnx.ModelProto, network: Network, images: NDArray[np.float32])
     return Proof(
         len(images), len(network.pair_outputs), values, edges, codes, different, error
     )  # fmt: skip
-
-
-def _session(graph: onnx.ModelProto, shown: list[str]) -> onnxruntime.InferenceSession:
-    """The graph as ONNX defines it (nothing fused), with more of its tensors as outputs."""
-    open_graph = onnx.ModelProto()
-    open_graph.CopyFrom(graph)
-    for name in shown:
-        open_graph.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(
-        open_graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )

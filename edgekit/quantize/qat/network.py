@@ -16,18 +16,18 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from edgekit.core.errors import EdgekitError
-from edgekit.graph.lookup import DOMAIN, OPERATOR
+from edgekit.graph.lookup import is_lookup
+from edgekit.graph.view import PRODUCTS, attributes, constants, copied
 from edgekit.model.codebook import best_two
 from edgekit.quantize.qat.fake_quantize import fake_quantize
 from edgekit.quantize.qat.float_weights import by_shape, original_of
 from edgekit.quantize.qat.operators import is_supported, run_operator, unsupported
 
-_PRODUCTS = ("Conv", "Gemm", "MatMul")
-_HALF_RANGE = 64  # of a first convolution's weights for CPUs without VNNI
+_HALF_RANGE = 64  # of weights for CPUs without VNNI
 
 
 class NetworkOutput(NamedTuple):
@@ -82,7 +82,7 @@ class Network(nn.Module):
         self.log_scales = nn.ParameterDict()
         self._quantized: dict[str, Pair] = {}  # by the name of the 8-bit initializer
         self._calibrated: set[str] = set()  # names of scales
-        self._stored = {t.name: t for t in graph.graph.initializer}
+        self._stored = constants(graph)
         self._originals = by_shape(original)
         self._inputs = [v.name for v in graph.graph.input if v.name not in self._stored]
         if len(self._inputs) != 1:
@@ -111,12 +111,12 @@ class Network(nn.Module):
         waiting: dict[str, tuple[str, Pair]] = {}  # Q without its DQ yet
         unknown: list[str] = []
         for node in self._graph.graph.node:
-            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            options = attributes(node)
             if node.op_type == "QuantizeLinear":
-                waiting[node.output[0]] = (node.input[0], self._pair(node, attributes))
+                waiting[node.output[0]] = (node.input[0], self._pair(node, options))
             elif node.op_type == "DequantizeLinear":
                 if node.input[0] in self._stored:
-                    self._add_weight(node, attributes)
+                    self._add_weight(node, options)
                     steps.append(((), _weight_step(node.input[0], node.output[0])))
                 else:
                     if node.input[0] not in waiting:
@@ -124,26 +124,26 @@ class Network(nn.Module):
                     source, pair = waiting[node.input[0]]
                     self._pair_outputs.append(node.output[0])
                     steps.append(((source,), _pair_step(source, node.output[0], pair)))
-            elif (node.domain, node.op_type) == (DOMAIN, OPERATOR):
+            elif is_lookup(node):
                 self._used_constants.add(node.input[1])
-                steps.append(((node.input[0],), _lookup_step(node, attributes)))
+                steps.append(((node.input[0],), _lookup_step(node, options)))
             elif node.domain in ("", "ai.onnx") and is_supported(node.op_type):
                 self._add_floats(node)
-                steps.append((tuple(node.input), _operator_step(node, attributes)))
+                steps.append((tuple(node.input), _operator_step(node, options)))
             else:
                 unknown.append(node.op_type)
         if unknown:
             raise EdgekitError(unsupported(unknown))
         return steps
 
-    def _pair(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> Pair:
+    def _pair(self, node: onnx.NodeProto, options: Mapping[str, Any]) -> Pair:
         scale = self._array(node.input[1], node)
         zero = self._array(node.input[2], node) if len(node.input) > 2 else np.zeros(1, np.uint8)
         if zero.dtype not in (np.int8, np.uint8) or len(np.unique(zero)) != 1:
             raise EdgekitError(f"node {node.name}: its zero-points are not one 8-bit number")
         shift, kind = int(zero.flat[0]), np.iinfo(zero.dtype)
         self._add_scale(node.input[1], scale)
-        axis = None if scale.size == 1 else int(attributes.get("axis", 1))
+        axis = None if scale.size == 1 else int(options.get("axis", 1))
         return Pair(node.input[1], kind.min - shift, kind.max - shift, axis)
 
     def _add_scale(self, name: str, scale: NDArray[np.float32]) -> None:
@@ -152,7 +152,7 @@ class Network(nn.Module):
             self.log_scales[_key(name)] = nn.Parameter(torch.zeros(scale.shape))
             self._used_constants.add(name)
 
-    def _add_weight(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
+    def _add_weight(self, node: onnx.NodeProto, options: Mapping[str, Any]) -> None:
         """The float values behind 8-bit weights: the original ones where they round to these."""
         name = node.input[0]
         if name in self._quantized:
@@ -163,7 +163,7 @@ class Network(nn.Module):
             len(node.input) > 2 and self._array(node.input[2], node).any()
         ):
             raise EdgekitError(f"node {node.name}: its weights are not int8 with zero-point 0")
-        axis = None if scale.size == 1 else int(attributes.get("axis", 1)) % levels.ndim
+        axis = None if scale.size == 1 else int(options.get("axis", 1)) % levels.ndim
         largest = int(np.abs(levels.astype(np.int16)).max(initial=0))
         limit = _HALF_RANGE if largest <= _HALF_RANGE else 127
         self._add_scale(node.input[1], scale)
@@ -178,7 +178,7 @@ class Network(nn.Module):
                 continue
             is_float = self._stored[name].data_type == onnx.TensorProto.FLOAT
             group = None
-            if node.op_type in _PRODUCTS and is_float and position:
+            if node.op_type in PRODUCTS and is_float and position:
                 group = self.weights if position == 1 else self.biases
             if group is None:
                 self._used_constants.add(name)
@@ -261,8 +261,7 @@ class Network(nn.Module):
     @torch.no_grad()
     def to_onnx(self) -> onnx.ModelProto:
         """The graph with what was learned in it."""
-        graph = onnx.ModelProto()
-        graph.CopyFrom(self._graph)
+        graph = copied(self._graph)
         learned: dict[str, Tensor] = {name: self.scale(name) for name in self._calibrated}
         for tensor in graph.graph.initializer:
             name, key = tensor.name, _key(tensor.name)
@@ -311,10 +310,10 @@ def _pair_step(source: str, output: str, pair: Pair) -> Step:
     return step
 
 
-def _lookup_step(node: onnx.NodeProto, attributes: Mapping[str, Any]) -> Step:
+def _lookup_step(node: onnx.NodeProto, options: Mapping[str, Any]) -> Step:
     features_name, codebook_name = node.input
     outputs = list(node.output)
-    metric = attributes.get("metric", b"dot").decode()
+    metric = options.get("metric", b"dot").decode()
 
     def step(network: Network, values: Values) -> None:
         features, codebook = (
@@ -333,12 +332,12 @@ def _lookup_step(node: onnx.NodeProto, attributes: Mapping[str, Any]) -> Step:
     return step
 
 
-def _operator_step(node: onnx.NodeProto, attributes: Mapping[str, Any]) -> Step:
+def _operator_step(node: onnx.NodeProto, options: Mapping[str, Any]) -> Step:
     kind, names, outputs = node.op_type, list(node.input), list(node.output)
 
     def step(network: Network, values: Values) -> None:
         inputs = [network.read(values, name) for name in names]
-        for name, found in zip(outputs, run_operator(kind, inputs, attributes), strict=False):
+        for name, found in zip(outputs, run_operator(kind, inputs, options), strict=False):
             values[name] = found
 
     return step

@@ -1,0 +1,281 @@
+"""What each scenario of a benchmark found out, and under which conditions.
+
+These are the parts of ``bench.json``; docs/benchmarking.md describes every key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edgekit.bench.interleaved import Histogram, Latency, Ratio, WarmUp
+from edgekit.bench.monitor import Energy, WatchSummary
+from edgekit.core.documents import SPARSE, plain
+from edgekit.core.errors import UsageError
+
+Start = Literal["first", "later"]
+
+
+@dataclass(frozen=True)
+class LatencyResult:
+    """One inference after the other, models in turns."""
+
+    candidate: str
+    latencies: Mapping[str, Latency]
+    histograms: Mapping[str, Histogram]
+    ratios: Mapping[str, Ratio]
+    turns: int
+    warmups: Mapping[str, WarmUp]
+    drift: float
+    warmup_calls: int
+    in_runtime_ms: Mapping[str, float]
+    images: int
+    watch: WatchSummary
+    energy: Energy
+    notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """The candidate's own figures are there."""
+        for name in ("latencies", "histograms", "in_runtime_ms"):
+            if self.candidate not in getattr(self, name):
+                raise UsageError(f"'{name}' does not hold the candidate")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Images a second, over windows of about a second."""
+
+    images_per_second: float
+    least: float
+    most: float
+    windows: int
+    streams: int
+    images: int
+
+
+@dataclass(frozen=True)
+class ThroughputResult:
+    """As many inferences side by side as the runtime has streams."""
+
+    candidate: str
+    models: Mapping[str, Rate]
+    ratios: Mapping[str, Ratio]
+    drift: float
+    watch: WatchSummary
+    energy: Energy
+    notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """The candidate's own figures are there."""
+        if self.candidate not in self.models:
+            raise UsageError("'models' does not hold the candidate")
+
+    @property
+    def own(self) -> Rate:
+        """The candidate's."""
+        return self.models[self.candidate]
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """Medians of several fresh processes."""
+
+    processes: int
+    median_ms: float
+    min_ms: float
+    max_ms: float
+    phases_ms: Mapping[str, float]
+    after_ms: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The greatest of several fresh processes."""
+
+    processes: int
+    runtime_mib: float | None
+    loaded_mib: float | None
+    used_mib: float | None
+    peak_mib: float | None
+    gpu_mib: float | None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One interval of a sustained run."""
+
+    seconds: float
+    calls: int
+    median_ms: float
+    p95_ms: float
+    mhz: float | None
+    celsius: float | None
+    watts: float | None
+
+
+@dataclass(frozen=True)
+class SustainedResult:
+    """Back-to-back inferences as a time series."""
+
+    minutes: float
+    images: int
+    calls: int
+    warmup: WarmUp
+    points: tuple[Point, ...]
+    drift: float
+    fastest_ms: float
+    slowest_ms: float
+    watch: WatchSummary
+    energy: Energy
+    notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """There is something to draw."""
+        if not self.points:
+            raise UsageError("'points' is empty")
+
+
+@dataclass(frozen=True)
+class Scenarios:
+    """What was measured; None is what was not asked for."""
+
+    latency: LatencyResult | None = field(default=None, metadata=SPARSE)
+    throughput: ThroughputResult | None = field(default=None, metadata=SPARSE)
+    cold_start: Mapping[Start, ColdStart] | None = field(
+        default=None, metadata={**SPARSE, "key": "cold-start"}
+    )
+    memory: Mapping[Start, Memory] | None = field(default=None, metadata=SPARSE)
+    sustained: SustainedResult | None = field(default=None, metadata=SPARSE)
+
+    def energies(self) -> dict[str, Energy]:
+        """What each scenario used, as far as it was watched."""
+        watched = {
+            "latency": self.latency,
+            "throughput": self.throughput,
+            "sustained": self.sustained,
+        }
+        return {name: found.energy for name, found in watched.items() if found is not None}
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know, by scenario."""
+        watched = {
+            "latency": self.latency,
+            "throughput": self.throughput,
+            "sustained": self.sustained,
+        }
+        return tuple(
+            f"{name}: {note}"
+            for name, found in watched.items()
+            if found is not None
+            for note in found.notes
+        )
+
+    def measured(self) -> frozenset[str]:
+        """The names of those that were, as the command line spells them."""
+        return frozenset(plain(self))
+
+
+@dataclass(frozen=True)
+class PartTime:
+    """What a part of the network takes of an inference."""
+
+    ms: float
+    share: float
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One step of an inference as the runtime executes it."""
+
+    name: str
+    kind: str
+    milliseconds: float
+    part: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Where the time goes, slowest layer first."""
+
+    calls: int
+    total_ms: float
+    parts: Mapping[str, PartTime]
+    parts_from: str
+    layers: tuple[LayerTime, ...]
+
+
+@dataclass(frozen=True)
+class StoredAnswers:
+    """Agreement with the answers that the bundle carries; the defaults are those of old ones."""
+
+    images: int
+    logits_error: float
+    top1_equal: int
+    codes: int
+    codes_equal: int
+    against: str = "the stored answers"
+    logits_rms: float | None = None
+    logits_allowed: float | None = None
+    top1_clear: int = 0
+    codes_clear: int = 0
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What was shown before anything was timed."""
+
+    images: int
+    repeatable: bool
+    spread: float
+    stored: StoredAnswers | None
+
+
+@dataclass(frozen=True)
+class Cores:
+    """Cores of the machine, those that the process may use, and its container's limit."""
+
+    machine: int | None
+    usable: int | None
+    limit: float | None
+
+
+@dataclass(frozen=True)
+class State:
+    """What changes while something runs."""
+
+    mhz: float | None
+    celsius: Mapping[str, float]
+    throttled: int | None
+    load: float | None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which conditions a benchmark ran; None is what the machine does not tell."""
+
+    host: str
+    board: str | None
+    cpu: str | None
+    arch: str
+    cores: Cores
+    virtual: bool
+    system: str | None
+    kernel: str
+    memory_mib: int | None
+    governor: str | None
+    driver: str | None
+    mhz_range: tuple[float, ...] | None
+    boost: bool | None
+    power_mode: str | None
+    gpu_driver: str | None
+    l4t: str | None
+    versions: Mapping[str, str]
+    before: State
+
+    @property
+    def machine(self) -> str:
+        """What kind of machine it is."""
+        return self.board or self.cpu or self.arch

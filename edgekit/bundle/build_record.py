@@ -1,0 +1,46 @@
+"""The manifest's section ``build``: which build made a bundle, from which images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edgekit.bundle.manifest import Manifest
+from edgekit.core.documents import plain, read
+
+SCHEMA: Final = 1
+REMEDY: Final = "build the bundle again"
+
+
+@dataclass(frozen=True)
+class BuildRecord:
+    """What a later command must know of the build."""
+
+    key: str = ""
+    """The hash of all that the bundle depends on."""
+    complete: bool = False
+    """Whether every step was done; a build that was killed left this false."""
+    data: str | None = None
+    """The images, as `--data` names them."""
+    seed: int = 0
+    """Of their split."""
+
+    @staticmethod
+    def from_dict(value: object, source: str) -> BuildRecord:
+        """A section ``build``; those of earlier releases do not number their schema."""
+        if isinstance(value, Mapping):
+            value = {"schema": SCHEMA, **value}
+        return read(BuildRecord, value, source, schema=SCHEMA, remedy=REMEDY)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"schema": SCHEMA, **plain(self)}
+
+
+def build_record(manifest: Manifest, source: str) -> BuildRecord:
+    """The build of a bundle; an empty record where it was packed some other way."""
+    section = manifest.sections.get("build")
+    if section is None:
+        return BuildRecord()
+    return BuildRecord.from_dict(section, f"{source}: its manifest's section 'build'")

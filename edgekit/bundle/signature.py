@@ -1,0 +1,202 @@
+"""Signs a bundle with a key that its owner has for ssh, and checks whose signature it bears.
+
+OpenSSH does both (``ssh-keygen -Y``): hardware keys and agents work, and a device has it already.
+What is signed is a statement about the bundle, not its files one by one: the identity of what is
+executed (edgekit.bundle.manifest), and parity's verdict. Benchmarks and reports made later leave
+it as it is; another model, another class name or another verdict does not. Runs on devices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgekit.bundle.manifest import BundleError, Manifest
+from edgekit.bundle.store import Bundle, open_bundle, update_bundle
+from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
+
+SIGNATURE: Final = "signature.json"
+NAMESPACE: Final = "edgekit-bundle"
+"""What a key's entry in allowed_signers may be restricted to."""
+
+SCHEMA: Final = 1
+_MOST_BYTES: Final = 64 << 10  # an RSA signature of 16,384 bits takes 4 KiB
+_SECONDS: Final = 30  # for a check, which needs no person
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Who vouches for a bundle."""
+
+    principal: str  # the name beside the key in allowed_signers
+    key: str  # kind and fingerprint
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The content of ``signature.json``."""
+
+    statement: str
+    signature: str
+
+    def to_bytes(self) -> bytes:
+        document = {"schema": SCHEMA, **dataclasses.asdict(self)}
+        return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+
+
+def statement(manifest: Manifest) -> str:
+    """What a signature says about a bundle; equal bundles give equal text."""
+    parity = manifest.sections.get("parity")
+    document = {
+        "schema": SCHEMA,
+        "purpose": NAMESPACE,
+        "model": manifest.identity(),
+        "parity": None if parity is None else _digest(parity),
+        "verdict": parity.get("verdict") if isinstance(parity, dict) else None,
+    }
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def sign(path: Path, key: Path) -> str:
+    """Sign the bundle in the folder ``path``; what was signed.
+
+    ``key`` is a private key, or the public half of one that an agent or a hardware key holds.
+    """
+    if not key.is_file():
+        raise UsageError(f"{key} is no key: name a private key of ssh, such as ~/.ssh/id_ed25519")
+    bundle = open_bundle(path, any_arch=True)
+    if bundle.path.is_file():
+        raise UsageError(f"{path} is a .zip: sign the folder it was made from and zip it again")
+    text = statement(bundle.manifest)
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        message = Path(folder) / "statement"
+        message.write_text(text, encoding="utf-8")
+        # Without a limit: a passphrase may be asked for, or a touch of a hardware key.
+        signed = subprocess.run(
+            [_ssh_keygen(), "-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(message)],
+            stdout=subprocess.DEVNULL,
+            stderr=None if sys.stderr.isatty() else subprocess.PIPE,
+            text=True,
+        )
+        if signed.returncode != 0:
+            reason = _reason(signed.stderr or "", "see above")
+            raise EdgekitError(f"{path} was not signed: ssh-keygen cannot use {key}: {reason}")
+        signature = message.with_suffix(".sig").read_text(encoding="ascii")
+    update_bundle(path, reports={SIGNATURE: _Stored(text, signature).to_bytes()})
+    return text
+
+
+def verify(bundle: Bundle, signers: Path) -> Signer:
+    """Whose signature the bundle bears; an error unless ``signers`` allows that key to sign it.
+
+    ``signers`` has the format of OpenSSH's allowed_signers (``man ssh-keygen``).
+    """
+    if not signers.is_file():
+        raise UsageError(f"{signers} is not there: name a file in the format of allowed_signers")
+    stored = _stored(bundle)
+    if stored.statement != statement(bundle.manifest):
+        raise BundleError(
+            f"{bundle.path}: what its signature vouches for was changed after it was signed (the "
+            "model, its labels, or parity's verdict): sign it again if you made the change"
+        )
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        signature = Path(folder) / "signature"
+        signature.write_text(stored.signature, encoding="ascii")
+        principal = _principal(bundle, signature, signers)
+        checked = _run(
+            *("verify", "-f", str(signers), "-I", principal, "-n", NAMESPACE),
+            *("-s", str(signature)),
+            message=stored.statement,
+        )
+    if checked.returncode != 0:
+        raise BundleError(_refusal(bundle, checked.stderr, signers))
+    return Signer(principal, checked.stdout.strip().rpartition(" with ")[2])
+
+
+def _principal(bundle: Bundle, signature: Path, signers: Path) -> str:
+    found = _run("find-principals", "-s", str(signature), "-f", str(signers), message="")
+    names = found.stdout.splitlines()
+    if found.returncode != 0 or not names:
+        raise BundleError(_refusal(bundle, found.stderr, signers))
+    return names[0]
+
+
+def _stored(bundle: Bundle) -> _Stored:
+    path, entry = bundle.path, bundle.manifest.files.get(SIGNATURE)
+    if entry is None:
+        raise BundleError(f"{path} is not signed: run 'edgekit sign' where it was built")
+    if entry.size > _MOST_BYTES:
+        raise BundleError(f"{path}: {SIGNATURE} has {entry.size} bytes: sign the bundle again")
+    try:
+        document = json.loads((bundle.folder / SIGNATURE).read_bytes())
+        schema = document.pop("schema")
+        if schema != SCHEMA:
+            raise BundleError(
+                f"{path}: {SIGNATURE} has schema {schema!r}, this edgekit reads {SCHEMA}: "
+                "sign the bundle again"
+            )
+        stored = _Stored(**document)
+        if not (isinstance(stored.statement, str) and stored.signature.isascii()):
+            raise ValueError("not text")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise BundleError(f"{path}: {SIGNATURE} is damaged: sign the bundle again") from error
+    return stored
+
+
+def _refusal(bundle: Bundle, said: str, signers: Path) -> str:
+    """Why ssh-keygen does not accept a signature, in our words where we know its."""
+    if "expired" in said or "not yet valid" in said:
+        why = f"its signer's entry in {signers} is not valid today"
+    elif "not permitted for use in signature namespace" in said:
+        why = f"its signer's entry in {signers} is not for the namespace {NAMESPACE}"
+    elif "namespace does not match" in said:
+        why = "its signature was made for something else than a bundle of edgekit"
+    elif "incorrect signature" in said:
+        why = "its signature is not of this bundle"
+    elif "parse signature" in said or "armor" in said or "incomplete message" in said:
+        why = f"its {SIGNATURE} is damaged"
+    elif "missing key" in said:
+        why = f"{signers} is not in the format of allowed_signers"
+    elif "No principal matched" in said:
+        why = f"the key that signed it is not in {signers}"
+    else:
+        why = _reason(said, "ssh-keygen does not accept its signature")
+    return f"{bundle.path} is not trusted: {why}"
+
+
+def _run(action: str, *words: str, message: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            [_ssh_keygen(), "-Y", action, *words],
+            input=message,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EdgekitError(f"ssh-keygen -Y {action} gave no answer in {_SECONDS} s") from error
+
+
+def _ssh_keygen() -> str:
+    found = shutil.which("ssh-keygen")
+    if found is None:
+        raise ToolchainMissing("ssh-keygen is missing: run 'apt-get install openssh-client'")
+    return found
+
+
+def _reason(said: str, otherwise: str) -> str:
+    return " ".join(said.split())[:200] or otherwise
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,180 @@
+"""JSON documents that one command leaves for another, as frozen dataclasses.
+
+`read` checks every value for its type and says in one line what is wrong; `plain` is its inverse.
+Documents come out of bundles, and those from anywhere: what is read is finite, and no larger than
+a float holds exactly enough to be shown. Keys that nobody knows are passed over, so that a later
+edgekit may add some within a schema.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import types
+import typing
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+
+from edgekit.core.errors import UsageError
+
+T = TypeVar("T")
+
+_LARGEST: Final = 2**63
+_SHOWN: Final = 40  # characters of a wrong value
+_WORDS: Final = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+SPARSE: Final = MappingProxyType({"sparse": True})
+"""Metadata of a field that is left out of the JSON while it is None. A field whose key in JSON is
+no Python name has that in its metadata, as ``"key"``."""
+
+
+class DocumentError(UsageError):
+    """A document is damaged, or of another schema than this edgekit reads."""
+
+
+def parse_json(data: bytes | str, source: str) -> Any:
+    """The values in ``data``; ``source`` is what error messages call it."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DocumentError(f"{source} is damaged: it is not JSON") from error
+
+
+def read(cls: type[T], value: object, source: str, *, schema: int, remedy: str) -> T:
+    """``value`` as a ``cls`` of this ``schema``; every refusal ends with the ``remedy``."""
+    try:
+        if not isinstance(value, Mapping):
+            raise DocumentError(f"{source} must be an object, not {_shown(value)}")
+        number = value.get("schema")
+        if type(number) is not int or number != schema:
+            raise DocumentError(
+                f"{source} has schema {_shown(number)}, this edgekit reads {schema}"
+            )
+        return _table(cls, value, source, ())
+    except UsageError as error:
+        raise DocumentError(f"{error}: {remedy}") from error
+
+
+def part(cls: type[T], value: object, source: str) -> T:
+    """``value`` as a ``cls``, for a part of a document that has no schema of its own."""
+    return _table(cls, value, source, ())
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and mappings as the plain values that JSON has."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            _key(field): plain(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if not (field.metadata.get("sparse") and getattr(value, field.name) is None)
+        }
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    return value
+
+
+def _table(cls: type[T], value: object, source: str, keys: tuple[str, ...]) -> T:
+    assert dataclasses.is_dataclass(cls)
+    if not isinstance(value, Mapping):
+        raise _wrong(source, keys, "an object", value)
+    hints = _hints(cls)
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        name = _key(field)
+        if name in value:
+            values[field.name] = _convert(hints[field.name], value[name], source, (*keys, name))
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise DocumentError(f"{source}: missing key {_dotted((*keys, name))}")
+    try:
+        return cls(**values)
+    except DocumentError:
+        raise
+    except UsageError as error:  # a dataclass's own check
+        at = f"{source}: {_dotted(keys)}" if keys else source
+        raise DocumentError(f"{at}: {error}") from error
+
+
+@functools.cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(cls)  # slow: annotations are text
+
+
+def _convert(hint: Any, value: Any, source: str, keys: tuple[str, ...]) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _alternative(arguments, value, source, keys)
+    if origin is typing.Literal:
+        if any(type(value) is type(choice) and value == choice for choice in arguments):
+            return value
+        raise _wrong(source, keys, f"one of {', '.join(map(repr, arguments))}", value)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise _wrong(source, keys, "a list", value)
+        return tuple(
+            _convert(arguments[0], item, source, (*keys, str(place)))
+            for place, item in enumerate(value)
+        )
+    if origin is Mapping or origin is dict:
+        if not isinstance(value, Mapping):
+            raise _wrong(source, keys, "an object", value)
+        return {
+            _convert(arguments[0], name, source, keys): _convert(
+                arguments[1], item, source, (*keys, str(name))
+            )
+            for name, item in value.items()
+        }
+    if dataclasses.is_dataclass(hint):
+        return _table(typing.cast("type[Any]", hint), value, source, keys)
+    return _simple(hint, value, source, keys)
+
+
+def _alternative(arguments: tuple[Any, ...], value: Any, source: str, keys: tuple[str, ...]) -> Any:
+    """One of several types: nothing, or the first that is simple and the value's own."""
+    if value is None and type(None) in arguments:
+        return None
+    others = [argument for argument in arguments if argument is not type(None)]
+    own = [argument for argument in others if argument is type(value)]
+    return _convert((own or others)[0], value, source, keys)
+
+
+def _simple(hint: Any, value: Any, source: str, keys: tuple[str, ...]) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and not abs(value) < _LARGEST:  # NaN is not, either
+        raise _wrong(source, keys, "a number of ordinary size", value)
+    if hint is float and number:
+        return float(value)
+    if type(value) is not hint:
+        raise _wrong(source, keys, _WORDS[hint], value)
+    return value
+
+
+def _key(field: dataclasses.Field[Any]) -> str:
+    return str(field.metadata.get("key", field.name))
+
+
+def _dotted(keys: tuple[str, ...]) -> str:
+    """Where in the document; its keys may hold anything, and the message is one line."""
+    text = ascii(".".join(keys))
+    return text if len(text) <= 2 * _SHOWN else f"{text[: 2 * _SHOWN]}...'"
+
+
+def _wrong(source: str, keys: tuple[str, ...], expected: str, value: object) -> DocumentError:
+    at = f"{source}: {_dotted(keys)}" if keys else source
+    return DocumentError(f"{at} must be {expected}, not {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    """A wrong value in a few characters; a hostile one may be of any length."""
+    if isinstance(value, Mapping):
+        return "an object"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if isinstance(value, int) and abs(value) >= _LARGEST:
+        return "a number beyond 2**63"  # Python refuses to write the longest ones
+    text = ascii(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

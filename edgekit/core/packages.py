@@ -1,0 +1,34 @@
+"""Which optional packages are there: asked before any work is done, and without importing them."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Final
+
+from edgekit.core.errors import ToolchainMissing
+
+TRAIN: Final = ("torch", "safetensors", "scipy", "cv2")
+BUILD: Final = (*TRAIN, "onnx", "onnxscript", "onnxruntime", "nncf")
+"""What turns a checkpoint into an INT8 graph."""
+
+
+def require(names: Sequence[str], task: str) -> None:
+    """Refuse ``task`` in one line if a package of the extra [build] is missing."""
+    for name in names:
+        if not _installed(name):
+            raise missing(name, task)
+
+
+def missing(name: str, task: str) -> ToolchainMissing:
+    """That ``task`` cannot be done without the package ``name``, and what to run."""
+    return ToolchainMissing(
+        f"{task} needs {name}, which is not installed: run pip install 'edgekit[build]'"
+    )
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ModuleNotFoundError, ValueError):  # hidden, or half removed
+        return False

@@ -1,0 +1,276 @@
+"""``parity.json``: what a comparison found out about one bundle.
+
+docs/parity.md describes every key. A key changes its meaning only with `SCHEMA`. The manifest's
+section ``parity`` is the same without `DETAILS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from edgekit.bundle.store import Bundle
+from edgekit.core.documents import parse_json, plain, read
+from edgekit.core.errors import UsageError
+from edgekit.metrics.corruption_error import Baseline
+from edgekit.parity.options import Gates, ParityOptions
+
+SCHEMA: Final = 2
+FILE: Final = "parity.json"
+DETAILS: Final = ("per_corruption", "codes", "top1_agreement", "kl_nats")
+REMEDY: Final = "run 'edgekit parity' on the bundle again"
+
+Judged = Literal["pass", "fail", "undecided", "unlabeled"]
+Corrupted = Literal["in memory", "published"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval."""
+
+    estimate: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class OfBoth:
+    """A figure of either model."""
+
+    reference: float
+    candidate: float
+
+
+@dataclass(frozen=True)
+class MeanError:
+    """The mean corruption errors, their difference, and its interval."""
+
+    reference: float
+    candidate: float
+    label: str
+    baseline: Baseline
+    delta: float
+    lower: float
+    upper: float
+    interval: Literal["anytime", "fixed sample"]
+    confidence: float
+    fixed_sample: Estimate
+
+
+@dataclass(frozen=True)
+class RelativeError:
+    """The relative mean corruption errors."""
+
+    reference: float
+    candidate: float
+    label: str
+
+
+@dataclass(frozen=True)
+class ErrorsBySeverity:
+    """Percent, by rising severity."""
+
+    reference: tuple[float, ...]
+    candidate: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CorruptionChange:
+    """Both errors under one corruption, and their difference; intervals hold for all at once."""
+
+    reference: float
+    candidate: float
+    delta: float
+    lower: float
+    upper: float
+    averaged: bool
+    """Whether it is part of the mean."""
+    errors: ErrorsBySeverity
+
+
+@dataclass(frozen=True)
+class ClassAgreement:
+    """How often both models chose the same class."""
+
+    clean: float
+    corrupted: Estimate
+    per_corruption: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """KL(reference || candidate) in nats."""
+
+    clean: float
+    corrupted: float
+    per_corruption: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How much of a codebook is in use."""
+
+    size: int
+    used: int
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class UsageOfBoth:
+    """How much of its codebook each model uses."""
+
+    reference: Usage
+    candidate: Usage
+
+
+@dataclass(frozen=True)
+class MarginGroup:
+    """Quantiles of the lookup's margin; None where no code fell into the group."""
+
+    count: int
+    margins: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class Margins:
+    """The reference's margins, where the codes agree and where they flipped."""
+
+    quantiles: tuple[float, ...]
+    agreeing: MarginGroup
+    flipped: MarginGroup
+
+    def __post_init__(self) -> None:
+        """A group has a figure for each quantile, or none."""
+        for group in (self.agreeing, self.flipped):
+            if group.margins is not None and len(group.margins) != len(self.quantiles):
+                raise UsageError("its margins are not those of its quantiles")
+
+    def median(self, group: MarginGroup) -> float | None:
+        """The group's middle margin; None where no code fell into it."""
+        return group.margins[len(group.margins) // 2] if group.margins else None
+
+
+@dataclass(frozen=True)
+class CodeAgreement:
+    """How often both models chose the same codeword."""
+
+    clean_agreement: float
+    corrupted_agreement: Estimate
+    per_corruption: Mapping[str, float]
+    usage: UsageOfBoth
+    margins: Margins | None
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """Who answered for the float model in this run, and what was shown about it."""
+
+    answers: str
+    checked_by: str | None  # None: the trusted engine answered itself
+    answered: int  # by the quick engine alone
+    checked: int  # answers that both gave
+    ties: int  # of these, that rounding decided differently
+    cost: float | None  # processor time of the quick engine over the trusted one's, on the first
+    note: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """A comparison that is not the bundle's evidence, and why it is not."""
+
+    measured: str
+    verdict: Judged
+    reasons: tuple[str, ...]
+    why: str
+    images: int
+    images_available: int
+    data: str
+    device: str | None
+    corruptions: tuple[str, ...]
+    severities: tuple[int, ...]
+    mode: str
+    clean_error: OfBoth | None
+    corruption_error: MeanError | None
+    asked: ParityOptions
+
+
+@dataclass(frozen=True)
+class ParityDocument:
+    """One comparison. What needs labels is None without them, what `DETAILS` names in a summary."""
+
+    verdict: Judged
+    reasons: tuple[str, ...]
+    more_images: int | None
+    seen: str
+    reference: str
+    reference_engine: EngineReport | None
+    candidate: str
+    same_source: bool
+    data: str
+    corrupted: Corrupted
+    corruptions: tuple[str, ...]
+    severities: tuple[int, ...]
+    seed: int
+    mode: str
+    gates: Gates
+    images: int
+    images_available: int
+    severities_per_image: int
+    saved: float
+    inferences: int
+    inferences_cached: int
+    seconds: float
+    cpu_seconds: float
+    clean_error: OfBoth | None
+    corruption_error: MeanError | None
+    relative_corruption_error: RelativeError | None
+    worst: tuple[str, ...]
+    asked: ParityOptions
+    top1_agreement: ClassAgreement | None = None
+    kl_nats: Divergence | None = None
+    codes: CodeAgreement | None = None
+    per_corruption: Mapping[str, CorruptionChange] | None = None
+    # Later additions; documents from before have none of them.
+    measured: str = ""
+    device: str | None = None
+    """Where the bundle answered: a device's name, or None for the machine that compared."""
+    looks: int = 1
+    """Comparisons of this bundle in all, this one included."""
+    beside: tuple[Look, ...] = ()
+
+    def __post_init__(self) -> None:
+        """What is named among the worst can be looked up."""
+        if self.per_corruption is not None and not set(self.worst) <= set(self.per_corruption):
+            raise UsageError("'worst' names a corruption that 'per_corruption' does not hold")
+
+    @staticmethod
+    def from_dict(value: object, source: str) -> ParityDocument:
+        """A whole document or a summary; ``source`` is what error messages call it."""
+        return read(ParityDocument, value, source, schema=SCHEMA, remedy=REMEDY)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"schema": SCHEMA, **plain(self)}
+
+    def summary(self) -> dict[str, Any]:
+        """What the manifest keeps."""
+        return {name: value for name, value in self.to_dict().items() if name not in DETAILS}
+
+    def look(self, why: str) -> Look:
+        """What remains of it beside the evidence."""
+        names = {field.name for field in dataclasses.fields(Look)} - {"why"}
+        return Look(why=why, **{name: getattr(self, name) for name in names})
+
+
+def read_parity(bundle: Bundle) -> ParityDocument | None:
+    """The evidence of a bundle: its parity.json, or else the manifest's summary of one."""
+    if FILE in bundle.manifest.files:
+        source = f"{bundle.path}: {FILE}"
+        value = parse_json((bundle.folder / FILE).read_bytes(), source)
+        return ParityDocument.from_dict(value, source)
+    section = bundle.manifest.sections.get("parity")
+    if section is None:
+        return None
+    return ParityDocument.from_dict(section, f"{bundle.path}: its manifest's section 'parity'")

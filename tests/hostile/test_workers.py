@@ -1,0 +1,29 @@
+"""Loading workers that stop answering."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from edgekit.data.base import Dataset
+from edgekit.data.datasets import open_dataset
+from edgekit.data.pool import Pool, WorkerCrashed
+
+
+def test_a_stopped_worker_is_noticed_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekit.data.pool.WAIT_SECONDS", 2.0)
+    monkeypatch.setattr("edgekit.data.pool._END_SECONDS", 0.5)
+    with Pool(open_dataset("builtin:fashion-mnist"), label, 1) as pool:
+        assert list(pool.map([0, 1])) == [0, 1]
+        (process,) = pool._processes
+        os.kill(process.pid, signal.SIGSTOP)
+        start = time.monotonic()
+        with pytest.raises(WorkerCrashed, match="sent nothing in 2 s: are they stopped"):
+            list(pool.map([0, 1]))
+        assert time.monotonic() - start < 30
+        assert process.exitcode == -signal.SIGKILL
+
+
+def label(_dataset: Dataset, task: int) -> int:
+    return task
