@@ -124,7 +124,7 @@ def test_a_reader_never_sees_half_of_each(tmp_path: Path) -> None:
     )
     try:
         seen = set()
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60  # a busy machine shows a few in ten
         while len(seen) < 20 and time.monotonic() < end:
             with folders.locked(path, shared=True):
                 opened = open_bundle(path)

@@ -12,7 +12,6 @@ from edgekit.bundle.manifest import BundleError, Manifest, RuntimeNeed
 from edgekit.bundle.onnx_external import has_external_data
 from edgekit.bundle.store import open_bundle, write_bundle
 from edgekit.targets.descriptor import load_descriptor
-from tests import bundles
 from tests.bundle_files import LABELS, about, files, refusal, rewrite, write
 
 
@@ -70,10 +69,6 @@ def test_external_data_is_found_wherever_it_is(place: object, tmp_path: Path) ->
     assert has_external_data(path)
     path.write_bytes(place(inside()).SerializeToString())  # type: ignore[operator]
     assert not has_external_data(path)
-
-
-def test_a_real_model_has_none() -> None:
-    assert not has_external_data(bundles.made().onnx)
 
 
 def graph_bundle(path: Path, model: bytes) -> Path:
