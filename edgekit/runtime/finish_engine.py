@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from edgekit.bundle.engine import adopt_engine
+from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.runtime.selftest import compare_stored
 
@@ -20,16 +21,17 @@ def main(arguments: list[str]) -> int:
     """Run one step; the exit code."""
     from edgekit.bundle.store import open_bundle
 
+    console = Console()
     try:
         match arguments:
             case ["adopt", bundle, engine, tensorrt, *plugin] if len(plugin) < 2:
                 adopt_engine(
                     Path(bundle), Path(engine), tensorrt, Path(plugin[0]) if plugin else None
                 )
-                print(f"{bundle} now holds its engine")
+                console.text(f"{bundle} now holds its engine")
             case ["selftest", bundle]:
                 report = compare_stored(open_bundle(Path(bundle)))
-                print(report.describe())
+                console.text(report.describe())
                 if not report.passed:
                     raise EdgekitError("the engine does not compute what the host expects")
             case _:
@@ -37,7 +39,7 @@ def main(arguments: list[str]) -> int:
                     "usage: python3 -m edgekit.runtime.finish_engine adopt|selftest BUNDLE"
                 )
     except EdgekitError as error:
-        print(f"error: {error}", file=sys.stderr)
+        console.error(str(error))
         return error.exit_code
     return 0
 
