@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
@@ -215,7 +216,9 @@ class Model:
 
     def _stop(self, waiting: Iterable[Future[list[Prediction]]]) -> None:
         """Leave nothing at work behind: what has not begun never will, the rest is waited for."""
-        wait([future for future in waiting if not future.cancel()], WAIT_SECONDS)
+        running = [future for future in waiting if not future.cancel()]
+        if not sys.is_finalizing():  # then nothing goes on
+            wait(running, WAIT_SECONDS)
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
