@@ -4,14 +4,36 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
 
 from edgekit.core.console import Console
-from edgekit.core.errors import EdgekitError
+from edgekit.core.errors import EdgekitError, error_of
 
 F = TypeVar("F", bound=Callable[..., None])
+
+
+@dataclass
+class Invocation:
+    """What the command line asks for, known before a command runs: click's ``obj``."""
+
+    as_json: bool = False
+
+
+def _note_json(ctx: click.Context, params: Sequence[click.Parameter], words: list[str]) -> None:
+    """Note whether ``words`` hold --json as an option, also where they are wrong otherwise.
+
+    Then the error is to be a document, too; and click has parsed nothing by the time that it stops.
+    """
+    invocation = ctx.find_object(Invocation)
+    if invocation is None:  # a command that is called without `edgekit.cli.main`
+        return
+    command = click.Command("", params=list(params))
+    with click.Context(command, resilient_parsing=True, ignore_unknown_options=True) as aside:
+        found, _, _ = command.make_parser(aside).parse_args(list(words))
+    invocation.as_json = bool(found.get("as_json"))
 
 
 class Command(click.Command):
@@ -21,6 +43,11 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.examples = examples
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does, and note in which form an error is to be told."""
+        _note_json(ctx, self.params, args)
+        return super().parse_args(ctx, args)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, then click's own epilog."""
         if self.examples:
@@ -28,6 +55,15 @@ class Command(click.Command):
                 for line in self.examples.strip().splitlines():
                     formatter.write(" " * formatter.current_indent + line.strip() + "\n")
         super().format_epilog(ctx, formatter)
+
+
+class Group(click.Group):
+    """A group whose errors, such as an unknown command, have the form that was asked for."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does; the command that is found, if any, knows better about --json."""
+        _note_json(ctx, [click.Option(["--json", "as_json"], is_flag=True)], args)
+        return super().parse_args(ctx, args)
 
 
 def common(command: F) -> F:
@@ -50,7 +86,5 @@ def raise_failures(failures: Sequence[tuple[str, EdgekitError]]) -> None:
     worst = max((error for _, error in failures), key=lambda error: error.exit_code)
     if len(failures) == 1:
         raise worst
-    from edgekit.devices.failures import failure
-
     texts = [str(e) if name in str(e) else f"{name}: {e}" for name, e in failures]
-    raise failure(worst.exit_code, f"{len(failures)} devices failed: {'; '.join(texts)}")
+    raise error_of(worst.exit_code, f"{len(failures)} devices failed: {'; '.join(texts)}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from edgekit.cli.common import Command, common
+from edgekit.cli.common import Command, Group, common
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, ToolchainMissing
 
 
-@click.group()
+@click.group(cls=Group)
 def device() -> None:
     """Register and check devices that are reached over ssh."""
 

@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from edgekit import __version__
+from edgekit.cli.common import Group, Invocation
 from edgekit.core.console import Console, document_printed, expect_document
 from edgekit.core.errors import EdgekitError, UsageError
 
@@ -26,6 +27,7 @@ Exit codes:
 
 
 @click.group(
+    cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EXIT_CODES,
 )
@@ -72,30 +74,30 @@ _add_commands()
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; every foreseen failure is one line on stderr and an exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
+    invocation = Invocation()
     expect_document()
     try:
-        cli.main(words, prog_name="edgekit", standalone_mode=False)
+        cli.main(arguments, prog_name="edgekit", standalone_mode=False, obj=invocation)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted; finished work is kept, run the same command to resume", 130, words)
+        _fail("interrupted; finished work is kept, run the same command to resume", 130, invocation)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "edgekit"
         message = " ".join(error.format_message().split())
-        _fail(f"{message} (see '{command} --help')", UsageError.exit_code, words)
+        _fail(f"{message} (see '{command} --help')", UsageError.exit_code, invocation)
     except click.ClickException as error:
-        _fail(error.format_message(), UsageError.exit_code, words)
+        _fail(error.format_message(), UsageError.exit_code, invocation)
     except EdgekitError as error:
-        _fail(str(error), error.exit_code, words)
+        _fail(str(error), error.exit_code, invocation)
     except BrokenPipeError:  # the reader of a pipe (head, say) has enough
         sys.stderr.close()
         sys.exit(1)
     sys.exit(0)
 
 
-def _fail(message: str, code: int, words: list[str]) -> NoReturn:
-    if "--json" in words and not document_printed():
+def _fail(message: str, code: int, invocation: Invocation) -> NoReturn:
+    if invocation.as_json and not document_printed():
         Console(as_json=True).document({"error": message, "exit_code": code})
     print(f"error: {message}", file=sys.stderr)
     sys.exit(code)

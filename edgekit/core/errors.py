@@ -41,3 +41,14 @@ class Interrupted(EdgekitError):
     """The user stopped the work; finished state is kept and a rerun resumes (exit code 130)."""
 
     exit_code = 130
+
+
+_BY_EXIT_CODE: dict[int, type[EdgekitError]] = {
+    kind.exit_code: kind
+    for kind in (UsageError, GateFailed, ToolchainMissing, DeviceUnreachable, Interrupted)
+}
+
+
+def error_of(exit_code: int, message: str) -> EdgekitError:
+    """The error with which a command elsewhere has ended, from its exit code."""
+    return _BY_EXIT_CODE.get(exit_code, EdgekitError)(message)

@@ -5,15 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 
-from edgekit.core.errors import EdgekitError
-
-
-def failure(code: int, message: str) -> EdgekitError:
-    """The kind of error whose exit code the device's command had."""
-    for kind in EdgekitError.__subclasses__():
-        if kind.__module__ == EdgekitError.__module__ and kind.exit_code == code:
-            return kind(message)
-    return EdgekitError(message)
+from edgekit.core.errors import EdgekitError, error_of
 
 
 def remote_failure(name: str, code: int, lines: Sequence[str]) -> EdgekitError:
@@ -21,7 +13,7 @@ def remote_failure(name: str, code: int, lines: Sequence[str]) -> EdgekitError:
     if code < 0:
         why = ": it may be out of memory" if -code == signal.SIGKILL else ""
         return EdgekitError(f"{name}: the process there was ended by signal {-code}{why}")
-    return failure(code, f"{name}: {reason(lines)}")
+    return error_of(code, f"{name}: {reason(lines)}")
 
 
 def reason(lines: Sequence[str]) -> str:

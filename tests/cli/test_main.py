@@ -52,6 +52,9 @@ def test_every_command_has_examples_and_the_common_options(
         (["inspect"], "Missing argument 'PATH'"),
         (["inspect", "absent.pth"], "cannot read checkpoint absent.pth: No such file"),
         (["doctor", "--jsn"], "--json"),
+        (["calibrate", "--dialect", "tensort"], "'tensort' is not one of 'openvino'"),
+        (["finetune", "--dialect", "tensort"], "'tensort' is not one of 'openvino'"),
+        (["build", "--only", "compil"], "'compil' is not one of 'load', 'export'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -70,6 +73,28 @@ def test_errors_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(out)
     assert (code, document["exit_code"]) == (2, 2)
     assert "absent.pth" in document["error"]
+
+
+@pytest.mark.parametrize(
+    ("words", "as_json"),
+    [
+        (["inspect", "--json"], True),  # an argument is missing
+        (["inspect", "--bogus", "--json", "absent.pth"], True),
+        (["nonsense", "--json"], True),
+        (["device", "nonsense", "--json"], True),
+        (["device", "--json"], True),
+        (["inspect", "--", "--json"], False),  # the name of a file
+        (["export", "absent.pth", "-o", "--json"], False),
+        (["build", "--recipe", "--json", "--data", "absent"], False),
+    ],
+)
+def test_json_is_an_option_and_not_a_word(
+    capsys: pytest.CaptureFixture[str], words: list[str], as_json: bool
+) -> None:
+    code, out, err = run(capsys, *words)
+    assert code == 2, err
+    assert bool(out) == as_json
+    assert not as_json or json.loads(out)["exit_code"] == 2
 
 
 def test_doctor_reports_every_part(capsys: pytest.CaptureFixture[str]) -> None:
