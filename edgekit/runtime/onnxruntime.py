@@ -23,7 +23,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 
 from edgekit.bundle.store import Bundle
 from edgekit.core.errors import EdgekitError
-from edgekit.runtime.answers import Raw, in_chunks
+from edgekit.runtime.answers import Answers, in_chunks
 from edgekit.runtime.runner import RunSettings
 
 _ERRORS: Final = 3  # ONNX Runtime's severity: say nothing below an error
@@ -108,7 +108,7 @@ class OnnxRuntimeRunner:
         names = [output.name for output in session.get_outputs()]
         self._outputs = [name for name in _OUTPUTS if name in names]
 
-    def run(self, batch: NDArray[np.uint8]) -> Raw:
+    def run(self, batch: NDArray[np.uint8]) -> Answers:
         """Images RGB, uint8 [B, height, width, 3], of the model's size; any B."""
         return in_chunks(self._infer, batch, self._settings.batch)
 
@@ -124,7 +124,7 @@ class OnnxRuntimeRunner:
             "batch": self._settings.batch,
         }
 
-    def _infer(self, images: NDArray[np.uint8]) -> Raw:
+    def _infer(self, images: NDArray[np.uint8]) -> Answers:
         with self._slots:
             start = time.perf_counter()
             try:
@@ -136,4 +136,4 @@ class OnnxRuntimeRunner:
                 raise EdgekitError(f"ONNX Runtime: inference failed: {reason}") from error
             seconds = time.perf_counter() - start
         found = dict(zip(self._outputs, values, strict=True))
-        return Raw(found["logits"], found.get("code"), found.get("margin"), seconds)
+        return Answers.of(found, seconds)
