@@ -25,7 +25,7 @@ from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.core.folders import existing_folder, locked
 from edgekit.core.step_cache import cache_root
 from edgekit.core.threads import WAIT_SECONDS, result_of, submit
-from edgekit.runtime.answers import Raw
+from edgekit.runtime.answers import Answers
 from edgekit.runtime.runner import Runner, open_runner, run_settings
 from edgekit.targets.descriptor import Hint, missing_isa
 
@@ -136,7 +136,7 @@ class Model:
         """What the runtime uses: version, threads, streams, precision."""
         return self._runner.describe()
 
-    def run(self, batch: NDArray[np.uint8]) -> Raw:
+    def run(self, batch: NDArray[np.uint8]) -> Answers:
         """The network alone: RGB images uint8 [B, height, width, 3], already of the model's size.
 
         `Preprocessing.fit` (``model.manifest.preprocessing.fit``) brings an image to that size.
@@ -269,7 +269,7 @@ class Model:
         return image
 
     def _prediction(
-        self, raw: Raw, row: int, name: str, top: int, milliseconds: float
+        self, raw: Answers, row: int, name: str, top: int, milliseconds: float
     ) -> Prediction:
         logits = raw.logits[row].astype(np.float64)
         powers = np.exp(logits - logits.max())

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from edgekit.quantize.guard import Closeness
     from edgekit.quantize.probe import Probe
-    from edgekit.runtime.answers import Answers, Raw
+    from edgekit.runtime.answers import Answers
 
 _WORST = 3  # layers that a refusal names
 # Settings that a user may bench or load an OpenVINO bundle with; all must compute the same.
@@ -75,9 +75,9 @@ def hold_out(job: Job, exported: Exported, data: BuildData, *, again: bool = Fal
         probe = load_probe(
             dataset, preprocessing, images=images, views=corrupted, seed=job.config.seed
         )
-        found = answers(onnx.load(exported.onnx), probe.flat(), preprocessing)._asdict()
-        arrays = {name: value for name, value in found.items() if value is not None}
-        np.savez(folder / "views.npz", pixels=probe.pixels, cells=probe.cells, **arrays)
+        found = answers(onnx.load(exported.onnx), probe.flat(), preprocessing)
+        arrays: dict[str, Any] = {"pixels": probe.pixels, "cells": probe.cells, **found.arrays()}
+        np.savez(folder / "views.npz", **arrays)
 
     inputs = {
         "onnx": exported.report["sha256"],
@@ -104,7 +104,7 @@ def _read(folder: Path, preprocessing: Any) -> HeldOut:
         found = {name: stored[name] for name in stored.files}
     # Unlabeled: whether answers are right is parity's question.
     probe = Probe(found["pixels"], None, found["cells"], BENCHMARK15, preprocessing)
-    return HeldOut(probe, Answers(found["logits"], found.get("code"), found.get("margin")))
+    return HeldOut(probe, Answers.of(found))
 
 
 def guard_graph(job: Job, quantized: Quantized, legal: Path, data: BuildData) -> Closeness:
@@ -149,14 +149,12 @@ def check_bundle(path: Path, held_out: HeldOut) -> Closeness:
     """Compare the bundle's answers with float's; an error where it disagrees with itself."""
     from edgekit.bundle.store import open_bundle
     from edgekit.quantize.guard import closeness
-    from edgekit.runtime.answers import Answers
     from edgekit.runtime.runner import open_runner, run_settings
 
     pixels = held_out.probe.flat()
     bundle = open_bundle(path)
     usual = run_settings(bundle.manifest.target)
-    raw = open_runner(bundle, usual, None).run(pixels)
-    answers = Answers(raw.logits, raw.code, raw.margin)
+    answers = open_runner(bundle, usual, None).run(pixels)
     if bundle.manifest.target.backend == "openvino":
         for hint, streams in _OTHERWISE:
             settings = dataclasses.replace(usual, hint=hint, streams=streams)
@@ -165,7 +163,7 @@ def check_bundle(path: Path, held_out: HeldOut) -> Closeness:
     return closeness(held_out.answers, answers)
 
 
-def _refuse_other_answers(usual: Answers, other: Raw, settings: str) -> None:
+def _refuse_other_answers(usual: Answers, other: Answers, settings: str) -> None:
     """A runtime that compiles the same bundle to another function is not to be trusted with it."""
     import numpy as np
 

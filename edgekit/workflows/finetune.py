@@ -254,9 +254,7 @@ def _job(
             source=ImageSource(
                 dataset, train, typed, card.preprocessing, order, seen, world, skipped
             ),
-            judge=Judge(
-                dataset, validation, looked_at, card.preprocessing, typed, original, device, stop
-            ),
+            judge=Judge(validation, looked_at, card.preprocessing, typed, original, device, stop),
             device=device,
             console=console,
             stop=stop,
@@ -304,7 +302,7 @@ def _finish(job: Job, start: _Start, progress: Progress, started: float) -> Fine
     graph = network.to_onnx()
     write_record(graph, record)
     onnx.checker.check_model(graph)
-    pixels = next(job.judge.pixels())[0][:_PROOF_VIEWS]
+    pixels = next(job.judge.groups()).pixels[:_PROOF_VIEWS]
     proof = prove(graph, network, pixels)
     job.console.info(proof.describe())
     dialect = find_dialect(config.dialect)

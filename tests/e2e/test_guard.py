@@ -20,7 +20,7 @@ from edgekit.cli.main import main
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError
 from edgekit.graph.layers import weight_names
-from edgekit.runtime.answers import Raw
+from edgekit.runtime.answers import Answers
 from edgekit.steps import guard
 from edgekit.steps.config import BuildConfig
 from tests.e2e import trained
@@ -109,9 +109,9 @@ def test_a_bundle_that_disagrees_with_itself_is_refused(monkeypatch: pytest.Monk
             return runner
 
         class Faulty:
-            def run(self, batch: Any) -> Raw:
-                raw = runner.run(batch)
-                return raw._replace(logits=raw.logits * 100)
+            def run(self, batch: Any) -> Answers:
+                said = runner.run(batch)
+                return said._replace(logits=said.logits * 100)
 
         return Faulty()
 
