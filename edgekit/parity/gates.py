@@ -25,17 +25,19 @@ from edgekit.metrics.confidence_sequence import (
 from edgekit.metrics.corruption_error import Baseline
 from edgekit.metrics.intervals import (
     CorruptionDeltas,
-    GateResult,
     Interval,
-    Outcome,
     PairedErrors,
-    Verdict,
     cell_weights,
-    code_agreement_gate,
     corruption_deltas,
-    corruption_gate,
     corruption_weights,
     delta_interval,
+)
+from edgekit.metrics.verdicts import (
+    GateResult,
+    Outcome,
+    Verdict,
+    code_agreement_gate,
+    corruption_gate,
     overall_outcome,
     slowest,
     verdict,
