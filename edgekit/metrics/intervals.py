@@ -204,9 +204,9 @@ def _image_scores(
     mask = measured.reshape(images, -1)
     per_cell = mask.sum(axis=0)
     boosted = points * images / per_cell
-    seen = np.where(mask, flat, np.int8(0))
-    scores = np.asarray(seen @ boosted, dtype=np.float64)
-    expected = mask @ (boosted * (seen.sum(axis=0) / per_cell))
+    masked = np.where(mask, flat, np.int8(0))
+    scores = np.asarray(masked @ boosted, dtype=np.float64)
+    expected = mask @ (boosted * (masked.sum(axis=0) / per_cell))
     return scores, float((scores - expected).std()), float((mask @ boosted).max())
 
 

@@ -39,16 +39,16 @@ def verdict(interval: Interval, tolerance: float, confidence: float = 0.95) -> V
     """
     if math.isnan(tolerance):
         raise UsageError("the tolerance is not a number: give points of mCE, such as 0.5")
-    said = (
+    figures = (
         f"ΔmCE {interval.estimate:+.2f} points, {confidence:.0%} interval "
         f"[{interval.lower:+.2f}, {interval.upper:+.2f}], tolerance {tolerance:g}"
     )
     if interval.upper <= tolerance:
-        return Verdict("pass", 0, f"pass: {said}")
+        return Verdict("pass", 0, f"pass: {figures}")
     if interval.lower > tolerance:
-        return Verdict("fail", 0, f"fail: {said}")
+        return Verdict("fail", 0, f"fail: {figures}")
     more = _more_images(interval, tolerance)
-    return Verdict("undecided", more, f"undecided: {said}; {_advice(more, 'tolerance')}")
+    return Verdict("undecided", more, f"undecided: {figures}; {_advice(more, 'tolerance')}")
 
 
 def corruption_gate(deltas: CorruptionDeltas, maximum: float) -> GateResult:
@@ -101,13 +101,13 @@ def _judge(lower: float, upper: float, limit: float) -> Outcome:
 def _gate(judged: dict[str, tuple[Outcome, Interval]], bound: float, limit: str) -> GateResult:
     reasons, more = [], []
     for name, (outcome, i) in judged.items():
-        said = f"{name} {i.estimate:.4g} [{i.lower:.4g}, {i.upper:.4g}]"
+        figures = f"{name} {i.estimate:.4g} [{i.lower:.4g}, {i.upper:.4g}]"
         if outcome == "fail":
-            reasons.append(f"{said} is beyond {limit}")
+            reasons.append(f"{figures} is beyond {limit}")
         elif outcome == "undecided":
             more.append(_more_images(i, bound))
             advice = _advice(more[-1], "limit")
-            reasons.append(f"{said} is not shown to be within {limit}; {advice}")
+            reasons.append(f"{figures} is not shown to be within {limit}; {advice}")
     overall = overall_outcome(*(outcome for outcome, _ in judged.values()))
     return GateResult(overall, tuple(reasons), slowest(more) if overall == "undecided" else 0)
 

@@ -88,8 +88,8 @@ class OnnxPredictor:
     def _answer(self, images: NDArray[np.uint8]) -> Answers:
         names = [output.name for output in self.session.get_outputs()]
         values = self.session.run(names, {"images": self.preprocessing.normalize(images)})
-        found = dict(zip(names, values, strict=True))
-        return Answers(found["logits"], found.get("code"), found.get("margin"))
+        outputs = dict(zip(names, values, strict=True))
+        return Answers(outputs["logits"], outputs.get("code"), outputs.get("margin"))
 
 
 @dataclass(frozen=True)
