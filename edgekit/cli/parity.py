@@ -131,10 +131,10 @@ def failure(document: ParityDocument) -> str:
     """The one line that says why parity did not pass."""
     verdict = document.verdict
     reasons = [reason for reason in document.reasons if not reason.startswith("pass: ")]
-    said = "; ".join(reason.removeprefix(f"{verdict}: ") for reason in reasons[:_REASONS])
+    why = "; ".join(reason.removeprefix(f"{verdict}: ") for reason in reasons[:_REASONS])
     if len(reasons) > _REASONS:
-        said += f"; and {len(reasons) - _REASONS} more reasons"
-    text = f"parity {verdict}: {said}"
+        why += f"; and {len(reasons) - _REASONS} more reasons"
+    text = f"parity {verdict}: {why}"
     lost = ", ".join(document.worst).replace("_", " ")
     return f"{text}; lost most on {lost}" if lost else text
 

@@ -166,11 +166,12 @@ def _compare(
         cache_bytes=limit_bytes(),
     )
     # Half precision; what was kept of other models makes room.
-    kept = 2 * sweep.available * sweep.make.count * len(candidate.classes) * 2
-    if kept > sweep.cache_bytes:
+    answers_bytes = 2 * sweep.available * sweep.make.count * len(candidate.classes) * 2
+    if answers_bytes > sweep.cache_bytes:
         job.console.info(
-            f"a full sweep has {kept / 1e9:.1f} GB of answers and {sweep.cache_bytes / 1e9:.1f} GB "
-            f"are kept, see {LIMIT}: after an interruption the rest is computed again"
+            f"a full sweep has {answers_bytes / 1e9:.1f} GB of answers and "
+            f"{sweep.cache_bytes / 1e9:.1f} GB are kept, see {LIMIT}: after an interruption the "
+            "rest is computed again"
         )
     head = model_facts(manifest, candidate.name).vqsa
     return run_comparison(
@@ -233,13 +234,13 @@ def _reference(
 ) -> Predictor:
     """The model that is taken for right."""
     if options.reference is None:
-        found = cached_original(job.cache, manifest.source.checkpoint, classes, job.console)
-        if found is None:
+        original = cached_original(job.cache, manifest.source.checkpoint, classes, job.console)
+        if original is None:
             raise UsageError(
                 f"the float original of {bundle} is not in the cache {job.cache}: name it, with "
                 "--reference CHECKPOINT (or a float .onnx, or another bundle)"
             )
-        return open_reference(found)
+        return open_reference(original)
     path = Path(options.reference)
     if not path.exists():
         raise UsageError(f"no reference at {path}: give a checkpoint, a float .onnx or a bundle")
