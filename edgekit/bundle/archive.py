@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import re
 import shutil
 import stat
+import struct
+import time
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
-from edgekit.bundle.manifest import MANIFEST, BundleError, is_file_name, parse_manifest
+from edgekit.bundle.manifest import (
+    MANIFEST,
+    BundleError,
+    Manifest,
+    is_file_name,
+    parse_manifest,
+)
 from edgekit.core.errors import EdgekitError
-from edgekit.core.files import file_sha256, write_atomically
+from edgekit.core.files import write_atomically
 from edgekit.core.folders import replace_folder
 from edgekit.core.step_cache import cache_root
 
@@ -21,6 +34,17 @@ T = TypeVar("T")
 _DATE: Final = (1980, 1, 1, 0, 0, 0)  # the earliest a .zip can say
 _BLOCK: Final = 1 << 20
 _MOST_MANIFEST_BYTES: Final = 16 << 20
+# What is unpacked stays for the next time: the latest few.
+_MOST_CACHED: Final = 8
+_MOST_CACHED_BYTES: Final = 8 << 30
+_JUST_USED: Final = 600.0  # seconds
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# What Python's zipfile raises for bytes that are no .zip, or one that is encrypted.
+_DAMAGED: Final = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, ValueError, struct.error, OverflowError),
+    *(RuntimeError, IndexError),  # NotImplementedError is a RuntimeError
+)
 
 
 def write_zip(path: Path, contents: Mapping[str, Path | bytes]) -> None:
@@ -46,67 +70,140 @@ def write_zip(path: Path, contents: Mapping[str, Path | bytes]) -> None:
     write_atomically(path, write)
 
 
-def open_zip(path: Path, open_folder: Callable[[Path], T]) -> T:
-    """Unpack ``path`` into the user's cache (once for its content) and open the folder.
+def open_zip(path: Path, open_folder: Callable[[Path, bytes], T]) -> T:
+    """Unpack ``path`` into the user's cache, or find it there, and open the folder.
 
-    The folder is found by the SHA-256 of the whole .zip, so a .zip with a changed byte is never
-    mistaken for one that was checked before.
+    Every byte of the archive is compared with its manifest each time, through one open file, and
+    ``open_folder`` gets the folder and the manifest that must be in it: nothing that lies in the
+    cache is believed, and a file that is exchanged meanwhile is not taken for another.
     """
     try:
-        folder = cache_root() / "bundles" / file_sha256(path)
+        source = zipfile.ZipFile(path)
     except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror}") from error
-    if folder.is_dir():
+        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+    except _DAMAGED as error:
+        raise _damaged(path, error) from error
+    with source:
+        archive = _read_archive(source, path)
+        folder = _cache() / hashlib.sha256(archive.data).hexdigest()
+        if _holds(folder, archive.data):
+            archive.copy(None)
+            try:
+                return _used(folder, open_folder(folder, archive.data))
+            except BundleError:  # damaged in the cache, or refused for good: unpacking tells which
+                pass
         try:
-            return open_folder(folder)
-        except BundleError:  # damaged in the cache, or refused for good: unpacking tells which
-            pass
+            replace_folder(folder, archive.copy)
+        except BundleError:
+            raise
+        except EdgekitError as error:
+            raise EdgekitError(
+                f"cannot unpack {path} ({error}): set EDGEKIT_CACHE to a folder that can be written"
+            ) from error
     try:
-        replace_folder(folder, lambda target: _unpack(path, target))
-    except BundleError:
-        raise
-    except EdgekitError as error:
-        raise EdgekitError(
-            f"cannot unpack {path} ({error}): set EDGEKIT_CACHE to a folder that can be written"
-        ) from error
-    try:
-        return open_folder(folder)
+        return _used(folder, open_folder(folder, archive.data))
     except BundleError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _unpack(path: Path, folder: Path) -> None:
-    """Write the files that the manifest lists, no others, and none larger than it says."""
+@dataclass(frozen=True)
+class _Archive:
+    """An open .zip whose table of contents is that of a bundle."""
+
+    path: Path
+    source: zipfile.ZipFile
+    entries: Mapping[str, zipfile.ZipInfo]
+    data: bytes
+    """Its manifest."""
+    manifest: Manifest
+
+    def copy(self, folder: Path | None) -> None:
+        """Write all files to ``folder``, hashed on the way; without one they are only hashed."""
+        for name, expected in self.manifest.files.items():
+            total = hashlib.sha256()
+            with contextlib.ExitStack() as opened:
+                target = folder and opened.enter_context((folder / name).open("wb"))
+                for block in _blocks(self.source, self.entries[name], self.path):
+                    total.update(block)
+                    if target:
+                        target.write(block)
+            if total.hexdigest() != expected.sha256:
+                raise BundleError(
+                    f"{self.path}: {name} differs from what its manifest says: copy it again"
+                )
+        if folder:
+            (folder / MANIFEST).write_bytes(self.data)
+
+
+def _read_archive(source: zipfile.ZipFile, path: Path) -> _Archive:
+    """The manifest of a .zip that has the files it lists, no others, and none of another size."""
+    entries = _entries(source, path)
+    if MANIFEST not in entries:
+        raise BundleError(f"{path} is not a bundle: it has no {MANIFEST} at its top")
+    if entries[MANIFEST].file_size > _MOST_MANIFEST_BYTES:
+        raise BundleError(f"{path}: {MANIFEST} is damaged: copy the bundle again")
+    data = b"".join(_blocks(source, entries[MANIFEST], path))
+    manifest = parse_manifest(data, str(path))
+    for name in entries:
+        if name != MANIFEST and name not in manifest.files:
+            raise BundleError(f"{path}: its manifest does not list {name!r}")
+    if sum(entry.size for entry in manifest.files.values()) > _most_bytes(path):
+        raise BundleError(f"{path} would unpack to far more than its size: do not trust it")
+    for name, expected in manifest.files.items():
+        if name not in entries:
+            raise BundleError(f"{path}: {name} is missing: copy the bundle again")
+        if entries[name].file_size != expected.size:
+            raise BundleError(f"{path}: {name} differs from what its manifest says: copy it again")
+    return _Archive(path, source, entries, data, manifest)
+
+
+def _blocks(source: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> Iterator[bytes]:
+    """A file's content; whatever is wrong with it is said in one line."""
     try:
-        with zipfile.ZipFile(path) as source:
-            entries = _entries(source, path)
-            if MANIFEST not in entries:
-                raise BundleError(f"{path} is not a bundle: it has no {MANIFEST} at its top")
-            info = entries[MANIFEST]
-            if info.file_size > _MOST_MANIFEST_BYTES:
-                raise BundleError(f"{path}: {MANIFEST} is damaged: copy the bundle again")
-            data = source.read(info)
-            manifest = parse_manifest(data, str(path))
-            (folder / MANIFEST).write_bytes(data)
-            for name in entries:
-                if name != MANIFEST and name not in manifest.files:
-                    raise BundleError(f"{path}: its manifest does not list {name!r}")
-            if sum(entry.size for entry in manifest.files.values()) > _most_bytes(path):
-                raise BundleError(f"{path} would unpack to far more than its size: do not trust it")
-            for name, expected in manifest.files.items():
-                if name not in entries:
-                    raise BundleError(f"{path}: {name} is missing: copy the bundle again")
-                if entries[name].file_size != expected.size:
-                    raise BundleError(
-                        f"{path}: {name} differs from what its manifest says: copy it again"
-                    )
-                with source.open(entries[name]) as stream, (folder / name).open("wb") as target:
-                    shutil.copyfileobj(stream, target, _BLOCK)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise BundleError(f"{path} is damaged or no .zip ({error}): copy it again") from error
-    except (RuntimeError, NotImplementedError) as error:  # encrypted; an unknown compression
-        raise BundleError(f"{path} cannot be unpacked: {error}") from error
+        with source.open(entry) as stream:
+            while block := stream.read(_BLOCK):
+                yield block
+    except _DAMAGED as error:
+        raise _damaged(path, error) from error
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _damaged(path: Path, error: Exception) -> BundleError:
+    return BundleError(f"{path} is damaged or no .zip ({error}): copy it again")
+
+
+def _cache() -> Path:
+    return cache_root() / "bundles"
+
+
+def _holds(folder: Path, manifest: bytes) -> bool:
+    """Whether a folder of the cache claims to be what the archive holds."""
+    file = folder / MANIFEST
+    try:
+        return file.stat().st_size == len(manifest) and file.read_bytes() == manifest
+    except OSError:
+        return False
+
+
+def _used(folder: Path, opened: T) -> T:
+    """Note that a folder was used, and remove those of the cache that were not for long."""
+    with contextlib.suppress(OSError):  # a cache that cannot be written is not cleaned, either
+        os.utime(folder)
+    unused = []
+    for other in folder.parent.glob("[0-9a-f]*"):
+        with contextlib.suppress(OSError):
+            if _DIGEST.fullmatch(other.name) and other != folder:
+                size = sum(file.stat().st_size for file in other.iterdir())
+                unused.append((other.stat().st_mtime, size, other))
+    room, places = _MOST_CACHED_BYTES, _MOST_CACHED - 1
+    for used, size, other in sorted(unused, reverse=True):
+        room, places = room - size, places - 1
+        # One just opened may not have been loaded yet.
+        if (room < 0 or places < 0) and time.time() - used > _JUST_USED:
+            shutil.rmtree(other, ignore_errors=True)
+    return opened
 
 
 def _most_bytes(path: Path) -> int:
@@ -123,6 +220,9 @@ def _entries(source: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
                 f"{path}: {info.filename!r} is not a plain file (a folder, a link?): "
                 "do not trust it"
             )
+        if info.compress_type not in _METHODS:
+            # lzma and bz2 take as much memory as the file says.
+            raise BundleError(f"{path}: {info.filename} is packed in a way that is not read here")
         if info.filename in entries:
             raise BundleError(f"{path}: {info.filename!r} is in it twice: do not trust it")
         entries[info.filename] = info

@@ -37,6 +37,13 @@ _RELEASE = re.compile(
     r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}((a|b|rc|\.dev|\.post)[0-9]{1,12})?"
     r"(\+[a-z0-9]{1,20}(\.[a-z0-9]{1,20}){0,3})?"
 )
+_MAIN_SUFFIXES: Final = {
+    "openvino": (".xml",),
+    "onnxruntime": (".onnx",),
+    "tensorrt": (".onnx", ".plan"),
+}
+_MOST_SAID: Final = 600  # characters of what is wrong, which may quote a long value
+_MOST_DIGITS: Final = 18  # of a whole number: what 64 bits hold
 _TOOLS = ("edgekit", "torch", "nncf", "onnx", "openvino", "onnxruntime", "numpy", "pillow")
 
 
@@ -159,7 +166,17 @@ class Manifest:
 def parse_manifest(data: bytes, source: str) -> Manifest:
     """The inverse of `Manifest.to_json`; ``source`` is what error messages call the bundle."""
     try:
-        document = json.loads(data.decode("utf-8"))
+        return _parse(data, source)
+    except BundleError as error:
+        text = " ".join(str(error).split())  # it may quote a value of any length and form
+        if text == str(error) and len(text) <= len(source) + _MOST_SAID:
+            raise
+        raise BundleError(text[: len(source) + _MOST_SAID]) from error
+
+
+def _parse(data: bytes, source: str) -> Manifest:
+    try:
+        document = json.loads(data.decode("utf-8"), parse_int=_whole_number)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested without end
         raise BundleError(f"{source}: {MANIFEST} is damaged: copy the bundle again") from error
     if not isinstance(document, dict) or "format_version" not in document:
@@ -209,6 +226,12 @@ def tool_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def _whole_number(text: str) -> int:
+    if len(text.lstrip("-")) > _MOST_DIGITS:
+        raise ValueError("a number that nothing here can hold")
+    return int(text)
 
 
 def _render(document: Mapping[str, Any]) -> str:
@@ -273,6 +296,7 @@ def _check(manifest: Manifest, source: str) -> None:
     for name in (manifest.main, LABELS, *manifest.plugins):
         if name not in manifest.files:
             raise BundleError(f"{source}: {name!r} is needed and not among its files")
+    _check_main(manifest, source)
     if manifest.runtime.name != manifest.target.backend:
         raise BundleError(
             f"{source}: its target is for {manifest.target.backend}, its runtime is "
@@ -282,6 +306,20 @@ def _check(manifest: Manifest, source: str) -> None:
         raise BundleError(f"{source}: 'created' is {manifest.created!r}, not a time in UTC")
     if (manifest.input.height, manifest.input.width) != manifest.preprocessing.size:
         raise BundleError(f"{source}: input and preprocessing disagree on the size of images")
+
+
+def _check_main(manifest: Manifest, source: str) -> None:
+    """The runtime opens a file of its own kind, and what it reads beside is listed, too."""
+    kinds = _MAIN_SUFFIXES[manifest.target.backend]
+    stem, dot, suffix = manifest.main.rpartition(".")
+    if dot + suffix not in kinds:
+        raise BundleError(
+            f"{source}: {manifest.main!r} is nothing that {manifest.target.backend} opens "
+            f"({', '.join(kinds)}): do not trust it"
+        )
+    # OpenVINO reads the weights beside a graph without being told their name.
+    if suffix == "xml" and f"{stem}.bin" not in manifest.files:
+        raise BundleError(f"{source}: the weights {stem}.bin are not among its files")
 
 
 @dataclass(frozen=True)

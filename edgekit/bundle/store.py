@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from edgekit.bundle.manifest import (
     is_file_name,
     parse_manifest,
 )
+from edgekit.bundle.onnx_external import has_external_data
 from edgekit.core.errors import UsageError
 from edgekit.core.files import file_sha256, write_text
 from edgekit.core.folders import existing_folder, locked, replace_folder
@@ -39,6 +41,7 @@ from edgekit.core.host import host_arch
 _LIBRARY = re.compile(r".*\.(so(\.[0-9.]+)?|dll|dylib|pyd)", re.IGNORECASE)
 _ELF_MACHINES: Final = {0x3E: "x86_64", 0xB7: "aarch64"}
 _MOST_MANIFEST_BYTES: Final = 16 << 20
+_PATIENCE: Final = 30.0  # seconds for a reader beside a writer that never rests
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,10 @@ def open_bundle(path: Path, *, any_arch: bool = False) -> Bundle:
     ``any_arch`` takes one for another machine as well, which can be copied but not run here.
     """
     if path.is_file():
-        return archive.open_zip(path, lambda folder: _open_folder(folder, path, any_arch))
+        return archive.open_zip(
+            path, lambda folder, manifest: _open_folder(folder, path, any_arch, manifest)
+        )
+    end = time.monotonic() + _PATIENCE
     while True:
         folder = existing_folder(path)
         before = _identity(folder)
@@ -124,8 +130,9 @@ def open_bundle(path: Path, *, any_arch: bool = False) -> Bundle:
         try:
             return _open_folder(folder, path, any_arch)
         except BundleError:
-            # A build may have put a new bundle in place while we read the old one.
-            if _identity(existing_folder(path)) == before:
+            # A build may have put a new bundle in place while we read the old one. It cannot go
+            # on doing so for ever: whoever reads beside it takes its lock.
+            if _identity(existing_folder(path)) == before or time.monotonic() > end:
                 raise
 
 
@@ -203,14 +210,20 @@ def elf_arch(data: bytes, name: str) -> str:
     return _ELF_MACHINES[machine]
 
 
-def _open_folder(folder: Path, path: Path, any_arch: bool = False) -> Bundle:
+def _open_folder(
+    folder: Path, path: Path, any_arch: bool = False, expected: bytes | None = None
+) -> Bundle:
+    """Check the files in ``folder``, whose manifest must be the one ``expected``, if given."""
     manifest_path = folder / MANIFEST
     if not manifest_path.is_file() or manifest_path.is_symlink():
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}")
     if manifest_path.stat().st_size > _MOST_MANIFEST_BYTES:
         raise BundleError(f"{path}: {MANIFEST} is damaged: copy the bundle again")
     try:
-        manifest = parse_manifest(manifest_path.read_bytes(), str(path))
+        data = manifest_path.read_bytes()
+        if expected is not None and data != expected:
+            raise BundleError(f"{path}: what was unpacked of it was changed: open it again")
+        manifest = parse_manifest(data, str(path))
         present = sorted(entry.name for entry in folder.iterdir())
         for name in present:
             if _LIBRARY.fullmatch(name) and name not in manifest.files:
@@ -220,6 +233,8 @@ def _open_folder(folder: Path, path: Path, any_arch: bool = False) -> Bundle:
                 )
         for name, entry in manifest.files.items():
             _check_file(folder / name, name, entry, path)
+            if name.endswith(".onnx"):
+                _check_weights(folder / name, path)
         labels = tuple((folder / LABELS).read_text(encoding="utf-8").split("\n")[:-1])
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
@@ -244,6 +259,21 @@ def _check_file(file: Path, name: str, entry: FileEntry, path: Path) -> None:
     if status.st_size != entry.size or file_sha256(file) != entry.sha256:
         raise BundleError(
             f"{path}: {name} differs from what its manifest says: copy the bundle again"
+        )
+
+
+def _check_weights(file: Path, path: Path) -> None:
+    """A graph's weights are in it, where its checksum covers them."""
+    try:
+        outside = has_external_data(file)
+    except ValueError as error:
+        raise BundleError(
+            f"{path}: {file.name} is no ONNX file ({error}): build it again"
+        ) from error
+    if outside:
+        raise BundleError(
+            f"{path}: {file.name} keeps weights in other files, which nothing checks: build it "
+            "again with all of them inside"
         )
 
 
@@ -290,14 +320,19 @@ def _start(path: Path) -> bytes:
         return stream.read(20)
 
 
-def _identity(folder: Path) -> tuple[int, int, int] | None:
-    """Changes when another folder, or another manifest, is put in its place."""
+def _identity(folder: Path) -> tuple[object, ...] | None:
+    """Changes when another folder, or another manifest, is put in its place.
+
+    Numbers of files alone do not tell: a new folder gets the number of one just removed.
+    """
     try:
         status = folder.stat()
         manifest = folder / MANIFEST
-        return status.st_dev, status.st_ino, manifest.stat().st_ino if manifest.exists() else 0
+        inner = manifest.stat() if manifest.exists() else None
     except OSError:
         return None
+    found = (status.st_dev, status.st_ino, status.st_ctime_ns)
+    return found if inner is None else (*found, inner.st_ino, inner.st_ctime_ns, inner.st_size)
 
 
 def _link(source: Path, target: Path) -> None:

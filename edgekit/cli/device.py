@@ -157,7 +157,7 @@ def check(console: Console, names: tuple[str, ...]) -> None:
                 "name": one.name,
                 "ready": not missing,
                 "checks": [asdict(row) for row in checks],
-                "facts": facts,
+                "facts": facts.to_dict(),
             }
         )
         rows = [

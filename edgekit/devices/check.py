@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from edgekit.core.checks import Check
-from edgekit.devices.compatibility import arch
-from edgekit.devices.remote import facts as facts_source
+from edgekit.devices.facts import DeviceFacts, gather_facts
 from edgekit.devices.remote import files as remote_files
 from edgekit.devices.session import Session
 from edgekit.targets.descriptor import Descriptor, load_descriptor
@@ -22,24 +20,24 @@ _ISA: Final = {
 }
 
 
-def examine(session: Session) -> tuple[list[Check], dict[str, Any]]:
+def examine(session: Session) -> tuple[list[Check], DeviceFacts]:
     """Every check of a device, in the order they are shown, and the facts behind them."""
-    root = session.call(remote_files, "home", session.device.folder)
-    facts = session.call(facts_source, "gather", root)
+    root = session.call(remote_files, "home", session.device.folder).text()
+    facts = gather_facts(session, root)
     name = session.device.descriptor
     return checks(facts, load_descriptor(name) if name else None), facts
 
 
-def checks(facts: Mapping[str, Any], descriptor: Descriptor | None) -> list[Check]:
+def checks(facts: DeviceFacts, descriptor: Descriptor | None) -> list[Check]:
     """What the facts mean for bundles in general, or for those of ``descriptor``."""
     tensorrt = descriptor is not None and descriptor.backend == "tensorrt"
-    jetson = bool(facts["l4t"])
+    jetson = bool(facts.l4t)
     found = [
-        _plain("system", " ".join(filter(None, [facts["system"], facts["model"]]))),
+        _plain("system", " ".join(filter(None, [facts.system, facts.model]))),
         _architecture(facts, descriptor),
-        _plain("CPU", f"{facts['cpu']}, {facts['cores']} cores"),
+        _plain("CPU", f"{facts.cpu}, {facts.cores} cores"),
         _isa(facts, descriptor),
-        _plain("memory", f"{facts['memory_mib']} MiB, {facts['memory_free_mib']} available"),
+        _plain("memory", f"{facts.memory_mib} MiB, {facts.memory_free_mib} available"),
         _space(facts),
         _jetpack(facts, descriptor),
         _power(facts),
@@ -47,9 +45,9 @@ def checks(facts: Mapping[str, Any], descriptor: Descriptor | None) -> list[Chec
         _venv(facts),
         _runtimes(facts),
     ]
-    if tensorrt or jetson or facts["tensorrt"]:
+    if tensorrt or jetson or facts.tensorrt:
         found += _tensorrt(facts, descriptor, needed=tensorrt)
-    bundles = ", ".join(facts["bundles"])
+    bundles = ", ".join(facts.bundles)
     return [*found, _plain("bundles", bundles or "none yet: edgekit deploy BUNDLE --device NAME")]
 
 
@@ -57,8 +55,8 @@ def _plain(name: str, found: str) -> Check:
     return Check(name, "ok" if found else "none", found or "does not say")
 
 
-def _architecture(facts: Mapping[str, Any], descriptor: Descriptor | None) -> Check:
-    here = arch(facts)
+def _architecture(facts: DeviceFacts, descriptor: Descriptor | None) -> Check:
+    here = facts.arch
     if descriptor is None or descriptor.arch in ("any", "host", here):
         return Check("architecture", "ok", here, needed=True)
     fix = f"register it with another target than {descriptor.name} ('edgekit targets')"
@@ -66,8 +64,8 @@ def _architecture(facts: Mapping[str, Any], descriptor: Descriptor | None) -> Ch
     return Check("architecture", "missing", found, fix, needed=True)
 
 
-def _isa(facts: Mapping[str, Any], descriptor: Descriptor | None) -> Check:
-    known = [label for flag, label in _ISA.items() if flag in facts["flags"]]
+def _isa(facts: DeviceFacts, descriptor: Descriptor | None) -> Check:
+    known = [label for flag, label in _ISA.items() if flag in facts.flags]
     if known:
         return Check("ISA", "ok", ", ".join(known))
     if descriptor is not None and descriptor.backend == "tensorrt":
@@ -75,78 +73,76 @@ def _isa(facts: Mapping[str, Any], descriptor: Descriptor | None) -> Check:
     return Check("ISA", "warning", "no int8 dot products", "INT8 on its CPU works, and is slow")
 
 
-def _space(facts: Mapping[str, Any]) -> Check:
-    free = f"{facts['free_bytes'] / 1e9:.1f} GB free"
-    if facts["free_bytes"] >= _LITTLE:
+def _space(facts: DeviceFacts) -> Check:
+    free = f"{facts.free_bytes / 1e9:.1f} GB free"
+    if facts.free_bytes >= _LITTLE:
         return Check("space", "ok", free)
     fix = "make room, or put edgekit elsewhere: edgekit device add ... --folder"
     return Check("space", "warning", free, fix)
 
 
-def _jetpack(facts: Mapping[str, Any], descriptor: Descriptor | None) -> Check:
+def _jetpack(facts: DeviceFacts, descriptor: Descriptor | None) -> Check:
     wants = descriptor.tensorrt.jetpack if descriptor and descriptor.tensorrt else ""
-    if not facts["l4t"]:
+    if not facts.l4t:
         if not wants:
             return Check("JetPack", "none", "not a Jetson")
         return Check("JetPack", "missing", "not a Jetson", "register another target", needed=True)
-    found = f"Linux {facts['l4t']}" + (f", JetPack {facts['jetpack']}" if facts["jetpack"] else "")
-    if wants and version(facts["l4t"])[0] != L4T[version(wants)[0]]:
+    found = f"Linux {facts.l4t}" + (f", JetPack {facts.jetpack}" if facts.jetpack else "")
+    if wants and version(facts.l4t)[0] != L4T[version(wants)[0]]:
         fix = f"build for the JetPack that it has; its target is for {wants}"
         return Check("JetPack", "missing", found, fix, needed=True)
     return Check("JetPack", "ok", found)
 
 
-def _power(facts: Mapping[str, Any]) -> Check:
-    parts = [facts["power_mode"], facts["governor"] and f"governor {facts['governor']}"]
+def _power(facts: DeviceFacts) -> Check:
+    parts = [facts.power_mode, facts.governor and f"governor {facts.governor}"]
     return _plain("power mode", ", ".join(filter(None, parts)))
 
 
-def _python(facts: Mapping[str, Any]) -> Check:
-    found = f"{facts['python']} ({facts['python_path']})"
-    if version(facts["python"])[:2] >= (3, 10):
+def _python(facts: DeviceFacts) -> Check:
+    found = f"{facts.python} ({facts.python_path})"
+    if version(facts.python)[:2] >= (3, 10):
         return Check("Python", "ok", found, needed=True)
     fix = "install Python 3.10 or newer there, then: edgekit device add ... --python PATH"
     return Check("Python", "missing", found, fix, needed=True)
 
 
-def _venv(facts: Mapping[str, Any]) -> Check:
-    if facts["venv"] or facts["runtimes"]:
+def _venv(facts: DeviceFacts) -> Check:
+    if facts.venv or facts.runtimes:
         return Check("venv", "ok", "available", needed=True)
     return Check("venv", "missing", "", "sudo apt-get install python3-venv", needed=True)
 
 
-def _runtimes(facts: Mapping[str, Any]) -> Check:
-    found = ", ".join(facts["runtimes"]) or "none yet"
-    if others := ", ".join(f"{name} {release}" for name, release in facts["packages"].items()):
+def _runtimes(facts: DeviceFacts) -> Check:
+    found = ", ".join(facts.runtimes) or "none yet"
+    if others := ", ".join(f"{name} {release}" for name, release in facts.packages.items()):
         found += f" (in its own Python: {others})"
-    if facts["runtimes"]:
+    if facts.runtimes:
         return Check("runtimes", "ok", found)
     return Check("runtimes", "none", found, "edgekit deploy installs what a bundle needs")
 
 
-def _tensorrt(
-    facts: Mapping[str, Any], descriptor: Descriptor | None, *, needed: bool
-) -> list[Check]:
+def _tensorrt(facts: DeviceFacts, descriptor: Descriptor | None, *, needed: bool) -> list[Check]:
     """What builds and runs an engine."""
     wants = descriptor.tensorrt if descriptor else None
     cuda = ".".join(wants.cuda.split(".")[:2]).replace(".", "-") if wants else "12-6"
-    fits = not wants or not facts["tensorrt"] or wants.covers(facts["tensorrt"])
-    tensorrt = Check("TensorRT", "ok", facts["tensorrt"], needed=needed)
-    if not facts["tensorrt"]:
+    fits = not wants or not facts.tensorrt or wants.covers(facts.tensorrt)
+    tensorrt = Check("TensorRT", "ok", facts.tensorrt, needed=needed)
+    if not facts.tensorrt:
         fix = "sudo apt-get install nvidia-jetpack"
         tensorrt = Check("TensorRT", "missing", "not installed", fix, needed)
     elif wants and not fits:
         fix = f"its target is for {wants.tensorrt} up to {wants.before}: register another"
-        tensorrt = Check("TensorRT", "missing", facts["tensorrt"], fix, needed)
-    python = "for Python" if facts["tensorrt_python"] else ""
+        tensorrt = Check("TensorRT", "missing", facts.tensorrt, fix, needed)
+    python = "for Python" if facts.tensorrt_python else ""
     return [
         tensorrt,
         _tool("TensorRT's Python", python, "sudo apt-get install python3-libnvinfer", needed),
-        _tool("trtexec", facts["trtexec"], "sudo apt-get install libnvinfer-bin", needed),
-        _tool("nvcc", facts["nvcc"], f"sudo apt-get install cuda-nvcc-{cuda}", needed),
-        _tool("cmake", facts["cmake"], "sudo apt-get install cmake", needed),
-        _tool("C++ compiler", facts["compiler"], "sudo apt-get install g++", needed),
-        _plain("GPU", facts["gpu"]),
+        _tool("trtexec", facts.trtexec, "sudo apt-get install libnvinfer-bin", needed),
+        _tool("nvcc", facts.nvcc, f"sudo apt-get install cuda-nvcc-{cuda}", needed),
+        _tool("cmake", facts.cmake, "sudo apt-get install cmake", needed),
+        _tool("C++ compiler", facts.compiler, "sudo apt-get install g++", needed),
+        _plain("GPU", facts.gpu),
     ]
 
 

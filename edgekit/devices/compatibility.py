@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
-
 from edgekit.bundle.manifest import Manifest
 from edgekit.core.errors import ToolchainMissing, UsageError
+from edgekit.devices.facts import DeviceFacts
 from edgekit.devices.registry import Device
 from edgekit.targets.descriptor import missing_isa
 from edgekit.targets.tensorrt_releases import L4T, version
 
-_ARCHES: Final = {"amd64": "x86_64", "arm64": "aarch64"}
 
-
-def arch(facts: Mapping[str, Any]) -> str:
-    """The device's architecture under the name that descriptors use."""
-    machine = str(facts["machine"]).lower()
-    return _ARCHES.get(machine, machine)
-
-
-def check_fit(manifest: Manifest, device: Device, facts: Mapping[str, Any]) -> None:
+def check_fit(manifest: Manifest, device: Device, facts: DeviceFacts) -> None:
     """Refuse a bundle that this device cannot run, or is registered not to."""
     target = manifest.target
     if device.descriptor and device.descriptor != target.name:
@@ -28,42 +18,42 @@ def check_fit(manifest: Manifest, device: Device, facts: Mapping[str, Any]) -> N
             f"{device.name} is registered as {device.descriptor}, the bundle is for {target.name}: "
             f"build it with '--target {device.descriptor}'"
         )
-    here = arch(facts)
+    here = facts.arch
     for wanted in (target.arch, manifest.arch):
         if wanted not in ("any", "host", here):
             raise UsageError(
                 f"the bundle is for {wanted} ({target.name}), {device.name} is {here}: build it "
                 "for a target of that device ('edgekit targets')"
             )
-    if missing := missing_isa(target, frozenset(facts["flags"])):
+    if missing := missing_isa(target, frozenset(facts.flags)):
         raise UsageError(
             f"the bundle holds int8 made for a CPU with {missing}, which {device.name} "
-            f"({facts['cpu']}) lacks: build it on such a device with '--target cpu'"
+            f"({facts.cpu}) lacks: build it on such a device with '--target cpu'"
         )
     if target.tensorrt is not None:
         _check_tensorrt(manifest, device, facts)
 
 
-def _check_tensorrt(manifest: Manifest, device: Device, facts: Mapping[str, Any]) -> None:
+def _check_tensorrt(manifest: Manifest, device: Device, facts: DeviceFacts) -> None:
     wants = manifest.target.tensorrt
     assert wants is not None
     name, target = device.name, manifest.target.name
     if wants.jetpack:
         release = L4T[version(wants.jetpack)[0]]
-        if not facts["l4t"]:
-            raise UsageError(f"{target} is a Jetson, {name} ({facts['system']}) is none")
-        if version(facts["l4t"])[0] != release:
+        if not facts.l4t:
+            raise UsageError(f"{target} is a Jetson, {name} ({facts.system}) is none")
+        if version(facts.l4t)[0] != release:
             raise UsageError(
-                f"{name} has Linux {facts['l4t']}, {target} is for JetPack {wants.jetpack} "
+                f"{name} has Linux {facts.l4t}, {target} is for JetPack {wants.jetpack} "
                 f"(R{release}): build for the JetPack that it has"
             )
-    if facts["tensorrt"] and not wants.covers(facts["tensorrt"]):
+    if facts.tensorrt and not wants.covers(facts.tensorrt):
         raise UsageError(
-            f"{name} has TensorRT {facts['tensorrt']}, {target} is for {wants.tensorrt} up to "
+            f"{name} has TensorRT {facts.tensorrt}, {target} is for {wants.tensorrt} up to "
             f"{wants.before}: build for another target"
         )
-    if not facts["tensorrt_python"]:
+    if not facts.tensorrt_python:
         raise ToolchainMissing(
-            f"{name}: {facts['python_path']} has no TensorRT: run 'sudo apt-get install "
+            f"{name}: {facts.python_path} has no TensorRT: run 'sudo apt-get install "
             "python3-libnvinfer' there"
         )

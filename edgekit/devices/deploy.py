@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from edgekit.bundle.manifest import MANIFEST
 from edgekit.bundle.signature import verify
@@ -17,16 +17,18 @@ from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.files import file_sha256
 from edgekit.devices.compatibility import check_fit
-from edgekit.devices.deployed import Place, deployment_key, place_of, read_state
+from edgekit.devices.deployed import DeployState, Place, deployment_key, place_of, read_state
 from edgekit.devices.engine import build_engine, check_engine_build
+from edgekit.devices.facts import DeviceFacts, gather_facts
 from edgekit.devices.failures import remote_failure
 from edgekit.devices.fleet import on_all
 from edgekit.devices.install import Runtime, ensure_runtime
 from edgekit.devices.registry import Device
-from edgekit.devices.remote import facts as facts_source
 from edgekit.devices.remote import files as remote_files
 from edgekit.devices.session import Session
 from edgekit.devices.upload import Blob, Copied, send
+
+_KEPT_LINES: Final = 200  # of what a command says, for its error
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,15 @@ def deploy(
     start = time.monotonic()
     device, manifest = session.device, bundle.manifest
     place = place_of(session, bundle.path)
-    facts = session.call(facts_source, "gather", place.root)
+    facts = gather_facts(session, place.root)
     check_fit(manifest, device, facts)
     check_engine_build(bundle)
     session.lock(place.lock)
     blobs = _blobs(bundle)
     key = deployment_key(manifest)
     state = read_state(session, place)
-    there = state.get("key") == key and bool(session.call(remote_files, "whole", place.bundle))
+    known = state is not None and state.key == key
+    there = known and session.call(remote_files, "whole", place.bundle).flag()
     if not there:
         _check_room(blobs, device.name, facts)
     runtime = ensure_runtime(session, place.root, manifest.runtime, facts, wheels, console)
@@ -92,19 +95,13 @@ def deploy(
         )
         session.call(remote_files, "remove", place.root, place.staging)
     engine = build_engine(session, place, runtime, bundle, console)
-    tested = there and state.get("runtime") == runtime.stamp and state.get("selftest")
-    if tested:
+    if there and state is not None and state.runtime == runtime.stamp and state.selftest:
         console.info("up to date")
     else:
         tested = _remote(session, place, runtime, "runtime.selftest", place.bundle).strip()
         console.info(tested)
-        state = {
-            "key": key,
-            "runtime": runtime.stamp,
-            "python": runtime.python,
-            "selftest": tested,
-        }
-        session.call(remote_files, "write", place.root, place.state, json.dumps(state))
+        state = DeployState(key, runtime.stamp, runtime.python, tested)
+        session.call(remote_files, "write", place.root, place.state, state.to_json())
     return Deployment(
         device=device.name,
         bundle=place.bundle,
@@ -114,7 +111,7 @@ def deploy(
         bytes=copied.bytes,
         kept=copied.kept,
         engine=engine,
-        selftest=tested,
+        selftest=state.selftest,
         up_to_date=there and not runtime.installed,
         seconds=time.monotonic() - start,
     )
@@ -163,8 +160,8 @@ def _blobs(bundle: Bundle) -> list[Blob]:
     return blobs
 
 
-def _check_room(blobs: list[Blob], name: str, facts: dict[str, Any]) -> None:
-    wanted, free = sum(blob.size for blob in blobs), int(facts["free_bytes"])
+def _check_room(blobs: list[Blob], name: str, facts: DeviceFacts) -> None:
+    wanted, free = sum(blob.size for blob in blobs), facts.free_bytes
     if free < wanted:
         raise EdgekitError(
             f"{name} has {free / 1e6:.1f} MB free, the bundle takes {wanted / 1e6:.1f}: make room, "
@@ -174,12 +171,12 @@ def _check_room(blobs: list[Blob], name: str, facts: dict[str, Any]) -> None:
 
 def _remote(session: Session, place: Place, runtime: Runtime, module: str, *words: str) -> str:
     """Run one of edgekit's own modules in the device's runtime; what it prints."""
-    lines: list[str] = []
+    lines: deque[str] = deque(maxlen=_KEPT_LINES)
     code, output = session.run(
         [runtime.python, "-m", f"edgekit.{module}", *words],
         on_line=lines.append,
         environment=place.environment,
     )
     if code:
-        raise remote_failure(session.device.name, code, lines)
+        raise remote_failure(session.device.name, code, list(lines))
     return output

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from edgekit.bundle.manifest import Manifest, is_file_name
 from edgekit.bundle.store import Bundle
 from edgekit.core.errors import UsageError
+from edgekit.devices.answers import Answer, Nonsense, parse_json
 from edgekit.devices.remote import files as remote_files
 from edgekit.devices.session import Session
+from edgekit.devices.stamp import Stamp
 from edgekit.devices.wheel import runtime_wheel
 
 # Reports that are added to a bundle later; a device does not need the newest.
@@ -60,7 +63,7 @@ def place_of(session: Session, path: Path) -> Place:
         raise UsageError(
             f"'{name}' cannot be a bundle's name on a device: use letters, digits, ._+-"
         )
-    return Place(str(session.call(remote_files, "home", session.device.folder)), name)
+    return Place(session.call(remote_files, "home", session.device.folder).text(), name)
 
 
 def deployment_key(manifest: Manifest) -> str:
@@ -74,14 +77,34 @@ def deployment_key(manifest: Manifest) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_state(session: Session, place: Place) -> dict[str, Any]:
-    """What the last deploy of this bundle wrote down; empty if there was none."""
-    text = session.call(remote_files, "read", place.state)
+@dataclass(frozen=True)
+class DeployState:
+    """What the last deploy of a bundle wrote down on its device."""
+
+    key: str
+    """`deployment_key` of what was deployed."""
+    runtime: str
+    """The stamp of the environment that ran its test."""
+    python: str
+    """That environment's interpreter."""
+    selftest: str
+    """What the test said."""
+
+    def to_json(self) -> str:
+        """Text for the device."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+def read_state(session: Session, place: Place) -> DeployState | None:
+    """What the last deploy of this bundle wrote down; None if there was none, or none like ours."""
+    answer = session.call(remote_files, "read", place.state)
+    text = answer.text_or_none()
+    if text is None:
+        return None
     try:
-        state = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    return state if isinstance(state, dict) else {}
+        return Answer(parse_json(text), answer.name).fill(DeployState)
+    except (ValueError, Nonsense):  # of another release, or damaged: deploy again
+        return None
 
 
 def require_deployed(session: Session, bundle: Bundle) -> tuple[Place, str]:
@@ -91,9 +114,10 @@ def require_deployed(session: Session, bundle: Bundle) -> tuple[Place, str]:
     command = shlex.join(["edgekit", "deploy", str(bundle.path), "--device", name])
     advice = f"run '{command}'"
     state = read_state(session, place)
-    if state.get("key") != deployment_key(bundle.manifest):
-        held = "another bundle of that name" if state else "no such bundle"
+    if state is None or state.key != deployment_key(bundle.manifest):
+        held = "no such bundle" if state is None else "another bundle of that name"
         raise UsageError(f"{name} holds {held} ({place.name}): {advice}")
-    if json.loads(state["runtime"])["edgekit"] != runtime_wheel().sha256:
+    stamp = Stamp.parse(state.runtime)
+    if stamp is None or stamp.edgekit != runtime_wheel().sha256:
         raise UsageError(f"{name} has the runtime of another edgekit: {advice}")
-    return place, str(state["python"])
+    return place, state.python

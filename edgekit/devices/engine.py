@@ -43,7 +43,7 @@ def build_engine(
     check_engine_build(bundle)
     script = f"{place.bundle}/{SCRIPT}"
     entry = bundle.manifest.files[SCRIPT]
-    if not session.call(remote_files, "same", script, entry.sha256, entry.size):
+    if not session.call(remote_files, "same", script, entry.sha256, entry.size).flag():
         raise EdgekitError(f"{session.device.name}: {script} was changed there: deploy again")
     console.info("engine: building on the device, which takes minutes")
     command = 'PATH="$1/bin:$PATH" exec bash "$2"'
@@ -66,7 +66,7 @@ def build_engine(
 def _state_there(session: Session, place: Place) -> EngineState:
     """What the bundle's manifest on the device says."""
     name = f"{session.device.name}: {place.bundle}"
-    text = session.call(remote_files, "read", f"{place.bundle}/{MANIFEST}") or ""
+    text = session.call(remote_files, "read", f"{place.bundle}/{MANIFEST}").text_or_none() or ""
     state = EngineState.of(parse_manifest(text.encode(), name))
     if state is None:
         raise EdgekitError(f"{name} says nothing of an engine: deploy again")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from typing import Final
 
 from edgekit.core.errors import EdgekitError, error_of
+
+_MOST_SAID: Final = 1000  # characters of a device's words
 
 
 def remote_failure(name: str, code: int, lines: Sequence[str]) -> EdgekitError:
@@ -19,4 +22,5 @@ def remote_failure(name: str, code: int, lines: Sequence[str]) -> EdgekitError:
 def reason(lines: Sequence[str]) -> str:
     """The line that says why a command there failed."""
     errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["it failed and said nothing"])[-1].removeprefix("error: ")
+    line = (errors or lines or ["it failed and said nothing"])[-1].removeprefix("error: ")
+    return line[:_MOST_SAID]

@@ -6,22 +6,27 @@ A stamp says what was installed, so that the next deploy has nothing to do.
 
 from __future__ import annotations
 
-import json
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from edgekit.bundle.manifest import RuntimeNeed
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.core.files import file_sha256
+from edgekit.devices.facts import DeviceFacts
 from edgekit.devices.remote import files as remote_files
-from edgekit.devices.session import Session, remote_path
+from edgekit.devices.session import Session
+from edgekit.devices.ssh import remote_path
+from edgekit.devices.stamp import Stamp
 from edgekit.devices.upload import Blob, send
 from edgekit.devices.wheel import runtime_wheel
+from edgekit.targets.tensorrt_releases import version
 
 _STAMP: Final = "edgekit-runtime.json"
 _OLDEST: Final = (3, 10)
+_KEPT_LINES: Final = 200  # of what a command says, for its error
 # Bytes of an installed runtime with all that it needs, rounded up (docs/devices.md measures them).
 _BYTES: Final = {"openvino": 350 << 20, "onnxruntime": 250 << 20, "tensorrt": 150 << 20}
 
@@ -55,12 +60,11 @@ def requirement(need: RuntimeNeed) -> str:
     return need.requirement
 
 
-def check_python(name: str, facts: dict[str, Any]) -> None:
+def check_python(name: str, facts: DeviceFacts) -> None:
     """Refuse a device whose Python cannot run the runtime."""
-    found = tuple(int(part) for part in facts["python"].split(".")[:2])
-    if found < _OLDEST:
+    if version(facts.python)[:2] < _OLDEST:
         raise ToolchainMissing(
-            f"{name} has Python {facts['python']}, edgekit needs 3.10: install one there and name "
+            f"{name} has Python {facts.python}, edgekit needs 3.10: install one there and name "
             "it with 'edgekit device add --python'"
         )
 
@@ -69,7 +73,7 @@ def ensure_runtime(
     session: Session,
     root: str,
     need: RuntimeNeed,
-    facts: dict[str, Any],
+    facts: DeviceFacts,
     wheels: Path | None,
     console: Console,
 ) -> Runtime:
@@ -79,20 +83,21 @@ def ensure_runtime(
     folder = runtime_folder(root, need)
     wheel = runtime_wheel()
     offline = _wheels(wheels)
-    wanted = {
-        "edgekit": wheel.sha256,
-        "requirement": requirement(need),
-        "python": facts["python"],
-        "wheels": sorted(blob.sha256 for blob in offline),
-    }
-    stamp = json.dumps(wanted, sort_keys=True)
-    found = session.call(remote_files, "read", f"{folder}/{_STAMP}")
-    if found is not None and _same(found, wanted):
+    wanted = Stamp(
+        edgekit=wheel.sha256,
+        requirement=requirement(need),
+        python=facts.python,
+        wheels=tuple(sorted(blob.sha256 for blob in offline)),
+    )
+    stamp = wanted.to_json()
+    text = session.call(remote_files, "read", f"{folder}/{_STAMP}").text_or_none()
+    found = None if text is None else Stamp.parse(text)
+    if found is not None and found.serves(wanted):
         console.detail(f"runtime: {folder} is up to date")
         return Runtime(folder, stamp, installed=False)
-    if found is None:
+    if text is None:
         _check_room(session, root, need)
-        if not facts["venv"]:
+        if not facts.venv:
             raise ToolchainMissing(
                 f"{name}: its Python has no venv: run 'sudo apt-get install python3-venv' there"
             )
@@ -149,7 +154,7 @@ def run_pip(session: Session, command: list[str], console: Console) -> None:
 
 def _logged(session: Session, command: list[str], console: Console) -> tuple[int, str]:
     """Run a command, its lines as details; the exit code and the line that says why."""
-    lines: list[str] = []
+    lines: deque[str] = deque(maxlen=_KEPT_LINES)
 
     def take(line: str) -> None:
         lines.append(line)
@@ -157,17 +162,7 @@ def _logged(session: Session, command: list[str], console: Console) -> tuple[int
 
     code, _ = session.run(command, on_line=take)
     errors = [line for line in lines if line.startswith("ERROR")]
-    return code, (errors or lines or ["no message"])[-1].removeprefix("ERROR: ")
-
-
-def _same(text: str, wanted: dict[str, Any]) -> bool:
-    """Whether a stamp says what is wanted; wheels matter only where some are given."""
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return False
-    keys = ["edgekit", "requirement", "python", *(["wheels"] if wanted["wheels"] else [])]
-    return isinstance(found, dict) and all(found.get(key) == wanted[key] for key in keys)
+    return code, (errors or list(lines) or ["no message"])[-1].removeprefix("ERROR: ")
 
 
 def _wheels(folder: Path | None) -> list[Blob]:
@@ -184,7 +179,7 @@ def _wheels(folder: Path | None) -> list[Blob]:
 
 
 def _check_room(session: Session, root: str, need: RuntimeNeed) -> None:
-    free = int(session.call(remote_files, "free_bytes", root))
+    free = session.call(remote_files, "free_bytes", root).number()
     wanted = _BYTES[need.name]
     if free < wanted:
         raise EdgekitError(

@@ -11,11 +11,11 @@ from typing import Final
 from edgekit.core.errors import UsageError
 from edgekit.core.files import write_text
 from edgekit.core.typed_toml import nearest, read_toml, to_toml
+from edgekit.devices.host_keys import weakening
 
 FOLDER: Final = "~/.edgekit"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]*@)?[A-Za-z0-9_\[:][A-Za-z0-9._:%\]-]*")
-_UNCHECKED = re.compile(r"stricthostkeychecking[ =]*(no|off)$|userknownhostsfile[ =]*/dev/null$")
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,14 @@ class Device:
             text = getattr(self, name)
             if not text or not text.isprintable() or "'" in text:
                 raise UsageError(f"device {self.name}: {name} {text!r} is no path")
-        for option in self.options:
-            if _UNCHECKED.search(option.lower().strip()):
-                raise UsageError(
-                    f"'{option}' would let anybody pose as {self.name}: add its key to known_hosts "
-                    f"instead (run 'ssh {self.host}' once and compare the fingerprint)"
-                )
+        if (option := weakening(self.options)) is not None:
+            raise UsageError(
+                f"'{option}' would let anybody pose as {self.name}: add its key to known_hosts "
+                f"instead (run 'ssh {self.host}' once and compare the fingerprint)"
+            )
+        for text in (self.name, self.descriptor, *self.options):
+            if not text.isprintable():  # TOML has no place for it, and ssh no use
+                raise UsageError(f"device {self.name!r}: {text!r} has characters that do not print")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -29,7 +30,7 @@ def bench_on_device(
         raise UsageError("--baseline with a file does not work on a device: leave it out")
     options = dataclasses.replace(options, baseline="none")  # the original is not there
     bundles = [open_bundle(path, any_arch=True) for path in paths]
-    lines: list[str] = []
+    lines: deque[str] = deque(maxlen=200)
 
     def take(line: str) -> None:
         lines.append(line)

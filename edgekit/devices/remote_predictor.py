@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,18 +20,21 @@ from numpy.typing import NDArray
 
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.console import Console
-from edgekit.core.errors import EdgekitError
 from edgekit.data.transforms import Preprocessing
+from edgekit.devices.answers import Answer, Nonsense
 from edgekit.devices.deployed import require_deployed
+from edgekit.devices.facts import DeviceFacts, gather_facts
 from edgekit.devices.failures import remote_failure
 from edgekit.devices.registry import find_device
-from edgekit.devices.remote import facts as facts_source
 from edgekit.devices.remote.agent import pack, unpack
 from edgekit.devices.remote.serve import KINDS
 from edgekit.devices.session import Session
 from edgekit.runtime.answers import Answers, join
 
 _FRAME_BYTES: Final = 8 << 20  # of images at a time: the device computes while the next travel
+_AHEAD: Final = 4  # pieces that a device gets before its first answer is waited for
+_MOST_CHUNK: Final = 1 << 16  # images a piece, whatever the device says
+_MOST_HEADER: Final = 1 << 20
 
 
 class _Answering:
@@ -43,9 +47,14 @@ class _Answering:
         self._buffer = bytearray()
         self._said: deque[str] = deque(maxlen=20)
 
-    def frame(self) -> tuple[dict[str, Any], bytes]:
+    def frame(self, what: str) -> tuple[Answer, bytes]:
         """The next one; an error that says why if the server ended."""
-        return unpack(self._read)
+        name = f"{self._session.device.name}'s answer ({what})"
+        try:
+            header, payload = unpack(self._read, _MOST_HEADER)
+        except ValueError as error:
+            raise Nonsense(f"{name} makes no sense: {error}") from error
+        return Answer(header, name), payload
 
     def _read(self, count: int) -> bytes:
         while len(self._buffer) < count:
@@ -83,37 +92,52 @@ class DevicePredictor:
     def run(self, images: NDArray[np.uint8]) -> Answers:
         """Send all, in pieces, then take the answers in their order."""
         pieces = np.array_split(images, max(1, -(-len(images) // self.chunk)))
-        for piece in pieces:
+        answers: list[Answers] = []
+        for sent, piece in enumerate(pieces, start=1):
             self.session.feed(pack({"images": len(piece)}, piece.tobytes()))
-        return join([self._answer(len(piece)) for piece in pieces])
+            if sent > _AHEAD:  # answers that nobody takes would fill this machine's memory
+                answers.append(self._answer(len(pieces[len(answers)])))
+        return join([*answers, *(self._answer(len(piece)) for piece in pieces[len(answers) :])])
 
     def _answer(self, count: int) -> Answers:
-        header, payload = self.answering.frame()
-        try:
-            answers = unpack_answers(header, payload)
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._nonsense() from error
-        if answers.logits.shape != (count, len(self.classes)):
-            raise self._nonsense()
+        header, payload = self.answering.frame("of the model")
+        answers = unpack_answers(header, payload)
+        fits = answers.logits.shape == (count, len(self.classes))
+        for values in (answers.code, answers.margin):
+            fits = fits and (values is None or values.shape[:1] == (count,))
+        if not fits:
+            raise Nonsense(f"{header.name} is about other images than those asked for")
         return answers
 
-    def _nonsense(self) -> EdgekitError:
-        return EdgekitError(f"{self.session.device.name}: the answers are not those asked for")
+
+@dataclass(frozen=True)
+class Served:
+    """What a server on a device says of its model."""
+
+    name: str
+    key: str
+    identity: str
+    chunk: int
+    """Images that keep it busy."""
 
 
-def unpack_answers(header: dict[str, Any], payload: bytes) -> Answers:
+def unpack_answers(header: Answer, payload: bytes) -> Answers:
     """The inverse of `edgekit.devices.remote.serve.pack_answers`."""
     found: dict[str, NDArray[Any] | None] = {}
     offset = 0
     for name, kind in KINDS.items():
-        shape = header["shapes"][name]
+        said = header.item("shapes").item(name)
         found[name] = None
-        if shape is not None:
-            values = np.frombuffer(payload, kind, int(np.prod(shape)), offset)
+        if said.value is not None:
+            shape = [side.number() for side in said.listed()]
+            count = math.prod(shape)
+            if offset + count * np.dtype(kind).itemsize > len(payload):
+                raise Nonsense(f"{said.name} makes no sense: its payload is shorter")
+            values = np.frombuffer(payload, kind, count, offset)
             found[name] = values.reshape(shape)
             offset += values.nbytes
-    if found["logits"] is None:
-        raise ValueError("no logits")
+    if found["logits"] is None or offset != len(payload):
+        raise Nonsense(f"{header.name} makes no sense: no logits, or more than them")
     return Answers(found["logits"], found["code"], found["margin"])
 
 
@@ -127,17 +151,17 @@ def device_predictor(
 
     place, python = require_deployed(session, bundle)
     session.lock(place.lock, shared=True)
-    facts = session.call(facts_source, "gather", place.root)
+    facts = gather_facts(session, place.root)
     session.start(
         [python, "-m", "edgekit.devices.remote.serve", place.bundle], environment=place.environment
     )
     answering = _Answering(session, console)
-    served, _ = answering.frame()
+    served = answering.frame("of the server")[0].fill(Served)
     manifest = bundle.manifest
     size = manifest.preprocessing.size
     yield DevicePredictor(
-        name=f"{served['name']} on {session.device.name}",
-        key=f"{served['key']} on {device_key(facts)}",
+        name=f"{served.name} on {session.device.name}",
+        key=f"{served.key} on {device_key(facts)}",
         preprocessing=manifest.preprocessing,
         classes=bundle.labels,
         source=manifest.source.checkpoint,
@@ -146,7 +170,7 @@ def device_predictor(
         ).describe_seen(),
         session=session,
         answering=answering,
-        chunk=max(int(served["chunk"]), _FRAME_BYTES // (size[0] * size[1] * 3)),
+        chunk=max(min(served.chunk, _MOST_CHUNK), _FRAME_BYTES // (size[0] * size[1] * 3)),
     )
     session.end_input()
     for _ in session.output():  # until it has ended
@@ -164,9 +188,9 @@ def on_device(name: str, path: Path, console: Console) -> Iterator[DevicePredict
         yield predictor
 
 
-def device_key(facts: dict[str, Any]) -> str:
+def device_key(facts: DeviceFacts) -> str:
     """Names the machine itself, not the way to it: answers kept for it are good for no other."""
-    parts = [str(facts[name]) for name in ("machine_id", "machine", "cpu", "gpu")]
-    if not facts["machine_id"]:
-        parts.append(str(facts["hostname"]))
+    parts = [facts.machine_id, facts.machine, facts.cpu, facts.gpu]
+    if not facts.machine_id:
+        parts.append(facts.hostname)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]

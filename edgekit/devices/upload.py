@@ -12,6 +12,7 @@ from typing import Final
 
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError
+from edgekit.devices.answers import Answer
 from edgekit.devices.remote import files as remote_files
 from edgekit.devices.session import RemoteError, Session
 
@@ -60,6 +61,21 @@ class Copied:
     kept: int  # files that were there
 
 
+@dataclass(frozen=True)
+class _There:
+    """What a device has of a file: all, or a part with its hash."""
+
+    whole: bool
+    bytes: int = 0
+    sha256: str = ""
+
+    @staticmethod
+    def of(answer: Answer) -> _There:
+        if answer.item("whole").flag():
+            return _There(whole=True)
+        return _There(False, answer.item("bytes").number(), answer.item("sha256").text())
+
+
 def send(
     session: Session, root: str, staging: str, present: str, blobs: Sequence[Blob], console: Console
 ) -> Copied:
@@ -68,14 +84,15 @@ def send(
     The device checks every hash. Broken off at any point, it goes on there when called again.
     """
     table = {blob.name: [blob.sha256, blob.size] for blob in blobs}
-    found = session.call(remote_files, "survey", root, staging, present, table)
-    wanted = {blob.sha256: blob for blob in blobs if not found[blob.name]["whole"]}
+    survey = session.call(remote_files, "survey", root, staging, present, table)
+    found = {blob.name: _There.of(survey.item(blob.name)) for blob in blobs}
+    wanted = {blob.sha256: blob for blob in blobs if not found[blob.name].whole}
     todo = sum(blob.size for blob in wanted.values())
     sent = 0
     for blob in wanted.values():
-        there = found[blob.name]["bytes"]
-        known = there > 0 and found[blob.name]["sha256"] == blob.prefix_sha256(there)
-        offset = there if known else 0
+        there = found[blob.name]
+        known = 0 < there.bytes <= blob.size and there.sha256 == blob.prefix_sha256(there.bytes)
+        offset = there.bytes if known else 0
         if offset:
             console.info(f"copy: {blob.name} goes on at {_megabytes(offset)}")
         try:
@@ -93,7 +110,7 @@ def send(
 def _send_one(session: Session, staging: str, blob: Blob, offset: int, console: Console) -> int:
     for start in dict.fromkeys((offset, 0)):  # a part that turns out wrong is copied anew
         sent = _send_blocks(session, staging, blob, start, console)
-        if session.call(remote_files, "finish", staging, blob.sha256):
+        if session.call(remote_files, "finish", staging, blob.sha256).flag():
             return sent
     raise EdgekitError(
         f"{session.device.name}: {blob.name} arrives changed: check the file here, and the disk "

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.bundle import store
 from edgekit.bundle.store import open_bundle, write_bundle
 from edgekit.core import folders
 from edgekit.core.errors import EdgekitError, UsageError
@@ -134,6 +135,16 @@ def test_a_reader_never_sees_half_of_each(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_new_manifest_shows_even_where_it_gets_the_old_ones_number(tmp_path: Path) -> None:
+    """Else a reader beside a fast writer takes a new file for a damaged old one."""
+    path = write(tmp_path / "b")
+    before = store._identity(path)
+    time.sleep(0.02)  # a tick of the file system's clock
+    with (path / "manifest.json").open("r+b") as stream:
+        stream.write(b"{")
+    assert store._identity(path) != before
 
 
 def test_running_out_of_space_is_said_and_leaves_the_old_bundle(tmp_path: Path) -> None:

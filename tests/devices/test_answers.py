@@ -1,14 +1,18 @@
 """Answers survive the way back from a device bit for bit; nonsense is an error."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from edgekit.core.errors import EdgekitError, ToolchainMissing
+from edgekit.devices.answers import Answer, Nonsense
 from edgekit.devices.failures import remote_failure
 from edgekit.devices.remote.agent import unpack
 from edgekit.devices.remote.serve import pack_answers
 from edgekit.devices.remote_predictor import device_key, unpack_answers
 from edgekit.runtime.answers import Answers
+from tests.devices.test_compatibility import jetson
 
 
 def there_and_back(answers: Answers) -> Answers:
@@ -19,7 +23,8 @@ def there_and_back(answers: Answers) -> Answers:
         place[0] += count
         return data[place[0] - count : place[0]]
 
-    found = unpack_answers(*unpack(read))
+    header, payload = unpack(read)
+    found = unpack_answers(Answer(header, "it"), payload)
     assert place[0] == len(data)
     return found
 
@@ -47,19 +52,22 @@ def test_there_and_back(shape: tuple[int, ...] | None) -> None:
         {"logits": None, "code": None, "margin": None},
         {"logits": [1 << 40, 7], "code": None, "margin": None},
         {"logits": "many", "code": None, "margin": None},
+        {"logits": [1, -7], "code": None, "margin": None},
+        {"logits": [1, 6], "code": None, "margin": None},
+        {"logits": [1, 3], "code": [2], "margin": [[]]},
     ],
 )
 def test_nonsense(shapes: dict[str, object]) -> None:
-    with pytest.raises((KeyError, TypeError, ValueError)):
-        unpack_answers({"shapes": shapes}, bytes(28))
+    with pytest.raises(Nonsense, match="makes no sense"):
+        unpack_answers(Answer({"shapes": shapes}, "it"), bytes(28))
 
 
 def test_answers_are_kept_by_machine() -> None:
-    one = {"machine_id": "a1", "hostname": "nano", "machine": "aarch64", "cpu": "A78", "gpu": ""}
-    assert device_key(one) == device_key({**one, "hostname": "renamed"})
-    assert device_key(one) != device_key({**one, "machine_id": "b2"})
-    nameless = {**one, "machine_id": ""}
-    assert device_key(nameless) != device_key({**nameless, "hostname": "other"})
+    one = dataclasses.replace(jetson(), machine_id="a1", hostname="nano")
+    assert device_key(one) == device_key(dataclasses.replace(one, hostname="renamed"))
+    assert device_key(one) != device_key(dataclasses.replace(one, machine_id="b2"))
+    nameless = dataclasses.replace(one, machine_id="")
+    assert device_key(nameless) != device_key(dataclasses.replace(nameless, hostname="other"))
 
 
 def test_what_is_said_of_a_failure() -> None:

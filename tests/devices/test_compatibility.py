@@ -17,6 +17,7 @@ from edgekit.devices.check import checks
 from edgekit.devices.compatibility import check_fit
 from edgekit.devices.deployed import Place
 from edgekit.devices.engine import build_engine
+from edgekit.devices.facts import DeviceFacts
 from edgekit.devices.install import Runtime
 from edgekit.devices.registry import Device
 from edgekit.devices.remote import facts as facts_source
@@ -28,7 +29,7 @@ from tests.devices.conftest import Server
 DEVICE = Device("nano", "me@orin")
 
 
-def jetson(**other: Any) -> dict[str, Any]:
+def jetson(**other: Any) -> DeviceFacts:
     """The facts of an Orin Nano as it comes, but for ``other``."""
     orin = {
         "machine": "aarch64",
@@ -50,7 +51,7 @@ def jetson(**other: Any) -> dict[str, Any]:
         "venv": True,
         "free_bytes": 20_000_000_000,
     }
-    return {**facts_source.gather("/nowhere"), **orin, **other}
+    return DeviceFacts.from_dict({**facts_source.gather("/nowhere"), **orin, **other}, "facts")
 
 
 def manifest(target: str) -> Manifest:

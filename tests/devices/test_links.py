@@ -13,22 +13,22 @@ import pytest
 from edgekit.core.console import Console
 from edgekit.core.errors import DeviceUnreachable, EdgekitError
 from edgekit.core.files import file_sha256
+from edgekit.devices.link import Limits
 from edgekit.devices.registry import Device, add_device
-from edgekit.devices.remote import agent
 from edgekit.devices.session import Session
 from edgekit.devices.upload import Blob, send
 from tests.devices.conftest import Run, Server
 
 
-def test_a_silent_device(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_device(server: Server, tmp_path: Path) -> None:
     """The machine is there, the link is up, and nothing comes: its agent was stopped."""
-    with Session(server.device(tmp_path)) as session:
+    limits = Limits(silence=12.0)  # more than the agent's beat
+    with Session(server.device(tmp_path), limits) as session:
         code, output = session.run(["sh", "-c", "echo $PPID"])
         assert code == 0
         os.kill(int(output), signal.SIGSTOP)
-        monkeypatch.setattr(agent, "SILENCE", 2.0)
         try:
-            with pytest.raises(DeviceUnreachable, match="loop has been silent for 2 s"):
+            with pytest.raises(DeviceUnreachable, match="loop has been silent for 12 s"):
                 session.run(["true"])
         finally:
             os.kill(int(output), signal.SIGCONT)

@@ -7,6 +7,9 @@ of this process, which ends them all when
 - the host closes the connection or is killed, or the link breaks (stdin hangs up),
 - the host has been silent for a minute (the link is dead and nobody has said so).
 
+Where this process is killed itself, the kernel kills what it started, and whatever is left of that
+holds the locks until it ends: nobody works beside it.
+
 Frames go both ways: two big-endian 32-bit lengths, a JSON header, a payload of bytes. The host
 sends ``load``, ``call``, ``lock``, ``run``, ``in``, ``eof`` and ``ping``; the agent answers
 ``done``, ``failed``, ``out`` and ``exit``, and sends ``ping`` by itself.
@@ -17,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import functools
 import json
 import os
 import select
@@ -36,6 +40,7 @@ _GRACE = 2.0  # seconds that a process has between SIGTERM and SIGKILL
 _LENGTHS = struct.Struct(">II")
 _MOST = 1 << 28  # bytes of a frame; anything larger is noise
 _BLOCK = 1 << 16
+_PDEATHSIG = 1  # PR_SET_PDEATHSIG: the signal that a process gets when the one above it dies
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: orphaned descendants become this process's children
 
 
@@ -45,12 +50,20 @@ def pack(header: dict[str, Any], payload: bytes = b"") -> bytes:
     return b"".join((_LENGTHS.pack(len(text), len(payload)), text, payload))
 
 
-def unpack(read: Callable[[int], bytes]) -> tuple[dict[str, Any], bytes]:
-    """The next frame; ``read`` gives exactly so many bytes, or raises EOFError."""
+def unpack(
+    read: Callable[[int], bytes], most_header: int = _MOST, most_payload: int = _MOST
+) -> tuple[dict[str, Any], bytes]:
+    """The next frame; ``read`` gives exactly so many bytes, or raises EOFError.
+
+    ValueError for what is no frame, or a larger one than the given bytes of header and payload.
+    """
     first, second = _LENGTHS.unpack(read(_LENGTHS.size))
-    if first > _MOST or second > _MOST:
+    if first > most_header or second > most_payload:
         raise ValueError("this is no frame")
-    header = json.loads(read(first).decode())
+    try:
+        header = json.loads(read(first).decode())
+    except RecursionError as error:
+        raise ValueError("this is no frame: it is nested without end") from error
     return header, read(second) if second else b""
 
 
@@ -66,11 +79,13 @@ class Agent:
         self._modules: dict[str, dict[str, Any]] = {}
         self._locks: dict[str, int] = {}
         self._child: subprocess.Popen[bytes] | None = None
+        self._prctl: Any = None
 
     def serve(self) -> None:
         """Do what the host says until it hangs up; never returns."""
         with contextlib.suppress(OSError, AttributeError):  # not Linux: process groups must do
-            ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+            self._prctl = ctypes.CDLL(None).prctl
+            self._prctl(_SUBREAPER, 1, 0, 0, 0)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, lambda *_: self._end())
         self._write(MAGIC)
@@ -127,7 +142,7 @@ class Agent:
         except BlockingIOError:
             os.close(handle)
             return False
-        self._locks[path] = handle  # not inherited by children: they cannot outlive it anyway
+        self._locks[path] = handle
         return True
 
     def _run(self, header: dict[str, Any]) -> None:
@@ -143,6 +158,9 @@ class Agent:
             env=environment,
             cwd="/",  # a folder of the home directory could shadow a package
             start_new_session=True,
+            pass_fds=tuple(self._locks.values()),
+            # The main thread starts it, so the signal comes with the death of this process.
+            preexec_fn=functools.partial(_die_with, os.getpid(), self._prctl),
         )
         self._child = child
         threading.Thread(target=self._follow, args=(child,), daemon=True).start()
@@ -214,6 +232,14 @@ class Agent:
             time.sleep(10 * _GRACE)  # another thread is at it, and ends this one, too
         _end_descendants()
         os._exit(0)
+
+
+def _die_with(parent: int, prctl: Any) -> None:
+    """In a new child: be killed when ``parent`` dies, also if it is dead already."""
+    if prctl is not None:
+        prctl(_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def _end_descendants() -> None:

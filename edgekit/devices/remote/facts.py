@@ -133,12 +133,13 @@ def _tool(name: str, usual: str = "") -> str:
     return found or (usual if usual and os.access(usual, os.X_OK) else "")
 
 
-def _runtimes(root: Path) -> dict[str, Any]:
-    """The environments that edgekit made here, each with what its stamp says."""
+def _runtimes(root: Path) -> dict[str, str]:
+    """The environments that edgekit made here, each with what pip was to install."""
     found = {}
     for stamp in sorted(root.glob("runtimes/*/edgekit-runtime.json")):
-        with contextlib.suppress(OSError, ValueError):
-            found[stamp.parent.name] = json.loads(stamp.read_text(encoding="utf-8"))
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            said = json.loads(stamp.read_text(encoding="utf-8"))
+            found[stamp.parent.name] = str(said.get("requirement", ""))
     return found
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 _PART = ".part"
+_MOST_TEXT = 1 << 20  # characters of a file that is sent whole
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -81,13 +82,14 @@ def finish(staging: str, digest: str) -> bool:
 def whole(folder: str) -> bool:
     """Whether every file in a bundle's manifest is there, unchanged."""
     try:
-        files = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))["files"]
-        return all(
-            _is(Path(folder) / name, entry["sha256"], entry["size"])
-            for name, entry in files.items()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        document = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return False
+    files = document.get("files") if isinstance(document, dict) else None
+    return isinstance(files, dict) and all(
+        isinstance(entry, dict) and _is(Path(folder) / name, entry.get("sha256"), entry.get("size"))
+        for name, entry in files.items()
+    )
 
 
 def same(path: str, digest: str, size: int) -> bool:
@@ -98,9 +100,13 @@ def same(path: str, digest: str, size: int) -> bool:
 def read(path: str) -> str | None:
     """A small text file; None if there is none."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with Path(path).open(encoding="utf-8", errors="replace") as stream:
+            text = stream.read(_MOST_TEXT + 1)
     except OSError:
         return None
+    if len(text) > _MOST_TEXT:
+        raise OSError(errno.EFBIG, path + " is larger than any that edgekit writes")
+    return text
 
 
 def write(root: str, path: str, text: str) -> None:
@@ -173,10 +179,10 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _is(path: Path, digest: str, size: int) -> bool:
+def _is(path: Path, digest: Any, size: Any) -> bool:
     if path.is_symlink() or not path.is_file() or path.stat().st_size != size:
         return False
-    return _sha256(path, size) == digest
+    return bool(_sha256(path, size) == digest)
 
 
 def _sha256(path: Path, length: int) -> str:

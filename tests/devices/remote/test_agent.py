@@ -82,6 +82,43 @@ def test_nothing_is_left(stubborn: Host, how: str) -> None:
     assert wait_until(lambda: gone(started), 1)
 
 
+def lock(host: Host, path: Path) -> object:
+    host.send({"op": "lock", "path": str(path), "shared": False})
+    return host.next()[0]["value"]
+
+
+def test_a_killed_agent_takes_its_command_along(tmp_path: Path) -> None:
+    host = Host()
+    assert lock(host, tmp_path / "lock") is True
+    host.start("echo ready; exec sleep 1000")
+    assert host.next()[1] == b"ready\n"
+    started = host.started()
+    assert len(started) == 1
+    host.process.kill()
+    assert wait_until(lambda: gone(started), 5)
+    other = Host()
+    assert lock(other, tmp_path / "lock") is True
+    other.stdin.close()
+    assert other.process.wait(10) == 0
+
+
+def test_what_survives_a_killed_agent_holds_its_lock(tmp_path: Path) -> None:
+    """Nobody measures beside it."""
+    host = Host()
+    assert lock(host, tmp_path / "lock") is True
+    host.start("setsid sleep 1000 & echo $!; exec sleep 1000")
+    survivor = int(host.next()[1])
+    assert wait_until(lambda: len(host.started()) == 2)
+    host.process.kill()
+    host.process.wait()
+    other = Host()
+    assert lock(other, tmp_path / "lock") is False
+    os.kill(survivor, signal.SIGKILL)
+    assert wait_until(lambda: lock(other, tmp_path / "lock"), 5)
+    other.stdin.close()
+    assert other.process.wait(10) == 0
+
+
 def test_what_a_command_leaves_behind_ends_with_it() -> None:
     host = Host()
     host.start("setsid sleep 1000 & echo started; exit 7")
