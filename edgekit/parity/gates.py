@@ -41,6 +41,7 @@ from edgekit.metrics.intervals import (
     verdict,
 )
 from edgekit.parity.tally import Seen, Tally
+from edgekit.parity.tolerance import TOLERANCE, check_tolerance
 
 ALPHA = 0.04  # of the sequences, both sides
 SAMPLE_CONFIDENCE = 0.99  # of the look at a part of the cells
@@ -50,14 +51,13 @@ SAMPLE_CONFIDENCE = 0.99  # of the look at a part of the cells
 class Gates:
     """What must hold for a pass; the first always, the others where they are given."""
 
-    tolerance: float = 0.5  # points of mean corruption error
+    tolerance: float = TOLERANCE  # points of mean corruption error
     min_code_agreement: float | None = None  # a fraction
     max_corruption_delta: float | None = None  # points, for every single corruption
 
     def __post_init__(self) -> None:
         """Refuse limits that decide nothing."""
-        if not self.tolerance >= 0:
-            raise UsageError(f"tolerance must not be negative, not {self.tolerance}")
+        check_tolerance(self.tolerance)
         agreement = self.min_code_agreement
         if agreement is not None and not 0 < agreement < 1:
             raise UsageError(

@@ -9,13 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit import steps
-from edgekit.bundle.manifest import BundleError, tool_versions
+from edgekit.bundle.manifest import BundleError, Manifest, tool_versions
 from edgekit.bundle.store import open_bundle
 from edgekit.core.errors import UsageError
 from edgekit.core.files import file_sha256
-from edgekit.parity.gates import Gates
-from edgekit.parity.options import ParityOptions
 from edgekit.quantize.recipes import read_recipe
 from edgekit.steps.build_data import data_fingerprint
 from edgekit.steps.config import BuildConfig
@@ -28,16 +25,9 @@ _OUTSIDE_KEY = (
 )
 
 
-def options_of_build(config: BuildConfig) -> ParityOptions:
-    """How a build compares."""
-    return ParityOptions(
-        gates=Gates(tolerance=config.tolerance), images=config.parity_images, seed=config.seed
-    )
-
-
 def made_by_build(section: Mapping[str, Any] | None, config: BuildConfig) -> bool:
     """Whether a bundle's parity section is what a build with ``config`` would write."""
-    return section is not None and section.get("asked") == options_of_build(config).to_dict()
+    return section is not None and section.get("asked") == config.comparison().to_dict()
 
 
 @dataclass(frozen=True)
@@ -56,22 +46,14 @@ class Outcome:
         return str((self.parity or {}).get("verdict", "not measured"))
 
 
-def finished(config: BuildConfig, descriptor: Descriptor, key: str) -> Outcome | None:
-    """The outcome of an earlier build of the same thing, if its bundle is whole."""
+def finished(path: Path, key: str) -> Manifest | None:
+    """The manifest of an earlier build of the same thing, if its bundle is whole."""
     try:
-        bundle = open_bundle(steps.bundle_path(config, descriptor))
+        bundle = open_bundle(path, any_arch=True)  # it need not run here
     except BundleError:
         return None
-    sections = bundle.manifest.sections
-    made = sections.get("build", {})
-    if made.get("key") != key or not made.get("complete"):
-        return None
-    # `edgekit parity` may have put another comparison in its place.
-    if config.parity and not made_by_build(sections.get("parity"), config):
-        return None
-    return Outcome(
-        descriptor.name, bundle.path, True, sections.get("bench"), sections.get("parity")
-    )
+    record = bundle.manifest.sections.get("build", {})
+    return bundle.manifest if record.get("key") == key and record.get("complete") else None
 
 
 def build_key(config: BuildConfig, descriptor: Descriptor, checkpoint_sha256: str) -> str:

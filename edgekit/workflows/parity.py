@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgekit import steps
 from edgekit.bundle.float_original import cached_original
 from edgekit.bundle.manifest import Manifest
 from edgekit.bundle.store import open_bundle, update_bundle
@@ -33,9 +32,11 @@ from edgekit.parity.predictors import (
     open_bundle_predictor,
 )
 from edgekit.parity.sweep import Sweep
+from edgekit.steps.artifacts import Exported
 from edgekit.steps.build_data import BuildData, match_classes, open_data
-from edgekit.steps.build_record import options_of_build
-from edgekit.steps.config import BuildConfig
+from edgekit.steps.context import Context
+from edgekit.steps.float_model import export, load
+from edgekit.steps.options import DataOptions, SourceOptions
 
 REPORT = "parity.json"
 # In parity.json only, not in the manifest's summary.
@@ -51,21 +52,22 @@ class _Images(NamedTuple):
     labeled: bool
 
 
-def parity_of_build(job: steps.Job, built: steps.Built, data: BuildData) -> dict[str, Any]:
+def parity_of_build(
+    context: Context, path: Path, exported: Exported, data: BuildData, options: ParityOptions
+) -> dict[str, Any]:
     """The parity step of a build, against the float graph that the bundle was made from."""
-    options = options_of_build(job.config)
-    reference = open_reference(built.quantized.exported.onnx)
-    candidate = open_bundle_predictor(built.path)
+    reference = open_reference(exported.onnx)
+    candidate = open_bundle_predictor(path)
     cells = choose_cells(None, options.severities, options.extra, options.seed)
     images = _Images(data.test(), cells, None, data.labeled)
     manifest = candidate.model.manifest
-    document = _compare(job, options, reference, candidate, images, manifest)
-    save_report(built.path, document, job.console)
+    document = _compare(context, options, reference, candidate, images, manifest)
+    save_report(path, document, context.console)
     return document
 
 
 def parity_of_bundle(
-    job: steps.Job,
+    context: Context,
     path: Path,
     options: ParityOptions,
     *,
@@ -83,13 +85,13 @@ def parity_of_bundle(
     options = dataclasses.replace(options, seed=split_seed if seed is None else seed)
     cells = choose_cells(options.corruptions, options.severities, options.extra, options.seed)
     candidate = candidate or open_bundle_predictor(path)
-    reference = _reference(job, path, manifest, candidate.classes, options)
+    reference = _reference(context, path, manifest, candidate.classes, options)
     check_comparable(reference, candidate, allow_different_source=options.allow_different_reference)
     classes = candidate.classes
     if classes == numbered_classes(len(classes)):
         classes = reference.classes
-    images = _images(job, path, options, made_with, cells, classes)
-    return _compare(job, options, reference, candidate, images, manifest)
+    images = _images(context, path, options, made_with, cells, classes)
+    return _compare(context, options, reference, candidate, images, manifest)
 
 
 def save_report(path: Path, document: dict[str, Any], console: Console) -> None:
@@ -108,13 +110,8 @@ def save_report(path: Path, document: dict[str, Any], console: Console) -> None:
         console.warn(f"the report is not in the bundle: {error}")
 
 
-def default_job(console: Console, cache: Path) -> steps.Job:
-    """A job for commands that build nothing."""
-    return steps.Job(BuildConfig(), console, cache)
-
-
 def _compare(
-    job: steps.Job,
+    context: Context,
     options: ParityOptions,
     reference: Predictor,
     candidate: Predictor,
@@ -127,7 +124,7 @@ def _compare(
         make=MakeVariants(candidate.preprocessing, images.cells, images.published),
         reference=reference,
         candidate=candidate,
-        cache=job.cache / "parity",
+        cache=context.cache / "parity",
         images=options.images,
         workers=default_workers(),
         seed=options.seed,
@@ -136,7 +133,7 @@ def _compare(
     # Half precision; what was kept of other models makes room.
     kept = 2 * sweep.available * sweep.make.count * len(candidate.classes) * 2
     if kept > sweep.cache_bytes:
-        job.console.info(
+        context.console.info(
             f"a full sweep has {kept / 1e9:.1f} GB of answers and {sweep.cache_bytes / 1e9:.1f} GB "
             f"are kept, see {LIMIT}: after an interruption the rest is computed again"
         )
@@ -144,7 +141,7 @@ def _compare(
     document = run_comparison(
         sweep,
         options.gates,
-        job.console,
+        context.console,
         labeled=images.labeled,
         full=options.full,
         codebook_size=0 if vqsa["output"] == "none" else int(vqsa["codebook_size"]),
@@ -154,7 +151,7 @@ def _compare(
 
 
 def _images(
-    job: steps.Job,
+    context: Context,
     path: Path,
     options: ParityOptions,
     made_with: Mapping[str, Any],
@@ -168,8 +165,7 @@ def _images(
     published = None
     if uri == made_with.get("data"):
         seed = int(made_with.get("seed", 0))
-        config = dataclasses.replace(job.config, data=uri, seed=seed, skip_bad=options.skip_bad)
-        data = open_data(config, classes)
+        data = open_data(DataOptions(uri, seed, options.skip_bad), classes)
         dataset, labeled, note = data.test(), data.labeled, data.note
     else:
         opened = open_dataset(uri, skip_bad=options.skip_bad, workers=default_workers())
@@ -178,7 +174,7 @@ def _images(
             cells = dataclasses.replace(cells, kind="published")
         dataset, labeled, note = match_classes(published or _judging(opened), classes)
     if note:
-        job.console.warn(note)
+        context.console.warn(note)
     return _Images(dataset, cells, published, labeled)
 
 
@@ -194,7 +190,7 @@ def _judging(dataset: Dataset) -> Dataset:
 
 
 def _reference(
-    job: steps.Job,
+    context: Context,
     bundle: Path,
     manifest: Manifest,
     classes: tuple[str, ...],
@@ -202,11 +198,11 @@ def _reference(
 ) -> Predictor:
     """The model that is taken for right."""
     if options.reference is None:
-        found = cached_original(job.cache, manifest.source.checkpoint, classes, job.console)
+        found = cached_original(context.cache, manifest.source.checkpoint, classes, context.console)
         if found is None:
             raise UsageError(
-                f"the float original of {bundle} is not in the cache {job.cache}: name it, with "
-                "--reference CHECKPOINT (or a float .onnx, or another bundle)"
+                f"the float original of {bundle} is not in the cache {context.cache}: name it, "
+                "with --reference CHECKPOINT (or a float .onnx, or another bundle)"
             )
         return open_reference(found)
     path = Path(options.reference)
@@ -216,9 +212,8 @@ def _reference(
         return open_bundle_predictor(path)
     if path.suffix == ".onnx":
         return open_reference(path)
-    config = dataclasses.replace(job.config, checkpoint=str(path), labels=options.labels)
-    job = dataclasses.replace(job, config=config)
-    checkpoint = steps.load(job)
+    source = SourceOptions(str(path), labels=options.labels)
+    checkpoint = load(context, source)
     if not options.allow_different_reference:  # before it is exported, which takes a while
         check_source(checkpoint.sha256, manifest.source.checkpoint)
-    return open_reference(steps.export(job, checkpoint).onnx)
+    return open_reference(export(context, checkpoint, source).onnx)
