@@ -21,8 +21,8 @@ from edgekit.graph.legalize import legalize
 from edgekit.metrics.intervals import Interval
 from edgekit.metrics.verdicts import Outcome, verdict
 from edgekit.quantize.engine import answers
+from edgekit.quantize.metric import Metric
 from edgekit.quantize.probe import Probe, difference
-from edgekit.quantize.recipes import Metric
 from edgekit.quantize.sensitivity import measure
 from edgekit.runtime.answers import Answers
 from edgekit.targets.dialects import Dialect

@@ -43,7 +43,7 @@ from edgekit.runtime.selftest import (
     where_it_runs,
 )
 from edgekit.steps.build_data import BuildData, open_data
-from edgekit.steps.config import BuildConfig
+from edgekit.steps.options import DataOptions
 from edgekit.steps.selftest import choose, make_self_test, with_own_answers
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.targets.dialects import find_dialect
@@ -62,7 +62,7 @@ def data() -> BuildData:
     images = bundles.images(400, seed=11)
     labels = np.arange(len(images)) % len(bundles.CLASSES)
     np.savez(path, images=images, labels=labels, classes=np.array(bundles.CLASSES))
-    return open_data(BuildConfig(data=str(path)), bundles.CLASSES)
+    return open_data(DataOptions(str(path), seed=0, skip_bad=False), bundles.CLASSES)
 
 
 @functools.cache
