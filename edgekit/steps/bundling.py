@@ -113,9 +113,7 @@ def _self_test_of(
     from edgekit.steps.selftest import make_self_test
 
     seed = 0 if data is None else data.seed
-    return make_self_test(
-        onnx.load(graph), preprocessing, data if photos else None, data.seed if data else 0
-    )
+    return make_self_test(onnx.load(graph), preprocessing, data if photos else None, seed)
 
 
 def _with_plugin(
