@@ -20,7 +20,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgekit import steps
 from edgekit.core.console import Console
 from edgekit.core.step_cache import cache_root
 from edgekit.data.loading import default_workers
@@ -34,7 +33,12 @@ from edgekit.quantize.float_scope import float_nodes
 from edgekit.quantize.probe import Probe, difference, load_probe
 from edgekit.quantize.recipes import Recipe
 from edgekit.quantize.sensitivity import interval_text
-from edgekit.steps.config import BuildConfig
+from edgekit.steps.build_data import open_data
+from edgekit.steps.calibration import probe_of
+from edgekit.steps.context import Context
+from edgekit.steps.float_model import export, load
+from edgekit.steps.guard import hold_out
+from edgekit.steps.options import DataOptions, SourceOptions
 from edgekit.targets.dialects import find_dialect
 
 RECIPE = Recipe(
@@ -133,17 +137,17 @@ def main() -> None:
     parser.add_argument("--data", default="builtin:fashion-mnist")
     parser.add_argument("--max-drop", type=float, default=3.0, help="points of equal codes")
     arguments = parser.parse_args()
-    config = BuildConfig(checkpoint=arguments.checkpoint, data=arguments.data)
-    job = steps.Job(config, Console(), cache_root())
-    exported = steps.export(job, steps.load(job))
-    data = steps.open_build_data(job, exported)
+    context, source = Context(Console(), cache_root()), SourceOptions(arguments.checkpoint)
+    exported = export(context, load(context, source), source)
+    images = DataOptions(arguments.data, seed=0, skip_bad=False)
+    data = open_data(images, exported.card.classes)
     preprocessing = exported.card.preprocessing
     images = choose_images(data.calibration(), RECIPE, 0)
     work = Work(
         onnx.load(exported.onnx),
         load_images(data.calibration(), images, preprocessing, 0, default_workers()),
-        steps.hold_out(job, exported, data).probe.flat(),
-        steps.probe_of(job, exported, data, RECIPE.control_images),
+        hold_out(context, exported, data).probe.flat(),
+        probe_of(exported, data, RECIPE.control_images),
         arguments.max_drop,
     )
     test = load_probe(

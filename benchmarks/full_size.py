@@ -127,11 +127,7 @@ def table(graph: onnx.ModelProto, test: NDArray[np.uint8], reference: Answers) -
     }
     for runtime, found in judged.items():
         for half, part in (("clean", slice(0, None, 2)), ("corrupted", slice(1, None, 2))):
-            expected, given = (
-                Answers(said.logits[part], None if said.code is None else said.code[part], None)
-                for said in (reference, found)
-            )
-            near = closeness(expected, given)
+            near = closeness(reference.part(part), found.part(part))
             codes = "" if near.codes_equal is None else f", codes {near.codes_equal:.1%}"
             print(
                 f"    {runtime}, {half}: RMS {near.logits_rms:.3f}, top-1 {near.top1_equal:.1%}"

@@ -333,11 +333,21 @@ def second_target(options: argparse.Namespace, bundle: Path, reference: Path) ->
 
 def stopping(options: argparse.Namespace) -> list[str]:
     """What verdicts cost on the built-in model, as rows of a table."""
-    from edgekit import steps
     from edgekit.core.console import Console
     from edgekit.core.step_cache import cache_root
+    from edgekit.steps.build_data import open_data
+    from edgekit.steps.bundling import compile_bundle
+    from edgekit.steps.calibration import (
+        Calibration,
+        calibrate,
+        choose_calibration_images,
+        leave_float,
+    )
     from edgekit.steps.config import BuildConfig
+    from edgekit.steps.context import Context
+    from edgekit.steps.float_model import export, load
     from edgekit.targets.descriptor import load_descriptor
+    from edgekit.targets.dialects import find_dialect
     from edgekit.workflows.parity import parity_of_build
 
     rows = []
@@ -348,17 +358,22 @@ def stopping(options: argparse.Namespace) -> list[str]:
     ):
         out = options.folder / "built-in"
         config = BuildConfig(out=str(out), precision=precision, tolerance=tolerance)
-        job = steps.Job(config, Console(verbosity=-1), cache_root())
-        exported = steps.export(job, steps.load(job))
-        data = steps.open_build_data(job, exported)
+        context, source = Context(Console(verbosity=-1), cache_root()), config.source()
+        exported = export(context, load(context, source), source)
+        data = open_data(config.images(), exported.card.classes)
         descriptor = load_descriptor("cpu")
-        quantized = steps.quantize(job, exported, data, descriptor)
+        quantized = leave_float(exported)
+        if precision == "int8":
+            chosen = choose_calibration_images(context.console, data, config.calibration())
+            dialect = find_dialect(descriptor.dialect)
+            quantized = calibrate(context, Calibration(exported, data, chosen, dialect))
         if "doubled" in name:
             broken = doubled(quantized.onnx, options.folder / "doubled")
             quantized = dataclasses.replace(quantized, onnx=broken)
-        built = steps.compile_bundle(job, quantized, descriptor, key=name)
+        options = config.bundle(descriptor, key=name)
+        built = compile_bundle(context, quantized, descriptor, options)
         shutil.rmtree(cache_root() / "parity", ignore_errors=True)
-        found = parity_of_build(job, built, data)
+        found = parity_of_build(context, built.path, exported, data, config.comparison())
         inferences = found["inferences"]
         everything = 2 * found["images_available"] * 76
         rows.append(

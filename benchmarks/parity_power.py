@@ -30,9 +30,9 @@ from edgekit.metrics.intervals import (
     corruption_weights,
     delta_interval,
     mean_interval,
-    verdict,
 )
 from edgekit.metrics.simulation import PairedModel
+from edgekit.metrics.verdicts import verdict
 from edgekit.parity.gates import ALPHA, SAMPLE_CONFIDENCE
 
 SEVERITIES = (1, 2, 3, 4, 5)

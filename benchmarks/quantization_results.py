@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edgekit import steps
 from edgekit.bench.interleaved import compare
 from edgekit.core.console import Console
 from edgekit.core.files import write_text
@@ -41,9 +40,15 @@ from edgekit.graph.legalize import legalize
 from edgekit.metrics.intervals import Interval, agreement_interval, mean_interval
 from edgekit.quantize.engine import answers, compile_graph
 from edgekit.quantize.probe import Probe, difference, load_probe
+from edgekit.quantize.recipes import read_recipe
 from edgekit.quantize.sensitivity import interval_text
 from edgekit.runtime.answers import Answers
-from edgekit.steps.config import BuildConfig
+from edgekit.steps.artifacts import Exported
+from edgekit.steps.build_data import open_data
+from edgekit.steps.calibration import Calibration, calibrate, choose_calibration_images
+from edgekit.steps.context import Context
+from edgekit.steps.float_model import export, load
+from edgekit.steps.options import DataOptions, SourceOptions
 from edgekit.targets.dialects import find_dialect
 from edgekit.training.builtin_model import BUILTIN
 from edgekit.training.run import run_training
@@ -121,17 +126,17 @@ class Bench:
     data: str
     work: Path
     console: Console
-    images: int  # of the test part
+    test_images: int
 
-    def config(self, seed: int, recipe: str) -> BuildConfig:
-        """The settings that calibrate with ``recipe``."""
-        path = self.work / "recipes" / f"{recipe}.toml"
-        return BuildConfig(
-            checkpoint=str(self.checkpoint(seed)),
-            data=self.data,
-            seed=0,  # of the split, which the training shares
-            recipe=str(path) if path.exists() else recipe,
-        )
+    def recipe(self, name: str) -> str:
+        """What a command would be given as ``--recipe``."""
+        path = self.work / "recipes" / f"{name}.toml"
+        return str(path) if path.exists() else name
+
+    @property
+    def images(self) -> DataOptions:
+        """The images, split as the training splits them."""
+        return DataOptions(self.data, seed=0, skip_bad=False)
 
     def checkpoint(self, seed: int) -> Path:
         """The model trained with ``seed``, now or before."""
@@ -147,19 +152,27 @@ class Bench:
             write_text(out / "done", "")
         return best
 
-    def job(self, seed: int, recipe: str) -> steps.Job:
+    @property
+    def context(self) -> Context:
         """What the steps of a build want."""
-        return steps.Job(self.config(seed, recipe), self.console, self.work / "cache")
+        return Context(self.console, self.work / "cache")
+
+    def exported(self, seed: int) -> Exported:
+        """The float graph of the model trained with ``seed``."""
+        source = SourceOptions(str(self.checkpoint(seed)))
+        return export(self.context, load(self.context, source), source)
 
 
 def int8_graph(bench: Bench, row: Row, seed: int, dialect: str) -> onnx.ModelProto:
     """The INT8 graph of a row as the dialect's runtime gets it."""
     if row.code_weight is None:
-        job = bench.job(seed, row.recipe)
-        exported = steps.export(job, steps.load(job))
-        made = steps.calibrate(job, exported, steps.open_build_data(job, exported), dialect)
-        graph = onnx.load(made.onnx)
-        return legalize(graph, find_dialect(dialect))
+        exported = bench.exported(seed)
+        data = open_data(bench.images, exported.card.classes)
+        recipe = read_recipe(bench.recipe(row.recipe))
+        chosen = choose_calibration_images(bench.console, data, recipe)
+        calibration = Calibration(exported, data, chosen, find_dialect(dialect))
+        graph = onnx.load(calibrate(bench.context, calibration).onnx)
+        return legalize(graph, calibration.dialect)
     from edgekit.quantize.qat.config import FinetuneConfig
     from edgekit.workflows.finetune import finetune
 
@@ -168,7 +181,7 @@ def int8_graph(bench: Bench, row: Row, seed: int, dialect: str) -> onnx.ModelPro
         checkpoint=str(bench.checkpoint(seed)),
         data=bench.data,
         out=out,
-        recipe=bench.config(seed, row.recipe).recipe,
+        recipe=bench.recipe(row.recipe),
         dialect=dialect,
         code_weight=row.code_weight,
         epochs=row.epochs,
@@ -180,15 +193,14 @@ def int8_graph(bench: Bench, row: Row, seed: int, dialect: str) -> onnx.ModelPro
 
 def test_images(bench: Bench, seed: int) -> Probe:
     """The judge: all 15 corruptions of every test image; corrupted once a data set."""
-    job = bench.job(seed, "default")
-    exported = steps.export(job, steps.load(job))
+    exported = bench.exported(seed)
     kept = bench.work / "test-images.npz"
     if not kept.exists():
-        data = steps.open_build_data(job, exported)
+        data = open_data(bench.images, exported.card.classes)
         probe = load_probe(
             data.test(),
             exported.card.preprocessing,
-            images=bench.images,
+            images=bench.test_images,
             views=len(BENCHMARK15),
             workers=default_workers(),
         )
@@ -203,8 +215,7 @@ def test_images(bench: Bench, seed: int) -> Probe:
 
 def float_answers(bench: Bench, seed: int, probe: Probe) -> tuple[onnx.ModelProto, Answers]:
     """The float graph, and what it says (kept on disk)."""
-    job = bench.job(seed, "default")
-    graph = onnx.load(steps.export(job, steps.load(job)).onnx)
+    graph = onnx.load(bench.exported(seed).onnx)
     kept = bench.work / f"float-{seed}.npz"
     if not kept.exists():
         said = answers(graph, probe.flat(), probe.preprocessing)
@@ -245,8 +256,7 @@ def measure(bench: Bench, row: Row, seed: int, dialect: str) -> dict[str, Any]:
 
 def latency(bench: Bench, seconds: float) -> str:
     """Markdown: what one image takes in each form of the graph, beside the float graph's time."""
-    job = bench.job(0, "default")
-    exported = steps.export(job, steps.load(job))
+    exported = bench.exported(0)
     height, width = exported.card.preprocessing.size
     image = np.zeros((1, 3, height, width), np.float32)
     graphs = {("float", ""): exported.onnx}
@@ -343,8 +353,7 @@ def _slug(row: Row) -> str:
 
 
 def _megabytes(bench: Bench, seed: int) -> float:
-    job = bench.job(seed, "default")
-    return steps.export(job, steps.load(job)).onnx.stat().st_size / 1e6
+    return bench.exported(seed).onnx.stat().st_size / 1e6
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -32,19 +32,19 @@ from edgekit.graph.legalize import legalize
 from edgekit.graph.variants import lookup_node
 from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.recipes import Recipe
-from edgekit.runtime.answers import Raw
+from edgekit.runtime.answers import Answers
 from edgekit.runtime.selftest import ask, judge, stored_part
 from edgekit.steps.selftest import make_self_test, onnxruntime_answers, openvino_runner
 from edgekit.targets.dialects import DIALECTS
 
 Edit = Callable[[NDArray[Any]], NDArray[Any]]
-Runner = Callable[[onnx.ModelProto, Preprocessing], Callable[[NDArray[np.uint8]], Raw]]
+Runner = Callable[[onnx.ModelProto, Preprocessing], Callable[[NDArray[np.uint8]], Answers]]
 HERE = "here"
 
 
 def with_onnxruntime(
     graph: onnx.ModelProto, preprocessing: Preprocessing
-) -> Callable[[NDArray[np.uint8]], Raw]:
+) -> Callable[[NDArray[np.uint8]], Answers]:
     """Asks ONNX Runtime's integer kernels."""
     return lambda pixels: onnxruntime_answers(graph, preprocessing, pixels, optimized=True)
 

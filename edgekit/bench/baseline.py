@@ -14,6 +14,7 @@ from edgekit.bundle.store import Bundle
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.host import runtime_threads
+from edgekit.core.threads import WAIT_SECONDS, late
 from edgekit.runtime.openvino_core import shared_core
 
 FLOAT_ORT: Final = "float, ONNX Runtime"
@@ -104,6 +105,7 @@ def float_openvino(
     def run() -> None:  # as a bundle's own runner does
         request.set_input_tensor(ov.Tensor(prepared, shared_memory=True))
         request.start_async()
-        request.wait()
+        if not request.wait_for(round(1e3 * WAIT_SECONDS)):
+            raise late("OpenVINO: an inference of the float model")
 
     return run

@@ -77,9 +77,9 @@ def start_fresh(settings: FreshSettings) -> Fresh:
             f"{settings.bundle}: a fresh process gave no prediction in {_GIVE_UP:.0f} s"
         ) from error
     if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise EdgekitError(
-            f"{settings.bundle}: a fresh process ended with {done.returncode}: {said}"
+            f"{settings.bundle}: a fresh process ended with {done.returncode}: {reason}"
         )
     told = json.loads(done.stdout.splitlines()[-1])
     times = [begun, *(told["at"][phase] for phase in PHASES)]

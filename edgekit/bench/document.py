@@ -102,7 +102,7 @@ class BenchSummary:
 
 
 @dataclass(frozen=True)
-class Run:
+class MeasurementBeside:
     """A measurement that is not the bundle's evidence, and why it is not."""
 
     measured: str
@@ -132,7 +132,7 @@ class BenchDocument:
     """Where it was measured; None is the machine that wrote the document."""
     looks: int = 1
     """Measurements of this bundle in all, this one included."""
-    beside: tuple[Run, ...] = ()
+    beside: tuple[MeasurementBeside, ...] = ()
 
     @staticmethod
     def from_dict(value: object, source: str) -> BenchDocument:
@@ -240,7 +240,7 @@ def read_summary(bundle: Bundle) -> BenchSummary | None:
     return BenchSummary.from_dict(section, f"{bundle.path}: its manifest's section 'bench'")
 
 
-def latency_summary(found: Mapping[str, Any]) -> dict[str, Any]:
+def latency_summary(comparison: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a comparison that goes into the manifest."""
     names = ("candidate", "latencies", "ratios", "turns", "warmup_calls", "drift")
-    return {name: found[name] for name in names}
+    return {name: comparison[name] for name in names}

@@ -178,8 +178,8 @@ class Watch:
         return counts[-1] - counts[0] if counts else None
 
     def _others(self) -> float | None:
-        found = [sample.others for sample in self.samples[1:] if sample.others is not None]
-        return statistics.fmean(found) if found else None
+        cores = [sample.others for sample in self.samples[1:] if sample.others is not None]
+        return statistics.fmean(cores) if cores else None
 
     def _open_meter(self, rails: Sequence[str]) -> Meter | None:
         try:

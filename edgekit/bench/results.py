@@ -155,7 +155,7 @@ class Scenarios:
             "throughput": self.throughput,
             "sustained": self.sustained,
         }
-        return {name: found.energy for name, found in watched.items() if found is not None}
+        return {name: result.energy for name, result in watched.items() if result is not None}
 
     def notes(self) -> tuple[str, ...]:
         """What a reader must know, by scenario."""
@@ -166,9 +166,9 @@ class Scenarios:
         }
         return tuple(
             f"{name}: {note}"
-            for name, found in watched.items()
-            if found is not None
-            for note in found.notes
+            for name, result in watched.items()
+            if result is not None
+            for note in result.notes
         )
 
     def measured(self) -> frozenset[str]:

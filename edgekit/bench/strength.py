@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Final
 
-from edgekit.bench.document import BenchDocument, BenchSummary, Run
+from edgekit.bench.document import BenchDocument, BenchSummary, MeasurementBeside
 from edgekit.bench.options import BenchOptions
 
 MOST_BESIDE: Final = 12
@@ -119,8 +119,8 @@ def section(before: BenchSummary | None, document: BenchDocument) -> BenchSummar
     if before.latencies and (shorter or not set(before.ratios or {}) <= set(new.ratios or {})):
         for name in _OF_LATENCY:
             figures[name] = getattr(before, name)
-    kept = {name: value for name, value in figures.items() if value is not None}
-    return dataclasses.replace(before, **kept)
+    measured = {name: value for name, value in figures.items() if value is not None}
+    return dataclasses.replace(before, **measured)
 
 
 _OF_LATENCY: Final = (
@@ -150,21 +150,25 @@ def _own_settings(document: BenchDocument) -> tuple[int | None, int | None]:
     return document.settings.batch, document.settings.threads
 
 
-def _run(document: BenchDocument, why: str) -> Run:
+def _run(document: BenchDocument, why: str) -> MeasurementBeside:
     """What remains of a measurement beside the evidence."""
-    return Run(document.measured, why, document.where, document.settings, document.summary())
+    return MeasurementBeside(
+        document.measured, why, document.where, document.settings, document.summary()
+    )
 
 
-def _with(runs: tuple[Run, ...], run: Run) -> tuple[Run, ...]:
+def _with(
+    runs: tuple[MeasurementBeside, ...], run: MeasurementBeside
+) -> tuple[MeasurementBeside, ...]:
     """The measurements with one more; a repeated one replaces itself."""
     others = [other for other in runs if not _same(other, run)]
     ordered = sorted([run, *others], key=_rank, reverse=True)
     return tuple(ordered[:MOST_BESIDE])
 
 
-def _rank(run: Run) -> tuple[float, ...]:
+def _rank(run: MeasurementBeside) -> tuple[float, ...]:
     return _strength(run.settings, run.summary, frozenset(run.settings.scenarios)).rank
 
 
-def _same(one: Run, other: Run) -> bool:
+def _same(one: MeasurementBeside, other: MeasurementBeside) -> bool:
     return (one.where, one.settings) == (other.where, other.settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -12,12 +12,15 @@ from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
 from edgekit.core.errors import GateFailed, UsageError
 from edgekit.core.packages import BUILD
+from edgekit.parity.tolerance import TOLERANCE
+from edgekit.quantize.metric import METRIC, Metric
+from edgekit.steps.config import BuildConfig
+from edgekit.steps.context import StepName
 
 if TYPE_CHECKING:
     from edgekit.steps.build_record import Outcome
 
 _NOT_PASSED = ("fail", "undecided", "unlabeled")
-_STEPS = ("load", "export", "calibrate", "compile", "bench", "parity")
 
 
 @click.command(
@@ -35,7 +38,7 @@ _STEPS = ("load", "export", "calibrate", "compile", "bench", "parity")
 @click.option("--labels", help="Text file, a class name a line.")
 @click.option("--data", help="Images: folder, .npz, .csv, .jsonl or builtin:fashion-mnist.")
 @click.option("--target", multiple=True, help="Device, repeatable; 'edgekit targets' lists them.")
-@click.option("--out", help="Folder for the bundles, one per target.  [build]")
+@click.option("--out", help=f"Folder for the bundles, one per target.  [{BuildConfig.out}]")
 @click.option(
     "--recipe", help="Calibration recipe: default, stratified, controlled, clean, fast or a file."
 )
@@ -43,12 +46,14 @@ _STEPS = ("load", "export", "calibrate", "compile", "bench", "parity")
 @click.option("--max-drop", type=float, help="Points INT8 may lose before layers stay float.")
 @click.option(
     "--metric",
-    type=click.Choice(["corruption-error", "code-agreement"]),
-    help="What --max-drop is measured in.  [corruption-error]",
+    type=click.Choice(get_args(Metric)),
+    help=f"What --max-drop is measured in.  [{METRIC}]",
 )
 @click.option("--precision", type=click.Choice(["auto", "int8", "fp32"]), help="Of the weights.")
 @click.option("--seed", type=int, help="Of the split and of every choice of images.")
-@click.option("--tolerance", type=float, help="Parity gate, points of corruption error.  [0.5]")
+@click.option(
+    "--tolerance", type=float, help=f"Parity gate, points of corruption error.  [{TOLERANCE}]"
+)
 @click.option("--parity-images", type=int, help="Test images at most, 0 for all.")
 @click.option("--bench-seconds", type=float, help="Time for the latency comparison.")
 @click.option("--skip-bad/--no-skip-bad", default=None, help="Leave unreadable images out.")
@@ -75,7 +80,9 @@ _STEPS = ("load", "export", "calibrate", "compile", "bench", "parity")
 @click.option("--save-config", type=click.Path(path_type=Path), help="Write what runs as TOML.")
 @click.option("--dry-run", is_flag=True, help="Show the steps and their state, do nothing.")
 @click.option("--force", is_flag=True, help="Do every step again.")
-@click.option("--only", type=click.Choice(_STEPS), help="Do one step again, and what follows.")
+@click.option(
+    "--only", type=click.Choice(get_args(StepName)), help="Do one step again, and what follows."
+)
 @common
 def build(
     console: Console,
@@ -83,7 +90,7 @@ def build(
     save_config: Path | None,
     dry_run: bool,
     force: bool,
-    only: str | None,
+    only: StepName | None,
     **options: Any,
 ) -> None:
     """Turn a checkpoint into a verified INT8 bundle per target: benchmark and parity included.
@@ -92,7 +99,6 @@ def build(
     """
     from edgekit.core.files import write_text
     from edgekit.core.typed_toml import read_toml, to_toml
-    from edgekit.steps.config import BuildConfig
     from edgekit.workflows.build import build as run
     from edgekit.workflows.build import plan
 
@@ -105,10 +111,9 @@ def build(
         write_text(save_config, to_toml(config))
         console.info(f"settings: wrote {save_config}")
     if dry_run:
-        rows = plan(config, console, force=force)
+        rows = plan(config, console, force=force, only=only)
         console.document({"steps": rows})
-        columns = ("step", "target", "state", "writes")
-        console.table("", columns, [[row[name] for name in columns] for row in rows])
+        console.table("", _PLAN_COLUMNS, [_plan_row(row) for row in rows])
         return
     outcomes = run(config, console, force=force, only=only)
     console.document({"bundles": [_document(outcome) for outcome in outcomes]})
@@ -123,6 +128,14 @@ def build(
             f"parity with the float model: {names}; the bundles are kept, "
             "'edgekit parity BUNDLE' shows where robustness was lost"
         )
+
+
+_PLAN_COLUMNS = ("step", "target", "state", "writes")
+
+
+def _plan_row(row: dict[str, str]) -> list[str]:
+    state = f"{row['state']}: {row['why']}" if row["why"] else row["state"]
+    return [row["step"], row["target"], state, row["writes"]]
 
 
 _COLUMNS = (

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -12,9 +13,17 @@ from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.core.packages import BUILD
+from edgekit.quantize.metric import METRIC, Metric
+from edgekit.steps.config import BuildConfig
+from edgekit.targets.dialects import DEFAULT_DIALECT, DIALECTS, find_dialect
 
 if TYPE_CHECKING:
-    from edgekit.steps import Job
+    from edgekit.quantize.recipes import Recipe
+    from edgekit.steps.artifacts import Quantized
+    from edgekit.steps.build_data import BuildData
+    from edgekit.steps.context import Context
+    from edgekit.steps.options import DataOptions, SourceOptions
+    from edgekit.targets.dialects import Dialect
 
 _SHOWN = 15  # layers in the table; the report has them all
 
@@ -30,30 +39,35 @@ _SHOWN = 15  # layers in the table; the report has them all
     edgekit calibrate --sensitivity -o report.json
     """,
 )
-@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
+@click.argument("checkpoint", required=False)
 @click.option("--data", help="Images; those of its calibration part are used.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.")
-@click.option("--recipe", help="A name, or a .toml file.  [default]")
+@click.option(
+    "--recipe", default=BuildConfig.recipe, show_default=True, help="A name, or a .toml file."
+)
 @click.option(
     "--images", type=click.Path(path_type=Path), help="Image list of another calibration."
 )
 @click.option("--max-drop", type=float, help="Points at most that INT8 may lose; see --metric.")
 @click.option(
     "--metric",
-    type=click.Choice(["corruption-error", "code-agreement"]),
-    help="What --max-drop is measured in.  [corruption-error]",
+    type=click.Choice(get_args(Metric)),
+    help=f"What --max-drop is measured in.  [{METRIC}]",
 )
 @click.option("--sensitivity", is_flag=True, help="Rank the layers by what their INT8 does.")
 @click.option("--probe-images", type=int, default=100, show_default=True, help="For --sensitivity.")
 @click.option(
     "--dialect",
-    default="openvino",
+    type=click.Choice(list(DIALECTS)),
+    default=DEFAULT_DIALECT,
     show_default=True,
-    help="What the graph may contain: openvino, openvino-novnni, onnxruntime or tensorrt.",
+    help="What the graph may contain: that of the runtime it is for.",
 )
 @click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
 @click.option("--labels", help="Text file, a class name a line.")
-@click.option("--seed", type=int, help="Of the split and the choice of images.  [0]")
+@click.option(
+    "--seed", type=int, help=f"Of the split and the choice of images.  [{BuildConfig.seed}]"
+)
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out.")
 @click.option(
     "--guard/--no-guard",
@@ -64,96 +78,129 @@ _SHOWN = 15  # layers in the table; the report has them all
 @common
 def calibrate(
     console: Console,
-    checkpoint: Path | None,
+    checkpoint: str | None,
+    data: str | None,
     output: Path | None,
+    recipe: str,
     images: Path | None,
+    max_drop: float | None,
+    metric: Metric | None,
     sensitivity: bool,
     probe_images: int,
     dialect: str,
-    **options: Any,
+    backbone: str | None,
+    labels: str | None,
+    seed: int | None,
+    skip_bad: bool,
+    guard: bool,
 ) -> None:
     """Quantize CHECKPOINT to INT8 ONNX; the list of images it saw is written beside it.
 
     Without a CHECKPOINT: the built-in model.
     """
-    from edgekit import steps
     from edgekit.core.step_cache import cache_root
-    from edgekit.steps.config import BuildConfig
+    from edgekit.quantize.calibration_images import read_list
+    from edgekit.quantize.recipes import read_recipe
+    from edgekit.steps.context import Context
+    from edgekit.steps.options import DataOptions, SourceOptions
 
-    if checkpoint is not None and options["data"] is None:
+    if checkpoint is not None and data is None:
         raise UsageError("--data is missing: name the images to calibrate with")
     if output is None and not sensitivity:
         raise UsageError("-o is missing: name the .onnx file to write")
-    given = {name: value for name, value in options.items() if value is not None}
-    if images is not None:
-        given = {**_of_list(images), **given}
-    config = BuildConfig(checkpoint=None if checkpoint is None else str(checkpoint), **given)
-    job = steps.Job(config, console, cache_root())
+    if seed is None:  # a stored list decides it unless the command line does
+        seed = BuildConfig.seed if images is None else read_list(images).seed
+    asked = _Asked(
+        Context(console, cache_root()),
+        SourceOptions(checkpoint, backbone, labels),
+        DataOptions(data or BuildConfig.data, seed, skip_bad),
+        read_recipe(recipe, max_drop=max_drop, metric=metric),
+        find_dialect(dialect),
+        images,
+    )
     if sensitivity:
         if output is not None:
             _refuse_existing(output, output.with_suffix(".svg"))
-        _rank(job, dialect, output, images, probe_images)
+        _rank(asked, output, probe_images)
     else:
         assert output is not None
-        _write(job, dialect, output, images)
+        _write(asked, output, guard=guard)
 
 
-def _of_list(path: Path) -> dict[str, Any]:
-    """What a stored list decides unless the command line does: the seed."""
-    from edgekit.quantize.calibration_images import read_list
+@dataclass(frozen=True)
+class _Asked:
+    """A calibration as the command line asks for it."""
 
-    return {"seed": read_list(path).seed}
+    context: Context
+    source: SourceOptions
+    data: DataOptions
+    recipe: Recipe
+    dialect: Dialect
+    listing: Path | None
+
+    def calibrate(self) -> tuple[Quantized, BuildData]:
+        """Calibrate, or take what an earlier call left; with the images."""
+        from edgekit.steps import calibration as step
+        from edgekit.steps.build_data import open_data
+        from edgekit.steps.float_model import export, load
+
+        exported = export(self.context, load(self.context, self.source), self.source)
+        data = open_data(self.data, exported.card.classes)
+        console = self.context.console
+        chosen = step.choose_calibration_images(console, data, self.recipe, self.listing)
+        calibration = step.Calibration(exported, data, chosen, self.dialect)
+        return step.calibrate(self.context, calibration), data
 
 
-def _write(job: Job, dialect: str, output: Path, images: Path | None) -> None:
-    from edgekit import steps
+def _write(asked: _Asked, output: Path, *, guard: bool) -> None:
     from edgekit.core.files import write_bytes
+    from edgekit.steps.calibration import legal_onnx
+    from edgekit.steps.guard import guard_graph
 
     listing = output.with_name(f"{output.name}.images.json")
     _refuse_existing(output, listing)
-    exported = steps.export(job, steps.load(job))
-    data = steps.open_build_data(job, exported)
-    made = steps.calibrate(job, exported, data, dialect, images)
+    context = asked.context
+    quantized, data = asked.calibrate()
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        legal = steps.legal_onnx(made, Path(folder))
-        closeness = steps.guard_graph(job, made, legal, data)
+        legal = legal_onnx(quantized, Path(folder))
+        closeness = guard_graph(context, quantized, legal, data, insist=guard)
         write_bytes(output, legal.read_bytes())
-    write_bytes(listing, (made.onnx.parent / "images.json").read_bytes())
+    write_bytes(listing, (quantized.onnx.parent / "images.json").read_bytes())
     document = {"onnx": str(output), "images": str(listing), "guard": closeness.to_dict()}
-    job.console.document({**document, **made.report})
-    job.console.text(f"wrote {output} and {listing.name}")
+    context.console.document({**document, **quantized.report})
+    context.console.text(f"wrote {output} and {listing.name}")
 
 
-def _rank(job: Job, dialect: str, output: Path | None, images: Path | None, count: int) -> None:
+def _rank(asked: _Asked, output: Path | None, count: int) -> None:
     import json
 
     import onnx
 
-    from edgekit import steps
     from edgekit.core.files import write_text
     from edgekit.quantize.sensitivity import measure
     from edgekit.report.sensitivity import rows, svg
+    from edgekit.steps.calibration import probe_of
 
-    exported = steps.export(job, steps.load(job))
-    data = steps.open_build_data(job, exported)
-    made = steps.calibrate(job, exported, data, dialect, images)
+    console = asked.context.console
+    quantized, data = asked.calibrate()
+    exported = quantized.exported
     found = measure(
-        onnx.load(made.onnx),
+        onnx.load(quantized.onnx),
         onnx.load(exported.onnx),
-        steps.probe_of(job, exported, data, count),
-        job.console,
+        probe_of(exported, data, count),
+        console,
     )
-    job.console.document(found.to_dict())
+    console.document(found.to_dict())
     columns = ("layer", "operation", "margin", "KL", "codes %", "corruption error", "clipped %")
     title = f"loss with one layer in INT8, of {len(found.layers)} layers"
     table = rows(found)
-    job.console.table(title, columns, table[:_SHOWN], right=",".join(columns[2:]))
+    console.table(title, columns, table[:_SHOWN], right=",".join(columns[2:]))
     for line in found.messages():
-        job.console.text(line)
+        console.text(line)
     if output is not None:
         write_text(output, json.dumps(found.to_dict(), indent=1))
         write_text(output.with_suffix(".svg"), svg(found))
-        job.console.text(f"wrote {output} and {output.with_suffix('.svg').name}")
+        console.text(f"wrote {output} and {output.with_suffix('.svg').name}")
 
 
 def _refuse_existing(*paths: Path) -> None:

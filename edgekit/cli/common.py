@@ -32,9 +32,7 @@ def _note_json(ctx: click.Context, params: Sequence[click.Parameter], words: lis
     if invocation is None:  # a command that is called without `edgekit.cli.main`
         return
     command = click.Command("", params=list(params))
-    with click.Context(
-        command, resilient_parsing=True, ignore_unknown_options=True, allow_interspersed_args=True
-    ) as aside:
+    with click.Context(command, resilient_parsing=True, ignore_unknown_options=True) as aside:
         found, _, _ = command.make_parser(aside).parse_args(list(words))
     invocation.as_json = bool(found.get("as_json"))
 

@@ -12,6 +12,7 @@ from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
 from edgekit.core.packages import BUILD
 from edgekit.core.typed_toml import read_toml
+from edgekit.targets.dialects import DEFAULT_DIALECT, DIALECTS
 
 _FILE = click.Path(path_type=Path)
 
@@ -32,7 +33,11 @@ _FILE = click.Path(path_type=Path)
 @click.option("--out", type=_FILE, help="Folder for results and log; one with a run resumes.")
 @click.option("--restart", is_flag=True, help="Forget the run in --out and start anew.")
 @click.option("--recipe", help="Calibration it starts from: a name, or a .toml file.")
-@click.option("--dialect", help="openvino, openvino-novnni, onnxruntime or tensorrt.")
+@click.option(
+    "--dialect",
+    type=click.Choice(list(DIALECTS)),
+    help=f"The form of the runtime that it is for.  [{DEFAULT_DIALECT}]",
+)
 @click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
 @click.option("--labels", help="Text file, a class name a line.")
 @click.option("--skip-bad/--no-skip-bad", default=None, help="Leave unreadable images out.")

@@ -10,6 +10,7 @@ import click
 from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
 from edgekit.core.errors import GateFailed, UsageError
+from edgekit.parity.tolerance import TOLERANCE
 
 if TYPE_CHECKING:
     from edgekit.metrics.corruption_error import Baseline
@@ -36,7 +37,11 @@ _REASONS = 3  # in the one line of an error; the report has all
 @click.option("--data", help="Images, or imagenet-c:FOLDER; default: the build's test images.")
 @click.option("--labels", help="Class names for a reference checkpoint that has none.")
 @click.option(
-    "--tolerance", type=float, default=0.5, show_default=True, help="Points of corruption error."
+    "--tolerance",
+    type=float,
+    default=TOLERANCE,
+    show_default=True,
+    help="Points of corruption error.",
 )
 @click.option("--corruptions", help="Names or a group, comma-separated.  [benchmark15]")
 @click.option("--severities", default="1,2,3,4,5", show_default=True, help="Some of 1 to 5.")
@@ -90,7 +95,8 @@ def parity(
     from edgekit.parity.options import Gates, ParityOptions
     from edgekit.report.page import refresh_report
     from edgekit.report.parity_table import COLUMNS, RIGHT, header, lines, rows
-    from edgekit.workflows.parity import default_job, parity_of_bundle, save_report
+    from edgekit.steps.context import Context
+    from edgekit.workflows.parity import parity_of_bundle, save_report
 
     options = ParityOptions(
         reference=reference,
@@ -106,14 +112,14 @@ def parity(
         skip_bad=skip_bad,
         allow_different_reference=allow_different_reference,
     )
-    job = default_job(console, cache_root())
+    context = Context(console, cache_root())
     if device is None:
-        document = parity_of_bundle(job, bundle, options, seed=seed)
+        document = parity_of_bundle(context, bundle, options, seed=seed)
     else:
         from edgekit.devices.remote_predictor import on_device
 
         with on_device(device, bundle, console) as candidate:
-            document = parity_of_bundle(job, bundle, options, seed=seed, candidate=candidate)
+            document = parity_of_bundle(context, bundle, options, seed=seed, candidate=candidate)
     document = save_report(bundle, document, console, replace=replace)
     refresh_report(bundle)
     console.document(document.to_dict())
@@ -131,10 +137,10 @@ def failure(document: ParityDocument) -> str:
     """The one line that says why parity did not pass."""
     verdict = document.verdict
     reasons = [reason for reason in document.reasons if not reason.startswith("pass: ")]
-    said = "; ".join(reason.removeprefix(f"{verdict}: ") for reason in reasons[:_REASONS])
+    why = "; ".join(reason.removeprefix(f"{verdict}: ") for reason in reasons[:_REASONS])
     if len(reasons) > _REASONS:
-        said += f"; and {len(reasons) - _REASONS} more reasons"
-    text = f"parity {verdict}: {said}"
+        why += f"; and {len(reasons) - _REASONS} more reasons"
+    text = f"parity {verdict}: {why}"
     lost = ", ".join(document.worst).replace("_", " ")
     return f"{text}; lost most on {lost}" if lost else text
 

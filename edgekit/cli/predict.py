@@ -17,8 +17,6 @@ from edgekit.core.errors import EdgekitError, UsageError
 if TYPE_CHECKING:
     from edgekit.runtime.model import Prediction
 
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-
 
 @click.command(
     cls=Command,
@@ -87,13 +85,15 @@ def predict(
 
 def _image_files(paths: tuple[Path, ...]) -> Iterator[Path]:
     """Files as they are named; of folders, every image in them, in alphabetical order."""
+    from edgekit.data.image_files import EXTENSIONS
+
     for path in paths:
         if not path.is_dir():
             yield path
             continue
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
         if not found:
-            raise UsageError(f"{path} has no images in it ({', '.join(sorted(_SUFFIXES))})")
+            raise UsageError(f"{path} has no images in it ({', '.join(EXTENSIONS)})")
         yield from found
 
 

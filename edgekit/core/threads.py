@@ -8,9 +8,11 @@ runtime does not keep the process from ending.
 
 from __future__ import annotations
 
+import atexit
 import os
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
@@ -25,6 +27,7 @@ T = TypeVar("T")
 
 WAIT_SECONDS: Final = 600.0
 """How long to wait for one inference or one file; slower than that is stuck."""
+_END_SECONDS: Final = 5.0
 
 
 class _Threads:
@@ -32,6 +35,7 @@ class _Threads:
         self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._free = 0  # threads without a task, less the tasks that wait for one
+        self.busy = 0  # tasks that have not ended
 
     def add(self, task: Callable[[], None]) -> None:
         with self._lock:
@@ -39,12 +43,14 @@ class _Threads:
                 self._free -= 1
             else:
                 self._start()
+            self.busy += 1
         self._tasks.put(task)
 
     def done(self) -> None:
         """The calling thread is about to take another task."""
         with self._lock:
             self._free += 1
+            self.busy -= 1
 
     def _start(self) -> None:
         try:
@@ -70,7 +76,15 @@ def _forget() -> None:
     _threads = _Threads()
 
 
+def _finish() -> None:
+    """At the end of the process: a runtime must not lose its memory while it computes."""
+    deadline = time.monotonic() + _END_SECONDS
+    while _threads.busy and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
 os.register_at_fork(after_in_child=_forget)
+atexit.register(_finish)
 
 
 def submit(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Future[T]:

@@ -3,6 +3,19 @@
 Either corrupted in memory, at the network's size, or read from the published ImageNet-C layout.
 The two are not comparable (the published files were resized and stored as JPEG), so every report
 names its kind.
+
+Not everybody can afford all 75 cells of an image. Who sees what:
+
+| purpose | an image is seen | which severities |
+|---|---|---|
+| parity and its sample | clean and in all cells, or in some of each corruption | `Cells.sample` |
+| validation in training and fine-tuning | clean and once a corruption | `rotated_severities` |
+| accuracy control, sensitivity, the guard | clean and in a few cells | `variant_cells` |
+| calibration | clean or in one cell | drawn by the image's own hash, as the recipe says |
+| training | as its pairing says, another cell each epoch | `edgekit.training.corruption_schedule` |
+
+All of them are fixed by seeds and hashes, and each severity is as likely as another: the expected
+error is that of the full grid.
 """
 
 from __future__ import annotations
@@ -22,13 +35,14 @@ from edgekit.data.base import Dataset, IndexArray
 from edgekit.data.corruptions import BENCHMARK15, EXTRA4, corrupt, parse_seen
 from edgekit.data.image_files import FileDataset
 from edgekit.data.imagenet_c import ImageNetC
-from edgekit.data.loading import rng_for
+from edgekit.data.loading import epoch_order, rng_for
 from edgekit.data.transforms import Preprocessing
 
 Kind = Literal["in memory", "published"]
 Cell = tuple[str, int]  # corruption, severity
 Task = tuple[int, tuple[int, ...]]  # an image of the dataset, and which of its variants
 
+_LEVELS = 5  # severities of a corruption
 _PIXELS = 1  # bump when decoding or fitting changes pixels: kept answers are then stale
 
 
@@ -255,3 +269,24 @@ def sample_severities(
         chosen = np.take_along_axis(order, (start + step) % severities, axis=1)
         np.put_along_axis(measured, chosen[:, :, None], True, axis=2)
     return measured
+
+
+def rotated_severities(count: int, corruptions: int) -> IndexArray:
+    """The severity at which each image meets each corruption: [count, corruptions].
+
+    Every image meets every type at one severity, and each severity has a fifth of the images:
+    a fifth of the work of the full grid for the same expected mean corruption error. Images take
+    turns in shuffled order, because their own order may follow the classes.
+    """
+    rank = np.empty(count, np.int64)
+    rank[epoch_order(count, 0, 0)] = np.arange(count)
+    return 1 + (rank[:, None] + np.arange(corruptions)) % _LEVELS
+
+
+def variant_cells(images: int, views: int, corruptions: int) -> IndexArray:
+    """Which cells each image is seen in: [images, views], all different in a row."""
+    number = np.arange(images)[:, None] * views + np.arange(views)
+    corruption = number % corruptions
+    # The severity goes up with the image, and once more with every round of corruptions.
+    severity = (np.arange(images)[:, None] + corruption + number // corruptions) % _LEVELS
+    return np.asarray(corruption * _LEVELS + severity, np.int64)

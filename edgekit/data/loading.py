@@ -14,18 +14,15 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from edgekit.core.errors import UsageError
 from edgekit.core.host import usable_threads
-from edgekit.data.base import Dataset, IndexArray, Subset, as_indices
+from edgekit.data.base import Dataset, IndexArray, Subset
 from edgekit.data.decode import BadImage
 from edgekit.data.pool import Pool
-from edgekit.data.transforms import Preprocessing
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -52,18 +49,6 @@ class Skipped:
     def count(self) -> int:
         """How many different images were left out."""
         return len(self.messages)
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Images that are ready to be corrupted or normalized, with where they come from."""
-
-    indices: IndexArray  # [B], into the dataset
-    labels: IndexArray  # [B]
-    images: NDArray[np.uint8]  # [B, height, width, 3] RGB
-
-    def __len__(self) -> int:
-        return len(self.indices)
 
 
 def default_workers() -> int:
@@ -104,41 +89,6 @@ def batched(results: Iterable[R], size: int, *, drop_last: bool = False) -> Iter
             group = []
     if group and not drop_last:
         yield group
-
-
-def load_batches(
-    dataset: Dataset,
-    preprocessing: Preprocessing,
-    size: int,
-    *,
-    indices: ArrayLike | None = None,
-    workers: int = 0,
-    on_bad: Callable[[BadImage], object] | None = None,
-) -> Iterator[Batch]:
-    """The images ``indices`` (default: all), fitted to the network's size, in batches."""
-    tasks = (
-        range(len(dataset))
-        if indices is None
-        else as_indices(indices, len(dataset), dataset.name).tolist()
-    )
-    results = load(dataset, tasks, Fit(preprocessing), workers=workers, on_bad=on_bad)
-    for group in batched(results, size):
-        yield Batch(
-            np.array([index for index, _, _ in group], np.int64),
-            np.array([label for _, label, _ in group], np.int64),
-            np.stack([image for _, _, image in group]),
-        )
-
-
-@dataclass(frozen=True)
-class Fit:
-    """The loading function for clean images: index, label, and the image at network size."""
-
-    preprocessing: Preprocessing
-
-    def __call__(self, dataset: Dataset, index: int) -> tuple[int, int, NDArray[np.uint8]]:
-        """Load image ``index``."""
-        return index, dataset.label(index), self.preprocessing.fit(dataset.image(index))
 
 
 def without_bad(dataset: Dataset, *, workers: int = 0) -> tuple[Dataset, list[str]]:

@@ -30,11 +30,6 @@ class CodeUsage:
     used: int
     perplexity: float  # exp(entropy in nats): 1 for a single code, `size` for uniform use
 
-    @property
-    def used_fraction(self) -> float:
-        """Share of the codebook's rows that were chosen at least once."""
-        return self.used / self.size
-
 
 @dataclass(frozen=True)
 class MarginSummary:
@@ -78,27 +73,6 @@ def code_usage(counts: npt.NDArray[np.int64]) -> CodeUsage:
     share = counts[counts > 0] / total
     entropy = float(-(share * np.log(share)).sum())
     return CodeUsage(size=len(counts), used=len(share), perplexity=float(np.exp(entropy)))
-
-
-def lookup_margins(
-    features: npt.NDArray[np.floating], codebook: npt.NDArray[np.floating], chunk: int = 4096
-) -> npt.NDArray[np.float64]:
-    """Best minus second best cosine similarity of each feature with the codewords: [M].
-
-    ``features`` [M, D] in any scale, ``codebook`` [N, D] with N >= 2. In double, because the
-    margins that matter are smaller than the rounding of float32.
-    """
-    if len(codebook) < 2:
-        raise EdgekitError("a margin needs a codebook of at least two codewords")
-    words = codebook.astype(np.float64)
-    words /= np.linalg.norm(words, axis=1, keepdims=True)
-    margins = np.empty(len(features))
-    for start in range(0, len(features), chunk):
-        block = features[start : start + chunk].astype(np.float64)
-        block /= np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-300)
-        best_two = np.partition(block @ words.T, len(words) - 2, axis=1)[:, -2:]
-        margins[start : start + chunk] = best_two[:, 1] - best_two[:, 0]
-    return margins
 
 
 def margin_histogram(

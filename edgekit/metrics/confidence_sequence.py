@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.core.errors import EdgekitError, UsageError
-from edgekit.metrics.intervals import Outcome
+from edgekit.metrics.verdicts import Outcome
 
 Floats = npt.NDArray[np.float64]
 

@@ -50,7 +50,6 @@ ALEXNET_ERROR_EXTRA: Mapping[str, float] = {
 ALEXNET_CLEAN_ERROR = 0.4348
 
 BENCHMARK_CORRUPTIONS = tuple(ALEXNET_ERROR)
-EXTRA_CORRUPTIONS = tuple(ALEXNET_ERROR_EXTRA)
 IMAGENET_CLASSES = 1000
 
 
@@ -152,24 +151,6 @@ def relative_mce(errors: CellErrors, clean_error: float, baseline: Baseline) -> 
         own = alexnet_error(name) - ALEXNET_CLEAN_ERROR if baseline == "alexnet" else 1.0
         per_corruption[name] = 100 * loss / own
     return _mean_of(per_corruption, baseline, severities, relative=True)
-
-
-def mce_difference(candidate: MeanCorruptionError, reference: MeanCorruptionError) -> float:
-    """Candidate minus reference, in points; refused unless both are means of the same thing."""
-    same_cells = (
-        set(candidate.averaged) == set(reference.averaged)
-        and candidate.severities == reference.severities
-    )
-    same_scale = (candidate.baseline, candidate.relative) == (
-        reference.baseline,
-        reference.relative,
-    )
-    if not (same_cells and same_scale):
-        raise UsageError(
-            f"cannot compare '{candidate.label}' with '{reference.label}': "
-            "evaluate both on the same corruptions and severities with the same baseline"
-        )
-    return candidate.value_percent - reference.value_percent
 
 
 def predicted_classes(

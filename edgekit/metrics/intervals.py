@@ -1,4 +1,4 @@
-"""How sure a parity figure is: paired intervals, clustered by image, and the verdict.
+"""How sure a parity figure is: paired intervals, clustered by image.
 
 The unit of all statistics is the image. An image contributes one score, the weighted sum over
 its cells of (candidate wrong) - (reference wrong), so that the mean score over images is the
@@ -13,10 +13,8 @@ interval is too short there, and has no width at all when nothing differed. See 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +27,6 @@ from edgekit.metrics.corruption_error import (
     check_baseline,
 )
 
-Outcome = Literal["pass", "fail", "undecided"]
 Floats = npt.NDArray[np.float64]
 
 _DRAWS = 20_000  # of the maximum's distribution: its 95% quantile is then good to 0.3% in level
@@ -55,24 +52,6 @@ class CorruptionDeltas:
     def worst(self) -> list[str]:
         """Corruptions, the one that lost most first."""
         return sorted(self.intervals, key=lambda name: -self.intervals[name].estimate)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether the loss is within the tolerance. Undecided is not a pass."""
-
-    outcome: Outcome
-    more_images: int | None  # that would decide, if they are like those seen; None: none would
-    sentence: str
-
-
-@dataclass(frozen=True)
-class GateResult:
-    """The outcome of one optional gate and, unless it passed, one line for each reason."""
-
-    outcome: Outcome
-    reasons: tuple[str, ...]
-    more_images: int | None  # that would decide, as in `Verdict`
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,51 +176,6 @@ def mean_interval(
     return _interval(scores, largest, _normal_quantile(confidence), spread)
 
 
-def verdict(interval: Interval, tolerance: float, confidence: float = 0.95) -> Verdict:
-    """*pass* if the upper bound is within the tolerance (points), *fail* if the lower is beyond it.
-
-    Otherwise *undecided*, with the number of further images that would decide if the estimate
-    stays where it is and the interval shrinks with the root of their number.
-    """
-    if math.isnan(tolerance):
-        raise UsageError("the tolerance is not a number: give points of mCE, such as 0.5")
-    said = (
-        f"ΔmCE {interval.estimate:+.2f} points, {confidence:.0%} interval "
-        f"[{interval.lower:+.2f}, {interval.upper:+.2f}], tolerance {tolerance:g}"
-    )
-    if interval.upper <= tolerance:
-        return Verdict("pass", 0, f"pass: {said}")
-    if interval.lower > tolerance:
-        return Verdict("fail", 0, f"fail: {said}")
-    more = _more_images(interval, tolerance)
-    return Verdict("undecided", more, f"undecided: {said}; {_advice(more, 'tolerance')}")
-
-
-def _advice(more: int | None, limit: str) -> str:
-    if more is None:
-        return f"no number of images would decide: the loss is at the {limit}"
-    return f"about {more:,} more images like these would decide"
-
-
-def corruption_gate(deltas: CorruptionDeltas, maximum: float) -> GateResult:
-    """No corruption may lose more than ``maximum`` points; judged by the simultaneous intervals."""
-    return _gate(
-        {
-            name: (_judge(interval.lower, interval.upper, maximum), interval)
-            for name, interval in deltas.intervals.items()
-        },
-        maximum,
-        f"the maximum of {maximum:g} points",
-    )
-
-
-def code_agreement_gate(agreement: Interval, minimum: float) -> GateResult:
-    """The share of equal codes (a fraction with its interval) must be at least ``minimum``."""
-    outcome = _judge(-agreement.upper, -agreement.lower, -minimum)
-    judged = {"code agreement": (outcome, agreement)}
-    return _gate(judged, minimum, f"the minimum of {minimum:g}")
-
-
 def agreement_interval(per_image: Floats, confidence: float = 0.95) -> Interval:
     """Interval for a mean agreement from each image's agreement in [0, 1]."""
     if np.isnan(per_image).any():
@@ -250,13 +184,6 @@ def agreement_interval(per_image: Floats, confidence: float = 0.95) -> Interval:
     return Interval(
         1 - loss.estimate, 1 - min(loss.upper, 1.0), 1 - max(loss.lower, 0.0), loss.images
     )
-
-
-def overall_outcome(*outcomes: Outcome) -> Outcome:
-    """One outcome of several: a failure anywhere fails, all must pass to pass."""
-    if "fail" in outcomes:
-        return "fail"
-    return "undecided" if "undecided" in outcomes else "pass"
 
 
 def _image_scores(
@@ -277,9 +204,9 @@ def _image_scores(
     mask = measured.reshape(images, -1)
     per_cell = mask.sum(axis=0)
     boosted = points * images / per_cell
-    seen = np.where(mask, flat, np.int8(0))
-    scores = np.asarray(seen @ boosted, dtype=np.float64)
-    expected = mask @ (boosted * (seen.sum(axis=0) / per_cell))
+    masked = np.where(mask, flat, np.int8(0))
+    scores = np.asarray(masked @ boosted, dtype=np.float64)
+    expected = mask @ (boosted * (masked.sum(axis=0) / per_cell))
     return scores, float((scores - expected).std()), float((mask @ boosted).max())
 
 
@@ -371,38 +298,3 @@ def _max_t_critical(scores: Floats, confidence: float, seed: int) -> float:
     draws = root @ np.random.default_rng(seed).standard_normal((len(root), _DRAWS))
     critical = float(np.quantile(np.abs(draws).max(axis=0), confidence))
     return max(critical, _normal_quantile(confidence))
-
-
-def _more_images(interval: Interval, tolerance: float) -> int | None:
-    distance = abs(tolerance - interval.estimate)
-    inside = interval.estimate < tolerance
-    width = interval.upper - interval.estimate if inside else interval.estimate - interval.lower
-    if distance == 0 or width / distance > 1e4:
-        return None
-    return max(1, math.ceil(interval.images * ((width / distance) ** 2 - 1)))
-
-
-def _judge(lower: float, upper: float, limit: float) -> Outcome:
-    if upper <= limit:
-        return "pass"
-    return "fail" if lower > limit else "undecided"
-
-
-def _gate(judged: dict[str, tuple[Outcome, Interval]], bound: float, limit: str) -> GateResult:
-    reasons, more = [], []
-    for name, (outcome, i) in judged.items():
-        said = f"{name} {i.estimate:.4g} [{i.lower:.4g}, {i.upper:.4g}]"
-        if outcome == "fail":
-            reasons.append(f"{said} is beyond {limit}")
-        elif outcome == "undecided":
-            more.append(_more_images(i, bound))
-            advice = _advice(more[-1], "limit")
-            reasons.append(f"{said} is not shown to be within {limit}; {advice}")
-    overall = overall_outcome(*(outcome for outcome, _ in judged.values()))
-    return GateResult(overall, tuple(reasons), slowest(more) if overall == "undecided" else 0)
-
-
-def slowest(images: Sequence[int | None]) -> int | None:
-    """The most images that any of several needs; None if for one of them no number is enough."""
-    known = [count for count in images if count is not None]
-    return max(known, default=0) if len(known) == len(images) else None

@@ -272,13 +272,13 @@ def _parse(content: bytes) -> Known:
         return NOTHING
     start = 4 + int.from_bytes(body[:4], "little")
     header = json.loads(body[4:start])
-    found: dict[str, NDArray[np.generic] | None] = dict.fromkeys(_STORED)
+    arrays: dict[str, NDArray[np.generic] | None] = dict.fromkeys(_STORED)
     for name, shape in header["shapes"].items():
         count = int(np.prod(shape))
         array = np.frombuffer(body, _STORED[name], count, start).reshape(shape)
         start += array.nbytes
-        found[name] = array.astype(np.int64) if array.dtype.kind == "i" else array
-    return Known(header["labels"], Outputs(**found))  # type: ignore[arg-type]
+        arrays[name] = array.astype(np.int64) if array.dtype.kind == "i" else array
+    return Known(header["labels"], Outputs(**arrays))  # type: ignore[arg-type]
 
 
 def _digest(body: bytes) -> bytes:

@@ -61,15 +61,15 @@ def run_comparison(
     start, before = time.monotonic(), os.times()
     run = _Run(sweep, gates, baseline, console, labeled, codebook_size if same else 0)
     try:
-        seen = run.whole(full=options.full)
+        looked = run.whole(full=options.full)
     except EnginesDiffer as error:
         # What the quick engine has said so far counts no more, here or in later runs.
         console.warn(f"{error}; parity starts again with '{error.trusted.name}' alone")
         with sweep.hold() as (reference, _):
             reference.clear()
         trusting = dataclasses.replace(sweep, reference=error.trusted)
-        seen = dataclasses.replace(run, sweep=trusting).whole(full=options.full)
-    tally, judged = seen.tally, seen.judged
+        looked = dataclasses.replace(run, sweep=trusting).whole(full=options.full)
+    tally, judged = looked.tally, looked.judged
     errors = _errors(tally, baseline, judged)
     return ParityDocument(
         verdict=judged.outcome,
@@ -89,10 +89,10 @@ def run_comparison(
         gates=gates,
         images=tally.images,
         images_available=available,
-        severities_per_image=seen.levels,
+        severities_per_image=looked.levels,
         saved=1 - tally.evaluated / (2 * available * sweep.make.count),
-        inferences=seen.computed,
-        inferences_cached=tally.evaluated - seen.computed,
+        inferences=looked.computed,
+        inferences_cached=tally.evaluated - looked.computed,
         seconds=time.monotonic() - start,
         cpu_seconds=_cpu_seconds(os.times()) - _cpu_seconds(before),
         clean_error=errors.clean,
@@ -121,7 +121,7 @@ def _engine(sweep: Sweep) -> EngineReport | None:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Looked:
     """What a comparison looked at before it ended."""
 
     tally: Tally
@@ -141,7 +141,7 @@ class _Run:
     labeled: bool
     codebook_size: int
 
-    def whole(self, *, full: bool) -> _Seen:
+    def whole(self, *, full: bool) -> _Looked:
         """All cells of all images where ``full``, else as much as the verdict takes."""
         with self.sweep.hold():
             return self.all_cells(stops=False) if full or not self.judge().gated else self.go()
@@ -156,7 +156,7 @@ class _Run:
             coded=self.codebook_size > 0,
         )
 
-    def go(self) -> _Seen:
+    def go(self) -> _Looked:
         """First a sample of each image's cells; if that does not decide, all of all.
 
         An image tells most in its first few cells. What was computed for the sample is kept, so
@@ -169,15 +169,15 @@ class _Run:
         if tally.complete:
             judged = judge.judge(tally, full=False, confidence=SAMPLE_CONFIDENCE)
             if judged.outcome in ("pass", "fail"):
-                return _Seen(tally, judged, levels, tally.computed)
+                return _Looked(tally, judged, levels, tally.computed)
         self.console.info("parity: the sample does not decide; going through all severities")
         return self.all_cells(stops=False, computed=tally.computed)
 
-    def all_cells(self, *, stops: bool, computed: int = 0) -> _Seen:
+    def all_cells(self, *, stops: bool, computed: int = 0) -> _Looked:
         """All cells of every image that is looked at; ``computed`` inferences went before."""
         tally, judge = self._look(self._every, stops=stops)
         judged = judge.judge(tally, full=not stops)
-        return _Seen(tally, judged, self._every, computed + tally.computed)
+        return _Looked(tally, judged, self._every, computed + tally.computed)
 
     @property
     def _every(self) -> int:

@@ -177,7 +177,7 @@ class EngineReport:
 
 
 @dataclass(frozen=True)
-class Look:
+class ComparisonBeside:
     """A comparison that is not the bundle's evidence, and why it is not."""
 
     measured: str
@@ -238,7 +238,7 @@ class ParityDocument:
     """Where the bundle answered: a device's name, or None for the machine that compared."""
     looks: int = 1
     """Comparisons of this bundle in all, this one included."""
-    beside: tuple[Look, ...] = ()
+    beside: tuple[ComparisonBeside, ...] = ()
 
     def __post_init__(self) -> None:
         """What is named among the worst can be looked up."""
@@ -258,10 +258,10 @@ class ParityDocument:
         """What the manifest keeps."""
         return {name: value for name, value in self.to_dict().items() if name not in DETAILS}
 
-    def look(self, why: str) -> Look:
+    def look(self, why: str) -> ComparisonBeside:
         """What remains of it beside the evidence."""
-        names = {field.name for field in dataclasses.fields(Look)} - {"why"}
-        return Look(why=why, **{name: getattr(self, name) for name in names})
+        names = {field.name for field in dataclasses.fields(ComparisonBeside)} - {"why"}
+        return ComparisonBeside(why=why, **{name: getattr(self, name) for name in names})
 
 
 def read_parity(bundle: Bundle) -> ParityDocument | None:

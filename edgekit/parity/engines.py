@@ -158,12 +158,12 @@ class CheckedPredictor:
             finite = trusted.margin[np.isfinite(trusted.margin)]
             self._largest_margin = max(self._largest_margin, float(finite.max(initial=0)))
         self._checked += len(trusted.logits)
-        found = compare_answers(trusted, quick, self._largest_margin)
-        self._ties += found.ties
-        if found.difference:
+        compared = compare_answers(trusted, quick, self._largest_margin)
+        self._ties += compared.ties
+        if compared.difference:
             message = (
                 f"{self._quick_name} does not answer as '{self.trusted.name}' does: "
-                f"{found.difference}"
+                f"{compared.difference}"
             )
             self._quick, self._answered, self._note = None, 0, f"{message}; not used"
             raise EnginesDiffer(message, self.trusted)
@@ -264,8 +264,8 @@ def _open_openvino(path: Path, preprocessing: Preprocessing) -> Answer:
             request = requests[len(parts) % streams]
             request.wait()
             tensors = (request.get_output_tensor(place) for place in range(len(names)))
-            found = dict(zip(names, (tensor.data.copy() for tensor in tensors), strict=True))
-            parts.append(Answers(found["logits"], found.get("code"), found.get("margin")))
+            outputs = dict(zip(names, (tensor.data.copy() for tensor in tensors), strict=True))
+            parts.append(Answers(outputs["logits"], outputs.get("code"), outputs.get("margin")))
 
         pieces = np.array_split(images, shares(len(images), _CHUNK, streams))
         for number, piece in enumerate(pieces):

@@ -25,24 +25,26 @@ from edgekit.metrics.confidence_sequence import (
 from edgekit.metrics.corruption_error import Baseline
 from edgekit.metrics.intervals import (
     CorruptionDeltas,
-    GateResult,
     Interval,
-    Outcome,
     PairedErrors,
-    Verdict,
     cell_weights,
-    code_agreement_gate,
     corruption_deltas,
-    corruption_gate,
     corruption_weights,
     delta_interval,
+)
+from edgekit.metrics.verdicts import (
+    GateResult,
+    Outcome,
+    Verdict,
+    code_agreement_gate,
+    corruption_gate,
     overall_outcome,
     slowest,
     verdict,
 )
 from edgekit.parity.document import Judged
 from edgekit.parity.options import Gates
-from edgekit.parity.tally import Seen, Tally
+from edgekit.parity.tally import ImageScore, Tally
 
 ALPHA = 0.04  # of the sequences, both sides
 SAMPLE_CONFIDENCE = 0.99  # of the look at a part of the cells
@@ -105,16 +107,16 @@ class Judge:
         self._code = None
         if gates.min_code_agreement is not None:
             self._code = SequentialDelta(100 * (1 - gates.min_code_agreement), ALPHA)
-        self._waiting: list[Seen] = []
+        self._waiting: list[ImageScore] = []
         self._looked_at = 0
 
-    def add(self, seen: Seen) -> None:
+    def add(self, image: ImageScore) -> None:
         """Take in an image, and look where enough new ones have come.
 
         Looking less often is always allowed, and looking at everything after every image would
         cost more than the models do once there are thousands.
         """
-        self._waiting.append(seen)
+        self._waiting.append(image)
         if len(self._waiting) >= max(4, self._looked_at // 100):
             self.look()
 
@@ -122,15 +124,17 @@ class Judge:
         """Update the sequences with all that has come in."""
         if not self._waiting:
             return
-        found = np.stack([seen.difference for seen in self._waiting])
-        measured = np.stack([seen.measured for seen in self._waiting])
+        differences = np.stack([image.difference for image in self._waiting])
+        measured = np.stack([image.measured for image in self._waiting])
         if self._main is not None:
-            self._main.update(sequential_scores(found, self._weights, measured))
+            self._main.update(sequential_scores(differences, self._weights, measured))
         for c, sequence in enumerate(self._each):
             weights = self._own_weights[c : c + 1]
-            sequence.update(sequential_scores(found[:, c : c + 1], weights, measured[:, c : c + 1]))
+            sequence.update(
+                sequential_scores(differences[:, c : c + 1], weights, measured[:, c : c + 1])
+            )
         if self._code is not None:
-            agreement = np.array([seen.same_code for seen in self._waiting], np.float64)
+            agreement = np.array([image.same_code for image in self._waiting], np.float64)
             self._code.update(100 * (1 - agreement))
         self._looked_at += len(self._waiting)
         self._waiting = []
@@ -149,8 +153,8 @@ class Judge:
     @property
     def decided(self) -> bool:
         """Whether more images cannot change the verdict."""
-        found = self.outcomes()
-        return bool(found) and ("fail" in found or "undecided" not in found)
+        outcomes = self.outcomes()
+        return bool(outcomes) and ("fail" in outcomes or "undecided" not in outcomes)
 
     def running(self) -> str:
         """The running estimate, for the progress line."""
@@ -214,10 +218,10 @@ class Judge:
         state = self._code.state()
         if mode.fixed(state):
             return code_agreement_gate(fixed, minimum)
-        found = Interval(
+        anytime = Interval(
             1 - state.estimate / 100, 1 - state.upper / 100, 1 - state.lower / 100, state.images
         )
-        return code_agreement_gate(found, minimum)
+        return code_agreement_gate(anytime, minimum)
 
     def _corruption_result(self, deltas: CorruptionDeltas, mode: _Mode) -> GateResult:
         assert self._gates.max_corruption_delta is not None

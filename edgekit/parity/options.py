@@ -9,20 +9,20 @@ from typing import Any
 
 from edgekit.core.errors import UsageError
 from edgekit.metrics.corruption_error import Baseline
+from edgekit.parity.tolerance import TOLERANCE, check_tolerance
 
 
 @dataclass(frozen=True)
 class Gates:
     """What must hold for a pass; the first always, the others where they are given."""
 
-    tolerance: float = 0.5  # points of mean corruption error
+    tolerance: float = TOLERANCE  # points of mean corruption error
     min_code_agreement: float | None = None  # a fraction
     max_corruption_delta: float | None = None  # points, for every single corruption
 
     def __post_init__(self) -> None:
         """Refuse limits that decide nothing."""
-        if not self.tolerance >= 0:
-            raise UsageError(f"tolerance must not be negative, not {self.tolerance}")
+        check_tolerance(self.tolerance)
         agreement = self.min_code_agreement
         if agreement is not None and not 0 < agreement < 1:
             raise UsageError(

@@ -111,11 +111,7 @@ class BundlePredictor:
         """Share the images out to the runtime's streams."""
         parallel = 1 if self.fixed else self.parallel  # smaller pieces would be filled up
         pieces = shares(len(images), self.chunk, parallel)
-        return join(list(self.threads.map(self._answer, np.array_split(images, pieces))))
-
-    def _answer(self, images: NDArray[np.uint8]) -> Answers:
-        raw = self.model.run(images)
-        return Answers(raw.logits, raw.code, raw.margin)
+        return join(list(self.threads.map(self.model.run, np.array_split(images, pieces))))
 
 
 def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from edgekit.parity.document import Look, ParityDocument
+from edgekit.parity.document import ComparisonBeside, ParityDocument
 
 MOST_BESIDE: Final = 12
 """Looks that are kept; the weakest go first."""
@@ -71,15 +71,17 @@ class Strength:
         )
 
 
-def strength(found: ParityDocument | Look) -> Strength:
+def strength(comparison: ParityDocument | ComparisonBeside) -> Strength:
     """How strong a comparison is."""
-    gates = found.asked.gates
+    gates = comparison.asked.gates
     largest = gates.max_corruption_delta
     return Strength(
-        labeled=found.corruption_error is not None,
-        images=found.images_available,
-        cells=frozenset((name, level) for name in found.corruptions for level in found.severities),
-        full=found.mode == "full",
+        labeled=comparison.corruption_error is not None,
+        images=comparison.images_available,
+        cells=frozenset(
+            (name, level) for name in comparison.corruptions for level in comparison.severities
+        ),
+        full=comparison.mode == "full",
         tolerance=gates.tolerance,
         min_code_agreement=gates.min_code_agreement or 0.0,
         max_corruption_delta=math.inf if largest is None else largest,
@@ -125,14 +127,16 @@ def settle(
     return dataclasses.replace(new, looks=looks, beside=beside), None
 
 
-def _with(looks: tuple[Look, ...], look: Look) -> tuple[Look, ...]:
+def _with(
+    looks: tuple[ComparisonBeside, ...], look: ComparisonBeside
+) -> tuple[ComparisonBeside, ...]:
     """The looks with one more; a repeated one replaces itself."""
     others = [other for other in looks if not _same(other, look)]
     ordered = sorted([look, *others], key=lambda one: strength(one).rank, reverse=True)
     return tuple(ordered[:MOST_BESIDE])
 
 
-def _same(one: ParityDocument | Look, other: ParityDocument | Look) -> bool:
+def _same(one: ParityDocument | ComparisonBeside, other: ParityDocument | ComparisonBeside) -> bool:
     return (one.asked, one.device, one.data) == (other.asked, other.device, other.data)
 
 

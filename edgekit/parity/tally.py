@@ -35,7 +35,7 @@ from edgekit.parity.sweep import ImagePair
 Floats = NDArray[np.float64]
 
 
-class Seen(NamedTuple):
+class ImageScore(NamedTuple):
     """What one image adds to the evidence."""
 
     difference: NDArray[np.int8]  # [C, S]: candidate wrong minus reference wrong; 0 unlabeled
@@ -74,7 +74,7 @@ class Tally:
         self._corrupted_class: list[float] = []  # an image's agreement over its corruptions
         self._corrupted_code: list[float] = []
 
-    def add(self, pair: ImagePair) -> Seen:
+    def add(self, pair: ImagePair) -> ImageScore:
         """Take in an image."""
         numbers = np.array(pair.numbers)
         reference = self._classes("reference", pair.reference, numbers)
@@ -82,8 +82,8 @@ class Tally:
         difference = np.zeros(self.cells.count, np.int8)
         if self.labeled:
             errors = reference != pair.label, candidate != pair.label
-            for who, found in zip(self._wrong, errors, strict=True):
-                self._wrong[who][numbers] += found
+            for who, wrong in zip(self._wrong, errors, strict=True):
+                self._wrong[who][numbers] += wrong
             difference[numbers[1:] - 1] = (errors[1].astype(np.int8) - errors[0])[1:]
         measured = np.zeros(self.cells.count, np.bool_)
         measured[numbers[1:] - 1] = True
@@ -98,7 +98,7 @@ class Tally:
         self.images += 1
         self.computed += pair.computed
         self.evaluated += 2 * len(numbers)
-        return Seen(self._differences[-1], self._measured[-1], self._add_codes(pair, numbers))
+        return ImageScore(self._differences[-1], self._measured[-1], self._add_codes(pair, numbers))
 
     @property
     def complete(self) -> bool:
@@ -124,8 +124,8 @@ class Tally:
         same = code_agreement(*flat)
         self._same_code[numbers] += same
         for who, codes in (("reference", one), ("candidate", two)):
-            found = code_counts(codes, self._size)
-            self._counts[who] = self._counts[who] + found if who in self._counts else found
+            counts = code_counts(codes, self._size)
+            self._counts[who] = self._counts[who] + counts if who in self._counts else counts
         if pair.reference.margin is not None:
             margins = np.maximum(pair.reference.margin, 0).reshape(flat[0].shape)
             histogram = margin_histogram(margins, *flat)
@@ -140,8 +140,8 @@ class Tally:
 
     def measured(self) -> NDArray[np.bool_] | None:
         """Which cells every image went through [images, C, S]; None: all through all."""
-        found = np.stack(self._measured)
-        return None if found.all() else found
+        measured = np.stack(self._measured)
+        return None if measured.all() else measured
 
     def clean_error(self, who: str) -> float:
         """Fraction of clean images that a model gets wrong."""
@@ -149,10 +149,10 @@ class Tally:
 
     def errors(self, who: str) -> CellErrors:
         """Error fraction of every cell."""
-        found = (self._wrong[who] / self._seen)[1:].reshape(len(self.cells.corruptions), -1)
+        shares = (self._wrong[who] / self._seen)[1:].reshape(len(self.cells.corruptions), -1)
         return {
             name: dict(zip(self.cells.severities, row.tolist(), strict=True))
-            for name, row in zip(self.cells.corruptions, found, strict=True)
+            for name, row in zip(self.cells.corruptions, shares, strict=True)
         }
 
     def code_interval(self, confidence: float = 0.95) -> Interval | None:

@@ -18,10 +18,11 @@ from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.graph.layers import quantized_layers, weight_names, with_float
 from edgekit.graph.legalize import legalize
-from edgekit.metrics.intervals import Interval, Outcome, verdict
+from edgekit.metrics.intervals import Interval
+from edgekit.metrics.verdicts import Outcome, verdict
 from edgekit.quantize.engine import answers
+from edgekit.quantize.metric import Metric
 from edgekit.quantize.probe import Probe, difference
-from edgekit.quantize.recipes import Metric
 from edgekit.quantize.sensitivity import measure
 from edgekit.runtime.answers import Answers
 from edgekit.targets.dialects import Dialect

@@ -23,7 +23,7 @@ from onnx import helper, numpy_helper
 
 from edgekit.data.transforms import Preprocessing
 from edgekit.graph.view import PAIR, PASS_THROUGH, Graph, add_outputs, constants, copied
-from edgekit.quantize.emulation import in_float
+from edgekit.quantize.emulation import make_float
 from edgekit.quantize.engine import BATCH, CompiledGraph, compile_graph, run_compiled
 
 Floats = NDArray[np.float64]
@@ -55,8 +55,10 @@ def correct_biases(
     layers = _layers(calibrated)
     if not layers:
         return CorrectedBiases(0, 0, 0)
-    # In float32: an integer's sum is exact there, and no machine's saturates.
-    compiled = compile_graph(in_float(_with_branches(calibrated, original, layers)))
+    branches = _with_branches(calibrated, original, layers)
+    make_float(branches)  # an integer's sum is exact in float32, and no machine's saturates
+    compiled = compile_graph(branches)
+    del branches  # OpenVINO has its own copy, and a codebook may be large
     name = original.graph.input[0].name
     fitted = _measure(compiled, images, preprocessing, name)
     other = _measure(compiled, held_out, preprocessing, name)

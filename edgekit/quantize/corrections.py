@@ -9,7 +9,9 @@ less is corrected, in the end nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -18,13 +20,14 @@ from numpy.typing import NDArray
 from edgekit.core.console import Console
 from edgekit.data.transforms import Preprocessing
 from edgekit.graph.variants import lookup_node
-from edgekit.graph.view import copied, with_outputs
+from edgekit.graph.view import copied
 from edgekit.quantize.bias import CorrectedBiases, correct_biases
-from edgekit.quantize.emulation import in_float
+from edgekit.quantize.emulation import make_float
 from edgekit.quantize.engine import outputs
 from edgekit.quantize.pixel_step import fit_pixels
 from edgekit.quantize.recipes import Recipe
 from edgekit.quantize.rounding import Rounded, round_weights
+from edgekit.quantize.tables import leading_to
 
 _UNROUNDED = Rounded(0, 0, 0, 0)
 _UNCORRECTED = CorrectedBiases(0, 0, 0)
@@ -59,6 +62,10 @@ class Corrections:
         return text
 
 
+# Makes a corrected copy of the graph.
+Attempt = Callable[[], tuple[onnx.ModelProto, Corrections]]
+
+
 class HeldOut:
     """Images that corrections are judged on, and what the float model makes of them."""
 
@@ -82,16 +89,16 @@ class HeldOut:
 
         Root mean square of the difference over that of float's.
         """
-        off = np.square(self._values(in_float(graph)) - self._exact).mean(axis=1)
+        off = np.square(self._values(graph) - self._exact).mean(axis=1)
         if not np.isfinite(off).all():
             return float("inf")
         return float(np.sqrt(self._weights @ off / max(self._size, 1e-300)))
 
     def _values(self, graph: onnx.ModelProto) -> NDArray[np.float64]:
         """What the graph calculates for each image: [M, all of it]."""
-        shown = graph
-        if self._value not in {output.name for output in graph.graph.output}:
-            shown = with_outputs(graph, [self._value])
+        # What comes after the feature is half of the graph's bytes where the codebook is large.
+        shown = leading_to(graph, [self._value])
+        make_float(shown)
         parts = [found[self._value] for found in outputs(shown, self._images, self._preprocessing)]
         return np.concatenate(parts).reshape(len(self._images), -1).astype(np.float64)
 
@@ -112,15 +119,8 @@ def correct(
     """
     rounds = recipe.rounding == "least-error"
     shifts = recipe.bias_correction == "full"
-    attempts = [
-        attempt for attempt in ((rounds, shifts), (False, shifts), (rounds, False)) if any(attempt)
-    ]
-    if not attempts:
-        return plain, Corrections()
-    judge = HeldOut(original, held_out, preprocessing)
-    before = judge.harm(plain)
-    dropped: list[str] = []
-    for with_rounding, with_biases in dict.fromkeys(attempts):
+
+    def attempt(with_rounding: bool, with_biases: bool) -> tuple[onnx.ModelProto, Corrections]:
         graph = copied(plain)
         pixels = with_biases and fit_pixels(graph, images, held_out, preprocessing)
         rounded, biases = _UNROUNDED, _UNCORRECTED
@@ -136,10 +136,38 @@ def correct(
             )
         if with_biases:
             biases = correct_biases(graph, original, images, held_out, preprocessing)
-        after = judge.harm(graph)
+        return graph, Corrections(pixels, rounded, biases)
+
+    attempts: dict[str, Attempt] = {
+        _name(*choice): functools.partial(attempt, *choice)
+        for choice in ((rounds, shifts), (False, shifts), (rounds, False))
+        if any(choice)
+    }
+    if not attempts:
+        return plain, Corrections()
+    return first_no_worse(plain, attempts, HeldOut(original, held_out, preprocessing).harm)
+
+
+def first_no_worse(
+    plain: onnx.ModelProto,
+    attempts: Mapping[str, Attempt],
+    harm: Callable[[onnx.ModelProto], float],
+) -> tuple[onnx.ModelProto, Corrections]:
+    """The first of the ``attempts``, by name, that does no more ``harm`` than ``plain``.
+
+    ``plain`` itself if all of them do.
+    """
+    before = harm(plain)
+    dropped: list[str] = []
+    for name, attempt in attempts.items():
+        graph, corrections = attempt()
+        after = harm(graph)
         if after <= before:
-            return graph, Corrections(pixels, rounded, biases, tuple(dropped), before, after)
-        dropped.append(_name(with_rounding, with_biases))
+            found = replace(
+                corrections, dropped=tuple(dropped), harm_before=before, harm_after=after
+            )
+            return graph, found
+        dropped.append(name)
     return plain, Corrections(dropped=tuple(dropped), harm_before=before, harm_after=before)
 
 

@@ -23,7 +23,13 @@ def in_float(model: onnx.ModelProto, readers: Collection[str] | None = None) -> 
     operators of these kinds read.
     """
     result = copied(model)
-    graph = Graph(result)
+    make_float(result, readers)
+    return result
+
+
+def make_float(model: onnx.ModelProto, readers: Collection[str] | None = None) -> None:
+    """`in_float` in place."""
+    graph = Graph(model)
     kept: list[onnx.NodeProto] = []
     for node in graph.nodes:
         weights = node.op_type == "DequantizeLinear" and node.input[0] in graph.constants
@@ -32,12 +38,11 @@ def in_float(model: onnx.ModelProto, readers: Collection[str] | None = None) -> 
             kept.append(node)
             continue
         stored = [numpy_helper.to_array(graph.constants[name]) for name in node.input]
-        result.graph.initializer.append(
+        model.graph.initializer.append(
             numpy_helper.from_array(_dequantized(node, stored), node.output[0])
         )
-    set_nodes(result.graph, kept)
-    drop_unused(result)
-    return result
+    set_nodes(model.graph, kept)
+    drop_unused(model)
 
 
 def _dequantized(node: onnx.NodeProto, inputs: list[np.ndarray]) -> np.ndarray:

@@ -38,8 +38,6 @@ def compile_graph(graph: onnx.ModelProto, hint: str = "THROUGHPUT") -> CompiledG
     8 bits hold: it would answer for itself, and the graph may be made for another.
     """
     from edgekit.graph.layers import float_fed
-    from edgekit.graph.variants import to_variant
-    from edgekit.quantize.tables import needed_part
 
     wrong = float_fed(graph)
     if wrong:
@@ -47,16 +45,34 @@ def compile_graph(graph: onnx.ModelProto, hint: str = "THROUGHPUT") -> CompiledG
             f"convolution {wrong[0].name} has 8-bit weights and float input, which OpenVINO may "
             "compute wrongly: quantize its input as well, or keep its weights in float"
         )
+    outputs = tuple(output.name for output in graph.graph.output)
     if host_saturates():
         graph = in_float(graph)
     core = shared_core()
-    # Graphs that measure inner layers often end before the codebook and the tables.
-    model = core.read_model(to_variant(needed_part(graph), "inline").SerializeToString())
+    model = _read(core, graph)
     # Without the hint OpenVINO computes in bf16 where it can, and codes flip.
     compiled = core.compile_model(
         model, "CPU", {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": "f32"}
     )
-    return CompiledGraph(compiled, tuple(output.name for output in graph.graph.output))
+    return CompiledGraph(compiled, outputs)
+
+
+def _read(core: Any, graph: onnx.ModelProto) -> Any:
+    """What of the graph leads to its outputs, in standard operators.
+
+    A codebook and its tables may be most of the graph: OpenVINO maps them from files, which spares
+    their copies in a smaller graph, in its bytes and in OpenVINO's model.
+    """
+    from edgekit.graph.variants import to_variant
+    from edgekit.graph.view import drop_unused
+    from edgekit.quantize.tables import tables_aside
+
+    with tables_aside(graph) as (light, folder):
+        light = to_variant(light, "inline")
+        drop_unused(light)
+        path = folder / "graph.onnx"
+        path.write_bytes(light.SerializeToString())
+        return core.read_model(path)
 
 
 def run_compiled(

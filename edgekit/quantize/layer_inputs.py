@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -9,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from scipy.linalg.blas import ssyrk
 
 from edgekit.data.transforms import Preprocessing
@@ -25,21 +27,41 @@ _WIDE = 64  # inputs from which on the product of a layer is worth a call of its
 _BLOCK = 64  # rows that are mirrored at once, which fit into the cache
 
 
-@dataclass
+@dataclass(frozen=True)
 class Layer:
-    """A convolution whose weights are stored in 8 bits."""
+    """A convolution whose weights are stored in 8 bits.
+
+    It names its tensors and holds none: in float64 those of all layers would be 16 bytes a weight.
+    """
 
     node: onnx.NodeProto  # of the float graph
-    weights: Floats  # [G, R, K]: groups, output channels of each, inputs of each
-    stored: onnx.TensorProto  # the levels [G * R, ...]
-    levels: Floats  # [G, R, K]
+    exact: onnx.TensorProto  # the float weights [G * R, ...]
+    stored: onnx.TensorProto  # the levels, of the same shape
     scale: Floats  # [G, R]
     centered: bool  # whether a bias takes the mean of the error back
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """G, R, K: groups, output channels of each, inputs of each."""
+        groups, rows = self.scale.shape
+        return groups, rows, math.prod(self.stored.dims[1:])
+
+    def weights(self) -> Floats:
+        """The float weights [G, R, K]."""
+        return self._doubles(self.exact)
+
+    def levels(self) -> Floats:
+        """What they are rounded to, in steps of ``scale``: [G, R, K]."""
+        return self._doubles(self.stored)
+
+    def _doubles(self, tensor: onnx.TensorProto) -> Floats:
+        values: Floats = numpy_helper.to_array(tensor).astype(np.float64)
+        return values.reshape(self.shape)
+
+    @property
     def held(self) -> int:
         """Bytes of the products of its inputs."""
-        groups, _, inputs = self.levels.shape
+        groups, _, inputs = self.shape
         return int(groups * inputs * inputs * 4)
 
 
@@ -47,7 +69,7 @@ class Inputs:
     """What a layer's inputs were like."""
 
     def __init__(self, layer: Layer, typical: float) -> None:
-        groups, _, inputs = layer.levels.shape
+        groups, _, inputs = layer.shape
         self._typical = typical  # mean square of an image's inputs
         self._count = 0
         self._total = np.zeros((groups, inputs))
@@ -105,11 +127,11 @@ class HeldOutInputs:
         """The mean square of an ordinary image's inputs."""
         return float(np.median(np.concatenate(self._sizes)))
 
-    def error(self, layer: Layer, levels: Floats) -> Floats:
+    def error(self, layer: Layer, weights: Floats, levels: Floats) -> Floats:
         """Mean square of what every output channel is off by, its variance if centered: [G, R]."""
         rows = np.concatenate(self._rows, axis=1)
         rows = damped(rows, np.concatenate(self._sizes), self.typical)
-        error = (levels * layer.scale[:, :, None] - layer.weights).astype(np.float32)
+        error = (levels * layer.scale[:, :, None] - weights).astype(np.float32)
         off = rows @ error.transpose(0, 2, 1)  # [G, N, R]
         result: Floats = np.square(off, dtype=np.float64).mean(axis=1)
         if layer.centered:

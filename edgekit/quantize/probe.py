@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgekit.core.errors import EdgekitError
 from edgekit.data.base import Dataset, labels
-from edgekit.data.corruption_grid import Cells, MakeVariants
+from edgekit.data.corruption_grid import Cells, MakeVariants, variant_cells
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.data.loading import load
 from edgekit.data.splits import stratified_sample
@@ -70,15 +70,6 @@ def load_probe(
     pixels = np.stack(list(load(dataset, tasks, make, workers=workers)))
     found = labels(dataset)[rows] if labeled else None
     return Probe(pixels, found, cells, BENCHMARK15, preprocessing)
-
-
-def variant_cells(images: int, views: int, corruptions: int) -> NDArray[np.int64]:
-    """Which cells each image is seen in: [images, views], all different in a row."""
-    number = np.arange(images)[:, None] * views + np.arange(views)
-    corruption = number % corruptions
-    # The severity goes up with the image, and once more with every round of corruptions.
-    severity = (np.arange(images)[:, None] + corruption + number // corruptions) % len(SEVERITIES)
-    return np.asarray(corruption * len(SEVERITIES) + severity, np.int64)
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from edgekit.core.errors import UsageError
 from edgekit.core.resources import resource
 from edgekit.core.typed_toml import nearest, read_toml
 from edgekit.data.corruptions import parse_seen
+from edgekit.quantize.metric import METRIC, Metric
 from edgekit.targets.dialects import Dialect
 
 RECIPES = ("default", "robust", "stratified", "controlled", "nearest", "clean", "fast")
 
 Selection = Literal["random", "balanced", "stratified"]
 Statistics = Literal["mean-minmax", "minmax", "percentile", "mse"]
-Metric = Literal["corruption-error", "code-agreement"]
 Rule = Literal["attention", "squeeze-excite", "activations", "batch-norms", "normed-sums"]
 
 
@@ -55,7 +55,7 @@ class Recipe:
     # Accuracy control: layers go back to float, the most harmful first, until the loss against
     # float is at most this many points of the metric. None leaves all layers in INT8.
     max_drop: float | None = None
-    metric: Metric = "corruption-error"
+    metric: Metric = METRIC
     control_images: int = 200  # of the validation part, each clean and corrupted five times
 
     def __post_init__(self) -> None:

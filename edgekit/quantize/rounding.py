@@ -82,10 +82,12 @@ def round_weights(
         for layer in part:
             covariance = seen.pop(layer.node.name).covariance(layer.centered)
             judge = others.pop(layer.node.name)
-            levels = least_error(layer.weights, layer.levels, layer.scale, covariance)
-            moved = (levels != layer.levels).any(axis=2)
-            better = judge.error(layer, levels) < _WORTH * judge.error(layer, layer.levels)
-            levels = np.where((moved & better)[:, :, None], levels, layer.levels)
+            weights, nearest = layer.weights(), layer.levels()
+            levels = least_error(weights, nearest, layer.scale, covariance)
+            moved = (levels != nearest).any(axis=2)
+            before = judge.error(layer, weights, nearest)
+            better = judge.error(layer, weights, levels) < _WORTH * before
+            levels = np.where((moved & better)[:, :, None], levels, nearest)
             channels += moved.size
             changed += int((moved & better).sum())
             refused += int((moved & ~better).sum())
@@ -235,12 +237,4 @@ def _layer(
     if (off[np.abs(levels) < np.abs(levels).max(initial=0)] > 0.51).any():
         return None
     groups = attributes(node).get("group", 1)
-    shape = (groups, len(weights) // groups, -1)
-    return Layer(
-        node,
-        weights.reshape(shape),
-        stored,
-        levels.reshape(shape),
-        each.reshape(shape[:2]),
-        centered,
-    )
+    return Layer(node, exact[node.input[1]], stored, each.reshape(groups, -1), centered)

@@ -83,16 +83,6 @@ def leading_to(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     return copy
 
 
-def needed_part(model: onnx.ModelProto) -> onnx.ModelProto:
-    """``model``, or a copy without what does not lead to its outputs, if there is such."""
-    copy = without_constants(model)
-    needed = drop_unused_nodes(copy)
-    if len(copy.graph.node) == len(model.graph.node):
-        return model
-    copy.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
-    return copy
-
-
 def _tables(model: onnx.ModelProto) -> set[str]:
     """Large constants, stored as bytes, that only tables' readers read."""
     graph = Graph(model)

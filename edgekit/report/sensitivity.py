@@ -10,7 +10,7 @@ _BARS = 40  # layers in the plot
 _ROW, _LEFT, _WIDTH = 18, 300, 820  # px
 
 
-def rows(found: Sensitivity) -> list[list[str]]:
+def rows(ranking: Sensitivity) -> list[list[str]]:
     """The report's table: layer, operation, margin, KL, codes, corruption error, clipped share."""
     return [
         [
@@ -22,7 +22,7 @@ def rows(found: Sensitivity) -> list[list[str]]:
             interval_text(layer.difference.corruption_change),
             f"{100 * layer.clipped:.3f}",
         ]
-        for layer in found.layers
+        for layer in ranking.layers
     ]
 
 
@@ -35,31 +35,31 @@ def label(layer: LayerLoss) -> str:
     return layer.weights or layer.name
 
 
-def svg(found: Sensitivity) -> str:
+def svg(ranking: Sensitivity) -> str:
     """Bars of the harm that each layer alone does, the most harmful on top."""
-    layers = found.layers[:_BARS]
+    layers = ranking.layers[:_BARS]
     largest = max((layer.harm for layer in layers), default=0.0) or 1.0
-    of, unit = found.whole.margin_change, "change of the lookup's margin (root mean square)"
+    of, unit = ranking.whole.margin_change, "change of the lookup's margin (root mean square)"
     if of is None:
-        of, unit = found.whole.kl, "KL to float, nats an image"
+        of, unit = ranking.whole.kl, "KL to float, nats an image"
     height = _ROW * (len(layers) + 2)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
         'font-family="sans-serif" font-size="11">',
         '<rect width="100%" height="100%" fill="white"/>',
         f'<text x="4" y="{_ROW - 5}" font-weight="bold">{unit}, '
-        f"with one layer in INT8; all {len(found.layers)}: {of:.4f}</text>",
+        f"with one layer in INT8; all {len(ranking.layers)}: {of:.4f}</text>",
     ]
     for place, layer in enumerate(layers):
         top = _ROW * (place + 1)
         width = (_WIDTH - _LEFT - 170) * layer.harm / largest
         codes = layer.difference.code_all
-        said = "" if codes is None else f", {100 * (1 - codes.estimate):.1f}% of codes flip"
+        flips = "" if codes is None else f", {100 * (1 - codes.estimate):.1f}% of codes flip"
         parts.append(
             f'<text x="{_LEFT - 6}" y="{top + 13}" text-anchor="end">{escape(label(layer))}</text>'
             f'<rect x="{_LEFT}" y="{top + 3}" width="{width:.1f}" height="{_ROW - 5}" '
             'fill="#3b6ea5"/>'
             f'<text x="{_LEFT + width + 5:.1f}" y="{top + 13}">'
-            f"{layer.harm:.4f}{said}</text>"
+            f"{layer.harm:.4f}{flips}</text>"
         )
     return "\n".join([*parts, "</svg>", ""])

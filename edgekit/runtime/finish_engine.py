@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from edgekit.bundle.engine import adopt_engine
+from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
 
 
@@ -21,21 +22,23 @@ def main(arguments: list[str]) -> int:
     from edgekit.runtime.model import load
     from edgekit.runtime.selftest import prove
 
+    console = Console()
     try:
         match arguments:
             case ["adopt", bundle, engine, tensorrt, *plugin] if len(plugin) < 2:
                 adopt_engine(
                     Path(bundle), Path(engine), tensorrt, Path(plugin[0]) if plugin else None
                 )
-                print(f"{bundle} now holds its engine")
+                console.text(f"{bundle} now holds its engine")
             case ["selftest", bundle]:
-                print(prove(load(bundle, cache=False), open_bundle(Path(bundle))).describe())
+                proof = prove(load(bundle, cache=False), open_bundle(Path(bundle)))
+                console.text(proof.describe())
             case _:
                 raise UsageError(
                     "usage: python3 -m edgekit.runtime.finish_engine adopt|selftest BUNDLE"
                 )
     except EdgekitError as error:
-        print(f"error: {error}", file=sys.stderr)
+        console.error(str(error))
         return error.exit_code
     return 0
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
@@ -24,7 +25,7 @@ from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.core.folders import existing_folder, locked
 from edgekit.core.step_cache import cache_root
 from edgekit.core.threads import WAIT_SECONDS, result_of, submit
-from edgekit.runtime.answers import Raw
+from edgekit.runtime.answers import Answers
 from edgekit.runtime.runner import Runner, open_runner, run_settings
 from edgekit.targets.descriptor import Hint, missing_isa
 
@@ -135,7 +136,7 @@ class Model:
         """What the runtime uses: version, threads, streams, precision."""
         return self._runner.describe()
 
-    def run(self, batch: NDArray[np.uint8]) -> Raw:
+    def run(self, batch: NDArray[np.uint8]) -> Answers:
         """The network alone: RGB images uint8 [B, height, width, 3], already of the model's size.
 
         `Preprocessing.fit` (``model.manifest.preprocessing.fit``) brings an image to that size.
@@ -215,7 +216,9 @@ class Model:
 
     def _stop(self, waiting: Iterable[Future[list[Prediction]]]) -> None:
         """Leave nothing at work behind: what has not begun never will, the rest is waited for."""
-        wait([future for future in waiting if not future.cancel()], WAIT_SECONDS)
+        running = [future for future in waiting if not future.cancel()]
+        if not sys.is_finalizing():  # then nothing goes on
+            wait(running, WAIT_SECONDS)
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
@@ -266,7 +269,7 @@ class Model:
         return image
 
     def _prediction(
-        self, raw: Raw, row: int, name: str, top: int, milliseconds: float
+        self, raw: Answers, row: int, name: str, top: int, milliseconds: float
     ) -> Prediction:
         logits = raw.logits[row].astype(np.float64)
         powers = np.exp(logits - logits.max())

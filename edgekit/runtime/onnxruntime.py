@@ -24,7 +24,7 @@ from edgekit.bundle.store import Bundle
 from edgekit.core.errors import EdgekitError
 from edgekit.core.host import runtime_threads, usable_threads
 from edgekit.core.threads import WAIT_SECONDS, late
-from edgekit.runtime.answers import Raw, in_chunks
+from edgekit.runtime.answers import Answers, in_chunks
 from edgekit.runtime.runner import RunSettings
 from edgekit.targets.descriptor import host_saturates
 
@@ -117,7 +117,7 @@ class OnnxRuntimeRunner:
         names = [output.name for output in session.get_outputs()]
         self._outputs = [name for name in _OUTPUTS if name in names]
 
-    def run(self, batch: NDArray[np.uint8]) -> Raw:
+    def run(self, batch: NDArray[np.uint8]) -> Answers:
         """Images RGB, uint8 [B, height, width, 3], of the model's size; any B."""
         return in_chunks(self._infer, batch, self._settings.batch)
 
@@ -133,7 +133,7 @@ class OnnxRuntimeRunner:
             "batch": self._settings.batch,
         }
 
-    def _infer(self, images: NDArray[np.uint8]) -> Raw:
+    def _infer(self, images: NDArray[np.uint8]) -> Answers:
         if not self._slots.acquire(timeout=WAIT_SECONDS):
             raise late(f"ONNX Runtime: one of {self.parallel} turns")
         start = time.perf_counter()
@@ -146,4 +146,4 @@ class OnnxRuntimeRunner:
             self._slots.release()
         seconds = time.perf_counter() - start
         found = dict(zip(self._outputs, values, strict=True))
-        return Raw(found["logits"], found.get("code"), found.get("margin"), seconds)
+        return Answers.of(found, seconds)

@@ -24,7 +24,7 @@ from edgekit.core.errors import EdgekitError
 from edgekit.core.files import write_bytes
 from edgekit.core.host import cpu_flags, runtime_threads
 from edgekit.core.threads import WAIT_SECONDS, late
-from edgekit.runtime.answers import Raw, in_chunks
+from edgekit.runtime.answers import Answers, in_chunks
 from edgekit.runtime.openvino_core import shared_core
 from edgekit.runtime.runner import RunSettings
 
@@ -80,7 +80,7 @@ class OpenVinoRunner:
             name: names.index(name) for name in ("logits", "code", "margin") if name in names
         }
 
-    def run(self, batch: NDArray[np.uint8]) -> Raw:
+    def run(self, batch: NDArray[np.uint8]) -> Answers:
         """Images RGB, uint8 [B, height, width, 3], of the model's size; any B."""
         return in_chunks(self._infer, batch, self._batch)
 
@@ -97,7 +97,7 @@ class OpenVinoRunner:
             "batch": self._batch,
         }
 
-    def _infer(self, images: NDArray[np.uint8]) -> Raw:
+    def _infer(self, images: NDArray[np.uint8]) -> Answers:
         """One inference of at most the compiled batch; missing images are filled up with zeros."""
         count = len(images)
         if self._batch and count < self._batch:
@@ -119,7 +119,7 @@ class OpenVinoRunner:
                 name: request.get_output_tensor(index).data[:count].copy()
                 for name, index in self._outputs.items()
             }
-        return Raw(found["logits"], found.get("code"), found.get("margin"), seconds)
+        return Answers.of(found, seconds)
 
     @contextlib.contextmanager
     def _request(self) -> Iterator[Any]:

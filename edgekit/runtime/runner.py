@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgekit.bundle.store import Bundle
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.core.typed_toml import nearest
-from edgekit.runtime.answers import Raw
+from edgekit.runtime.answers import Answers
 from edgekit.targets.descriptor import Descriptor, Hint, InferencePrecision
 
 _RUN: Final = {
@@ -45,7 +45,7 @@ class Runner(Protocol):
     parallel: int
     """Inferences that run side by side; more callers than that wait."""
 
-    def run(self, batch: NDArray[np.uint8]) -> Raw:
+    def run(self, batch: NDArray[np.uint8]) -> Answers:
         """Images RGB, uint8 [B, height, width, 3], of the model's size; any B."""
 
     def describe(self) -> dict[str, str | int]:

@@ -28,7 +28,7 @@ from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.host import host_arch
 from edgekit.core.npz import NpzError
 from edgekit.data.synthetic import pictures
-from edgekit.runtime.answers import Raw, joined
+from edgekit.runtime.answers import Answers, join
 from edgekit.runtime.model import Model, load
 from edgekit.targets.descriptor import host_isa
 
@@ -164,14 +164,16 @@ def self_test(model: Model, bundle: Bundle) -> SelfTestReport | None:
     return judge(test, ask(test, model.run, model.size), where_it_runs(model.describe()))
 
 
-def ask(test: SelfTest, run: Callable[[NDArray[np.uint8]], Raw], size: tuple[int, int]) -> Raw:
+def ask(
+    test: SelfTest, run: Callable[[NDArray[np.uint8]], Answers], size: tuple[int, int]
+) -> Answers:
     """A model's answers to the stored images; only a few of them are ever unpacked."""
     starts = range(0, len(test.images), _CHUNK)
-    return joined([run(test.pixels(size, start, start + _CHUNK)) for start in starts])
+    return join([run(test.pixels(size, start, start + _CHUNK)) for start in starts])
 
 
 def stored_part(
-    raw: Raw, columns: NDArray[np.int64], positions: NDArray[np.int64]
+    raw: Answers, columns: NDArray[np.int64], positions: NDArray[np.int64]
 ) -> StoredAnswers:
     """The part of a model's answers that a test stores and compares."""
     logits = raw.logits.astype(np.float32)
@@ -190,7 +192,7 @@ def stored_part(
     )
 
 
-def judge(test: SelfTest, raw: Raw, where: str) -> SelfTestReport:
+def judge(test: SelfTest, raw: Answers, where: str) -> SelfTestReport:
     """Compare answers with those that apply: the bundle's own, or the reference's."""
     same = test.own is not None and where == test.where
     expected = test.own if same and test.own is not None else test.reference
@@ -208,7 +210,7 @@ def judge(test: SelfTest, raw: Raw, where: str) -> SelfTestReport:
 def compare(
     test: SelfTest,
     expected: StoredAnswers,
-    raw: Raw,
+    raw: Answers,
     noise: float,
     margin_noise: float,
     against: str,
@@ -300,7 +302,7 @@ def _margin_problem(
     return []
 
 
-def judge_old(test: OldTest, raw: Raw) -> SelfTestReport:
+def judge_old(test: OldTest, raw: Answers) -> SelfTestReport:
     """The first schema's rule."""
     problems = []
     if raw.logits.shape != test.logits.shape:
@@ -360,7 +362,7 @@ def _share(difference: NDArray[Any], effect: NDArray[Any]) -> float:
     return float((difference * effect).sum(dtype=np.float64)) / energy if energy > 0 else 0.0
 
 
-def _check_shapes(test: SelfTest, expected: StoredAnswers, raw: Raw) -> None:
+def _check_shapes(test: SelfTest, expected: StoredAnswers, raw: Answers) -> None:
     if raw.logits.shape != (len(test.images), test.classes):
         raise NpzError(
             f"{SELFTEST} is for {test.classes} classes, the model gives logits "

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgekit.bundle.store import Bundle
 from edgekit.core.errors import EdgekitError, ToolchainMissing
-from edgekit.runtime.answers import Raw, in_chunks
+from edgekit.runtime.answers import Answers, in_chunks
 from edgekit.runtime.cuda_memory import Buffer, Graph, Stream, gpu_name
 from edgekit.runtime.runner import RunSettings
 from edgekit.targets.operators import DOMAIN, LOOKUP, LOOKUP_VERSION
@@ -112,19 +112,13 @@ class TensorRTRunner:
         self._prepared: dict[int, _Prepared] = {}
         self._lock = threading.Lock()
 
-    def run(self, batch: NDArray[np.uint8]) -> Raw:
+    def run(self, batch: NDArray[np.uint8]) -> Answers:
         """Images RGB, uint8 [B, height, width, 3], of the model's size; any B."""
         size = self._settings.batch
         if size and len(batch) % size:  # the engine takes exactly this many
             filled = np.zeros((-len(batch) % size, *batch.shape[1:]), np.uint8)
-            raw = in_chunks(self._infer, np.concatenate([batch, filled]), size)
-            count = len(batch)
-            return Raw(
-                raw.logits[:count],
-                None if raw.code is None else raw.code[:count],
-                None if raw.margin is None else raw.margin[:count],
-                raw.seconds,
-            )
+            answers = in_chunks(self._infer, np.concatenate([batch, filled]), size)
+            return answers.part(slice(len(batch)))
         return in_chunks(self._infer, batch, size or self._largest())
 
     def describe(self) -> dict[str, str | int]:
@@ -149,7 +143,7 @@ class TensorRTRunner:
         _, _, most = self._engine.get_tensor_profile_shape(self._input, 0)
         return int(most[0])
 
-    def _infer(self, images: NDArray[np.uint8]) -> Raw:
+    def _infer(self, images: NDArray[np.uint8]) -> Answers:
         with self._lock:
             prepared = self._prepare(images.shape)
             start = time.perf_counter()
@@ -170,7 +164,7 @@ class TensorRTRunner:
                 "the lookup met NaN or infinity: the images are fine, so the engine or its "
                 "weights are damaged; build it again"
             )
-        return Raw(found["logits"], found.get("code"), margin, seconds)
+        return Answers.of(found, seconds)
 
     def _enqueue(self, prepared: _Prepared) -> None:
         prepared.input.upload(self._stream)

@@ -11,36 +11,37 @@ from edgekit.bench.document import latency_summary
 from edgekit.bench.interleaved import compare
 from edgekit.bench.monitor import Watch
 from edgekit.bundle.store import update_bundle
+from edgekit.core.console import Console
 from edgekit.core.host import usable_threads
-from edgekit.steps import Built, Job
+from edgekit.steps.artifacts import Built, Exported
 
 
-def bench(job: Job, built: Built) -> dict[str, Any]:
+def bench(console: Console, built: Built, exported: Exported, seconds: float) -> dict[str, Any]:
     """Latency at batch 1 of bundle and float baselines, in turns.
 
     The baselines get images that are normalized already; the bundle normalizes its own.
     """
     from edgekit.runtime.model import load
 
-    preprocessing = built.quantized.exported.card.preprocessing
+    preprocessing = exported.card.preprocessing
     image = np.random.default_rng(0).integers(0, 256, (1, *preprocessing.size, 3), np.uint8)
     prepared = preprocessing.normalize(image)
     model = load(built.path)
-    job.console.info(f"bench ({built.descriptor.name}): about {job.config.bench_seconds:.0f} s")
+    console.info(f"bench ({built.descriptor.name}): about {seconds:.0f} s")
     watch = Watch()
     comparison = compare(
         "bundle",
         {
             "bundle": lambda: model.run(image),
-            FLOAT_ORT: float_onnxruntime(built.quantized.exported.onnx, prepared),
-            FLOAT_OPENVINO: float_openvino(built.quantized.exported.onnx, prepared),
+            FLOAT_ORT: float_onnxruntime(exported.onnx, prepared),
+            FLOAT_OPENVINO: float_openvino(exported.onnx, prepared),
         },
-        seconds=job.config.bench_seconds,
+        seconds=seconds,
         between=watch.look,
     )
     watch.finish()
     for note in watch.notes(latency_drift=comparison.drift):
-        job.console.warn(f"bench ({built.descriptor.name}): {note}")
+        console.warn(f"bench ({built.descriptor.name}): {note}")
     document = {
         "schema": 1,
         "batch": 1,

@@ -15,7 +15,7 @@ from edgekit.data.splits import Splits, split_dataset
 from edgekit.model.card import numbered_classes
 from edgekit.model.labels import read_labels
 from edgekit.quantize.recipes import read_recipe
-from edgekit.steps.config import BuildConfig
+from edgekit.steps.options import DataOptions
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class BuildData:
     labeled: bool
     names: tuple[str, ...]  # the data's own class names
     note: str
+    seed: int  # of the split, and of every choice among the images
 
     def calibration(self) -> Dataset:
         """The images that set the activation ranges."""
@@ -37,12 +38,14 @@ class BuildData:
         return self.splits.part("test", self.dataset)
 
 
-def open_data(config: BuildConfig, classes: tuple[str, ...]) -> BuildData:
-    """Open and split the build's images, with labels translated to the model's classes."""
-    dataset = open_dataset(config.data, skip_bad=config.skip_bad)
-    splits = split_dataset(dataset, seed=config.seed)
+def open_data(options: DataOptions, classes: tuple[str, ...]) -> BuildData:
+    """Open and split a build's images, with labels translated to the model's classes."""
+    dataset = open_dataset(options.data, skip_bad=options.skip_bad)
+    splits = split_dataset(dataset, seed=options.seed)
     named = match_classes(dataset, classes)
-    return BuildData(named.dataset, splits, named.labeled, dataset.classes, named.note)
+    return BuildData(
+        named.dataset, splits, named.labeled, dataset.classes, named.note, options.seed
+    )
 
 
 def check_inputs(data: str, labels: str | None, recipe: str) -> None:

@@ -8,15 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit import steps
 from edgekit.bundle.build_record import build_record
-from edgekit.bundle.manifest import BundleError, tool_versions
+from edgekit.bundle.manifest import BundleError, Manifest, tool_versions
 from edgekit.bundle.store import open_bundle
 from edgekit.core.documents import DocumentError, plain
 from edgekit.core.errors import UsageError
 from edgekit.core.files import file_sha256
 from edgekit.parity.document import ParityDocument
-from edgekit.parity.options import Gates, ParityOptions
 from edgekit.quantize.recipes import read_recipe
 from edgekit.steps.build_data import data_fingerprint
 from edgekit.steps.config import BuildConfig
@@ -27,13 +25,6 @@ _OUTSIDE_KEY = (
     *("out", "target", "zip", "require_engine"),
     *("checkpoint", "labels", "recipe", "plugin", "quantized"),
 )
-
-
-def options_of_build(config: BuildConfig) -> ParityOptions:
-    """How a build compares."""
-    return ParityOptions(
-        gates=Gates(tolerance=config.tolerance), images=config.parity_images, seed=config.seed
-    )
 
 
 def made_by_build(section: object, config: BuildConfig) -> dict[str, Any] | None:
@@ -47,7 +38,7 @@ def made_by_build(section: object, config: BuildConfig) -> dict[str, Any] | None
         evidence = ParityDocument.from_dict(section, "the section 'parity'")
     except DocumentError:  # another edgekit's: parity is measured anew
         return None
-    asked = options_of_build(config)
+    asked = config.comparison()
     if (evidence.asked, evidence.device) == (asked, None):
         return evidence.summary()
     own = [look for look in evidence.beside if (look.asked, look.device) == (asked, None)]
@@ -70,26 +61,17 @@ class Outcome:
         return str((self.parity or {}).get("verdict", "not measured"))
 
 
-def finished(config: BuildConfig, descriptor: Descriptor, key: str) -> Outcome | None:
-    """The outcome of an earlier build of the same thing, if its bundle is whole."""
+def finished(path: Path, key: str) -> Manifest | None:
+    """The manifest of an earlier build of the same thing, if its bundle is whole."""
     try:
-        bundle = open_bundle(steps.bundle_path(config, descriptor), any_arch=True)
+        bundle = open_bundle(path, any_arch=True)  # it need not run here
     except BundleError:
         return None
-    sections = bundle.manifest.sections
     try:
         record = build_record(bundle.manifest, str(bundle.path))
     except DocumentError:  # another edgekit's: built anew
         return None
-    if record.key != key or not record.complete:
-        return None
-    parity = sections.get("parity")
-    if config.parity:
-        # `edgekit parity --replace` may have put another comparison in its place.
-        parity = made_by_build(parity, config)
-        if parity is None:
-            return None
-    return Outcome(descriptor.name, bundle.path, True, sections.get("bench"), parity)
+    return bundle.manifest if record.key == key and record.complete else None
 
 
 def build_key(config: BuildConfig, descriptor: Descriptor, checkpoint_sha256: str) -> str:

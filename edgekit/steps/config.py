@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import shlex
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+from edgekit.bundle.build_record import BuildRecord
 from edgekit.core.errors import UsageError
+from edgekit.parity.tolerance import TOLERANCE, check_tolerance
+from edgekit.quantize.metric import Metric
+from edgekit.steps.options import BundleOptions, DataOptions, SourceOptions
+
+if TYPE_CHECKING:
+    from edgekit.parity.options import ParityOptions
+    from edgekit.quantize.recipes import Recipe
+    from edgekit.targets.descriptor import Descriptor, Precision
+
+# Settings that name files, of which a bundle tells the last part alone: it may be given away.
+_FILES = ("checkpoint", "labels", "data", "recipe", "quantized", "plugin")
+# Settings that say where bundles go, and change nothing in them; the target is named for itself.
+_ELSEWHERE = ("target", "out", "zip", "require_engine")
 
 
 @dataclass(frozen=True)
@@ -23,7 +39,7 @@ class BuildConfig:
     # Accuracy control: layers go back to float until no more than so many points are lost, of the
     # mean corruption error or of the codes that agree. None leaves that to the recipe.
     max_drop: float | None = None
-    metric: Literal["corruption-error", "code-agreement"] | None = None
+    metric: Metric | None = None
     precision: Literal["auto", "int8", "fp32"] = "auto"  # auto: what the target asks for
     # Refuse an INT8 model that gives other answers than the float one for over a third of the
     # images held out.
@@ -37,7 +53,7 @@ class BuildConfig:
     bench: bool = True
     bench_seconds: float = 8.0
     parity: bool = True
-    tolerance: float = 0.5  # points of mean corruption error
+    tolerance: float = TOLERANCE  # points of mean corruption error
     parity_images: int = 0  # test images at most; 0 is all of them
     plugin: str | None = None  # TensorRT plugin, compiled for the device, to put into its bundle
     require_engine: bool = False  # fail where a TensorRT engine can only be built on its device
@@ -50,9 +66,72 @@ class BuildConfig:
             raise UsageError(f"target names a device twice: {', '.join(self.target)}")
         if self.quantized is not None and self.precision == "fp32":
             raise UsageError("quantized names an INT8 graph: precision must not be fp32")
-        if not self.tolerance >= 0:
-            raise UsageError(f"tolerance must not be negative, not {self.tolerance}")
+        check_tolerance(self.tolerance)
         if self.bench_seconds <= 0:
             raise UsageError(f"bench_seconds must be positive, not {self.bench_seconds}")
         if self.parity_images < 0:
             raise UsageError(f"parity_images must not be negative, not {self.parity_images}")
+
+    def source(self) -> SourceOptions:
+        """The model that is built from."""
+        return SourceOptions(self.checkpoint, self.backbone, self.labels)
+
+    def images(self) -> DataOptions:
+        """The images that calibrate and judge."""
+        return DataOptions(self.data, self.seed, self.skip_bad)
+
+    def calibration(self) -> Recipe:
+        """The recipe, with what was said beside it."""
+        from edgekit.quantize.recipes import read_recipe
+
+        return read_recipe(self.recipe, max_drop=self.max_drop, metric=self.metric)
+
+    def comparison(self) -> ParityOptions:
+        """How bundles are compared with their original."""
+        from edgekit.parity.options import Gates, ParityOptions
+
+        gates = Gates(tolerance=self.tolerance)
+        return ParityOptions(gates=gates, images=self.parity_images, seed=self.seed)
+
+    def precision_of(self, descriptor: Descriptor) -> Precision:
+        """What the user says, or what the target asks for."""
+        return descriptor.precision if self.precision == "auto" else self.precision
+
+    def path_of(self, descriptor: Descriptor) -> Path:
+        """Where a target's bundle goes."""
+        return Path(self.out) / descriptor.name
+
+    def bundle(self, descriptor: Descriptor, key: str) -> BundleOptions:
+        """How a target's bundle is written; ``key`` is of all that it depends on."""
+        return BundleOptions(
+            path=self.path_of(descriptor),
+            precision=self.precision_of(descriptor),
+            plugin=self.plugin,
+            guard=self.guard,
+            selftest_photos=self.selftest_photos,
+            rebuild=self.command(descriptor),
+            record=BuildRecord(key, data=self.data, seed=self.seed),
+        )
+
+    def command(self, descriptor: Descriptor) -> str:
+        """The command line that builds a target's bundle again, where its files are at hand."""
+        words = ["edgekit", "build", "--target", descriptor.name]
+        for field in fields(self):
+            value, option = getattr(self, field.name), field.name.replace("_", "-")
+            if field.name in _ELSEWHERE or value == field.default:
+                continue
+            if isinstance(value, bool):
+                words.append(f"--{option}" if value else f"--no-{option}")
+            else:
+                text = _last_part(str(value)) if field.name in _FILES else str(value)
+                words += [f"--{option}", text]
+        return shlex.join(words)
+
+
+def _last_part(name: str) -> str:
+    """A file's or folder's own name, without where it lies on this machine."""
+    scheme, colon, rest = name.partition(":")
+    if colon and "/" not in scheme:  # builtin:fashion-mnist, imagenet-c:/data/imagenet-c
+        return f"{scheme}:{_last_part(rest)}"
+    own = Path(name).name
+    return own if own not in ("", "..") else Path(name).resolve().name

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError
 from edgekit.core.step_cache import cached, find, versions_of
+from edgekit.steps.artifacts import Exported, Quantized
 from edgekit.steps.build_data import BuildData
-from edgekit.steps.job import Exported, Job, Quantized
+from edgekit.steps.context import Context
 from edgekit.targets.descriptor import Hint
 from edgekit.targets.dialects import Dialect
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from edgekit.quantize.guard import Closeness
     from edgekit.quantize.probe import Probe
-    from edgekit.runtime.answers import Answers, Raw
+    from edgekit.runtime.answers import Answers
 
 _WORST = 3  # layers that a refusal names
 # Settings that a user may bench or load an OpenVINO bundle with; all must compute the same.
@@ -50,7 +51,9 @@ class HeldOut:
     answers: Answers
 
 
-def hold_out(job: Job, exported: Exported, data: BuildData, *, again: bool = False) -> HeldOut:
+def hold_out(
+    context: Context, exported: Exported, data: BuildData, *, again: bool = False
+) -> HeldOut:
     """Images of the validation part, clean and corrupted, with the float model's answers.
 
     Several steps ask for them; ``again`` makes them anew though they are cached.
@@ -72,24 +75,22 @@ def hold_out(job: Job, exported: Exported, data: BuildData, *, again: bool = Fal
         from edgekit.quantize.engine import answers
         from edgekit.quantize.probe import load_probe
 
-        probe = load_probe(
-            dataset, preprocessing, images=images, views=corrupted, seed=job.config.seed
-        )
-        found = answers(onnx.load(exported.onnx), probe.flat(), preprocessing)._asdict()
-        arrays = {name: value for name, value in found.items() if value is not None}
-        np.savez(folder / "views.npz", pixels=probe.pixels, cells=probe.cells, **arrays)
+        probe = load_probe(dataset, preprocessing, images=images, views=corrupted, seed=data.seed)
+        found = answers(onnx.load(exported.onnx), probe.flat(), preprocessing)
+        arrays: dict[str, Any] = {"pixels": probe.pixels, "cells": probe.cells, **found.arrays()}
+        np.savez(folder / "views.npz", **arrays)
 
     inputs = {
         "onnx": exported.report["sha256"],
         "split": data.splits.summary()["sha256"],
         "images": [part, images, corrupted],
-        "seed": job.config.seed,
+        "seed": data.seed,
         "preprocessing": preprocessing.to_dict(),
         "corruptions": code_version().hex(),
         "tools": versions_of("edgekit", "openvino", "numpy"),
     }
-    folder = None if again else find(job.cache, "views", inputs, job.console)
-    folder = folder or cached(job.cache, "views", inputs, make, job.console, force=again)
+    folder = None if again else find(context.cache, "views", inputs, context.console)
+    folder = folder or cached(context.cache, "views", inputs, make, context.console, force=again)
     return _read(folder, preprocessing)
 
 
@@ -104,38 +105,50 @@ def _read(folder: Path, preprocessing: Any) -> HeldOut:
         found = {name: stored[name] for name in stored.files}
     # Unlabeled: whether answers are right is parity's question.
     probe = Probe(found["pixels"], None, found["cells"], BENCHMARK15, preprocessing)
-    return HeldOut(probe, Answers(found["logits"], found.get("code"), found.get("margin")))
+    return HeldOut(probe, Answers.of(found))
 
 
-def guard_graph(job: Job, quantized: Quantized, legal: Path, data: BuildData) -> Closeness:
-    """Refuse a calibrated graph, ``legal`` in its dialect's form, that is another model."""
+def guard_graph(
+    context: Context, quantized: Quantized, legal: Path, data: BuildData, *, insist: bool
+) -> Closeness:
+    """Refuse a calibrated graph, ``legal`` in its dialect's form, that is another model.
+
+    Not to ``insist`` is a warning.
+    """
     import onnx
 
     assert quantized.dialect is not None
-    held_out = hold_out(job, quantized.exported, data)
+    held_out = hold_out(context, quantized.exported, data)
     found = check_graph(onnx.load(legal), held_out, quantized.dialect)
-    _judge(job, found, quantized, held_out)
+    _judge(context.console, found, quantized, held_out, insist=insist)
     return found
 
 
-def guard_bundle(job: Job, quantized: Quantized, bundle: Path, data: BuildData) -> Closeness:
-    """Refuse a ``bundle`` that runs here and is another model than the float one."""
-    held_out = hold_out(job, quantized.exported, data)
+def guard_bundle(
+    context: Context, quantized: Quantized, bundle: Path, data: BuildData, *, insist: bool
+) -> Closeness:
+    """Refuse a ``bundle`` that runs here and is another model than the float one.
+
+    Not to ``insist`` is a warning.
+    """
+    held_out = hold_out(context, quantized.exported, data)
     found = check_bundle(bundle, held_out)
-    _judge(job, found, quantized, held_out)
+    _judge(context.console, found, quantized, held_out, insist=insist)
     return found
 
 
-def _judge(job: Job, found: Closeness, quantized: Quantized, held_out: HeldOut) -> None:
+def _judge(
+    console: Console, found: Closeness, quantized: Quantized, held_out: HeldOut, *, insist: bool
+) -> None:
     def worst() -> list[str]:
         import onnx
 
         if quantized.finetuned:
             return []
         graphs = onnx.load(quantized.onnx), onnx.load(quantized.exported.onnx)
-        return worst_layers(*graphs, held_out, job.console)
+        return worst_layers(*graphs, held_out, console)
 
-    judge(found, job.console, worst, insist=job.config.guard)
+    judge(found, console, worst, insist=insist)
 
 
 def check_graph(graph: onnx.ModelProto, held_out: HeldOut, dialect: Dialect) -> Closeness:
@@ -149,14 +162,12 @@ def check_bundle(path: Path, held_out: HeldOut) -> Closeness:
     """Compare the bundle's answers with float's; an error where it disagrees with itself."""
     from edgekit.bundle.store import open_bundle
     from edgekit.quantize.guard import closeness
-    from edgekit.runtime.answers import Answers
     from edgekit.runtime.runner import open_runner, run_settings
 
     pixels = held_out.probe.flat()
     bundle = open_bundle(path)
     usual = run_settings(bundle.manifest.target)
-    raw = open_runner(bundle, usual, None).run(pixels)
-    answers = Answers(raw.logits, raw.code, raw.margin)
+    answers = open_runner(bundle, usual, None).run(pixels)
     if bundle.manifest.target.backend == "openvino":
         for hint, streams in _OTHERWISE:
             settings = dataclasses.replace(usual, hint=hint, streams=streams)
@@ -165,7 +176,7 @@ def check_bundle(path: Path, held_out: HeldOut) -> Closeness:
     return closeness(held_out.answers, answers)
 
 
-def _refuse_other_answers(usual: Answers, other: Raw, settings: str) -> None:
+def _refuse_other_answers(usual: Answers, other: Answers, settings: str) -> None:
     """A runtime that compiles the same bundle to another function is not to be trusted with it."""
     import numpy as np
 

@@ -19,7 +19,7 @@ from edgekit.data.synthetic import pictures
 from edgekit.data.transforms import Preprocessing
 from edgekit.graph.uint8_input import add_uint8_input
 from edgekit.quantize.engine import compile_graph, run_compiled
-from edgekit.runtime.answers import Raw, joined
+from edgekit.runtime.answers import Answers, join
 from edgekit.runtime.model import load
 from edgekit.runtime.onnxruntime import named_outputs, open_session
 from edgekit.runtime.selftest import (
@@ -43,7 +43,7 @@ _BRIGHTER: Final = 10  # gray levels
 # Those of a device that is not here may be as far, however well the two of this machine agree.
 _INT8_NOISE: Final = 0.15
 
-_Answer = Callable[[NDArray[np.uint8]], Raw]
+_Answer = Callable[[NDArray[np.uint8]], Answers]
 
 
 def make_self_test(
@@ -124,7 +124,7 @@ def _expected_noise(measured: tuple[float, float]) -> tuple[float, float]:
     return logits * factor, margins * factor
 
 
-def choose(answers: Raw, photos: int, count: int = IMAGES) -> NDArray[np.int64]:
+def choose(answers: Answers, photos: int, count: int = IMAGES) -> NDArray[np.int64]:
     """Which ``count`` of the pool are stored; the first ``photos`` of it are photos.
 
     One after the other the image whose class and codes were met least so far; of equals that whose
@@ -205,17 +205,13 @@ def _columns(logits: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.union1d(met, others).astype(np.int64)
 
 
-def _raw(found: dict[str, NDArray[Any]]) -> Raw:
-    return Raw(found["logits"], found.get("code"), found.get("margin"), 0.0)
-
-
 def onnxruntime_answers(
     graph: onnx.ModelProto,
     preprocessing: Preprocessing,
     pixels: NDArray[np.uint8],
     *,
     optimized: bool,
-) -> Raw:
+) -> Answers:
     """What the graph says; ``optimized``: by the integer kernels that run it on a CPU.
 
     Those take the place of float arithmetic between dequantize and quantize nodes. Without them
@@ -226,7 +222,7 @@ def onnxruntime_answers(
     add_uint8_input(model.graph, preprocessing)
     session = open_session(model.SerializeToString(), optimized=optimized)
     # One by one, so that a graph for one image runs as well.
-    return joined([_raw(named_outputs(session, image[np.newaxis])) for image in pixels])
+    return join([Answers.of(named_outputs(session, image[np.newaxis])) for image in pixels])
 
 
 def openvino_runner(graph: onnx.ModelProto, preprocessing: Preprocessing) -> _Answer:
@@ -234,10 +230,10 @@ def openvino_runner(graph: onnx.ModelProto, preprocessing: Preprocessing) -> _An
     compiled = compile_graph(graph, "LATENCY")
     name = graph.graph.input[0].name
 
-    def answer(pixels: NDArray[np.uint8]) -> Raw:
+    def answer(pixels: NDArray[np.uint8]) -> Answers:
         batches: list[dict[str, NDArray[Any]]] = [
             {name: preprocessing.normalize(image[np.newaxis])} for image in pixels
         ]
-        return joined([_raw(found) for found in run_compiled(compiled, batches)])
+        return join([Answers.of(found) for found in run_compiled(compiled, batches)])
 
     return answer

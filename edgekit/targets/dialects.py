@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from edgekit.core.errors import UsageError
 from edgekit.core.typed_toml import nearest
@@ -50,6 +51,8 @@ DIALECTS: dict[str, Dialect] = {
         pools_in_int8=True,
     ),
 }
+
+DEFAULT_DIALECT: Final = "openvino"  # of a graph that is asked for without a target
 
 
 def find_dialect(name: str) -> Dialect:

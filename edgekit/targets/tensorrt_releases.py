@@ -71,9 +71,9 @@ class TensorRTFacts:
             return "function"
         return "plugin" if self.has_plugins else "inline"
 
-    def covers(self, found: str) -> bool:
+    def covers(self, release: str) -> bool:
         """Whether an installed release is in the range."""
-        return version(self.tensorrt) <= version(found) < version(self.before)
+        return version(self.tensorrt) <= version(release) < version(self.before)
 
 
 def version(text: str) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from edgekit.data.loading import Skipped, batched, epoch_order
 from edgekit.data.pool import Pool
 from edgekit.data.transforms import Preprocessing
 from edgekit.model.vqsa import VQSA
-from edgekit.training.config import Pairing, TrainConfig
+from edgekit.training.config import BatchOptions, Pairing
 from edgekit.training.corruption_schedule import CLEAN, drawn_clean, noise_seed, training_views
 from edgekit.training.distributed import World
 from edgekit.training.feature_store import ArrayStore, Floats
@@ -97,15 +97,15 @@ class CachedSource:
         rows: IndexArray,
         clean: ArrayStore,
         variants: Sequence[ArrayStore],
-        config: TrainConfig,
+        options: BatchOptions,
         seen: Sequence[str],
         world: World,
     ) -> None:
         self._dataset, self._rows = dataset, rows
         self._clean, self._variants = clean, list(variants)
-        self._pairing: Pairing = config.pairing
-        self._seen, self._seed = seen, config.data_seed
-        self._order = Order(len(rows), config.batch_size, config.seed, world)
+        self._pairing: Pairing = options.pairing
+        self._seen, self._seed = seen, options.data_seed
+        self._order = Order(len(rows), options.batch_size, options.seed, world)
         self._labels = np.array([dataset.label(int(row)) for row in rows], np.int64)
 
     def batches_per_epoch(self) -> int:
@@ -157,16 +157,16 @@ class ImageSource:
         indices: IndexArray,
         pool: Pool[View, Seen | Unreadable],
         preprocessing: Preprocessing,
-        config: TrainConfig,
+        options: BatchOptions,
         seen: Sequence[str],
         world: World,
         skipped: Skipped,
     ) -> None:
         self._dataset, self._indices = dataset, indices
         self._pool, self._preprocessing = pool, preprocessing
-        self._pairing: Pairing = config.pairing
-        self._seen, self._seed, self._skipped = seen, config.data_seed, skipped
-        self._order = Order(len(indices), config.batch_size, config.seed, world)
+        self._pairing: Pairing = options.pairing
+        self._seen, self._seed, self._skipped = seen, options.data_seed, skipped
+        self._order = Order(len(indices), options.batch_size, options.seed, world)
 
     def batches_per_epoch(self) -> int:
         """See `Source`."""

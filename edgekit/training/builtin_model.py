@@ -40,7 +40,9 @@ BUILTIN = TrainConfig(
 )
 
 
-def train_builtin(cache_dir: Path, console: Console, config: TrainConfig = BUILTIN) -> Path:
+def train_builtin(
+    cache_dir: Path, console: Console, config: TrainConfig = BUILTIN, *, force: bool = False
+) -> Path:
     """The built-in checkpoint: out of the cache, or trained in a few minutes and put there.
 
     Keyed by settings, images, weights package, code and libraries, so that a change of any of
@@ -60,7 +62,7 @@ def train_builtin(cache_dir: Path, console: Console, config: TrainConfig = BUILT
         shutil.copyfile(work / "log.jsonl", folder / "log.jsonl")
 
     with _alone(cache_dir / f"{STEP}.lock", console):
-        entry = cached(cache_dir, STEP, inputs, make, console)
+        entry = cached(cache_dir, STEP, inputs, make, console, force=force)
         if work.exists():
             shutil.rmtree(work)
     return entry / "best.safetensors"

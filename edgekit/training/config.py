@@ -21,6 +21,16 @@ _BYSTANDERS = ("out", "cache", "workers", "save_every")
 
 
 @dataclass(frozen=True)
+class BatchOptions:
+    """How images become batches, and which views of them."""
+
+    pairing: Pairing
+    batch_size: int
+    seed: int  # of the order
+    data_seed: int  # of the drawn corruptions
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One training run. The defaults suit a frozen backbone and some thousand images."""
 
@@ -128,6 +138,10 @@ class TrainConfig:
             commitment=self.commitment,
             update=self.codebook_update,
         )
+
+    def batches(self) -> BatchOptions:
+        """What the batches are made of."""
+        return BatchOptions(self.pairing, self.batch_size, self.seed, self.data_seed)
 
     def decisive(self) -> dict[str, object]:
         """The settings that what comes out depends on."""

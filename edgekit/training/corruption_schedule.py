@@ -1,4 +1,4 @@
-"""Which corruption an image is given: in training at random, in evaluation by a fixed design.
+"""Which corruption an image is given in training: one at random, another one in every epoch.
 
 All of it follows from seeds and image keys, never from a generator's state, so that any process
 can compute any image and a resumed run continues where it stopped.
@@ -10,10 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from edgekit.data.base import IndexArray
-from edgekit.data.loading import epoch_order, rng_for
+from edgekit.data.loading import rng_for
 from edgekit.training.config import Pairing
 
 
@@ -57,18 +54,6 @@ def noise_seed(seed: int, epoch: int) -> int:
     """The corruptions' own seed, another one each epoch and never evaluation's, which is 0."""
     digest = hashlib.sha256(f"training noise\n{seed}\n{epoch}".encode()).digest()
     return 1 + int.from_bytes(digest[:6], "little")
-
-
-def rotated_severities(count: int, corruption: int) -> IndexArray:
-    """The severity [count] at which each image meets corruption number ``corruption``.
-
-    Every image meets every type at one severity, and each severity has a fifth of the images:
-    a fifth of the work of the full grid for the same expected mean corruption error. Images take
-    turns in shuffled order, because their own order may follow the classes.
-    """
-    rank = np.empty(count, np.int64)
-    rank[epoch_order(count, 0, 0)] = np.arange(count)
-    return 1 + (rank + corruption) % 5
 
 
 def _raw(seed: int, epoch: int, key: str, count: int) -> list[int]:

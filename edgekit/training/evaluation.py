@@ -1,14 +1,15 @@
 """Errors and code statistics of a model on clean and corrupted images.
 
-The mean corruption error here is unnormalized: the mean over corruption types of the mean over
-severities of the error. Severities rotate over the images (`rotated_severities`).
+`Tally` counts them, whether features go through a head, images through a network, or through one
+in 8 bits. The mean corruption error here is unnormalized: the mean over corruption types of the
+mean over severities of the error. Severities rotate over the images (`rotated_severities`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from edgekit.core.errors import UsageError
 from edgekit.data.base import IndexArray
+from edgekit.data.corruption_grid import rotated_severities
 from edgekit.model.codebook import perplexity
 from edgekit.model.vqsa import Output
-from edgekit.training.corruption_schedule import CLEAN, Corruption, rotated_severities
+from edgekit.training.corruption_schedule import CLEAN, Corruption
 from edgekit.training.distributed import World
 from edgekit.training.feature_store import ArrayStore
 from edgekit.training.views import View
@@ -52,8 +54,8 @@ class Evaluation:
 def evaluation_views(indices: IndexArray, corruptions: Sequence[str]) -> dict[str, list[View]]:
     """For clean ("") and for each corruption, how every image is seen."""
     views = {"": [View(index, (CLEAN,)) for index in indices.tolist()]}
-    for number, name in enumerate(corruptions):
-        severities = rotated_severities(len(indices), number).tolist()
+    table = rotated_severities(len(indices), len(corruptions))
+    for name, severities in zip(corruptions, table.T.tolist(), strict=True):
         views[name] = [
             View(index, (Corruption(name, severity),))
             for index, severity in zip(indices.tolist(), severities, strict=True)
@@ -61,11 +63,29 @@ def evaluation_views(indices: IndexArray, corruptions: Sequence[str]) -> dict[st
     return views
 
 
-class Answers(NamedTuple):
-    """What a model said about some images."""
+class _Output(Protocol):
+    """What networks in training give out, float or in 8 bits."""
 
-    wrong: Tensor  # [M] bool
-    code: Tensor | None  # [M] or [M, P]
+    @property
+    def logits(self) -> Tensor:
+        """[V, classes]."""
+
+    @property
+    def code(self) -> Tensor | None:
+        """[V], [V, P], or None without a codebook."""
+
+
+class Choices(NamedTuple):
+    """What a model chose for M images, each clean and under C corruptions; on the CPU."""
+
+    top: Tensor  # [M, 1 + C] class
+    code: Tensor | None  # [M, 1 + C] or [M, 1 + C, P]
+
+
+def choices(output: _Output, each: int) -> Choices:
+    """Of ``each`` views of every image, one image after the other."""
+    code = None if output.code is None else output.code.cpu().unflatten(0, (-1, each))
+    return Choices(output.logits.argmax(dim=1).cpu().unflatten(0, (-1, each)), code)
 
 
 class Tally:
@@ -77,22 +97,22 @@ class Tally:
         self._counts = torch.zeros(len(self._names), 6, 4, dtype=torch.long)
         self._usage = torch.zeros(codebook_size or 0, dtype=torch.long)
 
-    def add(self, clean: Answers, corrupted: dict[str, tuple[Answers, IndexArray]]) -> None:
-        """The same images clean and under every corruption, with their severities [M]."""
-        zeros = np.zeros(len(clean.wrong), np.int64)
-        for number, name in enumerate(self._names):
-            answers, severities = corrupted[name] if name else (clean, zeros)
-            for severity in np.unique(severities).tolist():
-                rows = torch.from_numpy(severities == severity)
+    def add(self, labels: Tensor, severities: IndexArray, chosen: Choices) -> None:
+        """Images with their labels [M] and the severities [M, C] of their corruptions."""
+        wrong, code = chosen.top != labels[:, None], chosen.code
+        levels = torch.from_numpy(np.insert(severities, 0, 0, axis=1))
+        for number in range(len(self._names)):
+            for severity in levels[:, number].unique().tolist():
+                rows = levels[:, number] == severity
                 cell = self._counts[number, severity]
                 cell[0] += int(rows.sum())
-                cell[1] += int(answers.wrong[rows].sum())
-                if answers.code is not None and clean.code is not None:
-                    same = answers.code[rows] == clean.code[rows]
+                cell[1] += int(wrong[rows, number].sum())
+                if code is not None:
+                    same = code[rows, number] == code[rows, 0]
                     cell[2] += same.numel()
                     cell[3] += int(same.sum())
-            if answers.code is not None:
-                self._usage += torch.bincount(answers.code.flatten(), minlength=len(self._usage))
+        if code is not None and len(self._usage):
+            self._usage += torch.bincount(code.flatten(), minlength=len(self._usage))
 
     def result(self, world: World, device: torch.device) -> Evaluation:
         """The evaluation over the images of all processes."""
@@ -129,26 +149,21 @@ def evaluate_features(
 ) -> Evaluation:
     """Evaluate on cached features: stores by corruption name, "" for clean; ``rows`` of them."""
     names = [name for name in stores if name]
-    severities = {
-        name: rotated_severities(len(labels), number) for number, name in enumerate(names)
-    }
+    severities = rotated_severities(len(labels), len(names))
     tally = Tally(names, codebook_size)
     mine = rows[world.share(len(rows))]
     for part in _parts(mine):
-        truth = torch.from_numpy(labels[part])
-
-        def answers(name: str, part: IndexArray = part, truth: Tensor = truth) -> Answers:
-            features = torch.from_numpy(stores[name].rows(part)).to(device)
-            return answer(head(features), truth)
-
-        tally.add(answers(""), {name: (answers(name), severities[name][part]) for name in names})
+        views = [
+            choices(head(torch.from_numpy(stores[name].rows(part)).to(device)), 1)
+            for name in ("", *names)
+        ]
+        codes = [view.code for view in views if view.code is not None]
+        chosen = Choices(
+            torch.cat([view.top for view in views], dim=1),
+            torch.cat(codes, dim=1) if codes else None,
+        )
+        tally.add(torch.from_numpy(labels[part]), severities[part], chosen)
     return tally.result(world, device)
-
-
-def answer(output: Output, labels: Tensor) -> Answers:
-    """Compare an output with the labels [M], on the CPU."""
-    code = None if output.code is None else output.code.cpu()
-    return Answers(output.logits.argmax(dim=1).cpu() != labels, code)
 
 
 def _parts(rows: IndexArray) -> Iterator[IndexArray]:

@@ -91,7 +91,8 @@ class _CachedPhase:
         if len(usable) < len(train_set):
             for row in np.setdiff1d(rows, usable).tolist():
                 m.skipped(BadImage(f"{m.dataset.name}: image {train_set.key(row)} is unreadable"))
-        yield CachedSource(train_set, usable, stores[0], stores[1:], m.config, m.seen, m.world)
+        options = m.config.batches()
+        yield CachedSource(train_set, usable, stores[0], stores[1:], options, m.seen, m.world)
 
     def _variant(self, train_set: Dataset, number: int) -> list[View]:
         m, seed = self._material, self._material.config.data_seed
@@ -148,7 +149,7 @@ class _ImagePhase:
                 m.train,
                 self._pool,
                 m.preprocessing,
-                m.config,
+                m.config.batches(),
                 m.seen,
                 m.world,
                 m.skipped,

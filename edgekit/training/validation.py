@@ -1,23 +1,60 @@
-"""Evaluation on images, for models whose backbone learns."""
+"""Evaluation on images, for models whose backbone learns: each clean and under every corruption."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from edgekit.data.base import Dataset, IndexArray
+from edgekit.data.corruption_grid import rotated_severities
 from edgekit.data.loading import batched
 from edgekit.data.pool import Pool
 from edgekit.data.transforms import Preprocessing
 from edgekit.model.vqsa import VQSA
-from edgekit.training.corruption_schedule import CLEAN, Corruption, rotated_severities
+from edgekit.training.corruption_schedule import CLEAN, Corruption
 from edgekit.training.distributed import World
-from edgekit.training.evaluation import Answers, Evaluation, Tally, answer
+from edgekit.training.evaluation import Evaluation, Tally, choices
 from edgekit.training.views import Seen, Unreadable, View
 
-_IMAGES = 64  # views that go through the network together, about
+_VIEWS = 64  # that go through the network together, about
+
+
+class Group(NamedTuple):
+    """Some images, each in 1 + C views, as a network takes them."""
+
+    pixels: NDArray[np.float32]  # [M * (1 + C), 3, H, W], normalized
+    labels: Tensor  # [M]
+    severities: IndexArray  # [M, C]
+
+
+def image_groups(
+    indices: IndexArray,
+    corruptions: Sequence[str],
+    preprocessing: Preprocessing,
+    pool: Pool[View, Seen | Unreadable],
+    world: World,
+) -> Iterator[Group]:
+    """This process's share of the images ``indices``; those that cannot be read are left out."""
+    severities = rotated_severities(len(indices), len(corruptions))
+    rows = np.arange(len(indices))[world.share(len(indices))]
+    views = (
+        View(int(indices[row]), (CLEAN, *map(Corruption, corruptions, severities[row].tolist())))
+        for row in rows
+    )
+    results = zip(rows, pool.map(views), strict=True)
+    for group in batched(results, max(1, _VIEWS // (1 + len(corruptions)))):
+        seen = [(row, result) for row, result in group if isinstance(result, Seen)]
+        if seen:
+            yield Group(
+                preprocessing.normalize(np.concatenate([result.images for _, result in seen])),
+                torch.tensor([result.label for _, result in seen]),
+                severities[[row for row, _ in seen]],
+            )
 
 
 @torch.inference_mode()
@@ -31,52 +68,13 @@ def evaluate_images(
     device: torch.device,
     world: World,
 ) -> Evaluation:
-    """Evaluate on images ``indices``; the design is that of `evaluate_features`.
-
-    An image that cannot be read is left out.
-    """
+    """Evaluate on images ``indices``; the design is that of `evaluate_features`."""
     was_training = model.training
     model.eval()
-    severities = (
-        np.stack(
-            [rotated_severities(len(indices), number) for number in range(len(corruptions))], axis=1
-        )
-        if corruptions
-        else np.zeros((len(indices), 0), np.int64)
-    )
-    rows = np.arange(len(indices))[world.share(len(indices))]
-    views = (
-        View(
-            int(indices[row]),
-            (CLEAN, *map(Corruption, corruptions, severities[row].tolist())),
-        )
-        for row in rows
-    )
     codebook = model.head.codebook
     tally = Tally(corruptions, None if codebook is None else len(codebook.usage))
-    views_each = 1 + len(corruptions)
-    results = zip(rows, pool.map(views), strict=True)
-    for group in batched(results, max(1, _IMAGES // views_each)):
-        seen = [(row, result) for row, result in group if isinstance(result, Seen)]
-        if not seen:
-            continue
-        pixels = np.concatenate([result.images for _, result in seen])
-        images = torch.from_numpy(preprocessing.normalize(pixels)).to(device)
-        labels = torch.tensor([result.label for _, result in seen for _ in result.images])
-        everything = answer(model(images), labels)
-        chosen = severities[[row for row, _ in seen]]
-        tally.add(
-            _every(everything, 0, views_each),
-            {
-                name: (_every(everything, 1 + number, views_each), chosen[:, number])
-                for number, name in enumerate(corruptions)
-            },
-        )
+    for group in image_groups(indices, corruptions, preprocessing, pool, world):
+        output = model(torch.from_numpy(group.pixels).to(device))
+        tally.add(group.labels, group.severities, choices(output, 1 + len(corruptions)))
     model.train(was_training)
     return tally.result(world, device)
-
-
-def _every(answers: Answers, first: int, step: int) -> Answers:
-    """The answers for view number ``first`` of each image."""
-    code = answers.code
-    return Answers(answers.wrong[first::step], None if code is None else code[first::step])

@@ -14,7 +14,6 @@ import onnx
 import safetensors.torch
 import torch
 
-from edgekit import steps
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.core.files import file_sha256, write_bytes, write_text
@@ -33,11 +32,17 @@ from edgekit.quantize.qat.evaluation import Judge, Judgment
 from edgekit.quantize.qat.loop import BEST, Job, Run
 from edgekit.quantize.qat.network import Network
 from edgekit.quantize.qat.record import FinetuneRecord, write_record
-from edgekit.steps.build_data import BuildData, check_inputs
-from edgekit.steps.config import BuildConfig
+from edgekit.quantize.recipes import read_recipe
+from edgekit.steps.artifacts import Exported
+from edgekit.steps.build_data import BuildData, check_inputs, open_data
+from edgekit.steps.calibration import Calibration, calibrate, choose_calibration_images
+from edgekit.steps.context import Context
+from edgekit.steps.float_model import export, load, name_classes
+from edgekit.steps.guard import HeldOut, check_graph, hold_out, judge, worst_layers
+from edgekit.steps.options import DataOptions, SourceOptions
 from edgekit.targets.dialects import find_dialect
 from edgekit.training.batches import ImageSource
-from edgekit.training.config import TrainConfig
+from edgekit.training.config import BatchOptions
 from edgekit.training.determinism import choose_device, reproducible
 from edgekit.training.distributed import World
 from edgekit.training.provenance import digest_of, training_provenance
@@ -80,13 +85,13 @@ class FinetuneResult:
 class _Start:
     """The calibrated graph that training starts from, and its float original."""
 
-    exported: steps.Exported
+    exported: Exported
     data: BuildData
     calibrated: onnx.ModelProto  # in the dialect's form
     original: onnx.ModelProto
     recipe: str
     images: str
-    held_out: steps.HeldOut  # what the result is judged on, whatever else it is
+    held_out: HeldOut  # what the result is judged on, whatever else it is
 
 
 def finetune(config: FinetuneConfig, console: Console, *, restart: bool = False) -> FinetuneResult:
@@ -165,25 +170,21 @@ def _prepare_folder(config: FinetuneConfig, restart: bool) -> None:
 
 def _starting_point(config: FinetuneConfig, console: Console) -> _Start:
     """Export and calibrate, through the cache; the calibration is kept in the run's folder."""
-    settings = BuildConfig(
-        checkpoint=config.checkpoint,
-        backbone=config.backbone,
-        labels=config.labels,
-        data=config.data,
-        recipe=config.recipe,
-        seed=config.data_seed,
-        skip_bad=config.skip_bad,
-    )
-    job = steps.Job(settings, console, cache_root())
-    exported = steps.export(job, steps.load(job))
-    data = steps.open_build_data(job, exported)
-    exported = steps.name_classes(job, exported, data)
+    context = Context(console, cache_root())
+    source = SourceOptions(config.checkpoint, config.backbone, config.labels)
+    exported = export(context, load(context, source), source)
+    images = DataOptions(config.data, config.data_seed, config.skip_bad)
+    data = open_data(images, exported.card.classes)
+    if data.note:
+        console.warn(data.note)
+    exported = name_classes(exported, data)
     if not data.labeled:
         raise UsageError(
             f"{config.data}: its labels do not mean the model's classes: give --labels"
         )
     dialect = find_dialect(config.dialect)
-    quantized = steps.calibrate(job, exported, data, dialect.name)
+    chosen = choose_calibration_images(console, data, read_recipe(config.recipe))
+    quantized = calibrate(context, Calibration(exported, data, chosen, dialect))
     kept = config.out / CALIBRATED
     if not kept.exists():
         write_bytes(config.out / LISTING, quantized.onnx.with_name(LISTING).read_bytes())
@@ -196,7 +197,7 @@ def _starting_point(config: FinetuneConfig, console: Console) -> _Start:
         onnx.load(exported.onnx),
         quantized.recipe,
         quantized.images,
-        steps.hold_out(job, exported, data),
+        hold_out(context, exported, data),
     )
 
 
@@ -232,9 +233,8 @@ def _job(
     original = Network(start.original).to(device).requires_grad_(False)
     workers = default_workers() if config.workers is None else config.workers
     skipped = Skipped()
-    order = TrainConfig(  # what the image source reads of it
+    options = BatchOptions(
         pairing="paired" if seen else "clean",
-        seen=",".join(seen) or "none",
         batch_size=config.batch_size,
         seed=config.seed,
         data_seed=config.data_seed,
@@ -252,11 +252,9 @@ def _job(
             original=original,
             train=train,
             source=ImageSource(
-                dataset, train, typed, card.preprocessing, order, seen, world, skipped
+                dataset, train, typed, card.preprocessing, options, seen, world, skipped
             ),
-            judge=Judge(
-                dataset, validation, looked_at, card.preprocessing, typed, original, device, stop
-            ),
+            judge=Judge(validation, looked_at, card.preprocessing, typed, original, device, stop),
             device=device,
             console=console,
             stop=stop,
@@ -304,19 +302,19 @@ def _finish(job: Job, start: _Start, progress: Progress, started: float) -> Fine
     graph = network.to_onnx()
     write_record(graph, record)
     onnx.checker.check_model(graph)
-    pixels = next(job.judge.pixels())[0][:_PROOF_VIEWS]
+    pixels = next(job.judge.groups()).pixels[:_PROOF_VIEWS]
     proof = prove(graph, network, pixels)
     job.console.info(proof.describe())
     dialect = find_dialect(config.dialect)
-    closeness = steps.check_graph(graph, start.held_out, dialect)
+    closeness = check_graph(graph, start.held_out, dialect)
 
     # Its layers can only be named where the dialect left NNCF's form as it was.
     def worst() -> list[str]:
         if dialect.rewrites:
             return []
-        return steps.worst_layers(graph, start.original, start.held_out, job.console)
+        return worst_layers(graph, start.original, start.held_out, job.console)
 
-    steps.judge(closeness, job.console, worst, insist=config.guard)
+    judge(closeness, job.console, worst, insist=config.guard)
     write_bytes(job.out / INT8, graph.SerializeToString(deterministic=True))
     if progress.skipped_images:
         job.console.warn(f"{progress.skipped_images} images could not be read and were left out")

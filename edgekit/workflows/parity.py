@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from edgekit import steps
 from edgekit.bundle.build_record import BuildRecord, build_record
 from edgekit.bundle.float_original import cached_original
 from edgekit.bundle.manifest import Manifest
@@ -37,9 +36,11 @@ from edgekit.parity.predictors import (
 from edgekit.parity.strength import settle
 from edgekit.parity.sweep import Sweep
 from edgekit.report.model_facts import model_facts
+from edgekit.steps.artifacts import Exported
 from edgekit.steps.build_data import BuildData, match_classes, open_data
-from edgekit.steps.build_record import options_of_build
-from edgekit.steps.config import BuildConfig
+from edgekit.steps.context import Context
+from edgekit.steps.float_model import export, load
+from edgekit.steps.options import DataOptions, SourceOptions
 
 if TYPE_CHECKING:
     from edgekit.devices.remote_predictor import DevicePredictor
@@ -54,20 +55,21 @@ class _Images(NamedTuple):
     labeled: bool
 
 
-def parity_of_build(job: steps.Job, built: steps.Built, data: BuildData) -> dict[str, Any]:
+def parity_of_build(
+    context: Context, path: Path, exported: Exported, data: BuildData, options: ParityOptions
+) -> dict[str, Any]:
     """The parity step of a build, against the float graph that the bundle was made from."""
-    options = options_of_build(job.config)
-    reference = open_reference(built.quantized.exported.onnx)
-    candidate = open_bundle_predictor(built.path)
+    reference = open_reference(exported.onnx)
+    candidate = open_bundle_predictor(path)
     cells = choose_cells(None, options.severities, options.extra, options.seed)
     images = _Images(data.test(), cells, None, data.labeled)
     manifest = candidate.model.manifest
-    document = _compare(job, options, reference, candidate, images, manifest)
-    return save_report(built.path, document, job.console).to_dict()
+    document = _compare(context, options, reference, candidate, images, manifest)
+    return save_report(path, document, context.console).to_dict()
 
 
 def parity_of_bundle(
-    job: steps.Job,
+    context: Context,
     path: Path,
     options: ParityOptions,
     *,
@@ -85,13 +87,13 @@ def parity_of_bundle(
     cells = choose_cells(options.corruptions, options.severities, options.extra, options.seed)
     device = None if candidate is None else candidate.session.device.name
     answering = candidate or open_bundle_predictor(path)
-    reference = _reference(job, path, manifest, answering.classes, options)
+    reference = _reference(context, path, manifest, answering.classes, options)
     check_comparable(reference, answering, allow_different_source=options.allow_different_reference)
     classes = answering.classes
     if classes == numbered_classes(len(classes)):
         classes = reference.classes
-    images = _images(job, path, options, made_with, cells, classes)
-    return _compare(job, options, reference, answering, images, manifest, device)
+    images = _images(context, path, options, made_with, cells, classes)
+    return _compare(context, options, reference, answering, images, manifest, device)
 
 
 def save_report(
@@ -139,13 +141,8 @@ def _standing(bundle: Bundle, console: Console) -> ParityDocument | None:
         return None
 
 
-def default_job(console: Console, cache: Path) -> steps.Job:
-    """A job for commands that build nothing."""
-    return steps.Job(BuildConfig(), console, cache)
-
-
 def _compare(
-    job: steps.Job,
+    context: Context,
     options: ParityOptions,
     reference: Predictor,
     candidate: Predictor,
@@ -159,24 +156,25 @@ def _compare(
         make=MakeVariants(candidate.preprocessing, images.cells, images.published),
         reference=reference,
         candidate=candidate,
-        cache=job.cache / "parity",
+        cache=context.cache / "parity",
         images=options.images,
         workers=default_workers(),
         seed=options.seed,
         cache_bytes=limit_bytes(),
     )
     # Half precision; what was kept of other models makes room.
-    kept = 2 * sweep.available * sweep.make.count * len(candidate.classes) * 2
-    if kept > sweep.cache_bytes:
-        job.console.info(
-            f"a full sweep has {kept / 1e9:.1f} GB of answers and {sweep.cache_bytes / 1e9:.1f} GB "
-            f"are kept, see {LIMIT}: after an interruption the rest is computed again"
+    answers_bytes = 2 * sweep.available * sweep.make.count * len(candidate.classes) * 2
+    if answers_bytes > sweep.cache_bytes:
+        context.console.info(
+            f"a full sweep has {answers_bytes / 1e9:.1f} GB of answers and "
+            f"{sweep.cache_bytes / 1e9:.1f} GB are kept, see {LIMIT}: after an interruption the "
+            "rest is computed again"
         )
     head = model_facts(manifest, candidate.name).vqsa
     return run_comparison(
         sweep,
         options,
-        job.console,
+        context.console,
         labeled=images.labeled,
         codebook_size=head.codebook_size if head.has_codebook else 0,
         device=device,
@@ -184,7 +182,7 @@ def _compare(
 
 
 def _images(
-    job: steps.Job,
+    context: Context,
     path: Path,
     options: ParityOptions,
     made_with: BuildRecord,
@@ -197,10 +195,7 @@ def _images(
         raise UsageError(f"{path} does not say which images it was built with: name some, --data")
     published = None
     if uri == made_with.data:
-        config = dataclasses.replace(
-            job.config, data=uri, seed=made_with.seed, skip_bad=options.skip_bad
-        )
-        data = open_data(config, classes)
+        data = open_data(DataOptions(uri, made_with.seed, options.skip_bad), classes)
         dataset, labeled, note = data.test(), data.labeled, data.note
     else:
         opened = open_dataset(uri, skip_bad=options.skip_bad, workers=default_workers())
@@ -209,7 +204,7 @@ def _images(
             cells = dataclasses.replace(cells, kind="published")
         dataset, labeled, note = match_classes(published or _judging(opened), classes)
     if note:
-        job.console.warn(note)
+        context.console.warn(note)
     return _Images(dataset, cells, published, labeled)
 
 
@@ -225,7 +220,7 @@ def _judging(dataset: Dataset) -> Dataset:
 
 
 def _reference(
-    job: steps.Job,
+    context: Context,
     bundle: Path,
     manifest: Manifest,
     classes: tuple[str, ...],
@@ -233,13 +228,15 @@ def _reference(
 ) -> Predictor:
     """The model that is taken for right."""
     if options.reference is None:
-        found = cached_original(job.cache, manifest.source.checkpoint, classes, job.console)
-        if found is None:
+        original = cached_original(
+            context.cache, manifest.source.checkpoint, classes, context.console
+        )
+        if original is None:
             raise UsageError(
-                f"the float original of {bundle} is not in the cache {job.cache}: name it, with "
-                "--reference CHECKPOINT (or a float .onnx, or another bundle)"
+                f"the float original of {bundle} is not in the cache {context.cache}: name it, "
+                "with --reference CHECKPOINT (or a float .onnx, or another bundle)"
             )
-        return open_reference(found)
+        return open_reference(original)
     path = Path(options.reference)
     if not path.exists():
         raise UsageError(f"no reference at {path}: give a checkpoint, a float .onnx or a bundle")
@@ -247,9 +244,8 @@ def _reference(
         return open_bundle_predictor(path)
     if path.suffix == ".onnx":
         return open_reference(path)
-    config = dataclasses.replace(job.config, checkpoint=str(path), labels=options.labels)
-    job = dataclasses.replace(job, config=config)
-    checkpoint = steps.load(job)
+    source = SourceOptions(str(path), labels=options.labels)
+    checkpoint = load(context, source)
     if not options.allow_different_reference:  # before it is exported, which takes a while
         check_source(checkpoint.sha256, manifest.source.checkpoint)
-    return open_reference(steps.export(job, checkpoint).onnx)
+    return open_reference(export(context, checkpoint, source).onnx)

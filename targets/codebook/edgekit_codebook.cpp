@@ -6,13 +6,13 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
-#include <new>
 #include <string>
 #include <vector>
 
 #include "arena.h"
 #include "bounds.h"
 #include "dispatch.h"
+#include "guarded.h"
 #include "lookup.h"
 #include "packed.h"
 #include "parallel.h"
@@ -48,19 +48,6 @@ class DefaultFloatingPoint {
 
 bool all_finite(const Kernels& kernels, const float* values, int64_t count) {
   return kernels.largest_bits(values, count) < 0x7f800000u;
-}
-
-// Runs `body`, which returns a status, and turns an exception into one.
-template <typename Body>
-int guarded(const Body& body) {
-  const DefaultFloatingPoint environment;
-  try {
-    return body();
-  } catch (const std::bad_alloc&) {
-    return EDGEKIT_CODEBOOK_OUT_OF_MEMORY;
-  } catch (...) {
-    return EDGEKIT_CODEBOOK_INTERNAL;
-  }
 }
 
 // Writes one result to the caller's arrays, which may have any alignment.
@@ -213,7 +200,10 @@ int edgekit_codebook_pack(const float* codebook, int64_t n, int64_t d, int metri
   if (metric != EDGEKIT_CODEBOOK_DOT && metric != EDGEKIT_CODEBOOK_L2) {
     return EDGEKIT_CODEBOOK_INVALID_ARGUMENT;
   }
-  return edgekit::guarded([&]() -> int { return edgekit::pack(codebook, n, d, metric, out); });
+  return edgekit::guarded([&]() -> int {
+    const edgekit::DefaultFloatingPoint environment;
+    return edgekit::pack(codebook, n, d, metric, out);
+  });
 }
 
 int edgekit_codebook_lookup(const edgekit_codebook* handle, const float* x, int64_t m,
@@ -231,6 +221,7 @@ int edgekit_codebook_lookup_by(const edgekit_codebook* handle, const float* x, i
     return EDGEKIT_CODEBOOK_INVALID_ARGUMENT;
   }
   return edgekit::guarded([&]() -> int {
+    const edgekit::DefaultFloatingPoint environment;
     if (!edgekit::all_finite(*packed.kernels, x, m * packed.d)) {
       return EDGEKIT_CODEBOOK_NONFINITE_INPUT;
     }

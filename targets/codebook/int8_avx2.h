@@ -1,6 +1,6 @@
 // Products of int8 codes in 256-bit registers: 32 rows against two vectors at a time.
 //
-// The including file defines multiply_add(sums, row_codes, vector_codes) on __m256i.
+// MultiplyAdd::run(sums, row_codes, vector_codes) on __m256i is the instruction set's own.
 #ifndef EDGEKIT_INT8_AVX2_H_
 #define EDGEKIT_INT8_AVX2_H_
 
@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kInt8Vectors = 2;
 
-template <int kVectors>
+template <typename MultiplyAdd, int kVectors>
 inline void tile_int8(const uint8_t* rows, const int8_t* vectors, int64_t stride, int64_t steps,
                       const char* next, int32_t* out) {
   __m256i sums[4 * kVectors];
@@ -30,8 +30,9 @@ inline void tile_int8(const uint8_t* rows, const int8_t* vectors, int64_t stride
     unroll<4>([&](auto r) EDGEKIT_INLINE {
       const __m256i codes =
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows + k * 256 + r * 32));
-      unroll<kVectors>(
-          [&](auto v) EDGEKIT_INLINE { multiply_add(sums[4 * v + r], codes, vector_codes[v]); });
+      unroll<kVectors>([&](auto v) EDGEKIT_INLINE {
+        MultiplyAdd::run(sums[4 * v + r], codes, vector_codes[v]);
+      });
     });
   }
   unroll<kVectors>([&](auto v) EDGEKIT_INLINE {
@@ -41,13 +42,15 @@ inline void tile_int8(const uint8_t* rows, const int8_t* vectors, int64_t stride
   });
 }
 
+template <typename MultiplyAdd>
 void dot_int8(const uint8_t* rows, const int8_t* vectors, int64_t stride, int count, int64_t padded,
               const char* next, int32_t* out) {
   for (int half = 0; half < 2; ++half) {  // the second half of each step's 64 rows
     const uint8_t* codes = rows + half * 128;
     const char* ahead = next + half * (padded / 16 * 64);
-    if (count == 1) tile_int8<1>(codes, vectors, stride, padded / 4, ahead, out + half * 32);
-    if (count == 2) tile_int8<2>(codes, vectors, stride, padded / 4, ahead, out + half * 32);
+    int32_t* sums = out + half * 32;
+    if (count == 1) tile_int8<MultiplyAdd, 1>(codes, vectors, stride, padded / 4, ahead, sums);
+    if (count == 2) tile_int8<MultiplyAdd, 2>(codes, vectors, stride, padded / 4, ahead, sums);
   }
 }
 

@@ -1,14 +1,25 @@
 // Kernels for AVX2 with FMA.
+#include "int8_avx2.h"
 #include "multiply_add_avx2.h"
 #include "vector_code.h"
-// The operation above comes first: the shared code uses it.
-#include "int8_avx2.h"
 
 namespace edgekit {
 
 const Kernels kAvx2Kernels = {
-    "avx2",       exact_dot,   exact_dot4, largest_bits, scale,        quantize,    dot_int8,
-    kInt8Vectors, kInt8Levels, true,       dot_fp32,     kTileVectors, screen_int8, screen_fp32,
+    .name = "avx2",
+    .exact_dot = exact_dot,
+    .exact_dot4 = exact_dot4,
+    .largest_bits = largest_bits,
+    .scale = scale,
+    .quantize = quantize,
+    .dot_int8 = dot_int8<MultiplyAddAvx2>,
+    .int8_vectors = kInt8Vectors,
+    .int8_levels = MultiplyAddAvx2::kLevels,
+    .unsigned_codes = true,
+    .dot_fp32 = dot_fp32,
+    .fp32_vectors = kTileVectors,
+    .screen_int8 = screen_int8,
+    .screen_fp32 = screen_fp32,
 };
 
 }  // namespace edgekit

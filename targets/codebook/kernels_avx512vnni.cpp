@@ -5,8 +5,20 @@
 namespace edgekit {
 
 const Kernels kAvx512VnniKernels = {
-    "avx512vnni", exact_dot, exact_dot4, largest_bits, scale,        quantize,    dot_int8,
-    kInt8Vectors, 127,       true,       dot_fp32,     kTileVectors, screen_int8, screen_fp32,
+    .name = "avx512vnni",
+    .exact_dot = exact_dot,
+    .exact_dot4 = exact_dot4,
+    .largest_bits = largest_bits,
+    .scale = scale,
+    .quantize = quantize,
+    .dot_int8 = dot_int8,
+    .int8_vectors = kInt8Vectors,
+    .int8_levels = 127,
+    .unsigned_codes = true,
+    .dot_fp32 = dot_fp32,
+    .fp32_vectors = kTileVectors,
+    .screen_int8 = screen_int8,
+    .screen_fp32 = screen_fp32,
 };
 
 }  // namespace edgekit

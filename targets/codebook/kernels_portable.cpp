@@ -5,8 +5,20 @@
 namespace edgekit {
 
 const Kernels kPortableKernels = {
-    "portable", exact_dot, exact_dot4, largest_bits, scale,        quantize, nullptr,
-    0,          0,         false,      dot_fp32,     kTileVectors, nullptr,  screen_fp32,
+    .name = "portable",
+    .exact_dot = exact_dot,
+    .exact_dot4 = exact_dot4,
+    .largest_bits = largest_bits,
+    .scale = scale,
+    .quantize = quantize,
+    .dot_int8 = nullptr,
+    .int8_vectors = 0,
+    .int8_levels = 0,
+    .unsigned_codes = false,
+    .dot_fp32 = dot_fp32,
+    .fp32_vectors = kTileVectors,
+    .screen_int8 = nullptr,
+    .screen_fp32 = screen_fp32,
 };
 
 }  // namespace edgekit

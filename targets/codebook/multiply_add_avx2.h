@@ -9,15 +9,17 @@
 namespace edgekit {
 namespace {
 
-// The 16-bit sums of two products saturate at 32767: with codes of the vector in -64..64 they reach
-// at most 2 * 255 * 64 = 32640.
-constexpr float kInt8Levels = 64;
+struct MultiplyAddAvx2 {
+  // The 16-bit sums of two products saturate at 32767: with codes of the vector in -64..64 they
+  // reach at most 2 * 255 * 64 = 32640.
+  static constexpr float kLevels = 64;
 
-EDGEKIT_INLINE inline void multiply_add(__m256i& sums, const __m256i& row_codes,
-                                        const __m256i& vector_codes) {
-  const __m256i pairs = _mm256_maddubs_epi16(row_codes, vector_codes);
-  sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
+  EDGEKIT_INLINE static void run(__m256i& sums, const __m256i& row_codes,
+                                 const __m256i& vector_codes) {
+    const __m256i pairs = _mm256_maddubs_epi16(row_codes, vector_codes);
+    sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+};
 
 }  // namespace
 }  // namespace edgekit

@@ -9,17 +9,21 @@
 namespace edgekit {
 namespace {
 
-// In assembly because GCC 12 copies the accumulator around the intrinsic, and because the prefix
-// chooses between the two encodings of one operation: AVX-VNNI's, or AVX-512's, which lets the
-// tests run this file where there is only that.
-EDGEKIT_INLINE inline void multiply_add(__m256i& sums, const __m256i& row_codes,
-                                        const __m256i& vector_codes) {
+struct MultiplyAddAvxVnni {
+  static constexpr float kLevels = 127;
+
+  // In assembly because GCC 12 copies the accumulator around the intrinsic, and because the prefix
+  // chooses between the two encodings of one operation: AVX-VNNI's, or AVX-512's, which lets the
+  // tests run this file where there is only that.
+  EDGEKIT_INLINE static void run(__m256i& sums, const __m256i& row_codes,
+                                 const __m256i& vector_codes) {
 #ifdef EDGEKIT_VNNI_IN_EVEX
-  asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(row_codes), "v"(vector_codes));
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(row_codes), "v"(vector_codes));
 #else
-  asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums) : "x"(row_codes), "x"(vector_codes));
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums) : "x"(row_codes), "x"(vector_codes));
 #endif
-}
+  }
+};
 
 }  // namespace
 }  // namespace edgekit

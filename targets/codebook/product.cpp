@@ -2,12 +2,12 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
-#include <new>
 #include <vector>
 
 #include "buffer.h"
 #include "dispatch.h"
 #include "edgekit_product.h"
+#include "guarded.h"
 #include "kernels.h"
 #include "parallel.h"
 
@@ -202,17 +202,6 @@ int multiply(const edgekit_product& handle, const int8_t* codes, int64_t m, int 
     multiply_group(handle, group, m, offset, vectors, products, sums);
   }
   return EDGEKIT_CODEBOOK_OK;
-}
-
-template <typename Body>
-int guarded(const Body& body) {
-  try {
-    return body();
-  } catch (const std::bad_alloc&) {
-    return EDGEKIT_CODEBOOK_OUT_OF_MEMORY;
-  } catch (...) {  // nothing else is thrown on purpose; none may cross a C function
-    return EDGEKIT_CODEBOOK_INTERNAL;
-  }
 }
 
 }  // namespace

@@ -14,9 +14,9 @@ constexpr size_t kLanes = 16;  // sums that the compiler keeps side by side
 // Bytes of weights from which on a second thread is worth waking.
 constexpr size_t kBytesPerThread = size_t{1} << 18;
 
-int64_t useful_parts(const QuantizedLayer& layer, int threads) {
+int useful_parts(const QuantizedLayer& layer, int threads) {
   const auto worth = static_cast<int64_t>(layer.bytes() / kBytesPerThread);
-  return std::clamp<int64_t>(worth, 1, std::max(threads, 1));
+  return static_cast<int>(std::clamp<int64_t>(worth, 1, std::max(threads, 1)));
 }
 
 float sum_of(const float* lanes) {
@@ -88,7 +88,7 @@ FoldedHead::FoldedHead(size_t width, std::vector<float> norm, CodeTables tables,
       residual_(residual) {}
 
 void FoldedHead::run(const float* features, const int64_t* codes, const void* codebook,
-                     size_t count, int threads, const Parallel& parallel, float* logits) const {
+                     size_t count, int threads, const Crew& crew, float* logits) const {
   const size_t classes = classifier_.rows();
   std::vector<float> rest(count * width_);
   std::vector<int8_t> quantized(count * width_);
@@ -97,8 +97,8 @@ void FoldedHead::run(const float* features, const int64_t* codes, const void* co
     subtract(features + i * width_, codes[i], codebook, rest.data() + i * width_);
   }
   quantize(rest.data(), rest.size(), rest_, quantized.data());
-  const int64_t parts = useful_parts(projection_, threads);
-  parallel(parts, [&](int64_t part) {
+  const int parts = useful_parts(projection_, threads);
+  run_parallel(crew, parts, [&](int part) {
     projection_.multiply(quantized.data(), count, rest_, part, parts, sums.data());
   });
   for (size_t i = 0; i < count; ++i) {
@@ -106,8 +106,8 @@ void FoldedHead::run(const float* features, const int64_t* codes, const void* co
     fuse(features + i * width_, codes[i], residue, sums.data() + i * 3 * width_, residue);
   }
   quantize(rest.data(), rest.size(), fused_, quantized.data());
-  const int64_t shares = useful_parts(classifier_, threads);
-  parallel(shares, [&](int64_t share) {
+  const int shares = useful_parts(classifier_, threads);
+  run_parallel(crew, shares, [&](int share) {
     classifier_.multiply(quantized.data(), count, fused_, share, shares, sums.data());
   });
   for (size_t i = 0; i < count; ++i) {

@@ -1,15 +1,14 @@
 // A folded VQ-SA head in 8-bit integers: features to logits, all in one place.
-#ifndef EDGEKIT_OPENVINO_FOLDED_HEAD_H_
-#define EDGEKIT_OPENVINO_FOLDED_HEAD_H_
+#ifndef EDGEKIT_FOLDED_HEAD_H_
+#define EDGEKIT_FOLDED_HEAD_H_
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <vector>
 
 #include "edgekit_product.h"
-#include "packed_codebook.h"
+#include "parallel.h"
 
 namespace edgekit {
 
@@ -47,9 +46,6 @@ struct CodeTables {
   std::vector<float> steps;   // [N, 2]
 };
 
-// Calls work(0) ... work(parts - 1), perhaps at the same time.
-using Parallel = std::function<void(int64_t parts, const std::function<void(int64_t)>& work)>;
-
 // The formula of edgekit/model/fold.py with tables. Immutable: many threads may run it at a time.
 class FoldedHead {
  public:
@@ -60,9 +56,9 @@ class FoldedHead {
 
   // For `count` features [count, D] with their codes, and the float codebook [N, D], at any
   // alignment, that those index:
-  // logits [count, classes]. `threads` is how many shares of the work are useful.
+  // logits [count, classes]. At most `threads` of the crew's threads work.
   void run(const float* features, const int64_t* codes, const void* codebook, size_t count,
-           int threads, const Parallel& parallel, float* logits) const;
+           int threads, const Crew& crew, float* logits) const;
 
  private:
   void subtract(const float* feature, int64_t code, const void* codebook, float* rest) const;
@@ -82,4 +78,4 @@ class FoldedHead {
 
 }  // namespace edgekit
 
-#endif  // EDGEKIT_OPENVINO_FOLDED_HEAD_H_
+#endif  // EDGEKIT_FOLDED_HEAD_H_

@@ -113,7 +113,7 @@ bool CodebookLookup::evaluate(ov::TensorVector& outputs, const ov::TensorVector&
     const void* features = dense_floats(inputs[0], features_copy);
     float* margins = margin_ == 1 ? outputs[1].data<float>() : nullptr;
     packed->lookup(features, count, outputs[0].data<int64_t>(), margins, stream_threads(),
-                   lookup_in_stream);
+                   stream_crew);
   } catch (const std::runtime_error& error) {
     throw std::runtime_error("edgekit::CodebookLookup '" + get_friendly_name() +
                              "': " + error.what());

@@ -190,9 +190,9 @@ bool VQSAHead::evaluate(ov::TensorVector& outputs, const ov::TensorVector& input
     auto* codes = outputs[1].data<int64_t>();
     float* margins = margin_ == 1 ? outputs[2].data<float>() : nullptr;
     const int threads = stream_threads();
-    packed_->lookup(features, count, codes, margins, threads, lookup_in_stream);
-    head_->run(static_cast<const float*>(features), codes, codebook, count, threads, in_stream,
-               outputs[0].data<float>());
+    packed_->lookup(features, count, codes, margins, threads, stream_crew);
+    head_->run(static_cast<const float*>(features), codes, codebook, count, threads,
+               {.run = stream_crew}, outputs[0].data<float>());
   } catch (const std::runtime_error& error) {
     throw std::runtime_error("edgekit::VQSAHead '" + get_friendly_name() + "': " + error.what());
   }

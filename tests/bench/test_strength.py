@@ -38,7 +38,7 @@ def documents(draw: st.DrawFn) -> BenchDocument:
 
 
 @given(documents(), documents(), documents())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_ranks_are_a_total_preorder(
     one: BenchDocument, two: BenchDocument, three: BenchDocument
 ) -> None:
@@ -55,7 +55,7 @@ def test_ranks_are_a_total_preorder(
 
 
 @given(st.lists(documents(), min_size=1, max_size=20))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_no_order_of_runs_lowers_the_evidence(runs: list[BenchDocument]) -> None:
     """And every run is counted, whatever became of it."""
     standing = None
@@ -73,7 +73,7 @@ def test_no_order_of_runs_lowers_the_evidence(runs: list[BenchDocument]) -> None
 
 
 @given(documents(), documents())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_documents_are_read_back(one: BenchDocument, two: BenchDocument) -> None:
     standing, _ = settle(one, two)
     text = json.dumps(standing.to_dict(), allow_nan=False)

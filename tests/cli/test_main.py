@@ -52,6 +52,9 @@ def test_every_command_has_examples_and_the_common_options(
         (["inspect"], "Missing argument 'PATH'"),
         (["inspect", "absent.pth"], "cannot read checkpoint absent.pth: No such file"),
         (["doctor", "--jsn"], "--json"),
+        (["calibrate", "--dialect", "tensort"], "'tensort' is not one of 'openvino'"),
+        (["finetune", "--dialect", "tensort"], "'tensort' is not one of 'openvino'"),
+        (["build", "--only", "compil"], "'compil' is not one of 'load', 'export'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

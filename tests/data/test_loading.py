@@ -6,6 +6,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -17,11 +18,20 @@ from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.data.base import Dataset
 from edgekit.data.datasets import open_dataset
 from edgekit.data.decode import BadImage
-from edgekit.data.loading import Skipped, batched, epoch_order, load, load_batches, rng_for
+from edgekit.data.loading import Skipped, batched, epoch_order, load, rng_for
 from edgekit.data.pool import Pool, WorkerBug, WorkerCrashed
 from edgekit.data.transforms import IMAGENET, Preprocessing
 
 SMALL = Preprocessing(size=(32, 32))
+
+
+class Fit(NamedTuple):
+    """Index, label, and the image at the network's size; workers get it by pickling."""
+
+    preprocessing: Preprocessing
+
+    def __call__(self, dataset: Dataset, index: int) -> tuple[int, int, np.ndarray]:
+        return index, dataset.label(index), self.preprocessing.fit(dataset.image(index))
 
 
 def noisy(dataset: Dataset, task: tuple[int, int]) -> np.ndarray:
@@ -88,16 +98,12 @@ def test_same_bytes_in_the_same_order_whatever_the_worker_count(dataset: Dataset
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches(dataset: Dataset, workers: int) -> None:
+def test_fitted_images_come_in_the_order_asked_for(dataset: Dataset, workers: int) -> None:
     indices = [5, 3, 7999, 3, 10]
-    batches = list(load_batches(dataset, SMALL, 2, indices=indices, workers=workers))
-    assert [len(batch) for batch in batches] == [2, 2, 1]
-    assert np.concatenate([batch.indices for batch in batches]).tolist() == indices
-    assert [int(label) for batch in batches for label in batch.labels] == [
-        dataset.label(i) for i in indices
-    ]
-    assert batches[0].images.shape == (2, 32, 32, 3)
-    assert np.array_equal(batches[1].images[1], SMALL.fit(dataset.image(3)))
+    loaded = list(load(dataset, indices, Fit(SMALL), workers=workers))
+    assert [index for index, _, _ in loaded] == indices
+    assert [label for _, label, _ in loaded] == [dataset.label(i) for i in indices]
+    assert np.array_equal(loaded[3][2], SMALL.fit(dataset.image(3)))
 
 
 @given(st.integers(0, 50), st.integers(1, 12), st.booleans())
@@ -182,7 +188,7 @@ def damaged(tmp_path: Path) -> Dataset:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_image_is_an_error_that_names_it(damaged: Dataset, workers: int) -> None:
     with pytest.raises(BadImage, match=r"cat/3\.png is corrupt or truncated") as caught:
-        list(load_batches(damaged, IMAGENET, 4, workers=workers))
+        list(load(damaged, range(len(damaged)), Fit(IMAGENET), workers=workers))
     assert "\n" not in str(caught.value)
 
 
@@ -192,9 +198,9 @@ def test_training_skips_bad_images_and_counts_them_once(
 ) -> None:
     skipped = Skipped()
     for _ in range(2):
-        batches = list(load_batches(damaged, SMALL, 4, workers=workers, on_bad=skipped))
-        assert [len(batch) for batch in batches] == [4, 4]
-        keys = {damaged.key(int(i)) for batch in batches for i in batch.indices}
+        tasks = range(len(damaged))
+        loaded = list(load(damaged, tasks, Fit(SMALL), workers=workers, on_bad=skipped))
+        keys = {damaged.key(index) for index, _, _ in loaded}
         assert len(keys) == 8
         assert not keys & {"cat/3.png", "dog/4.png"}
     assert skipped.count == 2

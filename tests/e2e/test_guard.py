@@ -14,15 +14,17 @@ from onnx import numpy_helper
 import edgekit
 import edgekit.quantize.calibrate
 import edgekit.runtime.runner
-from edgekit import steps
 from edgekit.bundle.store import open_bundle
 from edgekit.cli.main import main
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError
 from edgekit.graph.layers import weight_names
-from edgekit.runtime.answers import Raw
+from edgekit.runtime.answers import Answers
 from edgekit.steps import guard
-from edgekit.steps.config import BuildConfig
+from edgekit.steps.build_data import open_data
+from edgekit.steps.context import Context
+from edgekit.steps.float_model import export, load
+from edgekit.steps.options import DataOptions, SourceOptions
 from tests.e2e import trained
 
 QUICK = ("--data", trained.DATA, "--recipe", "fast", "--no-parity", "--no-bench")
@@ -109,9 +111,9 @@ def test_a_bundle_that_disagrees_with_itself_is_refused(monkeypatch: pytest.Monk
             return runner
 
         class Faulty:
-            def run(self, batch: Any) -> Raw:
-                raw = runner.run(batch)
-                return raw._replace(logits=raw.logits * 100)
+            def run(self, batch: Any) -> Answers:
+                said = runner.run(batch)
+                return said._replace(logits=said.logits * 100)
 
         return Faulty()
 
@@ -126,10 +128,11 @@ def test_every_setting_gives_the_same_answers() -> None:
 
 
 def _held_out() -> guard.HeldOut:
-    config = BuildConfig(checkpoint=str(trained.checkpoint()), data=trained.DATA)
-    job = steps.Job(config, Console(verbosity=-1), trained.folder() / "cache")
-    exported = steps.export(job, steps.load(job))
-    return steps.hold_out(job, exported, steps.open_build_data(job, exported))
+    context = Context(Console(verbosity=-1), trained.folder() / "cache")
+    source = SourceOptions(str(trained.checkpoint()))
+    exported = export(context, load(context, source), source)
+    data = open_data(DataOptions(trained.DATA, seed=0, skip_bad=False), exported.card.classes)
+    return guard.hold_out(context, exported, data)
 
 
 def test_views_are_held_out_clean_and_corrupted_and_reused() -> None:

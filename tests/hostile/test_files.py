@@ -74,9 +74,10 @@ def test_settings_come_from_files_that_end(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.fixture
 def careful() -> Iterator[None]:
-    before = os.umask(0o027)
+    umask = os.umask  # a test may replace it, and be cleaned up after this
+    before = umask(0o027)
     yield
-    os.umask(before)
+    umask(before)
 
 
 @pytest.mark.usefixtures("careful")

@@ -108,6 +108,25 @@ def test_streams_share_the_threads_of_the_process() -> None:
     assert 1 <= len(names) <= 3  # those of other tests may be among them
 
 
+UNFINISHED = """
+import sys
+import numpy as np
+import edgekit
+model = edgekit.load(sys.argv[1], cache=False)
+stream = model.predict_stream([np.zeros((24, 32, 3), np.uint8)] * 50, in_flight=4)
+next(stream)
+"""
+
+
+@pytest.mark.parametrize("target", ["cpu", "onnxruntime-cpu"])
+def test_a_program_may_end_in_the_middle_of_a_stream(target: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNFINISHED, str(bundles.bundle(target))],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_threads_grow_with_the_tasks_and_stay() -> None:
     before = threading.active_count()
     gate = threading.Event()

@@ -14,7 +14,6 @@ from edgekit.metrics.codes import (
     code_agreement,
     code_counts,
     code_usage,
-    lookup_margins,
     margin_histogram,
     margin_summary,
 )
@@ -33,7 +32,7 @@ def test_agreement_is_per_image_for_pooled_and_spatial_codes() -> None:
 
 def test_usage_tells_collapse_from_use() -> None:
     uniform = code_usage(code_counts(np.arange(64).repeat(3), 64))
-    assert (uniform.used, uniform.used_fraction) == (64, 1.0)
+    assert uniform.used == 64
     assert uniform.perplexity == pytest.approx(64)
     collapsed = code_usage(code_counts(np.full((10, 49), 7), 64))
     assert (collapsed.used, collapsed.size) == (1, 64)
@@ -56,20 +55,6 @@ def test_counts_of_batches_add_up(codes: np.ndarray, cut: int) -> None:
 def test_an_index_outside_the_codebook_is_an_error(index: int) -> None:
     with pytest.raises(EdgekitError, match="outside the codebook"):
         code_counts(np.array([0, index]), 16)
-
-
-def test_lookup_margins_are_differences_of_cosines() -> None:
-    rng = np.random.default_rng(0)
-    features, codebook = rng.standard_normal((50, 8)), rng.standard_normal((20, 8))
-    cosine = (features / np.linalg.norm(features, axis=1, keepdims=True)) @ (
-        codebook / np.linalg.norm(codebook, axis=1, keepdims=True)
-    ).T
-    ordered = np.sort(cosine, axis=1)
-    expected = ordered[:, -1] - ordered[:, -2]
-    np.testing.assert_allclose(lookup_margins(features, codebook, chunk=7), expected, atol=1e-14)
-    np.testing.assert_allclose(lookup_margins(9 * features, codebook), expected, atol=1e-14)
-    twice = np.concatenate((codebook, codebook))
-    np.testing.assert_allclose(lookup_margins(features, twice), 0, atol=1e-15)
 
 
 def test_margin_summary_separates_ties_from_damage() -> None:

@@ -20,14 +20,9 @@ from edgekit.metrics.confidence_sequence import (
     sequential_scores,
 )
 from edgekit.metrics.corruption_error import BENCHMARK_CORRUPTIONS
-from edgekit.metrics.intervals import (
-    PairedErrors,
-    cell_weights,
-    delta_interval,
-    mean_interval,
-    verdict,
-)
+from edgekit.metrics.intervals import PairedErrors, cell_weights, delta_interval, mean_interval
 from edgekit.metrics.simulation import PairedModel
+from edgekit.metrics.verdicts import verdict
 from edgekit.parity.gates import ALPHA, SAMPLE_CONFIDENCE
 
 EQUAL = np.full((15, 5), 100 / 75)

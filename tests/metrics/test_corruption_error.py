@@ -22,7 +22,6 @@ from edgekit.metrics.corruption_error import (
     choose_baseline,
     kl_divergence,
     mce,
-    mce_difference,
     predicted_classes,
     relative_mce,
     wrong,
@@ -153,17 +152,6 @@ def test_a_part_says_that_it_is_a_part() -> None:
 def test_alexnet_is_refused_for_a_part_of_the_severities() -> None:
     with pytest.raises(UsageError, match="measure all five or use the baseline 'none'"):
         mce({"fog": {3: 0.5}}, "alexnet")
-
-
-def test_unlike_figures_are_not_subtracted() -> None:
-    errors = published("Standard_R50")
-    full, unnormalized = mce(errors, "alexnet"), mce(errors, "none")
-    part = mce({"fog": errors["fog"]}, "alexnet")
-    other = mce(published("Hendrycks2020AugMix"), "alexnet")
-    assert mce_difference(other, full) == pytest.approx(64.174 - 76.367, abs=1e-3)
-    for unlike in (unnormalized, part, relative_mce(errors, 0.24, "alexnet")):
-        with pytest.raises(UsageError, match="cannot compare"):
-            mce_difference(full, unlike)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from edgekit.core.errors import EdgekitError, UsageError
-from edgekit.metrics.corruption_error import (
-    ALEXNET_ERROR_EXTRA,
-    BENCHMARK_CORRUPTIONS,
-    mce,
-    mce_difference,
-)
+from edgekit.metrics.corruption_error import ALEXNET_ERROR_EXTRA, BENCHMARK_CORRUPTIONS, mce
 from edgekit.metrics.intervals import (
     Interval,
     PairedErrors,
@@ -23,16 +18,13 @@ from edgekit.metrics.intervals import (
     _student,
     agreement_interval,
     cell_weights,
-    code_agreement_gate,
     corruption_deltas,
-    corruption_gate,
     corruption_weights,
     delta_interval,
     mean_interval,
-    overall_outcome,
-    verdict,
 )
 from edgekit.metrics.simulation import PairedModel
+from edgekit.metrics.verdicts import code_agreement_gate, corruption_gate, overall_outcome, verdict
 
 KINDS = BENCHMARK_CORRUPTIONS
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -222,7 +214,7 @@ def test_deltas_are_differences_of_mce() -> None:
         ]
         pairs = PairedErrors(difference, kinds, SEVERITIES, baseline)
         estimate = delta_interval(pairs).estimate
-        assert estimate == pytest.approx(mce_difference(*figures))
+        assert estimate == pytest.approx(figures[0].value_percent - figures[1].value_percent)
         deltas = corruption_deltas(pairs).intervals
         for kind in kinds:
             change = figures[0].per_corruption[kind] - figures[1].per_corruption[kind]

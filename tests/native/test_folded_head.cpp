@@ -3,7 +3,6 @@
 #include <cmath>
 #include <cstring>
 #include <random>
-#include <thread>
 #include <vector>
 
 #include "check.h"
@@ -109,14 +108,10 @@ std::vector<double> expected(const Case& c, size_t image) {
   return logits;
 }
 
-void one_after_another(int64_t parts, const std::function<void(int64_t)>& work) {
-  for (int64_t part = 0; part < parts; ++part) work(part);
-}
-
-void in_threads(int64_t parts, const std::function<void(int64_t)>& work) {
-  std::vector<std::thread> threads;
-  for (int64_t part = 0; part < parts; ++part) threads.emplace_back(work, part);
-  for (std::thread& thread : threads) thread.join();
+// An edgekit_codebook_crew of the caller alone.
+void one_after_another(void* /*context*/, int parts, void (*run)(void* task, int part),
+                       void* task) {
+  for (int part = 0; part < parts; ++part) run(task, part);
 }
 
 void compare(const Case& c) {
@@ -125,7 +120,7 @@ void compare(const Case& c) {
   // At an odd address, where a cached model may put it.
   std::vector<char> odd(c.codebook.size() * sizeof(float) + 1);
   std::memcpy(odd.data() + 1, c.codebook.data(), odd.size() - 1);
-  head.run(c.features.data(), c.codes.data(), odd.data() + 1, kCount, 2, in_threads, logits.data());
+  head.run(c.features.data(), c.codes.data(), odd.data() + 1, kCount, 2, {}, logits.data());
   for (size_t i = 0; i < kCount; ++i) {
     const std::vector<double> right = expected(c, i);
     double greatest = 0;
@@ -138,8 +133,8 @@ void compare(const Case& c) {
     CHECK(error <= 0.01 * greatest);
   }
   std::vector<float> again(kCount * c.classes);
-  head.run(c.features.data(), c.codes.data(), c.codebook.data(), kCount, 1, one_after_another,
-           again.data());
+  head.run(c.features.data(), c.codes.data(), c.codebook.data(), kCount, 1,
+           {.run = one_after_another}, again.data());
   CHECK(logits == again);
 }
 

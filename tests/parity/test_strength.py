@@ -43,6 +43,7 @@ def documents(draw: st.DrawFn) -> ParityDocument:
 
 
 @given(documents(), documents(), documents())
+@settings(deadline=None, max_examples=50)
 def test_ranks_are_a_total_preorder(
     one: ParityDocument, two: ParityDocument, three: ParityDocument
 ) -> None:
@@ -59,7 +60,7 @@ def test_ranks_are_a_total_preorder(
 
 
 @given(st.lists(documents(), min_size=1, max_size=20))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_no_order_of_runs_lowers_the_evidence(runs: list[ParityDocument]) -> None:
     """And every look is counted, whatever became of it."""
     standing = None
@@ -79,6 +80,7 @@ def test_no_order_of_runs_lowers_the_evidence(runs: list[ParityDocument]) -> Non
 
 
 @given(documents())
+@settings(deadline=None, max_examples=50)
 def test_documents_and_summaries_are_read_back(found: ParityDocument) -> None:
     standing, _ = settle(document(available=50), found)
     for whole in (found, standing):

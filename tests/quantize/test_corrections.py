@@ -9,10 +9,19 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from edgekit.core.console import Console
+from edgekit.graph.variants import lookup_node
+from edgekit.graph.view import constants, copied
 from edgekit.quantize.calibrate import calibrate
-from edgekit.quantize.corrections import Corrections, HeldOut, correct
+from edgekit.quantize.corrections import (
+    Attempt,
+    Corrections,
+    HeldOut,
+    correct,
+    first_no_worse,
+)
 from edgekit.quantize.recipes import Recipe
 from edgekit.targets.dialects import DIALECTS
 from tests import bundles
@@ -71,19 +80,52 @@ def test_no_images_harm(kind: str, count: int) -> None:
     assert harm(graph, others) <= 1.05 * harm(plain()[0], others)
 
 
-def test_what_makes_answers_worse_is_dropped_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def shifted(by: float) -> tuple[onnx.ModelProto, Corrections]:
+    """The calibrated graph with the first convolution's biases wrong by a share of their size."""
+    graph = copied(plain()[0])
+    first = next(node for node in graph.graph.node if node.op_type == "Conv")
+    tensor = constants(graph)[first.input[2]]
+    bias = numpy_helper.to_array(tensor)
+    off = (bias + by * np.abs(bias).max()).astype(bias.dtype)
+    tensor.CopyFrom(numpy_helper.from_array(off, tensor.name))
+    return graph, Corrections(pixels=True)
+
+
+def test_what_makes_answers_worse_is_dropped_and_said() -> None:
     """Errors of single layers cannot see everything; the answers do."""
-    calls: list[float] = []
-
-    def worse(self: HeldOut, graph: onnx.ModelProto) -> float:
-        calls.append(1.0 + len(calls))
-        return calls[-1]
-
-    monkeypatch.setattr(HeldOut, "harm", worse)
-    graph, found = corrected(bundles.images(32, seed=3), bundles.images(32, seed=4))
+    held_out = HeldOut(plain()[1], bundles.images(32, seed=4), bundles.made().card.preprocessing)
+    worse: dict[str, Attempt] = {
+        "rounding together with biases": lambda: shifted(1.0),
+        "biases": lambda: shifted(0.5),
+    }
+    graph, found = first_no_worse(plain()[0], worse, held_out.harm)
     assert graph is plain()[0]
-    assert found.dropped == ("rounding together with biases", "biases", "rounding")
-    assert "got worse: rounding together with biases, biases, rounding" in found.message()
+    assert found.dropped == ("rounding together with biases", "biases")
+    assert found.harm_after == found.harm_before
+    assert "got worse: rounding together with biases, biases" in found.message()
+
+    last = shifted(0.0)  # as good as plain rounding
+    graph, found = first_no_worse(plain()[0], {**worse, "rounding": lambda: last}, held_out.harm)
+    assert graph is last[0]
+    assert found.pixels
+    assert found.dropped == ("rounding together with biases", "biases")
+    assert found.harm_after <= found.harm_before
+
+
+def test_nothing_behind_the_feature_is_compiled() -> None:
+    """The codebook and the tables may be gigabytes; the feature that is judged needs neither."""
+
+    def without_codebook(model: onnx.ModelProto) -> onnx.ModelProto:
+        lookup = lookup_node(model)
+        assert lookup is not None
+        light = copied(model)
+        light.graph.initializer.remove(constants(light)[lookup.input[1]])
+        return light
+
+    graph, original = plain()
+    images, preprocessing = bundles.images(4), bundles.made().card.preprocessing
+    light = HeldOut(without_codebook(original), images, preprocessing)
+    assert light.harm(without_codebook(graph)) == pytest.approx(harm(graph, images), rel=1e-3)
 
 
 def test_a_recipe_that_asks_for_nothing_gets_nothing() -> None:

@@ -17,7 +17,7 @@ from edgekit.quantize.calibrate import CalibrationReport, calibrate
 from edgekit.quantize.engine import compile_graph, run_compiled
 from edgekit.quantize.layer_inputs import patches
 from edgekit.quantize.recipes import Recipe, read_recipe
-from edgekit.quantize.rounding import least_error, output_error, round_weights
+from edgekit.quantize.rounding import _layers, least_error, output_error, round_weights
 from edgekit.targets.dialects import DIALECTS
 from tests import bundles
 from tests.quantize.graphs import quantized
@@ -303,3 +303,16 @@ def test_which_recipes_round_how() -> None:
         "controlled": "least-error",
         "clean": "nearest",  # what other tools do
     }
+
+
+def test_layers_hold_no_copies_of_their_weights() -> None:
+    """In float64 those of a ResNet-50 took 380 MB beside the graphs that they come from."""
+    original = onnx.load(bundles.made().onnx)
+    layers = _layers(made_with("nearest", "none")[0], original, biases_follow=True)
+    assert len(layers) == 3
+    for layer in layers:
+        arrays = [value for value in vars(layer).values() if isinstance(value, np.ndarray)]
+        assert sum(array.size for array in arrays) == layer.scale.size == layer.stored.dims[0]
+        exact = numpy_helper.to_array(layer.exact)
+        assert np.array_equal(layer.weights().ravel(), exact.ravel().astype(np.float64))
+        assert np.array_equal(layer.levels().ravel(), numpy_helper.to_array(layer.stored).ravel())

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
+from edgekit.data.corruption_grid import variant_cells
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.graph.layers import (
     find_layers,
@@ -26,7 +27,7 @@ from edgekit.graph.legalize import legalize
 from edgekit.quantize.accuracy_control import control
 from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.engine import answers, compile_graph, run_compiled
-from edgekit.quantize.probe import Probe, difference, margin_change, variant_cells
+from edgekit.quantize.probe import Probe, difference, margin_change
 from edgekit.quantize.recipes import Recipe
 from edgekit.quantize.sensitivity import Sensitivity, clipped_shares, cut_points, measure, segment
 from edgekit.report.sensitivity import rows, svg

@@ -33,7 +33,7 @@ from edgekit.graph.legalize import legalize
 from edgekit.graph.variants import lookup_node
 from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.recipes import Recipe
-from edgekit.runtime.answers import Raw
+from edgekit.runtime.answers import Answers
 from edgekit.runtime.selftest import (
     SelfTestReport,
     ask,
@@ -43,7 +43,7 @@ from edgekit.runtime.selftest import (
     where_it_runs,
 )
 from edgekit.steps.build_data import BuildData, open_data
-from edgekit.steps.config import BuildConfig
+from edgekit.steps.options import DataOptions
 from edgekit.steps.selftest import choose, make_self_test, with_own_answers
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.targets.dialects import find_dialect
@@ -62,7 +62,7 @@ def data() -> BuildData:
     images = bundles.images(400, seed=11)
     labels = np.arange(len(images)) % len(bundles.CLASSES)
     np.savez(path, images=images, labels=labels, classes=np.array(bundles.CLASSES))
-    return open_data(BuildConfig(data=str(path)), bundles.CLASSES)
+    return open_data(DataOptions(str(path), seed=0, skip_bad=False), bundles.CLASSES)
 
 
 @functools.cache
@@ -250,8 +250,8 @@ def test_choosing_prefers_new_codes_and_clear_answers() -> None:
     logits[:, 0] = (1, 2, 3, 1, 2, 3)
     code = np.array([0, 0, 0, 1, 1, 1])
     margin = np.array([1, 2, 9, 9, 2, 1], np.float32)
-    assert choose(Raw(logits, code, margin, 0.0), 0, 2).tolist() == [2, 3]
-    assert choose(Raw(logits, None, None, 0.0), 0, 1).tolist() == [5]
+    assert choose(Answers(logits, code, margin), 0, 2).tolist() == [2, 3]
+    assert choose(Answers(logits, None, None), 0, 1).tolist() == [5]
 
 
 def large_test() -> SelfTest:
@@ -266,7 +266,7 @@ def large_test() -> SelfTest:
         code = random.integers(0, 1000, (count, places))
         margin = random.random((count, places), np.float32)
         columns, positions = np.arange(classes), np.arange(places)
-        return stored_part(Raw(numbers(), code, margin, 0.0), columns, positions)
+        return stored_part(Answers(numbers(), code, margin), columns, positions)
 
     images = random.integers(0, 256, (count, 56, 56, 3), np.uint8)
     return SelfTest(

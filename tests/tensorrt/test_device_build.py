@@ -27,7 +27,6 @@ from edgekit.graph.variants import lookup_node
 from edgekit.runtime.finish_engine import main as device_main
 from edgekit.runtime.runner import open_runner, run_settings
 from edgekit.steps.bundling import _with_plugin
-from edgekit.steps.config import BuildConfig
 from edgekit.targets.descriptor import descriptor_names, load_descriptor
 from edgekit.targets.tensorrt_releases import TensorRTFacts
 from tests import bundles
@@ -390,7 +389,7 @@ def test_a_bundle_with_a_compiled_plugin_declares_it(tmp_path):
     descriptor = any_arch("jetson-orin-nano")
     plugin = library(tmp_path, EXPORTS)
     made = compiled(scratch, descriptor=descriptor)
-    made = _with_plugin(BuildConfig(plugin=str(plugin)), made, descriptor, bundles.SIZE)
+    made = _with_plugin(str(plugin), made, descriptor, bundles.SIZE)
     card = bundles.made().card
     manifest = Manifest(
         model={},

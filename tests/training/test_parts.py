@@ -13,6 +13,7 @@ from edgekit.cli.train import train as train_command
 from edgekit.core.errors import UsageError
 from edgekit.core.typed_toml import parse_toml, to_toml
 from edgekit.data.arrays import NpzDataset
+from edgekit.data.corruption_grid import rotated_severities
 from edgekit.data.corruptions import BENCHMARK15, corrupt
 from edgekit.data.transforms import Preprocessing
 from edgekit.model.backbones.registry import create_backbone
@@ -24,11 +25,10 @@ from edgekit.training.corruption_schedule import (
     CLEAN,
     Corruption,
     noise_seed,
-    rotated_severities,
     training_views,
 )
 from edgekit.training.distributed import World
-from edgekit.training.evaluation import Answers, Tally
+from edgekit.training.evaluation import Choices, Tally
 from edgekit.training.feature_store import SHARD_ROWS, ArrayStore, fill_store, shard_path
 from edgekit.training.optimizer import AveragedWeights, learning_rate
 from edgekit.training.run_state import load_state
@@ -63,15 +63,15 @@ def test_paired_and_clean_pairing() -> None:
 
 @pytest.mark.parametrize("count", [5, 12, 500])
 def test_every_severity_has_a_fifth_of_the_images(count: int) -> None:
-    table = np.stack([rotated_severities(count, number) for number in range(5)])
-    for severities in table:
+    table = rotated_severities(count, 5)
+    for severities in table.T:
         counts = np.bincount(severities, minlength=6)[1:]
         assert counts.max() - counts.min() <= 1
-    assert (np.arange(1, 6) == np.sort(table, axis=0).T).all()  # five types: five severities
+    assert (np.arange(1, 6) == np.sort(table, axis=1)).all()  # five types: five severities
 
 
 def test_severities_do_not_follow_the_order_of_the_images() -> None:
-    severities = rotated_severities(1000, 0)
+    severities = rotated_severities(1000, 1)[:, 0]
     for start in range(10):  # classes often take turns in a data set
         assert len(np.unique(severities[start::10])) == 5
 
@@ -167,10 +167,12 @@ def test_shares_of_all_processes_are_the_batch_of_one() -> None:
 
 def test_tally_is_the_mean_over_types_of_the_mean_over_severities() -> None:
     tally = Tally(("fog", "snow"), 4)
-    clean = Answers(torch.tensor([True, False, False]), torch.tensor([0, 1, 1]))
-    fog = Answers(torch.tensor([True, True, False]), torch.tensor([0, 1, 2]))
-    snow = Answers(torch.tensor([False, False, False]), torch.tensor([3, 1, 1]))
-    tally.add(clean, {"fog": (fog, np.array([1, 1, 5])), "snow": (snow, np.array([2, 3, 4]))})
+    labels = torch.tensor([7, 8, 9])
+    chosen = Choices(  # clean, in fog, in snow
+        torch.tensor([[0, 0, 7], [8, 0, 8], [9, 9, 9]]),
+        torch.tensor([[0, 0, 3], [1, 1, 1], [1, 2, 1]]),
+    )
+    tally.add(labels, np.array([[1, 2], [1, 3], [5, 4]]), chosen)
     result = tally.result(World(), CPU)
     assert result.clean_error == pytest.approx(1 / 3)
     assert result.corruption_errors == {"fog": 0.5, "snow": 0.0}  # fog: (2/2 + 0/1) / 2

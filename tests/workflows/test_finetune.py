@@ -16,7 +16,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edgekit import steps
 from edgekit.core.errors import EdgekitError, Interrupted, UsageError
 from edgekit.core.files import file_sha256
 from edgekit.core.typed_toml import to_toml
@@ -30,8 +29,14 @@ from edgekit.quantize.qat import loop
 from edgekit.quantize.qat.config import FinetuneConfig
 from edgekit.quantize.qat.evaluation import Judgment
 from edgekit.quantize.qat.record import read_finetuned
+from edgekit.steps.artifacts import Checkpoint, Exported, Quantized
+from edgekit.steps.bundling import compile_bundle
+from edgekit.steps.calibration import legal_onnx, take_finetuned
 from edgekit.steps.config import BuildConfig
+from edgekit.steps.context import Context
+from edgekit.steps.float_model import export, load
 from edgekit.targets.descriptor import load_descriptor
+from edgekit.workflows.build import plan
 from edgekit.workflows.finetune import INT8, finetune
 from tests.training.training_data import CLASSES, QUIET, write_data
 
@@ -194,28 +199,33 @@ def test_a_build_takes_the_graph_in_the_place_of_a_calibration(work: Path, whole
         target=("onnxruntime-cpu",),
         out=str(work / "build"),
     )
-    job = steps.Job(config, QUIET, Path(os.environ["EDGEKIT_CACHE"]))
-    exported = steps.export(job, steps.load(job))
-    data = steps.open_build_data(job, exported)
+    rows = {row["step"]: row for row in plan(config, QUIET)}
+    assert rows["calibrate"]["state"] == "given"
+    assert rows["calibrate"]["writes"] == str(whole / INT8)
+    context, source = Context(QUIET, Path(os.environ["EDGEKIT_CACHE"])), config.source()
+    exported = export(context, load(context, source), source)
     descriptor = load_descriptor("onnxruntime-cpu")
-    quantized = steps.quantize(job, exported, data, descriptor)
+
+    def take(dialect: str, exported: Exported = exported) -> Quantized:
+        return take_finetuned(QUIET, exported, whole / INT8, dialect)
+
+    quantized = take(descriptor.dialect)
     assert not quantized.legal  # one scale an activation is ONNX Runtime's own form
-    built = steps.compile_bundle(job, quantized, descriptor, "key")
+    options = config.bundle(descriptor, "key")
+    built = compile_bundle(context, quantized, descriptor, options)
     record = read_finetuned(whole / INT8)[1]
     assert built.manifest.sections["finetuned"] == record.to_dict()
     assert built.manifest.source.recipe == record.recipe
     assert "--quantized model-int8.onnx" in built.manifest.rebuild
     assert (built.path / "calibration.json").exists()
-    vnni = steps.take_finetuned(job, exported, "openvino")
+    vnni = take("openvino")
     assert vnni.legal
-    assert steps.legal_onnx(vnni, work) == whole / INT8
+    assert legal_onnx(vnni, work) == whole / INT8
     with pytest.raises(UsageError, match="--dialect openvino-novnni"):
-        steps.take_finetuned(job, exported, "openvino-novnni")
-    other = steps.Exported(
-        steps.Checkpoint(Path("b.pth"), "ab" * 32), exported.onnx, exported.card, {}
-    )
+        take("openvino-novnni")
+    other = Exported(Checkpoint(Path("b.pth"), "ab" * 32), exported.onnx, exported.card, {})
     with pytest.raises(UsageError, match=r"from another checkpoint .* than b\.pth"):
-        steps.take_finetuned(job, other, "openvino")
+        take("openvino", other)
 
 
 def test_files_that_are_no_finetuned_graph(work: Path, whole: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgekit.core.errors import UsageError
 from edgekit.core.typed_toml import at_least
+from edgekit.targets.dialects import DEFAULT_DIALECT
 
 # Settings that change how a run is carried out, not what comes out of it.
 _BYSTANDERS = ("out", "workers", "save_every", "guard")
@@ -23,7 +24,7 @@ class FinetuneConfig:
     out: Path = Path("runs/finetune")
     recipe: str = "nearest"  # of the calibration that it starts from
     # Which runtime's form of the graph is fine-tuned; what it must be to be exact there.
-    dialect: str = "openvino"
+    dialect: str = DEFAULT_DIALECT
     skip_bad: bool = False  # leave unreadable images out instead of stopping
     guard: bool = True  # refuse a result that answers other than the float model
 

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from edgekit.core.errors import Interrupted, UsageError
-from edgekit.data.base import Dataset, IndexArray
-from edgekit.data.loading import batched
+from edgekit.core.errors import Interrupted
+from edgekit.data.base import IndexArray
 from edgekit.data.pool import Pool
 from edgekit.data.transforms import Preprocessing
-from edgekit.quantize.qat.network import Network, NetworkOutput
-from edgekit.training.corruption_schedule import CLEAN, Corruption, rotated_severities
+from edgekit.quantize.qat.network import Network
+from edgekit.training.distributed import World
+from edgekit.training.evaluation import Choices, Evaluation, Tally, choices
 from edgekit.training.stop_signal import StopSignal
+from edgekit.training.validation import Group, image_groups
 from edgekit.training.views import Seen, Unreadable, View
-
-_VIEWS = 64  # that go through the network together, about
 
 
 @dataclass(frozen=True)
 class Judgment:
     """Errors as fractions in [0, 1]; ``float_`` ones are the original's on the same images.
 
-    The mean corruption error is unnormalized: the mean over types of the error, each image at one
-    severity per type.
+    The mean corruption error is `Evaluation`'s.
     """
 
     images: int
@@ -82,19 +78,11 @@ def _pair(ours: float, original: float) -> str:
     return f"{100 * ours:.2f}% (float {100 * original:.2f}%)"
 
 
-class _Answers(NamedTuple):
-    """The float model's answers to a group of views, kept for later epochs."""
-
-    choice: Tensor  # [V] class
-    code: Tensor | None  # [V] or [V, P]
-
-
 class Judge:
-    """Validation images, how each is seen, and the float model's answers to them."""
+    """Validation images, how each is seen, and the float model's choices for them."""
 
     def __init__(
         self,
-        dataset: Dataset,
         indices: IndexArray,
         corruptions: Sequence[str],
         preprocessing: Preprocessing,
@@ -103,95 +91,70 @@ class Judge:
         device: torch.device,
         stop: StopSignal,
     ) -> None:
-        self._dataset, self._indices, self._corruptions = dataset, indices, tuple(corruptions)
+        self._indices, self._corruptions = indices, tuple(corruptions)
         self._preprocessing, self._pool, self._original = preprocessing, pool, original
         self._device, self._stop = device, stop
-        self._kept: dict[int, _Answers] = {}
+        self._kept: dict[int, Choices] = {}
 
-    def views(self) -> list[View]:
-        """Every image clean and under each type, at severities that rotate over the images."""
-        severities = [
-            rotated_severities(len(self._indices), number)
-            for number in range(len(self._corruptions))
-        ]
-        return [
-            View(
-                int(index),
-                (
-                    CLEAN,
-                    *(
-                        Corruption(name, int(severities[number][row]))
-                        for number, name in enumerate(self._corruptions)
-                    ),
-                ),
-            )
-            for row, index in enumerate(self._indices.tolist())
-        ]
-
-    def pixels(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        """Groups of normalized views [V, 3, H, W] and their labels [V], whole images."""
-        each = 1 + len(self._corruptions)
-        results = self._pool.map(self.views())
-        for group in batched(results, max(1, _VIEWS // each)):
-            seen = [result for result in group if isinstance(result, Seen)]
-            if seen:
-                pixels = np.concatenate([result.images for result in seen])
-                labels = np.repeat([result.label for result in seen], each)
-                yield self._preprocessing.normalize(pixels), labels.astype(np.int64)
+    def groups(self) -> Iterator[Group]:
+        """The images, some at a time, each clean and under every corruption."""
+        return image_groups(
+            self._indices, self._corruptions, self._preprocessing, self._pool, World()
+        )
 
     @torch.inference_mode()
     def __call__(self, network: Network) -> Judgment:
         """Judge one network; Ctrl-C ends it, so the caller saves before."""
         each = 1 + len(self._corruptions)
-        # By view: images, ours wrong, the original's wrong, same class, codes, same codes.
-        counts = torch.zeros(each, 6, dtype=torch.long)
-        for number, (pixels, labels) in enumerate(self.pixels()):
+        found, original = Tally(self._corruptions, None), Tally(self._corruptions, None)
+        same = _Same()
+        for number, group in enumerate(self.groups()):
             if self._stop.requested:
                 raise Interrupted("interrupted while judging: run the same command to go on")
-            images, truth = torch.from_numpy(pixels).to(self._device), torch.from_numpy(labels)
+            images = torch.from_numpy(group.pixels).to(self._device)
             if number not in self._kept:
-                self._kept[number] = _answers(self._original(images))
-            original, ours = self._kept[number], _answers(network(images))
-            for view in range(each):
-                rows = slice(view, None, each)
-                same = ours.choice[rows] == original.choice[rows]
-                found = [
-                    len(truth[rows]),
-                    int((ours.choice[rows] != truth[rows]).sum()),
-                    int((original.choice[rows] != truth[rows]).sum()),
-                    int(same.sum()),
-                    0,
-                    0,
-                ]
-                if ours.code is not None and original.code is not None:
-                    same_code = ours.code[rows] == original.code[rows]
-                    found[4:] = [same_code.numel(), int(same_code.sum())]
-                counts[view] += torch.tensor(found)
-        if not int(counts[0, 0]):
-            raise UsageError("none of the images to validate on can be read: check the data")
-        return _judgment(counts.double())
+                self._kept[number] = choices(self._original(images), each)
+            ours = choices(network(images), each)
+            found.add(group.labels, group.severities, ours)
+            original.add(group.labels, group.severities, self._kept[number])
+            same.add(ours, self._kept[number])
+        cpu = torch.device("cpu")  # where the counts are
+        return same.judgment(found.result(World(), cpu), original.result(World(), cpu))
 
 
-def _answers(output: NetworkOutput) -> _Answers:
-    code = None if output.code is None else output.code.cpu()
-    return _Answers(output.logits.argmax(dim=1).cpu(), code)
+class _Same:
+    """How often two models chose the same."""
+
+    def __init__(self) -> None:
+        # Same ones and all of them: classes of all views, codes of clean and of corrupted ones.
+        self._classes, self._clean, self._corrupted = ([0, 0] for _ in range(3))
+
+    def add(self, ours: Choices, original: Choices) -> None:
+        """Their choices for the same images."""
+        _count(self._classes, ours.top == original.top)
+        if ours.code is not None and original.code is not None:
+            same = ours.code == original.code
+            _count(self._clean, same[:, 0])
+            _count(self._corrupted, same[:, 1:])
+
+    def judgment(self, ours: Evaluation, original: Evaluation) -> Judgment:
+        """Together with their errors."""
+        return Judgment(
+            images=ours.images,
+            clean_error=ours.clean_error,
+            float_clean_error=original.clean_error,
+            mean_corruption_error=ours.mean_corruption_error,
+            float_mean_corruption_error=original.mean_corruption_error,
+            code_agreement_clean=_share(self._clean),
+            code_agreement_corrupted=_share(self._corrupted),
+            top1_agreement=self._classes[0] / self._classes[1],
+        )
 
 
-def _judgment(counts: Tensor) -> Judgment:
-    clean, corrupted = counts[0], counts[1:]
-    images = float(clean[0])
-    has_codes, has_types = bool(clean[4] > 0), len(corrupted) > 0
-    return Judgment(
-        images=int(images),
-        clean_error=float(clean[1]) / images,
-        float_clean_error=float(clean[2]) / images,
-        mean_corruption_error=float(corrupted[:, 1].mean()) / images if has_types else None,
-        float_mean_corruption_error=float(corrupted[:, 2].mean()) / images if has_types else None,
-        code_agreement_clean=float(clean[5] / clean[4]) if has_codes else None,
-        code_agreement_corrupted=(
-            float(corrupted[:, 5].sum() / corrupted[:, 4].sum())
-            if has_codes and has_types
-            else None
-        ),
-        top1_agreement=float(counts[:, 3].sum() / counts[:, 0].sum()),
-    )
+def _count(counts: list[int], same: Tensor) -> None:
+    counts[0] += int(same.sum())
+    counts[1] += same.numel()
+
+
+def _share(counts: list[int]) -> float | None:
+    return counts[0] / counts[1] if counts[1] else None

@@ -6,18 +6,21 @@ The record lies in the ONNX file's metadata, so that the file alone is enough fo
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekit.core.documents import parse_json, plain, read
 from edgekit.core.errors import UsageError
-from edgekit.core.typed_toml import from_dict
 from edgekit.targets.dialects import Dialect, find_dialect
 
 if TYPE_CHECKING:
     import onnx
 
 KEY = "edgekit.finetuned"
+SCHEMA = 1
+REMEDY = "run 'edgekit finetune' again"
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,16 @@ class FinetuneRecord:
     code_agreement: float | None  # on validation images, corrupted if there were such
     mean_corruption_error: float | None
 
+    @staticmethod
+    def from_dict(value: object, source: str) -> FinetuneRecord:
+        """A record; those of earlier releases do not number their schema."""
+        if isinstance(value, Mapping):
+            value = {"schema": SCHEMA, **value}
+        return read(FinetuneRecord, value, source, schema=SCHEMA, remedy=REMEDY)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        return {"schema": SCHEMA, **plain(self)}
 
 
 def write_record(graph: onnx.ModelProto, record: FinetuneRecord) -> None:
@@ -68,13 +78,8 @@ def read_finetuned(path: Path) -> tuple[onnx.ModelProto, FinetuneRecord]:
         raise UsageError(f"{path} is no ONNX file, or damaged") from error
     for entry in graph.metadata_props:
         if entry.key == KEY:
-            try:
-                values = json.loads(entry.value)
-            except ValueError as error:
-                raise UsageError(f"{path}: its record of the fine-tuning is damaged") from error
-            if not isinstance(values, dict):
-                raise UsageError(f"{path}: its record of the fine-tuning is damaged")
-            return graph, from_dict(FinetuneRecord, values, str(path))
+            source = f"{path}: its record of the fine-tuning"
+            return graph, FinetuneRecord.from_dict(parse_json(entry.value, source), source)
     raise UsageError(f"{path} was not written by 'edgekit finetune': give its model-int8.onnx")
 
 

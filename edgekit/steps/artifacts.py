@@ -9,21 +9,11 @@ from typing import Any
 
 from edgekit.bundle.engine import engine_pending
 from edgekit.bundle.manifest import Manifest
-from edgekit.core.console import Console
 from edgekit.model.card import ModelCard
-from edgekit.steps.config import BuildConfig
-from edgekit.targets.descriptor import Descriptor, Precision, why_not_here
+from edgekit.targets.descriptor import Descriptor, why_not_here
 from edgekit.targets.dialects import Dialect
 
-
-@dataclass(frozen=True)
-class Job:
-    """What every step may look at."""
-
-    config: BuildConfig
-    console: Console
-    cache: Path
-    forced: frozenset[str] = frozenset()  # steps to be done again although they are cached
+ENGINE_PENDING = "its engine is built on the device"
 
 
 @dataclass(frozen=True)
@@ -43,6 +33,10 @@ class Exported:
     card: ModelCard
     report: Mapping[str, Any]
 
+    def describe(self) -> str:
+        """What folding came to, in a line."""
+        return f"export: {self.report['fold']}"
+
 
 @dataclass(frozen=True)
 class Quantized:
@@ -57,6 +51,11 @@ class Quantized:
     finetuned: Mapping[str, Any] | None = None  # how, where `edgekit finetune` made the graph
     legal: bool = False  # it has the dialect's form already
 
+    def describe(self) -> str:
+        """What calibrating came to, in a line."""
+        name = "float" if self.dialect is None else self.dialect.name
+        return f"calibrate ({name}): {self.report['message']}"
+
 
 @dataclass(frozen=True)
 class Built:
@@ -64,7 +63,6 @@ class Built:
 
     path: Path
     descriptor: Descriptor
-    quantized: Quantized
     manifest: Manifest
 
     @property
@@ -75,10 +73,5 @@ class Built:
     def why_not_measured(self) -> str | None:
         """Why this machine cannot run the bundle, or None."""
         if self.pending:
-            return "its engine is built on the device"
+            return ENGINE_PENDING
         return why_not_here(self.descriptor)
-
-
-def precision(config: BuildConfig, descriptor: Descriptor) -> Precision:
-    """ "int8" or "fp32": what the user says, or what the target asks for."""
-    return descriptor.precision if config.precision == "auto" else config.precision

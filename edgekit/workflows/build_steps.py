@@ -1,0 +1,297 @@
+"""The steps of a build as objects: what each follows from, what it finds, and what it calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgekit.bundle.manifest import MANIFEST, Manifest
+from edgekit.bundle.store import zip_bundle
+from edgekit.quantize.recipes import Recipe, check_dialect
+from edgekit.report.page import write_report
+from edgekit.steps.artifacts import Built, Checkpoint, Exported, Quantized
+from edgekit.steps.build_data import BuildData, open_data
+from edgekit.steps.build_record import build_key, finished, made_by_build
+from edgekit.steps.bundling import compile_bundle, mark_complete, why_not_measured, zip_path
+from edgekit.steps.calibration import (
+    Calibration,
+    ChosenImages,
+    cached_calibration,
+    calibrate,
+    calibrate_alike,
+    choose_calibration_images,
+    leave_float,
+    take_finetuned,
+)
+from edgekit.steps.config import BuildConfig
+from edgekit.steps.context import Context
+from edgekit.steps.float_model import (
+    BUILTIN_FOLDER,
+    cached_export,
+    export,
+    known_checkpoint,
+    load,
+    name_classes,
+)
+from edgekit.steps.options import BundleOptions, DataOptions, SourceOptions
+from edgekit.steps.step import State, Step
+from edgekit.targets.descriptor import Descriptor
+from edgekit.targets.dialects import find_dialect
+
+T = TypeVar("T")
+
+
+class Load(Step[Checkpoint]):
+    """The checkpoint: the user's, or the built-in one."""
+
+    name = "load"
+
+    def __init__(self, context: Context, source: SourceOptions) -> None:
+        super().__init__(context, writes=source.checkpoint or context.cache / BUILTIN_FOLDER)
+        self.source, self.given = source, source.checkpoint is not None
+
+    def _stored(self) -> Checkpoint | None:
+        return known_checkpoint(self.context, self.source)
+
+    def _make(self) -> Checkpoint:
+        again = self.name in self.context.forced  # another build may be training it just now
+        return load(self.context, self.source, again=again)
+
+
+@dataclass(frozen=True)
+class Original:
+    """The float model, and the images that go with it."""
+
+    exported: Exported
+    data: BuildData
+
+
+class Export(Step[Original]):
+    """The float graph; with it, the images get the meaning that they have for the model."""
+
+    name = "export"
+
+    def __init__(self, context: Context, loaded: Load, images: DataOptions) -> None:
+        super().__init__(context, loaded, writes=context.cache / "export")
+        self.loaded, self.images = loaded, images
+
+    def _stored(self) -> Original | None:
+        exported = cached_export(self.context, self.loaded.result, self.loaded.source)
+        return None if exported is None else self._with_images(exported)
+
+    def _make(self) -> Original:
+        checkpoint, source = self.loaded.result, self.loaded.source
+        return self._with_images(export(self.context, checkpoint, source, again=True))
+
+    def _describe(self, result: Original) -> str:
+        return result.exported.describe()
+
+    def _with_images(self, exported: Exported) -> Original:
+        data = open_data(self.images, exported.card.classes)
+        if data.note:
+            self.context.console.warn(data.note)
+        return Original(name_classes(exported, data), data)
+
+
+class Calibrate(Step[Quantized]):
+    """The INT8 graph of a target; targets that calibrate alike share it."""
+
+    name = "calibrate"
+
+    def __init__(
+        self,
+        context: Context,
+        exported: Export,
+        descriptor: Descriptor,
+        recipe: Recipe,
+        earlier: Sequence[Calibrate],  # of the same build
+    ) -> None:
+        where = context.cache / "calibrate"
+        super().__init__(context, exported, target=descriptor.name, writes=where)
+        self.exported, self.recipe, self.earlier = exported, recipe, earlier
+        self.dialect = find_dialect(descriptor.dialect)
+        check_dialect(recipe, self.dialect)  # before anything takes minutes
+
+    def _left_by_another(self) -> bool:
+        return any(
+            step.state == "to do" and calibrate_alike(self.recipe, step.dialect, self.dialect)
+            for step in self.earlier
+        )
+
+    def _stored(self) -> Quantized | None:
+        return cached_calibration(self.context, self._calibration)
+
+    def _make(self) -> Quantized:
+        return calibrate(self.context, self._calibration, again=True)
+
+    def _describe(self, result: Quantized) -> str:
+        return result.describe()
+
+    @cached_property
+    def _calibration(self) -> Calibration:
+        original = self.exported.result
+        return Calibration(original.exported, original.data, self.chosen, self.dialect)
+
+    @cached_property
+    def chosen(self) -> ChosenImages:
+        """The images, the same ones for all targets."""
+        if self.earlier:
+            return self.earlier[0].chosen
+        data = self.exported.result.data
+        return choose_calibration_images(self.context.console, data, self.recipe)
+
+
+class TakeFinetuned(Step[Quantized]):
+    """The user's fine-tuned graph in the place of a calibration."""
+
+    name = "calibrate"
+    given = True
+
+    def __init__(
+        self, context: Context, exported: Export, descriptor: Descriptor, path: str
+    ) -> None:
+        super().__init__(context, exported, target=descriptor.name, writes=path)
+        self.exported, self.path, self.dialect = exported, Path(path), descriptor.dialect
+
+    def _stored(self) -> Quantized | None:
+        return None  # whether it suits is seen when it is read
+
+    def _make(self) -> Quantized:
+        exported = self.exported.result.exported
+        return take_finetuned(self.context.console, exported, self.path, self.dialect)
+
+
+class BundlePlace:
+    """Where a target's bundle goes, and what an earlier build left there."""
+
+    def __init__(self, config: BuildConfig, descriptor: Descriptor, loaded: Load) -> None:
+        self.config, self.descriptor, self.loaded = config, descriptor, loaded
+        self.path = config.path_of(descriptor)
+
+    @cached_property
+    def options(self) -> BundleOptions:
+        """What is written; known once the checkpoint is."""
+        key = build_key(self.config, self.descriptor, self.loaded.result.sha256)
+        return self.config.bundle(self.descriptor, key)
+
+    @cached_property
+    def earlier(self) -> Manifest | None:
+        """Of a whole bundle of the same thing; of a checkpoint yet to be made there is none."""
+        return None if self.loaded.anew else finished(self.path, self.options.record.key)
+
+
+class BundleStep(Step[T]):
+    """A step whose result is in the bundle."""
+
+    there: State = "up to date"
+
+    def __init__(self, context: Context, place: BundlePlace, *after: Step[Any]) -> None:
+        super().__init__(context, *after, target=place.descriptor.name, writes=place.path)
+        self.place = place
+
+
+class Compile(BundleStep[Built]):
+    """The bundle itself."""
+
+    name = "compile"
+
+    def __init__(
+        self,
+        context: Context,
+        place: BundlePlace,
+        exported: Export,
+        quantized: Step[Quantized] | None,  # None: the bundle is of the float graph
+    ) -> None:
+        super().__init__(context, place, quantized or exported)
+        self.exported, self.quantized = exported, quantized
+
+    def _stored(self) -> Built | None:
+        place, manifest = self.place, self.place.earlier
+        return None if manifest is None else Built(place.path, place.descriptor, manifest)
+
+    def _make(self) -> Built:
+        original, place = self.exported.result, self.place
+        quantized = self.quantized.result if self.quantized else leave_float(original.exported)
+        return compile_bundle(
+            self.context, quantized, place.descriptor, place.options, original.data
+        )
+
+
+class Measurement(BundleStep[dict[str, Any]]):
+    """What is measured of a bundle where this machine can run it."""
+
+    def __init__(self, context: Context, compiled: Compile) -> None:
+        super().__init__(context, compiled.place, compiled)
+        self.compiled = compiled
+        self.why = why_not_measured(compiled.place.descriptor) or ""
+
+    def _section(self) -> dict[str, Any] | None:
+        earlier = self.place.earlier
+        return None if earlier is None else earlier.sections.get(str(self.name))
+
+
+class Bench(Measurement):
+    """Latency beside the float model's."""
+
+    name = "bench"
+
+    def _stored(self) -> dict[str, Any] | None:
+        return self._section()
+
+    def _make(self) -> dict[str, Any]:
+        from edgekit.steps.benchmark import bench
+
+        exported = self.compiled.exported.result.exported
+        seconds = self.place.config.bench_seconds
+        return bench(self.context.console, self.compiled.result, exported, seconds)
+
+
+class Parity(Measurement):
+    """Robustness beside the float model's."""
+
+    name = "parity"
+
+    def _stored(self) -> dict[str, Any] | None:
+        # `edgekit parity` may have put another comparison there.
+        return made_by_build(self._section(), self.place.config)
+
+    def _make(self) -> dict[str, Any]:
+        from edgekit.workflows.parity import parity_of_build
+
+        original, options = self.compiled.exported.result, self.place.config.comparison()
+        path = self.compiled.result.path
+        return parity_of_build(self.context, path, original.exported, original.data, options)
+
+
+class Finish(BundleStep[Path]):
+    """The report, the mark that nothing is missing, and the .zip."""
+
+    def __init__(
+        self, context: Context, compiled: Compile, measured: Sequence[Measurement]
+    ) -> None:
+        super().__init__(context, compiled.place, compiled, *measured)
+        self.measured = measured
+        self.zip = zip_path(self.place.path) if self.place.config.zip else None
+
+    def _stored(self) -> Path | None:
+        whole = self.place.earlier is not None and (self.zip is None or self._zipped(self.zip))
+        return self.place.path if whole else None
+
+    def _zipped(self, target: Path) -> bool:
+        """Whether the .zip is there, and written after the bundle's last change."""
+        manifest = self.place.path / MANIFEST
+        if not (target.exists() and manifest.exists()):
+            return False
+        return target.stat().st_mtime_ns >= manifest.stat().st_mtime_ns
+
+    def _make(self) -> Path:
+        path = self.place.path
+        write_report(path)
+        mark_complete(path, self.place.options.record)
+        if self.zip is not None:
+            zip_bundle(path, self.zip)
+            self.context.console.info(f"zip: wrote {self.zip}")
+        return path
