@@ -55,8 +55,8 @@ def card_from_json(text: str, source: str) -> ModelCard:
     """Parse `ModelCard.to_json`; ``source`` is what error messages call the file."""
     try:
         document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{source}: the model card is not JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # not JSON, numbers of 5,000 digits, depth
+        raise UsageError(f"{source}: the model card is not JSON ({error})") from error
     if not isinstance(document, dict):
         raise UsageError(f"{source}: the model card is not a JSON object")
     version = document.pop("format_version", None)

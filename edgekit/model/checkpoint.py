@@ -12,6 +12,7 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from edgekit.core.errors import UsageError
-from edgekit.core.files import write_bytes
+from edgekit.core.files import open_regular, write_bytes
 from edgekit.core.typed_toml import nearest
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.data.transforms import IMAGENET, LITE0, Preprocessing
@@ -33,11 +34,19 @@ from edgekit.model.backbones.timm import TimmBackbone
 from edgekit.model.card import ModelCard, TrainingProtocol, card_from_json, numbered_classes
 from edgekit.model.config import VQSAConfig
 from edgekit.model.foreign import Recognized, State, recognize, recognize_timm
+from edgekit.model.untrusted import check_tensors, check_unpacked, no_larger_than
 from edgekit.model.vqsa import VQSA
 
 _CARD_KEY = "edgekit"
 _WRAPPERS = ("model", "state_dict", "model_state_dict")  # where trainers put the weights
 _PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
+
+
+# What torch's and safetensors' readers raise on damaged files.
+_DAMAGE = (
+    *(RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError),
+    *(struct.error, OSError, AssertionError, OverflowError, MemoryError, zipfile.BadZipFile),
+)
 
 
 class Loaded(NamedTuple):
@@ -92,14 +101,17 @@ def load_checkpoint(
 def read_checkpoint(path: Path) -> tuple[State, ModelCard | None]:
     """The raw tensors of a file and, if it is one of ours, its card."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             start = stream.read(9)
     except OSError as error:
         raise UsageError(f"cannot read checkpoint {path}: {error.strerror}") from error
     # safetensors: eight bytes of header length, then JSON
     if start[8:9] == b"{" or path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    return _read_torch(path), None
+        state, card = _read_safetensors(path)
+    else:
+        state, card = _read_torch(path), None
+    check_tensors(state, path)
+    return state, card
 
 
 def default_preprocessing(backbone: Backbone) -> Preprocessing:
@@ -120,8 +132,9 @@ def _read_safetensors(path: Path) -> tuple[State, ModelCard | None]:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-    except safetensors.SafetensorError as error:
-        raise UsageError(f"{path} is damaged or truncated: {error}") from error
+    except (safetensors.SafetensorError, OSError, *_DAMAGE) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path} is damaged or truncated: {reason}") from error
     if _CARD_KEY not in metadata:
         return _strip_prefixes(state), None
     return state, card_from_json(metadata[_CARD_KEY], str(path))
@@ -130,7 +143,8 @@ def _read_safetensors(path: Path) -> tuple[State, ModelCard | None]:
 def _read_torch(path: Path) -> State:
     """A torch.save file, read with weights_only: pickled code is refused, not run."""
     try:
-        with path.open("rb") as stream, warnings.catch_warnings():
+        with open_regular(path) as stream, warnings.catch_warnings():
+            check_unpacked(stream, path)
             warnings.simplefilter("ignore")  # torch's advice on pickle protocols is not ours
             document: Any = torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -141,10 +155,7 @@ def _read_torch(path: Path) -> State:
                 "with torch.save(model.state_dict(), ...)"
             ) from error
         raise UsageError(f"{path} is no PyTorch or safetensors checkpoint, or damaged") from error
-    except (
-        *(RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError),
-        *(struct.error, OSError, AssertionError),
-    ) as error:  # what torch's readers raise on damaged files
+    except _DAMAGE as error:
         raise UsageError(f"{path} is damaged or truncated: PyTorch cannot read it") from error
     for wrapper in _WRAPPERS:
         if isinstance(document, Mapping) and isinstance(document.get(wrapper), Mapping):
@@ -171,8 +182,19 @@ def _strip_prefixes(state: State) -> State:
 
 
 def _load_own(path: Path, state: State, card: ModelCard) -> Loaded:
-    backbone = create_backbone(card.backbone, card.preprocessing.size)
-    model = VQSA(backbone, len(card.classes), card.vqsa)
+    sizes = {"head.classifier.weight": len(card.classes)}
+    if card.vqsa.output != "none":
+        sizes["head.codebook.embeddings"] = card.vqsa.codebook_size
+    for key, rows in sizes.items():  # what alone could make a model of any size
+        if key not in state:
+            raise UsageError(f"{path}: key '{key}' is missing, expected {rows} rows")
+        if state[key].shape[:1] != (rows,):
+            raise UsageError(
+                f"{path}: key '{key}' has shape {_shape(state[key])}, expected {rows} rows"
+            )
+    with no_larger_than(state, str(path)):
+        backbone = create_backbone(card.backbone, card.preprocessing.size)
+        model = VQSA(backbone, len(card.classes), card.vqsa)
     _fill(model, state, str, str(path))
     return Loaded(model, card, ())
 
@@ -266,7 +288,28 @@ def _fill(
 
     ``theirs`` turns our names into the file's.
     """
-    expected = model.state_dict()
+    _check(model.state_dict(), state, theirs, source, fresh)
+    model.load_state_dict(state, strict=False)
+    for key, tensor in model.state_dict().items():  # as they are now: the copy may overflow
+        if key not in state or not tensor.is_floating_point():
+            continue
+        if not bool(torch.isfinite(tensor).all()):
+            raise UsageError(
+                f"{source}: key '{theirs(key)}' holds values beyond {tensor.dtype}: the training "
+                "diverged, use an earlier checkpoint"
+            )
+        if key.endswith("running_var") and bool((tensor < 0).any()):
+            raise UsageError(f"{source}: key '{theirs(key)}' holds negative variances")
+
+
+def _check(
+    expected: Mapping[str, Tensor],
+    state: State,
+    theirs: Callable[[str], str],
+    source: str,
+    fresh: set[str] | frozenset[str],
+) -> None:
+    """Refuse a ``state`` that does not fit; of ``expected`` only shapes and types are looked at."""
     for key in state:
         if key not in expected:
             known = [theirs(name) for name in expected]
@@ -292,7 +335,6 @@ def _fill(
                 f"{source}: key '{name}' holds NaN or infinite values: the training diverged, "
                 "use an earlier checkpoint"
             )
-    model.load_state_dict(state, strict=False)
 
 
 def _close(name: str, known: list[str]) -> str:

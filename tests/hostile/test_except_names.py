@@ -56,8 +56,11 @@ def value_of(node: ast.expr, module: str, known: dict[str, tuple[str, str | None
     if isinstance(node, ast.Attribute):
         owner = value_of(node.value, module, known)
         return getattr(owner, node.attr)
-    if isinstance(node, ast.Call) and not node.args:  # a function that imports them first
-        return value_of(node.func, module, known)()  # type: ignore[operator]
+    if isinstance(node, ast.Call):  # a function that imports the package first
+        function = value_of(node.func, module, known)
+        assert callable(function)
+        assert not node.args
+        return function()
     assert isinstance(node, ast.Name), ast.unparse(node)
     if node.id not in known:
         own = vars(importlib.import_module(module))

@@ -97,7 +97,7 @@ class TimmBackbone(Backbone):
 def _unpacked(state: bytes) -> TimmBackbone:
     import_timm()
     backbone = TimmBackbone.__new__(TimmBackbone)
-    backbone.__setstate__(pickle.loads(state))  # type: ignore[no-untyped-call] # torch has no types
+    backbone.__dict__.update(pickle.loads(state))
     return backbone
 
 
