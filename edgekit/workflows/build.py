@@ -112,5 +112,5 @@ def _row(step: Step[Any]) -> dict[str, str]:
         "target": step.target,
         "state": step.state,
         "why": step.why,
-        "writes": step.writes,
+        "writes": "" if step.why else step.writes,
     }
