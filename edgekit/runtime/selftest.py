@@ -236,14 +236,14 @@ def compare(
     difference = found.logits.astype(np.float64) - expected.logits
     largest = max(float(np.abs(expected.logits).max(initial=0)), 1e-30)
     error = float(np.abs(difference).max(initial=0)) / largest if finite else float("inf")
-    certain_best = expected.lead > _CLEAR * noise * scale
+    # Where codes differ, logits must; codes were judged above.
+    rows = right if right.any() else np.ones_like(right)
+    certain_best = rows & (expected.lead > _CLEAR * noise * scale)
     best = found.best == expected.best
     if (wrong := int((certain_best & ~best).sum())) > 0:
         problems.append(f"{wrong} top-1 answers that rounding cannot change are others")
     rms = float("inf")
-    # Where codes differ, logits must; codes were judged above.
     if finite and (right.any() or not problems):
-        rows = right if right.any() else np.ones_like(right)
         rms = _rms(difference[rows]) / scale
         problems += _logit_problems(test, expected, difference[rows], rows, noise, scale)
     if expected.margin is not None and found.margin is not None and right.any():
