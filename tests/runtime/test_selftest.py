@@ -372,3 +372,24 @@ def test_bundles_of_an_older_edgekit_are_judged_by_their_rule() -> None:
         text = prove(load(path), open_bundle(path)).describe()
         assert "self-test of 4 images" in text
         assert "an older edgekit (few: build again" in text
+
+
+def test_where_a_code_is_a_tie_its_logits_may_be_others() -> None:
+    """A flipped code moves an image's logits as far as it likes: only its margin tells more."""
+    path, test = good("cpu")
+    raw = ask(test, load(path).run, bundles.SIZE)
+    assert raw.code is not None
+    assert test.reference.margin is not None
+    row = int(test.reference.margin[:, 0].argmin())
+    margin = test.reference.margin.copy()
+    margin[row] = 0.0
+    tied = dataclasses.replace(
+        test, own=None, reference=dataclasses.replace(test.reference, margin=margin)
+    )
+    code, logits = raw.code.copy(), raw.logits.copy()
+    code.reshape(len(code), -1)[row] = (code.reshape(len(code), -1)[row] + 1) % 16
+    logits[row] = -logits[row]
+    report = judge(tied, raw._replace(code=code, logits=logits), "elsewhere")
+    assert report.passed, report.describe()
+    sure = dataclasses.replace(test, own=None)
+    assert not judge(sure, raw._replace(logits=-logits), "elsewhere").passed
