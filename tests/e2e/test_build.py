@@ -110,7 +110,8 @@ def test_bundles_load_and_agree(built: Path) -> None:
         right = np.mean([a == b for a, b in zip(predictions.labels, labels, strict=True)])
         assert right > 0.6, name  # ten classes, a head trained for seconds
     same = [a == b for a, b in zip(found["cpu"].codes, found["onnxruntime-cpu"].codes, strict=True)]
-    assert np.mean(same) > 0.85  # the two are rounded for different kernels
+    # Each is rounded for its own kernels, and as far from float as from the other.
+    assert np.mean(same) > 0.75
 
 
 def test_the_manifest_tells_where_the_bundle_comes_from(built: Path) -> None:

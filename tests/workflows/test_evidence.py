@@ -11,7 +11,7 @@ from edgekit.core.console import Console
 from edgekit.parity.document import FILE, read_parity
 from edgekit.parity.options import Gates
 from edgekit.report.page import report_page
-from edgekit.steps.build_record import made_by_build, options_of_build
+from edgekit.steps.build_record import made_by_build
 from edgekit.steps.config import BuildConfig
 from edgekit.workflows.parity import save_report
 from tests import bundles
@@ -19,9 +19,7 @@ from tests.parity.example import document
 
 QUIET = Console(verbosity=-1)
 CONFIG = BuildConfig(tolerance=0.5)
-PROOF = document(
-    verdict="pass", images=723, available=1000, asked=options_of_build(CONFIG), worst=()
-)
+PROOF = document(verdict="pass", images=723, available=1000, asked=CONFIG.comparison(), worst=())
 GLANCE = document(verdict="undecided", images=20, available=20, worst=())
 
 
