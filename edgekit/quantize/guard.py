@@ -73,12 +73,19 @@ def logits_rms(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -
 
 
 def onnxruntime_answers(
-    graph: onnx.ModelProto, pixels: NDArray[np.uint8], preprocessing: Preprocessing
+    graph: onnx.ModelProto,
+    pixels: NDArray[np.uint8],
+    preprocessing: Preprocessing,
+    *,
+    optimized: bool = True,
 ) -> Answers:
-    """What ONNX Runtime makes of an interchange graph, for images [M, height, width, 3]."""
+    """What ONNX Runtime makes of an interchange graph, for images [M, height, width, 3].
+
+    Not ``optimized`` it computes node by node what ONNX defines, without integer kernels.
+    """
     from edgekit.runtime.onnxruntime import named_outputs, open_session
 
-    session = open_session(graph.SerializeToString())
+    session = open_session(graph.SerializeToString(), optimized=optimized)
     batches = (pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH))
     return join(
         [Answers.of(named_outputs(session, preprocessing.normalize(batch))) for batch in batches]

@@ -44,7 +44,8 @@ from edgekit.runtime.selftest import (
 )
 from edgekit.steps.build_data import BuildData, open_data
 from edgekit.steps.options import DataOptions
-from edgekit.steps.selftest import choose, make_self_test, with_own_answers
+from edgekit.steps.selftest import make_self_test, with_own_answers
+from edgekit.steps.selftest_scenes import Scenes, choose, make_scenes
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.targets.dialects import find_dialect
 from tests import bundles
@@ -88,11 +89,25 @@ def pack(target: str, model: onnx.ModelProto, preprocessing: Preprocessing, name
 
 
 @functools.cache
+def scenes(*, photos: bool = True) -> Scenes:
+    made = bundles.made()
+    source = data() if photos else None
+    return make_scenes(onnx.load(made.onnx), made.card.preprocessing, source, 0)
+
+
+def self_test(target: str, *, photos: bool = True) -> SelfTest:
+    """What is stored before the bundle itself is asked."""
+    backend = load_descriptor(target).backend
+    preprocessing = bundles.made().card.preprocessing
+    return make_self_test(graph(target), preprocessing, scenes(photos=photos), backend)
+
+
+@functools.cache
 def good(target: str) -> tuple[Path, SelfTest]:
     """A bundle with its self-test."""
     preprocessing = bundles.made().card.preprocessing
     path = pack(target, graph(target), preprocessing, "good")
-    test = with_own_answers(path, make_self_test(graph(target), preprocessing, data(), 0))
+    test = with_own_answers(path, self_test(target))
     update_bundle(path, reports={SELFTEST: test.to_bytes()})
     return path, test
 
@@ -233,13 +248,13 @@ def test_it_meets_many_classes_and_codes() -> None:
 
 
 def make_again() -> SelfTest:
-    test = make_self_test(graph("cpu"), bundles.made().card.preprocessing, data(), 0)
+    scenes.cache_clear()
+    test = self_test("cpu")
     return dataclasses.replace(test, own=good("cpu")[1].own, where=good("cpu")[1].where)
 
 
 def test_without_data_the_pictures_are_made_up() -> None:
-    preprocessing = dataclasses.replace(bundles.made().card.preprocessing)
-    test = make_self_test(graph("cpu"), preprocessing, None, 0)
+    test = self_test("cpu", photos=False)
     assert len(test.images) == 40
     report = judged(test, good("cpu")[0])
     assert report.passed, report.describe()
