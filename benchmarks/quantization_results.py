@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edgekit.bench.interleaved import compare
+from edgekit.bench.interleaved import time_in_turns
 from edgekit.core.console import Console
 from edgekit.core.files import write_text
 from edgekit.data.corruptions import BENCHMARK15
@@ -267,7 +267,7 @@ def latency(bench: Bench, seconds: float) -> str:
     for (form, dialect), path in graphs.items():
         request = compile_graph(onnx.load(path), hint="LATENCY").model.create_infer_request()
         runs[f"{form} {dialect}".strip()] = lambda request=request: request.infer({"images": image})
-    ratios = compare("float", runs, seconds=seconds).ratios
+    ratios = time_in_turns("float", runs, seconds=seconds).ratios
     lines = [f"**{bench.name}**", "", f"| | {' | '.join(DIALECTS)} |", "|---|---|---|"]
     for form in FORMS:
         found = [ratios[f"{form} {dialect}"] for dialect in DIALECTS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from edgekit.bench.document import BenchDocument, BenchReport, BundlesInTurns
+from edgekit.bench.document import BenchDocument, BenchReport, BundleComparison
 from edgekit.bench.interleaved import Histogram, Ratio
 from edgekit.bench.results import Conditions, LatencyResult, Layers, Scenarios, SelfTest, Start
 from edgekit.core.console import Console
@@ -60,7 +60,7 @@ def _show_bundle(document: BenchDocument, console: Console) -> None:
         console.warn(note)
 
 
-def _show_comparison(comparison: BundlesInTurns, console: Console) -> None:
+def _show_comparison(comparison: BundleComparison, console: Console) -> None:
     console.text(f"compared with {comparison.candidate}, in turns")
     console.text(conditions_line(comparison.conditions))
     latency, throughput = comparison.latency, comparison.throughput

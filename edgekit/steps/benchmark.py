@@ -8,7 +8,7 @@ import numpy as np
 
 from edgekit.bench.baseline import FLOAT_OPENVINO, FLOAT_ORT, float_onnxruntime, float_openvino
 from edgekit.bench.document import latency_summary
-from edgekit.bench.interleaved import compare
+from edgekit.bench.interleaved import time_in_turns
 from edgekit.bench.monitor import Watch
 from edgekit.bundle.store import update_bundle
 from edgekit.core.console import Console
@@ -29,7 +29,7 @@ def bench(console: Console, built: Built, exported: Exported, seconds: float) ->
     model = load(built.path)
     console.info(f"bench ({built.descriptor.name}): about {seconds:.0f} s")
     watch = Watch()
-    comparison = compare(
+    comparison = time_in_turns(
         "bundle",
         {
             "bundle": lambda: model.run(image),

@@ -71,7 +71,7 @@ def test_answers_are_kept_by_machine() -> None:
 
 def test_what_is_said_of_a_failure() -> None:
     killed = remote_failure("nano", -9, ["loading"])
-    assert str(killed) == "nano: the process there was ended by signal 9: it may be out of memory"
+    assert str(killed) == "nano: the process there was killed by signal 9: it may be out of memory"
     missing = remote_failure("nano", 4, ["loading", "error: no trtexec", "bye"])
     assert isinstance(missing, ToolchainMissing)
     assert str(missing) == "nano: no trtexec"

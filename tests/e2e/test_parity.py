@@ -365,7 +365,7 @@ def test_build_ends_with_a_verdict_and_keeps_its_own(
     code, _, err = edgekit(capsys, *glance)
     assert code == 3  # by its own verdict, which is not the bundle's
     assert f"kept beside the bundle's evidence (pass, {own['images']} images)" in err
-    assert "which stays: it may look at 6 images, not at 12" in err
+    assert "which stays: it may use 6 images, not 12" in err
     parity = json.loads((bundle / "parity.json").read_text())
     assert (parity["verdict"], parity["images"], parity["looks"]) == ("pass", own["images"], 2)
     assert [look["verdict"] for look in parity["beside"]] == ["undecided"]

@@ -125,7 +125,7 @@ def test_the_agent_takes_plain_names_only(root: Path) -> None:
         with pytest.raises(OSError, match="is no"):
             remote_files.survey(str(root), staging, "", files_there)  # type: ignore[arg-type]
     (root / "staging").mkdir(exist_ok=True)
-    with pytest.raises(OSError, match="is no plain file name"):
+    with pytest.raises(OSError, match="is not a plain file name"):
         remote_files.name_all(str(root), staging, f"{root}/named", {"../x": "ab" * 32})
     with pytest.raises(OSError, match="is not in edgekit's folder"):
         remote_files.name_all(str(root), staging, f"{root}/..", {})

@@ -98,7 +98,7 @@ def test_the_others_are_served(command: str, network: Network, tmp_path: Path, r
     assert "less's answer (gather) makes no sense: it says nothing of 'cpu'" in err
     assert documents["less"]["error"] in err
     assert "deep's answer (gather) makes no sense" in documents["deep"]["error"]
-    assert "noise sends what was not asked for" in documents["noise"]["error"]
+    assert "noise sent something unrequested" in documents["noise"]["error"]
     assert "away" in documents["away"]["error"]
     assert err.splitlines()[-1].startswith("error: ")
 

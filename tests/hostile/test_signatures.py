@@ -233,7 +233,7 @@ def test_the_commands(tmp_path: Path, keys: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "given", "why"),
     [
-        ({"require_signature": True}, None, "takes signed bundles only"),
+        ({"require_signature": True}, None, "accepts signed bundles only"),
         ({"require_signature": True}, "mallory-only", "is not in"),
         ({"signers": "mallory-only"}, None, "is not in"),
         ({"signers": "expired", "require_signature": True}, None, "not valid today"),
