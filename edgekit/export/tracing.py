@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekit.core.errors import EdgekitError
-from edgekit.graph.lookup import OPERATOR_VERSION, LookupForm, Metric
+from edgekit.graph.lookup import OPERATOR_VERSION, LookupSpec, Metric
 from edgekit.model import codebook as training
 from edgekit.model.backbones.base import Backbone
 from edgekit.model.config import Quantize
@@ -35,7 +35,7 @@ class NodeLookup(nn.Module):
 
     def __init__(self, codebook: Tensor, metric: Metric, margin: bool) -> None:
         super().__init__()
-        self.form = LookupForm(metric, margin, rows=codebook.shape[0])
+        self.form = LookupSpec(metric, margin, rows=codebook.shape[0])
         self.register_buffer("codebook", codebook)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,7 +101,7 @@ class Prepared:
     """A model made ready to be traced."""
 
     model: Deployed
-    form: LookupForm | None  # None: the model has no codebook
+    form: LookupSpec | None  # None: the model has no codebook
     fold: FoldReport
 
 

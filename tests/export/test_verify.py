@@ -12,7 +12,7 @@ import edgekit.export.exporter as export_module
 from edgekit.core.errors import EdgekitError
 from edgekit.export.exporter import export_onnx
 from edgekit.export.verify import CODE_TOLERANCE, _Exact, _run_torch, random_photos
-from edgekit.graph.lookup import LookupForm, lookup_function
+from edgekit.graph.lookup import LookupSpec, lookup_function
 from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
 from tests.export.models import CLASSES, SIZE, TinyBackbone, card
@@ -62,7 +62,7 @@ def test_a_wrong_margin_is_not_written(
 ) -> None:
     """A body that gives ``share`` of the margin."""
 
-    def wrong(form: LookupForm, opset: int) -> onnx.FunctionProto:
+    def wrong(form: LookupSpec, opset: int) -> onnx.FunctionProto:
         body = lookup_function(form, opset)
         (subtract,) = [node for node in body.node if "margin" in node.output]
         subtract.output[:] = ["true_margin"]
