@@ -11,7 +11,7 @@ from torch import Tensor
 import edgekit.export.exporter as export_module
 from edgekit.core.errors import EdgekitError
 from edgekit.export.exporter import export_onnx
-from edgekit.export.verify import CODE_TOLERANCE, _Exact, _run_torch, random_photos
+from edgekit.export.verify import CODE_TOLERANCE, _Float64Answers, _run_torch, random_photos
 from edgekit.graph.lookup import LookupSpec, lookup_function
 from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
@@ -42,7 +42,7 @@ def test_it_shows_what_it_should() -> None:
     model = cancelling()
     photos = random_photos(np.random.default_rng(0), 8, SIZE)
     pixels = card(model).preprocessing.normalize(photos)
-    single, double = _run_torch(model, pixels), _Exact(model, pixels).answers()
+    single, double = _run_torch(model, pixels), _Float64Answers(model, pixels).answers()
     assert single.margin is not None
     assert double.margin is not None
     assert double.best is not None
