@@ -57,7 +57,7 @@ def default_workers() -> int:
     return 0 if usable == 1 else min(8, usable)
 
 
-def load(
+def load_each(
     dataset: Dataset,
     tasks: Iterable[T],
     function: Callable[[Dataset, T], R],
@@ -95,7 +95,7 @@ def without_bad(dataset: Dataset, *, workers: int = 0) -> tuple[Dataset, list[st
     """The dataset without unreadable images, and the reason for each; reads every image."""
     bad: list[str] = []
     indices = range(len(dataset))
-    readable = load(
+    readable = load_each(
         dataset, indices, _decodes, workers=workers, on_bad=lambda error: bad.append(str(error))
     )
     good = np.fromiter(readable, np.int64)

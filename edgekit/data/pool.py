@@ -86,7 +86,7 @@ class Pool(Generic[T, R]):
         chunk: int = 8,
         on_bad: Callable[[BadImage], object] | None = None,
     ) -> Iterator[R]:
-        """The results of all tasks, in order; see `edgekit.data.loading.load`.
+        """The results of all tasks, in order; see `edgekit.data.loading.load_each`.
 
         One iteration at a time. Dropping an iterator half-way stops the workers.
         """
