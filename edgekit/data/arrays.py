@@ -5,10 +5,10 @@ Per split prefix (``train_``, ``val_``, ``calibration_``, ``test_``, or none at 
     images [N, H, W] or [N, H, W, 1 or 3] uint8,   labels [N] integers
     jpeg [bytes] uint8,  offsets [N + 1] integers,  labels [N] integers
 
-and once ``classes`` [C] of text. Image i of the second form is jpeg[offsets[i]:offsets[i + 1]].
+and, once, ``classes`` [C] of text. Image i of the second form is jpeg[offsets[i]:offsets[i + 1]].
 
 `numpy.savez` stores arrays uncompressed, and those are mapped from the file, never read as a
-whole. `numpy.savez_compressed` leaves no choice but to unpack them into memory, in every worker
+whole. Arrays from `numpy.savez_compressed` have to be unpacked into memory, in every worker
 process, so together they must fit within `edgekit.core.limits`.
 """
 
@@ -55,7 +55,7 @@ class _Part:
 
 
 class NpzDataset:
-    """An .npz file as a dataset. A pickled one opens its file anew."""
+    """An .npz file as a dataset. A pickled one reopens its file."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._path, self._name = path, name
@@ -147,8 +147,10 @@ class NpzDataset:
                 for text in array.tolist()
             )
         if lowest < 0 or highest >= len(classes):
-            wrong = lowest if lowest < 0 else highest
-            raise UsageError(f"{self._name}: label {wrong} is not among the {len(classes)} classes")
+            invalid = lowest if lowest < 0 else highest
+            raise UsageError(
+                f"{self._name}: label {invalid} is not among the {len(classes)} classes"
+            )
         return classes
 
 
@@ -236,7 +238,7 @@ class _Npz:
                     raise UsageError(f"{place} holds Python objects: store numbers or texts")
                 claimed = math.prod(shape) * dtype.itemsize
                 if min(shape, default=0) < 0 or claimed > info.file_size:
-                    raise UsageError(f"{place} is damaged: it says that it is larger than its file")
+                    raise UsageError(f"{place} is damaged: it claims to be larger than its file")
                 if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
                     self._unpacked += info.file_size
                     hint = "save the file with numpy.savez, not savez_compressed; "

@@ -1,4 +1,4 @@
-"""What no checkpoint makes us do: make room for gigabytes that it lacks, or take odd tensors."""
+"""Limits on checkpoints: none makes us allocate gigabytes that it lacks, or accept odd tensors."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _DTYPES: Final = {
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 }
-_SLACK: Final = 64 << 20  # bytes: parameters that a module makes and replaces, while it is built
+_SLACK: Final = 64 << 20  # bytes of parameters that a module creates and replaces in its making
 
 
 def check_unpacked(stream: BinaryIO, path: Path) -> None:
-    """torch stores tensors as they are; a compressed archive may unpack to anything."""
+    """Refuse a compressed archive that unpacks to too much; torch itself never compresses."""
     if zipfile.is_zipfile(stream):
         stream.seek(0)
         with zipfile.ZipFile(stream) as archive:
@@ -34,11 +34,11 @@ def check_unpacked(stream: BinaryIO, path: Path) -> None:
 
 
 def check_tensors(state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse what cannot be copied into a model."""
+    """Refuse tensors that cannot be copied into a model."""
     for key, tensor in state.items():
         if problem := _oddity(tensor):
             raise UsageError(
-                f"{path}: key '{key}' holds {problem}: save plain, dense weights (float32, say)"
+                f"{path}: key '{key}' holds {problem}: save plain, dense weights (such as float32)"
             )
 
 
@@ -59,7 +59,7 @@ def _oddity(tensor: Tensor) -> str | None:
 
 @contextmanager
 def no_larger_than(state: Mapping[str, Tensor], source: str) -> Iterator[None]:
-    """Refuse a model, while it is built, of much more than the weights that a file holds for it.
+    """Abort the construction of a model much larger than the weights that a file holds for it.
 
     A card of a few hundred bytes can name a network of gigabytes.
     """

@@ -48,7 +48,7 @@ from edgekit.training.distributed import World
 from edgekit.training.provenance import digest_of, training_provenance
 from edgekit.training.run_state import Progress, RunState, resumable
 from edgekit.training.stop_signal import StopSignal
-from edgekit.training.views import Look, Seen, Unreadable, View
+from edgekit.training.views import LoadedViews, Unreadable, View, ViewLoader
 
 INT8 = "model-int8.onnx"
 CALIBRATED = "calibrated.onnx"
@@ -215,7 +215,7 @@ def _job(
         splits.part(part, dataset)  # refuses an empty part, in words
     card = start.exported.card
     seen = _seen(config, card.training.seen)
-    looked_at = seen if config.validate_on == "seen" else parse_seen(config.validate_on)
+    validated_on = seen if config.validate_on == "seen" else parse_seen(config.validate_on)
 
     def some(indices: IndexArray, count: int | None) -> IndexArray:
         wanted = len(indices) if count is None else count
@@ -239,11 +239,11 @@ def _job(
         seed=config.seed,
         data_seed=config.data_seed,
     )
-    with Pool(dataset, Look(card.preprocessing), workers) as pool:
+    with Pool(dataset, ViewLoader(card.preprocessing), workers) as pool:
         world = World()
         train = some(splits.train, config.train_images)
         validation = some(splits.validation, config.validation_images)
-        typed: Pool[View, Seen | Unreadable] = pool
+        typed: Pool[View, LoadedViews | Unreadable] = pool
         yield FinetuneJob(
             config=config,
             identity=identity,
@@ -255,7 +255,13 @@ def _job(
                 dataset, train, typed, card.preprocessing, options, seen, world, skipped
             ),
             validate=Validator(
-                validation, looked_at, card.preprocessing, typed, original, device, stop
+                validation,
+                validated_on,
+                card.preprocessing,
+                typed,
+                original,
+                device,
+                stop,
             ),
             device=device,
             console=console,
@@ -289,7 +295,7 @@ def _resumable(job: FinetuneJob) -> RunState | None:
     if state is None or state.progress.finished:
         return state
     job.console.info(
-        f"going on in epoch {state.progress.epoch + 1}, after {state.progress.batch} batches"
+        f"resuming in epoch {state.progress.epoch + 1}, after {state.progress.batch} batches"
     )
     return state
 
