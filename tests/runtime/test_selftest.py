@@ -317,7 +317,7 @@ def claiming(shape: str) -> bytes:
         ({"images": np.zeros((40, 57, 56, 3), np.uint8)}, "do not fit"),
         ({"cell": np.array(0)}, "'cell' is 0"),
         ({"columns": np.array([5000])}, "not among 1024 classes"),
-        ({"noise": np.array([np.nan, 1.0])}, "no numbers"),
+        ({"noise": np.array([np.nan, 1.0])}, "NaN"),
         ({"reference_logits": np.zeros((40, 3), np.float32)}, "'reference_logits' is"),
         ({"reference_code": np.zeros((40, 64), np.float64)}, "'reference_code' is float64"),
         ({"own_best": None}, "no 'own_best'"),
