@@ -31,10 +31,17 @@ def _note_json(ctx: click.Context, params: Sequence[click.Parameter], words: lis
     invocation = ctx.find_object(Invocation)
     if invocation is None:  # a command that is called without `edgekit.cli.main`
         return
+    flags = {name for flag in params if _takes_no_value(flag) for name in flag.opts}
+    # A value given to a flag would end the parsing: what comes after it would go unread.
+    words = [name if (name := word.split("=", 1)[0]) in flags else word for word in words]
     command = click.Command("", params=list(params))
     with click.Context(command, resilient_parsing=True, ignore_unknown_options=True) as aside:
-        found, _, _ = command.make_parser(aside).parse_args(list(words))
+        found, _, _ = command.make_parser(aside).parse_args(words)
     invocation.as_json = bool(found.get("as_json"))
+
+
+def _takes_no_value(parameter: click.Parameter) -> bool:
+    return isinstance(parameter, click.Option) and (parameter.is_flag or parameter.count)
 
 
 class Command(click.Command):
@@ -58,7 +65,11 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse as click does, and note in which form an error is to be told."""
         _note_json(ctx, self.params, args)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # click's parser does not say whose option it was
+            raise
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, then click's own epilog."""

@@ -55,6 +55,7 @@ def test_every_command_has_examples_and_the_common_options(
         (["calibrate", "--dialect", "tensort"], "'tensort' is not one of 'openvino'"),
         (["finetune", "--dialect", "tensort"], "'tensort' is not one of 'openvino'"),
         (["build", "--only", "compil"], "'compil' is not one of 'load', 'export'"),
+        (["build", "--recipe"], "'--recipe' requires an argument. (see 'edgekit build --help')"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -83,6 +84,10 @@ def test_errors_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
         (["nonsense", "--json"], True),
         (["device", "nonsense", "--json"], True),
         (["device", "--json"], True),
+        (["inspect", "--quiet=yes", "--json"], True),
+        (["build", "--json=yes"], True),
+        (["build", "--json", "--recipe"], True),
+        (["build", "--recipe", "--json"], False),  # no option then: the recipe's name
         (["inspect", "--", "--json"], False),  # the name of a file
         (["export", "absent.pth", "-o", "--json"], False),
         (["build", "--recipe", "--json", "--data", "absent"], False),
