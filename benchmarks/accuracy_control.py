@@ -29,7 +29,7 @@ from edgekit.quantize.accuracy_control import control
 from edgekit.quantize.calibrate import _functions_carried_through, calibrate
 from edgekit.quantize.calibration_images import choose_images, load_images
 from edgekit.quantize.engine import answers
-from edgekit.quantize.float_scope import float_nodes
+from edgekit.quantize.float_scope import head_nodes
 from edgekit.quantize.probe import Probe, difference, load_probe
 from edgekit.quantize.recipes import Recipe
 from edgekit.quantize.sensitivity import interval_text
@@ -120,7 +120,7 @@ def nncfs(work: Work) -> onnx.ModelProto:
             preset=nncf.QuantizationPreset.PERFORMANCE,
             subset_size=len(work.pixels),
             fast_bias_correction=True,
-            ignored_scope=nncf.IgnoredScope(names=float_nodes(work.original)),
+            ignored_scope=nncf.IgnoredScope(names=head_nodes(work.original)),
             advanced_quantization_parameters=AdvancedQuantizationParameters(
                 overflow_fix=OverflowFix.DISABLE
             ),

@@ -109,7 +109,7 @@ class Sweep:
         def tasks() -> Iterator[Task]:
             for one in planned:
                 ahead.append(one)
-                # Cached images are queued as empty tasks: that bounds how far this runs ahead.
+                # Cached images are queued too, as empty tasks: that bounds how far this runs ahead.
                 yield one.index, tuple(one.numbers[place] for place in one.missing)
 
         with Pool(self.dataset, self.make, self.workers) as pool:

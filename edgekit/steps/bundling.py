@@ -17,7 +17,6 @@ from edgekit.bundle.store import elf_arch, update_bundle, write_bundle
 from edgekit.compilers.base import CompiledFiles, compiler
 from edgekit.compilers.device_build import carry_plugin
 from edgekit.core.errors import ToolchainMissing
-from edgekit.data.transforms import Preprocessing
 from edgekit.steps.artifacts import ENGINE_PENDING, Built, Quantized
 from edgekit.steps.build_data import BuildData
 from edgekit.steps.calibration import legal_onnx
@@ -72,7 +71,8 @@ def compile_bundle(
             },
         )
         files: dict[str, Path | bytes] = {file.name: file for file in compiled.files}
-        test = _self_test_of(graph, card.preprocessing, data, photos=options.selftest_photos)
+        photos = options.selftest_photos
+        test = _self_test_of(context, quantized, graph, descriptor.backend, data, photos=photos)
         files[SELFTEST] = test.to_bytes()
         if quantized.dialect is not None:  # the images, with hashes, so it can be repeated
             listing = quantized.onnx.with_name("images.json")
@@ -105,15 +105,23 @@ def compile_bundle(
 
 
 def _self_test_of(
-    graph: Path, preprocessing: Preprocessing, data: BuildData | None, *, photos: bool
+    context: Context,
+    quantized: Quantized,
+    graph: Path,
+    backend: str,
+    data: BuildData | None,
+    *,
+    photos: bool,
 ) -> SelfTest:
-    """A self-test of the compiled graph."""
+    """A self-test of the compiled ``graph``."""
     import onnx
 
     from edgekit.steps.selftest import make_self_test
+    from edgekit.steps.selftest_scenes import scenes_of
 
-    seed = 0 if data is None else data.seed
-    return make_self_test(onnx.load(graph), preprocessing, data if photos else None, seed)
+    scenes = scenes_of(context, quantized.exported, data, photos=photos)
+    preprocessing = quantized.exported.card.preprocessing
+    return make_self_test(onnx.load(graph), preprocessing, scenes, backend)
 
 
 def _with_plugin(

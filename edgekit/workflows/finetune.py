@@ -28,8 +28,8 @@ from edgekit.graph.legalize import legalize
 from edgekit.quantize.guard import Closeness
 from edgekit.quantize.qat.config import FinetuneConfig
 from edgekit.quantize.qat.equivalence import Proof, prove
-from edgekit.quantize.qat.evaluation import Judge, Judgment
-from edgekit.quantize.qat.loop import BEST, Job, Run
+from edgekit.quantize.qat.evaluation import Validation, Validator
+from edgekit.quantize.qat.loop import BEST, FinetuneJob, FinetuneLoop
 from edgekit.quantize.qat.network import Network
 from edgekit.quantize.qat.record import FinetuneRecord, write_record
 from edgekit.quantize.recipes import read_recipe
@@ -67,8 +67,8 @@ class FinetuneResult:
     best_epoch: int  # from 1; 0 is calibration alone
     epochs: int
     stopped_early: bool
-    calibrated: Judgment  # before fine-tuning
-    finetuned: Judgment
+    calibrated: Validation  # before fine-tuning
+    finetuned: Validation
     proof: Proof
     guard: Closeness
     record: FinetuneRecord
@@ -111,7 +111,7 @@ def finetune(config: FinetuneConfig, console: Console, *, restart: bool = False)
             if state is not None and state.progress.finished:
                 progress = state.progress
             else:
-                progress = Run(job, state).go()
+                progress = FinetuneLoop(job, state).go()
             return _finish(job, start, progress, started)
 
 
@@ -208,7 +208,7 @@ def _job(
     device: torch.device,
     console: Console,
     stop: StopSignal,
-) -> Iterator[Job]:
+) -> Iterator[FinetuneJob]:
     """Networks, images and workers."""
     dataset, splits = start.data.dataset, start.data.splits
     for part in ("train", "validation"):
@@ -244,7 +244,7 @@ def _job(
         train = sample(splits.train, config.train_images)
         validation = sample(splits.validation, config.validation_images)
         typed: Pool[View, Seen | Unreadable] = pool
-        yield Job(
+        yield FinetuneJob(
             config=config,
             identity=identity,
             provenance=_provenance(),
@@ -254,7 +254,7 @@ def _job(
             source=ImageSource(
                 dataset, train, typed, card.preprocessing, options, corruptions, world, skipped
             ),
-            judge=Judge(
+            validate=Validator(
                 validation, validated_on, card.preprocessing, typed, original, device, stop
             ),
             device=device,
@@ -283,7 +283,7 @@ def _corruptions(config: FinetuneConfig, trained: tuple[str, ...] | None) -> tup
     return trained
 
 
-def _resumable(job: Job) -> RunState | None:
+def _resumable(job: FinetuneJob) -> RunState | None:
     """The state that an earlier call left in the folder."""
     state = resumable(job.out, job.identity, job.provenance, job.console, "start over")
     if state is None or state.progress.finished:
@@ -294,17 +294,17 @@ def _resumable(job: Job) -> RunState | None:
     return state
 
 
-def _finish(job: Job, start: _Start, progress: Progress, started: float) -> FinetuneResult:
+def _finish(job: FinetuneJob, start: _Start, progress: Progress, started: float) -> FinetuneResult:
     """Write the best network as an INT8 graph, after proving that the two are equal."""
     config = job.config
     network = Network(start.calibrated, start.original)
     network.load_state_dict(safetensors.torch.load_file(job.out / BEST))
-    best = Judgment(**progress.best_validation)
+    best = Validation(**progress.best_validation)
     record = _record(job, start, progress, best)
     graph = network.to_onnx()
     write_record(graph, record)
     onnx.checker.check_model(graph)
-    pixels = next(job.judge.groups()).pixels[:_PROOF_VIEWS]
+    pixels = next(job.validate.groups()).pixels[:_PROOF_VIEWS]
     proof = prove(graph, network, pixels)
     job.console.info(proof.describe())
     dialect = find_dialect(config.dialect)
@@ -339,7 +339,9 @@ def _finish(job: Job, start: _Start, progress: Progress, started: float) -> Fine
     return result
 
 
-def _record(job: Job, start: _Start, progress: Progress, best: Judgment) -> FinetuneRecord:
+def _record(
+    job: FinetuneJob, start: _Start, progress: Progress, best: Validation
+) -> FinetuneRecord:
     config = job.config
     trained = start.exported.card.training.seen
     return FinetuneRecord(
@@ -367,10 +369,10 @@ def _record(job: Job, start: _Start, progress: Progress, best: Judgment) -> Fine
     )
 
 
-def _calibrated(out: Path) -> Judgment:
+def _calibrated(out: Path) -> Validation:
     """The calibrated graph's evaluation, from the first line of the log."""
     first = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()[0]
-    return Judgment(**json.loads(first)["calibrated"])
+    return Validation(**json.loads(first)["calibrated"])
 
 
 def _percent(value: float | None) -> str:

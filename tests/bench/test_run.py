@@ -24,6 +24,7 @@ from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.report.bench_table import show
 from edgekit.steps.selftest import make_self_test, with_own_answers
+from edgekit.steps.selftest_scenes import make_scenes
 from tests import bundles
 
 QUIET = Console(verbosity=-1)
@@ -36,7 +37,9 @@ def bundle(tmp_path: Path) -> Path:
 
 def stored_answers(path: Path) -> SelfTest:
     made = bundles.made()
-    test = make_self_test(onnx.load(made.onnx), made.card.preprocessing, None, 0)
+    graph, preprocessing = onnx.load(made.onnx), made.card.preprocessing
+    scenes = make_scenes(graph, preprocessing, None, 0)
+    test = make_self_test(graph, preprocessing, scenes, "openvino")
     return with_own_answers(path, test)
 
 

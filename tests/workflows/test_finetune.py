@@ -27,7 +27,7 @@ from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
 from edgekit.quantize.qat import loop
 from edgekit.quantize.qat.config import FinetuneConfig
-from edgekit.quantize.qat.evaluation import Judgment
+from edgekit.quantize.qat.evaluation import Validation
 from edgekit.quantize.qat.record import read_finetuned
 from edgekit.steps.artifacts import Checkpoint, Exported, Quantized
 from edgekit.steps.bundling import compile_bundle
@@ -129,7 +129,7 @@ def test_a_run_and_what_it_leaves(work: Path, whole: Path) -> None:
     assert [entry["event"] for entry in log] == ["start", "epoch", "epoch"]
     assert log[0]["calibrated"] == again.calibrated.to_dict()
     figures = [log[0]["calibrated"], log[1]["validation"], log[2]["validation"]]
-    criteria = [Judgment(**figure).criterion for figure in figures]  # type: ignore[arg-type]
+    criteria = [Validation(**figure).criterion for figure in figures]  # type: ignore[arg-type]
     assert again.best_epoch == criteria.index(min(criteria))
     assert figures[again.best_epoch] == again.finetuned.to_dict()
     graph, record = read_finetuned(whole / INT8)
