@@ -1,4 +1,4 @@
-"""Reads an .npz of somebody else: sizes are known from the headers before anything is unpacked."""
+"""Reads an untrusted .npz: sizes are checked in the headers before anything is unpacked."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _HEADERS = {
 
 
 class NpzError(UsageError):
-    """A file that does not hold the arrays it should."""
+    """A file does not hold the arrays it should."""
 
 
 def read_arrays(path: Path, *, most_bytes: int) -> dict[str, NDArray[Any]]:
-    """Every array of the file, ``most_bytes`` at most together; nothing is unpickled."""
+    """Every array of the file, in total at most ``most_bytes``; nothing is unpickled."""
     arrays: dict[str, NDArray[Any]] = {}
     left = most_bytes
     try:
@@ -50,7 +50,7 @@ def read_arrays(path: Path, *, most_bytes: int) -> dict[str, NDArray[Any]]:
 
 
 def _checked_size(stream: IO[bytes], info: zipfile.ZipInfo, left: int) -> int:
-    """How many bytes an array has by its own header, if that is the truth and not too much."""
+    """An array's bytes according to its header, if that is true and not too much."""
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
         raise ValueError(f"'{info.filename}' is of .npy version {version}")
@@ -59,7 +59,7 @@ def _checked_size(stream: IO[bytes], info: zipfile.ZipInfo, left: int) -> int:
         raise ValueError(f"'{info.filename}' holds Python objects")
     size = math.prod(shape) * dtype.itemsize
     if min(shape, default=1) < 0 or size > left:
-        raise ValueError(f"'{info.filename}' says it has {size} bytes")
+        raise ValueError(f"'{info.filename}' claims to have {size} bytes")
     if info.file_size != stream.tell() + size:
-        raise ValueError(f"'{info.filename}' is not as long as its header says")
+        raise ValueError(f"'{info.filename}' is not as long as its header claims")
     return size
