@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,10 +63,11 @@ def read_labels(words: list[str]) -> None:
 
 
 def impatient(words: list[str]) -> None:
-    """``edgekit``, with less patience for devices than a user has."""
+    """``edgekit`` with the ssh of the case, and with less patience for it than a user has."""
     from edgekit.cli.main import main
     from edgekit.devices.link import LIMITS
 
+    os.environ["PATH"] = f"{Path.cwd() / 'network'}{os.pathsep}{os.environ['PATH']}"
     for name in ("silence", "start", "taking", "answer", "command"):
         object.__setattr__(LIMITS, name, 4.0)
     main(words)

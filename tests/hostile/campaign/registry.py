@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.hostile.campaign import checkpoints, configs, data_files, documents, images, zips
+from tests.hostile.campaign import checkpoints, configs, data_files, documents, frames, images, zips
 from tests.hostile.campaign.case import Hazard
 
 
@@ -15,4 +15,5 @@ def hazards() -> tuple[Hazard, ...]:
         *images.HAZARDS,
         *data_files.HAZARDS,
         *configs.HAZARDS,
+        *frames.HAZARDS,
     )
