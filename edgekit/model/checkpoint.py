@@ -144,8 +144,8 @@ def _read_torch(path: Path) -> State:
     """A torch.save file, read with weights_only: pickled code is refused, not run."""
     try:
         with open_regular(path) as stream, warnings.catch_warnings():
-            check_unpacked(stream, path)
             warnings.simplefilter("ignore")  # torch's advice on pickle protocols is not ours
+            check_unpacked(stream, path)
             document: Any = torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
