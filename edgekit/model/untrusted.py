@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from edgekit.core.damage import METHODS
 from edgekit.core.errors import UsageError
 from edgekit.core.limits import check_size
 
@@ -34,6 +35,8 @@ def check_unpacked(stream: BinaryIO, path: Path) -> None:
     if zipfile.is_zipfile(stream):
         stream.seek(0)
         with zipfile.ZipFile(stream) as archive:
+            if any(member.compress_type not in METHODS for member in archive.infolist()):
+                raise ValueError("packed in a way that PyTorch does not read")
             sizes = {member.filename: member.file_size for member in archive.infolist()}
             total = sum(sizes.values())
             if total > path.stat().st_size:
