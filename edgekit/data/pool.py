@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -86,7 +86,7 @@ class Pool(Generic[T, R]):
         *,
         chunk: int = 8,
         on_bad: Callable[[BadImage], object] | None = None,
-    ) -> Iterator[R]:
+    ) -> Generator[R, None, None]:
         """The results of all tasks, in order; see `edgekit.data.loading.load`.
 
         One iteration at a time. An iterator that is dropped half-way stops the workers.
