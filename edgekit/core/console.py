@@ -12,8 +12,7 @@ import json
 import logging
 import re
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -84,67 +83,6 @@ class Console:
         for row in rows:
             table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
         Terminal().print(table)
-
-    def track(
-        self, items: Iterable[T], total: int, title: str, note: Callable[[], str] = str
-    ) -> Iterator[T]:
-        """Yield ``items`` with a progress bar and ETA on a terminal, plain lines otherwise.
-
-        ``note`` returns anything else to show, such as a running estimate.
-        """
-        if self.verbosity < 0:
-            yield from items
-        elif sys.stderr.isatty():
-            yield from self._bar(items, total, title, note)
-        else:
-            yield from self._lines(items, total, title, note)
-
-    def _bar(
-        self, items: Iterable[T], total: int, title: str, note: Callable[[], str]
-    ) -> Iterator[T]:
-        from rich.console import Console as Terminal
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        with Progress(*columns, console=Terminal(stderr=True)) as progress:
-            task = progress.add_task(title, total=total, note="")
-            for item in items:
-                yield item
-                progress.update(task, advance=1, note=note())
-
-    def _lines(
-        self, items: Iterable[T], total: int, title: str, note: Callable[[], str]
-    ) -> Iterator[T]:
-        """A line at most every ten seconds, and one at the end."""
-        start = last = time.monotonic()
-        done = 0
-        try:
-            for item in items:
-                now = time.monotonic()
-                if done and now - last >= 10:
-                    remaining = (now - start) / done * (total - done)
-                    rest = ", ".join(filter(None, (f"about {remaining:.0f} s to go", note())))
-                    self.info(f"{title}: {done}/{total}, {rest}")
-                    last = now
-                done += 1
-                yield item
-        finally:  # some consumers stop early
-            self.info(f"{title}: {done}/{total} in {time.monotonic() - start:.1f} s")
 
 
 # C0 and C1 controls except tab and line feed, halves of UTF-16 pairs (how Python represents what is

@@ -10,7 +10,7 @@ import pytest
 
 import edgekit
 from edgekit.core.console import Console, expect_document, printable
-from edgekit.core.progress import ProgressBar
+from edgekit.core.progress import ProgressBar, track
 from tests import bundles
 from tests.data.images import png
 
@@ -67,7 +67,7 @@ def test_everything_a_console_prints_is_safe(capsys: pytest.CaptureFixture[str])
     for say in (console.info, console.detail, console.warn, console.error, console.text):
         say(f"of {TITLE}{RTL}")
     console.table(TITLE, ("name",), [(TITLE,), ("two\nlines",)])
-    list(console.track([1], 1, TITLE))
+    list(track(console, [1], 1, TITLE))
     with ProgressBar(console, TITLE, 1) as bar:
         bar.line(TITLE)
     expect_document()

@@ -100,7 +100,7 @@ class Server:
         before = places.listing()
         with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
             order = Order(
-                function, tuple(map(os.fspath, words)), str(work),
+                function, tuple(os.fspath(word) for word in words), str(work),
                 {**places.environment, **(environment or {})},
                 seconds, megabytes, out.name, err.name,
             )  # fmt: skip
