@@ -48,7 +48,7 @@ from edgekit.training.distributed import World
 from edgekit.training.provenance import digest_of, training_provenance
 from edgekit.training.run_state import Progress, RunState, resumable
 from edgekit.training.stop_signal import StopSignal
-from edgekit.training.views import Look, Seen, Unreadable, View
+from edgekit.training.views import LoadedViews, Unreadable, View, ViewLoader
 
 INT8 = "model-int8.onnx"
 CALIBRATED = "calibrated.onnx"
@@ -239,11 +239,11 @@ def _job(
         seed=config.seed,
         data_seed=config.data_seed,
     )
-    with Pool(dataset, Look(card.preprocessing), workers) as pool:
+    with Pool(dataset, ViewLoader(card.preprocessing), workers) as pool:
         world = World()
         train = sample(splits.train, config.train_images)
         validation = sample(splits.validation, config.validation_images)
-        typed: Pool[View, Seen | Unreadable] = pool
+        typed: Pool[View, LoadedViews | Unreadable] = pool
         yield FinetuneJob(
             config=config,
             identity=identity,
