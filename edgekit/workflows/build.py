@@ -103,7 +103,7 @@ def _outcome(end: Finish) -> Outcome:
     else:
         sections = {str(step.name): step.result for step in end.measured if not step.why}
     bench, parity = sections.get("bench"), sections.get("parity")
-    return Outcome(place.descriptor.name, place.path, not end.anew, bench, parity)
+    return Outcome(place.descriptor.name, place.path, not end.reruns, bench, parity)
 
 
 def _row(step: Step[Any]) -> dict[str, str]:
