@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from tests.hostile.campaign.damage import damage
 from tests.hostile.campaign.forked import Forked
 from tests.hostile.campaign.structure import as_toml, spoil
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ModuleNotFoundError:
+else:
     import tomli as tomllib
 
 Words = list[str | Path]
@@ -91,14 +92,13 @@ def _devices(draw: random.Random, work: Path) -> Words:
     spoiled = spoil(document, draw)
     data = as_toml(spoiled if isinstance(spoiled, dict) else document, draw)
     (work / "devices.toml").write_bytes(damage(data, draw) if draw.randrange(4) == 0 else data)
-    return draw.choice(
-        (
-            ["device", "list"],
-            ["device", "list", "--json"],
-            ["device", "remove", "nano"],
-            ["device", "add", "new", "me@nowhere.invalid", "--port", "2222"],
-        )
+    choices: tuple[Words, ...] = (
+        ["device", "list"],
+        ["device", "list", "--json"],
+        ["device", "remove", "nano"],
+        ["device", "add", "new", "me@nowhere.invalid", "--port", "2222"],
     )
+    return draw.choice(choices)
 
 
 HAZARDS = (

@@ -29,16 +29,16 @@ def command(draw: random.Random, bundle: Path) -> Words:
     """One that opens a bundle."""
     work = bundle.parent
     shutil.copy(seeds.keys() / "signers", work)
-    return draw.choice(
-        (
-            *([["inspect", bundle]] * 2),
-            ["inspect", bundle, "--json"],
-            ["report", bundle, "-o", work / "out.html"],
-            ["predict", bundle, _photo(work)],
-            ["predict", bundle, _photo(work), "--json", "--top", "3"],
-            ["verify", bundle, "--signers", work / "signers"],
-        )
+    choices: tuple[Words, ...] = (
+        ["inspect", bundle],
+        ["inspect", bundle],
+        ["inspect", bundle, "--json"],
+        ["report", bundle, "-o", work / "out.html"],
+        ["predict", bundle, _photo(work)],
+        ["predict", bundle, _photo(work), "--json", "--top", "3"],
+        ["verify", bundle, "--signers", work / "signers"],
     )
+    return draw.choice(choices)
 
 
 def _manifest(draw: random.Random, work: Path) -> Words:
@@ -62,14 +62,13 @@ def _evidence(draw: random.Random, work: Path) -> Words:
         name = draw.choice(("bench.json", "parity.json"))
         data = as_json(spoil(json.loads((bundle / name).read_text()), draw), draw)
         seeds.put(bundle, document, {name: data})
-    return draw.choice(
-        (
-            ["report", bundle, "-o", work / "out.html"],
-            ["report", bundle],
-            ["inspect", bundle],
-            ["inspect", bundle, "--json"],
-        )
+    choices: tuple[Words, ...] = (
+        ["report", bundle, "-o", work / "out.html"],
+        ["report", bundle],
+        ["inspect", bundle],
+        ["inspect", bundle, "--json"],
     )
+    return draw.choice(choices)
 
 
 def _self_test(draw: random.Random, work: Path) -> Words:

@@ -28,6 +28,7 @@ from edgekit.model.card import ModelCard
 from edgekit.model.checkpoint import default_preprocessing, save_checkpoint
 from edgekit.model.vqsa import VQSA
 from edgekit.steps.selftest import make_self_test
+from edgekit.steps.selftest_scenes import make_scenes
 from tests import bundles
 from tests.bench import example as bench
 from tests.parity import example as parity
@@ -55,7 +56,9 @@ def bundle(target: str) -> Path:
             "parity.json": json.dumps(compared.to_dict()).encode(),
         },
     )  # fmt: skip
-    test = make_self_test(onnx.load(made.onnx), made.card.preprocessing, None, 0)
+    graph, preprocessing = onnx.load(made.onnx), made.card.preprocessing
+    scenes = make_scenes(graph, preprocessing, None, 0)
+    test = make_self_test(graph, preprocessing, scenes, "openvino")
     document = json.loads((path / "manifest.json").read_text())
     put(path, document, {"selftest.npz": test.to_bytes()})
     if shutil.which("ssh-keygen"):

@@ -37,12 +37,12 @@ def spoil_zip(members: Mapping[str, bytes], draw: random.Random) -> bytes:
             target.writestr(info, data)
         for _ in range(draw.choice((0, 0, 1, 2))):
             _extra(target, draw)
-    data = bytearray(stream.getvalue())
+    archive = bytearray(stream.getvalue())
     for _ in range(draw.choice((0, 1, 1, 2))):
-        _lie(data, draw)
+        _lie(archive, draw)
     match draw.randrange(10):
         case 0:
-            return bytes(data) + draw.randbytes(draw.choice((1, 100, 70_000)))
+            return bytes(archive) + draw.randbytes(draw.choice((1, 100, 70_000)))
         case 1:
             return draw.choice((b"#!/bin/sh\n", b"\x00" * 1000, bytes(data))) + bytes(data)
         case 2 | 3:
@@ -155,15 +155,14 @@ def _bundle(draw: random.Random, work: Path) -> list[str | Path]:
     path = work / "bundle.zip"
     path.write_bytes(spoil_zip(members, draw))
     (work / "photo.png").write_bytes(seeds.images()["png"])
-    return draw.choice(
-        (
-            ["inspect", path],
-            ["inspect", path, "--json"],
-            ["predict", path, work / "photo.png"],
-            ["report", path, "-o", work / "out.html"],
-            ["verify", path, "--signers", seeds.keys() / "signers"],
-        )
+    choices: tuple[list[str | Path], ...] = (
+        ["inspect", path],
+        ["inspect", path, "--json"],
+        ["predict", path, work / "photo.png"],
+        ["report", path, "-o", work / "out.html"],
+        ["verify", path, "--signers", seeds.keys() / "signers"],
     )
+    return draw.choice(choices)
 
 
 def _load(draw: random.Random, work: Path) -> list[str | Path]:
