@@ -29,14 +29,14 @@ from edgekit.quantize.accuracy_control import control
 from edgekit.quantize.calibrate import _functions_carried_through, calibrate
 from edgekit.quantize.calibration_images import choose_images, load_images
 from edgekit.quantize.engine import answers
-from edgekit.quantize.float_scope import float_nodes
+from edgekit.quantize.float_scope import head_nodes
 from edgekit.quantize.probe import Probe, difference, load_probe
 from edgekit.quantize.recipes import Recipe
 from edgekit.quantize.sensitivity import interval_text
 from edgekit.steps.build_data import open_data
 from edgekit.steps.calibration import probe_of
 from edgekit.steps.context import Context
-from edgekit.steps.float_model import export, load
+from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.steps.guard import hold_out
 from edgekit.steps.options import DataOptions, SourceOptions
 from edgekit.targets.dialects import find_dialect
@@ -120,7 +120,7 @@ def nncfs(work: Work) -> onnx.ModelProto:
             preset=nncf.QuantizationPreset.PERFORMANCE,
             subset_size=len(work.pixels),
             fast_bias_correction=True,
-            ignored_scope=nncf.IgnoredScope(names=float_nodes(work.original)),
+            ignored_scope=nncf.IgnoredScope(names=head_nodes(work.original)),
             advanced_quantization_parameters=AdvancedQuantizationParameters(
                 overflow_fix=OverflowFix.DISABLE
             ),
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--max-drop", type=float, default=3.0, help="points of equal codes")
     arguments = parser.parse_args()
     context, source = Context(Console(), cache_root()), SourceOptions(arguments.checkpoint)
-    exported = export(context, load(context, source), source)
+    exported = export(context, obtain_checkpoint(context, source), source)
     images = DataOptions(arguments.data, seed=0, skip_bad=False)
     data = open_data(images, exported.card.classes)
     preprocessing = exported.card.preprocessing

@@ -155,7 +155,7 @@ def build(network: Network, kind: str, work: Path) -> Path:
             photos(HELD_OUT_IMAGES, preprocessing, seed=4),
             preprocessing,
             Recipe(images=CALIBRATION_IMAGES),
-            find_dialect("openvino"),
+            find_dialect(load_descriptor("cpu").dialect),
             Console(verbosity=-1),
         )
         (folder / "float.onnx").unlink()

@@ -124,15 +124,15 @@ def _calibrate(settings: Settings, family: Family, made: str) -> None:
 
     from edgekit.core.console import Console
     from edgekit.quantize.calibrate import calibrate
-    from edgekit.quantize.float_scope import kept_float
+    from edgekit.quantize.float_scope import float_scope
     from edgekit.quantize.recipes import read_recipe
 
     folder = settings.folder(family)
     shipped = replace(read_recipe("default"), images=settings.calibration)
     recipe = replace(shipped, **FORMS[made.removesuffix("-halved")])
     graph = onnx.load(folder / "float.onnx")
-    kept = kept_float(graph, recipe)
-    if recipe != shipped and kept == kept_float(graph, shipped):
+    kept = float_scope(graph, recipe)
+    if recipe != shipped and kept == float_scope(graph, shipped):
         (folder / f"{made}.json").write_text(json.dumps({"same": True}))
         return
     data = settings.work / "data"

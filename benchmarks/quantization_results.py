@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edgekit.bench.interleaved import compare
+from edgekit.bench.interleaved import time_in_turns
 from edgekit.core.console import Console
 from edgekit.core.files import write_text
 from edgekit.data.corruptions import BENCHMARK15
@@ -47,7 +47,7 @@ from edgekit.steps.artifacts import Exported
 from edgekit.steps.build_data import open_data
 from edgekit.steps.calibration import Calibration, calibrate, choose_calibration_images
 from edgekit.steps.context import Context
-from edgekit.steps.float_model import export, load
+from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.steps.options import DataOptions, SourceOptions
 from edgekit.targets.dialects import find_dialect
 from edgekit.training.builtin_model import BUILTIN
@@ -160,7 +160,7 @@ class Bench:
     def exported(self, seed: int) -> Exported:
         """The float graph of the model trained with ``seed``."""
         source = SourceOptions(str(self.checkpoint(seed)))
-        return export(self.context, load(self.context, source), source)
+        return export(self.context, obtain_checkpoint(self.context, source), source)
 
 
 def int8_graph(bench: Bench, row: Row, seed: int, dialect: str) -> onnx.ModelProto:
@@ -267,7 +267,7 @@ def latency(bench: Bench, seconds: float) -> str:
     for (form, dialect), path in graphs.items():
         request = compile_graph(onnx.load(path), hint="LATENCY").model.create_infer_request()
         runs[f"{form} {dialect}".strip()] = lambda request=request: request.infer({"images": image})
-    ratios = compare("float", runs, seconds=seconds).ratios
+    ratios = time_in_turns("float", runs, seconds=seconds).ratios
     lines = [f"**{bench.name}**", "", f"| | {' | '.join(DIALECTS)} |", "|---|---|---|"]
     for form in FORMS:
         found = [ratios[f"{form} {dialect}"] for dialect in DIALECTS]

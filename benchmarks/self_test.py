@@ -28,10 +28,13 @@ from edgekit.core.console import Console
 from edgekit.data.transforms import IMAGENET, Preprocessing
 from edgekit.graph.legalize import legalize
 from edgekit.quantize.calibrate import calibrate
+from edgekit.quantize.engine import answers as openvino_answers
+from edgekit.quantize.guard import onnxruntime_answers
 from edgekit.quantize.recipes import Recipe
 from edgekit.runtime.answers import Answers
-from edgekit.runtime.selftest import ask, judge, stored_part
-from edgekit.steps.selftest import make_self_test, onnxruntime_answers, openvino_runner
+from edgekit.runtime.selftest import ask, check_answers, stored_part
+from edgekit.steps.selftest import make_self_test
+from edgekit.steps.selftest_scenes import make_scenes
 from edgekit.targets.dialects import DIALECTS
 from tests.planted import classes_exchanged, codewords_exchanged, edited, weight_scales
 
@@ -39,14 +42,21 @@ Runner = Callable[[onnx.ModelProto, Preprocessing], Callable[[NDArray[np.uint8]]
 HERE = "here"
 
 
+def with_openvino(
+    graph: onnx.ModelProto, preprocessing: Preprocessing
+) -> Callable[[NDArray[np.uint8]], Answers]:
+    """Asks OpenVINO; on a CPU without VNNI it computes with the 8-bit values in float."""
+    return lambda pixels: openvino_answers(graph, pixels, preprocessing)
+
+
 def with_onnxruntime(
     graph: onnx.ModelProto, preprocessing: Preprocessing
 ) -> Callable[[NDArray[np.uint8]], Answers]:
     """Asks ONNX Runtime's integer kernels."""
-    return lambda pixels: onnxruntime_answers(graph, preprocessing, pixels, optimized=True)
+    return lambda pixels: onnxruntime_answers(graph, pixels, preprocessing)
 
 
-RUNNERS: dict[str, Runner] = {"OpenVINO": openvino_runner, "ONNX Runtime": with_onnxruntime}
+RUNNERS: dict[str, Runner] = {"OpenVINO": with_openvino, "ONNX Runtime": with_onnxruntime}
 
 
 def faults(
@@ -86,10 +96,13 @@ def main() -> int:
     )
     graph = legalize(calibrated, DIALECTS["onnxruntime"])
     start, cpu = time.monotonic(), time.process_time()
-    test = make_self_test(graph, IMAGENET, None, 0)
+    scenes = make_scenes(model, IMAGENET, None, 0)
+    spent = time.process_time() - cpu
+    test = make_self_test(graph, IMAGENET, scenes, "tensorrt")
     assert test.reference.code is not None
     print(
-        f"made in {time.monotonic() - start:.0f} s, {time.process_time() - cpu:.0f} CPU-s; "
+        f"made in {time.monotonic() - start:.0f} s, {time.process_time() - cpu:.0f} CPU-s, "
+        f"{spent:.0f} of them once for all targets; "
         f"{len(test.to_bytes()) / 1e6:.2f} MB; noise {test.noise:.3f}; "
         f"{len(np.unique(test.reference.best))} classes, "
         f"{len(np.unique(test.reference.code))} codes",
@@ -106,7 +119,7 @@ def main() -> int:
         for fault, damaged, preprocessing in faults(graph, test):
             raw = ask(test, runner(damaged, preprocessing), IMAGENET.size)
             for against, chosen in tests.items():
-                report = judge(chosen, raw, HERE)
+                report = check_answers(chosen, raw, HERE)
                 verdict = "passes" if report.passed else f"fails: {'; '.join(report.problems)}"
                 rms = f"{report.logits_rms:.3f} of {report.logits_allowed:.3f}"
                 print(f"{runtime}, {against}, {fault}: {rms}, {verdict}", flush=True)

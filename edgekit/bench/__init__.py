@@ -1,4 +1,4 @@
 """Measures a bundle where it runs: latency, throughput, cold start, memory, sustained load, energy.
 
-Needs NumPy and the bundle's runtime, nothing of what built the bundle; ``run.py`` is the way in.
+Needs NumPy and the bundle's runtime, but no build tools. The entry point is ``run.py``.
 """

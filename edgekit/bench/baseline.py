@@ -1,4 +1,4 @@
-"""What a bundle is compared with: its float original under ONNX Runtime and under OpenVINO."""
+"""The baselines of a bundle: its float original under ONNX Runtime and under OpenVINO."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLOAT_OPENVINO: Final = "float, OpenVINO"
 
 
 class Baselines(NamedTuple):
-    """The float models that can be run here, and why the others cannot."""
+    """The float models that run here, and why the others do not."""
 
     runs: dict[str, Callable[[], object]]
     missing: dict[str, str]
@@ -36,7 +36,7 @@ def baselines(
     threads: int,
     console: Console,
 ) -> Baselines:
-    """The bundle's float original on the same ``images``, which it gets normalized already.
+    """The bundle's float original, run on the same ``images``, already normalized.
 
     ``chosen`` is "none", a float ONNX file, or "auto" for the one in the cache.
     """
@@ -44,28 +44,28 @@ def baselines(
         return Baselines({}, {})
     manifest = bundle.manifest
     if chosen == "auto":
-        found = cached_original(cache, manifest.source.checkpoint, bundle.labels, console)
-        if found is None:
+        model = cached_original(cache, manifest.source.checkpoint, bundle.labels, console)
+        if model is None:
             why = f"the float original is not in the cache {cache}: name it with --baseline"
             return Baselines({}, dict.fromkeys((FLOAT_ORT, FLOAT_OPENVINO), why))
     else:
-        found = Path(chosen)
-        if not found.is_file():
-            raise UsageError(f"no float model at {found}: --baseline takes a float .onnx file")
+        model = Path(chosen)
+        if not model.is_file():
+            raise UsageError(f"no float model at {model}: --baseline takes a float .onnx file")
     prepared = manifest.preprocessing.normalize(images)
     runs: dict[str, Callable[[], object]] = {}
     missing: dict[str, str] = {}
     for name, make in ((FLOAT_ORT, float_onnxruntime), (FLOAT_OPENVINO, float_openvino)):
         try:
-            run = make(found, prepared, threads)
+            run = make(model, prepared, threads)
             run()
             runs[name] = run
         except ModuleNotFoundError as error:
             missing[name] = f"package {error.name} is not installed"
-        except (RuntimeError, ValueError) as error:  # ONNX Runtime's and OpenVINO's own
+        except (RuntimeError, ValueError) as error:  # raised by ONNX Runtime and OpenVINO
             if chosen != "auto":
                 reason = " ".join(str(error).split())[:200]
-                raise EdgekitError(f"{found} does not run as '{name}': {reason}") from error
+                raise EdgekitError(f"{model} does not run as '{name}': {reason}") from error
             missing[name] = " ".join(str(error).split())[:200]
     return Baselines(runs, missing)
 
@@ -84,7 +84,7 @@ def float_onnxruntime(
 def float_openvino(
     path: Path, prepared: NDArray[np.float32], threads: int = 0
 ) -> Callable[[], object]:
-    """The float graph under OpenVINO, its lookup in OpenVINO's own operators, in true float32."""
+    """The float graph under OpenVINO in true float32, the lookup in OpenVINO's own operators."""
     import onnx
     import openvino as ov
 
@@ -97,8 +97,8 @@ def float_openvino(
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
-    if told := runtime_threads(threads):
-        config["INFERENCE_NUM_THREADS"] = told
+    if count := runtime_threads(threads):
+        config["INFERENCE_NUM_THREADS"] = count
     compiled = core.compile_model(model, "CPU", config)
     request = compiled.create_infer_request()
 

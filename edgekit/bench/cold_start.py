@@ -1,8 +1,7 @@
-"""Cold start and memory: a process of its own loads the bundle, and notes the time of each step.
+"""Cold start and memory: a separate process loads the bundle and notes the time of each step.
 
-``python -m edgekit.bench.cold_start SETTINGS`` is that process; `start_fresh` starts it. Both
-read the same clock (CLOCK_MONOTONIC), so the time that the interpreter takes to start counts as
-well.
+``python -m edgekit.bench.cold_start SETTINGS`` is that process; `run_process` starts it. Both
+read the same clock (CLOCK_MONOTONIC), so the interpreter's own start counts as well.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from edgekit.bench.results import ColdStart, Memory
 
-_CALLS: Final = 20  # after the first, for memory in use and for what an inference takes then
+_CALLS: Final = 20  # after the first, for the memory in use and the time of later inferences
 _GIVE_UP: Final = 600.0  # seconds
 
 PHASES: Final = ("start", "import", "verify", "runtime", "load", "first")
@@ -36,19 +35,19 @@ imported; the model ready; the first prediction there."""
 
 
 @dataclass(frozen=True)
-class FreshSettings:
-    """What the fresh process is to load, and how."""
+class ProcessSettings:
+    """What the process loads, and how."""
 
     bundle: str
     batch: int | None
     threads: int | None
     cache: str | None
-    """The folder of compiled models; None compiles anew, and keeps nothing."""
+    """The folder of compiled models; None compiles again and keeps nothing."""
 
 
 @dataclass(frozen=True)
-class Fresh:
-    """What a fresh process told."""
+class ProcessResult:
+    """The times and memory that one process reports."""
 
     phases_ms: dict[str, float]
     """Milliseconds of each of `PHASES`."""
@@ -57,13 +56,13 @@ class Fresh:
     after_ms: float
     """Median of the inferences after the first."""
     memory_mib: dict[str, float | None]
-    """In use after importing the runtime, after loading, at the end; and ever ("peak")."""
+    """In use after importing the runtime, after loading and at the end, and the peak."""
     gpu_mib: float | None
     """Taken on the GPU; None without one."""
 
 
-def start_fresh(settings: FreshSettings) -> Fresh:
-    """Start a process that loads the bundle and predicts; its times and its memory."""
+def run_process(settings: ProcessSettings) -> ProcessResult:
+    """Run a process that loads the bundle and predicts; its times and memory."""
     from edgekit.core.errors import EdgekitError
 
     command = [sys.executable, "-m", "edgekit.bench.cold_start", json.dumps(asdict(settings))]
@@ -74,27 +73,27 @@ def start_fresh(settings: FreshSettings) -> Fresh:
         )
     except subprocess.TimeoutExpired as error:
         raise EdgekitError(
-            f"{settings.bundle}: a fresh process gave no prediction in {_GIVE_UP:.0f} s"
+            f"{settings.bundle}: a new process made no prediction in {_GIVE_UP:.0f} s"
         ) from error
     if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise EdgekitError(
-            f"{settings.bundle}: a fresh process ended with {done.returncode}: {reason}"
+            f"{settings.bundle}: a new process failed with exit code {done.returncode}: {reason}"
         )
-    told = json.loads(done.stdout.splitlines()[-1])
-    times = [begun, *(told["at"][phase] for phase in PHASES)]
+    report = json.loads(done.stdout.splitlines()[-1])
+    times = [begun, *(report["at"][phase] for phase in PHASES)]
     spans = [1e3 * (b - a) for a, b in itertools.pairwise(times)]
-    return Fresh(
+    return ProcessResult(
         phases_ms=dict(zip(PHASES, spans, strict=True)),
         total_ms=1e3 * (times[-1] - begun),
-        after_ms=told["after_ms"],
-        memory_mib=told["memory_mib"],
-        gpu_mib=told["gpu_mib"],
+        after_ms=report["after_ms"],
+        memory_mib=report["memory_mib"],
+        gpu_mib=report["gpu_mib"],
     )
 
 
-def cold_start(runs: Sequence[Fresh]) -> ColdStart:
-    """The medians of several fresh processes."""
+def cold_start(runs: Sequence[ProcessResult]) -> ColdStart:
+    """Medians over several processes."""
     from edgekit.bench.results import ColdStart  # not in the process that is timed
 
     totals = [run.total_ms for run in runs]
@@ -110,25 +109,25 @@ def cold_start(runs: Sequence[Fresh]) -> ColdStart:
     )
 
 
-def memory(runs: Sequence[Fresh]) -> Memory:
-    """The greatest of several fresh processes."""
+def memory(runs: Sequence[ProcessResult]) -> Memory:
+    """Maxima over several processes."""
     from edgekit.bench.results import Memory
 
-    def most(values: Sequence[float | None]) -> float | None:
+    def maximum(values: Sequence[float | None]) -> float | None:
         known = [value for value in values if value is not None]
         return max(known) if known else None
 
     return Memory(
         processes=len(runs),
-        **{f"{name}_mib": most([run.memory_mib[name] for run in runs]) for name in _MOMENTS},
-        gpu_mib=most([run.gpu_mib for run in runs]),
+        **{f"{name}_mib": maximum([run.memory_mib[name] for run in runs]) for name in _MOMENTS},
+        gpu_mib=maximum([run.gpu_mib for run in runs]),
     )
 
 
 _MOMENTS: Final = ("runtime", "loaded", "used", "peak")
 
 
-def _tell(settings: FreshSettings) -> dict[str, Any]:
+def _measure(settings: ProcessSettings) -> dict[str, Any]:
     """Load the bundle step by step, as `edgekit.load` does."""
     at = {"start": _AT_FIRST_LINE}
     import numpy as np
@@ -174,7 +173,7 @@ def _resident() -> float | None:
 
 
 def _status(key: str) -> float | None:
-    """A figure of this process in MiB; None where the system does not tell."""
+    """A figure of this process in MiB; None where the system does not report it."""
     try:
         text = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:
@@ -186,7 +185,7 @@ def _status(key: str) -> float | None:
 
 
 def _gpu_in_use() -> float:
-    """MiB in use on the GPU by everybody; on a Jetson that is the system's memory."""
+    """MiB in use on the GPU by all processes; on a Jetson that is the system's memory."""
     import ctypes
 
     from edgekit.runtime.cuda_memory import runtime
@@ -197,16 +196,16 @@ def _gpu_in_use() -> float:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The fresh process: one line of JSON on stdout."""
+    """The process's entry point: prints one line of JSON."""
     from edgekit.core.errors import EdgekitError
 
     try:
-        told = _tell(FreshSettings(**json.loads(arguments[0])))
+        report = _measure(ProcessSettings(**json.loads(arguments[0])))
     except EdgekitError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(json.dumps(told), flush=True)
-    # Some runtimes take long to tidy up, or fail at it; nobody waits for that here.
+    print(json.dumps(report), flush=True)
+    # Some runtimes are slow to shut down, or fail at it; that is not measured here.
     os._exit(0)
 
 

@@ -1,7 +1,7 @@
-"""Under which conditions a benchmark ran: processor, clocks, limits, temperatures, versions, load.
+"""The conditions of a benchmark: processor, clocks, limits, temperatures, versions, load.
 
-All of it is read from files that Linux keeps, so it works on any board without further packages;
-what a machine does not tell is None. ``root`` is another folder in tests only.
+Everything is read from files that Linux provides, so it works on any board without more packages;
+what a machine does not report is None. Only tests pass another ``root``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PACKAGES: Final = ("edgekit", "numpy", "openvino", "onnxruntime", "tensorrt")
 
 @dataclass(frozen=True)
 class Cores:
-    """Cores of the machine, those that the process may use, and its container's limit."""
+    """The machine's cores, those usable by the process, and its container's limit."""
 
     machine: int | None
     usable: int | None
@@ -33,7 +33,7 @@ class Cores:
 
 @dataclass(frozen=True)
 class State:
-    """What changes while something runs."""
+    """What varies during a run."""
 
     mhz: float | None
     celsius: Mapping[str, float]
@@ -43,7 +43,7 @@ class State:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under which conditions a benchmark ran; None is what the machine does not tell."""
+    """The conditions of a benchmark; None where the machine does not report them."""
 
     host: str
     board: str | None
@@ -71,7 +71,7 @@ class Conditions:
 
 
 def conditions(root: Path = Path("/")) -> Conditions:
-    """Everything that stays as it is through a run, and the state it begins in."""
+    """Everything that stays constant during a run, and the state at its start."""
     return Conditions(
         host=platform.node(),
         board=_text(root / "proc/device-tree/model"),
@@ -102,8 +102,8 @@ def state(root: Path = Path("/")) -> State:
 def cpu_model(root: Path = Path("/")) -> str | None:
     """The processor's name as the kernel knows it."""
     text = _text(root / "proc/cpuinfo") or ""
-    found = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1].strip() if found else None
+    match = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else None
 
 
 def cores(root: Path = Path("/")) -> Cores:
@@ -112,22 +112,22 @@ def cores(root: Path = Path("/")) -> Cores:
 
 
 def megahertz(root: Path = Path("/")) -> float | None:
-    """The mean clock of all cores, as cpufreq tells it, or /proc/cpuinfo."""
+    """The mean clock of all cores, from cpufreq or /proc/cpuinfo."""
     kilohertz = [int(text) for text in _each(root, "cpufreq/scaling_cur_freq") if text.isdigit()]
     if kilohertz:
         return sum(kilohertz) / len(kilohertz) / 1000
     text = _text(root / "proc/cpuinfo") or ""
-    found = [float(value) for value in re.findall(r"^cpu MHz\s*:\s*([\d.]+)", text, re.MULTILINE)]
-    return sum(found) / len(found) if found else None
+    clocks = [float(value) for value in re.findall(r"^cpu MHz\s*:\s*([\d.]+)", text, re.MULTILINE)]
+    return sum(clocks) / len(clocks) if clocks else None
 
 
 def celsius(root: Path = Path("/")) -> dict[str, float]:
     """Temperatures by sensor: thermal zones, and the CPU's and GPU's own sensors."""
-    found: dict[str, float] = {}
+    temperatures: dict[str, float] = {}
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
         value = _integer(zone / "temp")
         if value is not None and value > 0:  # zones of parts that are off give errors or -256
-            found[_unused(found, _text(zone / "type") or zone.name)] = value / 1000
+            temperatures[_unused(temperatures, _text(zone / "type") or zone.name)] = value / 1000
     for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         chip = _text(folder / "name") or folder.name
         if chip not in ("coretemp", "k10temp", "zenpower", "cpu_thermal"):
@@ -136,8 +136,8 @@ def celsius(root: Path = Path("/")) -> dict[str, float]:
             value = _integer(file)
             label = _text(file.with_name(file.name.replace("_input", "_label"))) or file.name
             if value is not None:
-                found[_unused(found, f"{chip} {label}")] = value / 1000
-    return found
+                temperatures[_unused(temperatures, f"{chip} {label}")] = value / 1000
+    return temperatures
 
 
 def throttle_count(root: Path = Path("/")) -> int | None:
@@ -150,7 +150,7 @@ def throttle_count(root: Path = Path("/")) -> int | None:
 
 
 def load(root: Path = Path("/")) -> float | None:
-    """Processes that want to run, averaged over a minute."""
+    """Runnable processes, averaged over a minute."""
     words = (_text(root / "proc/loadavg") or "").split()
     return float(words[0]) if words else None
 
@@ -163,31 +163,31 @@ def power_mode(root: Path = Path("/")) -> str | None:
         done = subprocess.run(
             ["nvpmodel", "-q"], capture_output=True, text=True, check=False, timeout=10
         )
-        found = re.search(r"Power Mode:\s*(\S+)", done.stdout)
-        if found:
-            return found[1]
+        match = re.search(r"Power Mode:\s*(\S+)", done.stdout)
+        if match:
+            return match[1]
     except (OSError, subprocess.TimeoutExpired):
         pass
     status = _text(root / "var/lib/nvpmodel/status")  # "pmode:0002 fmode:quiet"
-    found = re.search(r"pmode:0*(\d+)", status or "")
-    return f"mode {found[1]}" if found else None
+    match = re.search(r"pmode:0*(\d+)", status or "")
+    return f"mode {match[1]}" if match else None
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that take part."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and the packages involved."""
+    releases = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            releases[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return releases
 
 
 def _system(root: Path) -> str | None:
     text = _text(root / "etc/os-release") or ""
-    found = re.search(r'^PRETTY_NAME="?([^"\n]*)', text, re.MULTILINE)
-    return found[1] if found else None
+    match = re.search(r'^PRETTY_NAME="?([^"\n]*)', text, re.MULTILINE)
+    return match[1] if match else None
 
 
 def _virtual(root: Path) -> bool:
@@ -196,8 +196,8 @@ def _virtual(root: Path) -> bool:
 
 
 def _memory(root: Path) -> int | None:
-    found = re.search(r"^MemTotal:\s*(\d+) kB", _text(root / "proc/meminfo") or "", re.MULTILINE)
-    return int(found[1]) // 1024 if found else None
+    match = re.search(r"^MemTotal:\s*(\d+) kB", _text(root / "proc/meminfo") or "", re.MULTILINE)
+    return int(match[1]) // 1024 if match else None
 
 
 def _range(root: Path) -> tuple[float, float] | None:
@@ -217,8 +217,8 @@ def _boost(root: Path) -> bool | None:
 
 def _gpu_driver(root: Path) -> str | None:
     line = _first_line(root / "proc/driver/nvidia/version")
-    found = re.search(r"(\d+\.\d+(?:\.\d+)?)", line or "")
-    return found[1] if found else None
+    match = re.search(r"(\d+\.\d+(?:\.\d+)?)", line or "")
+    return match[1] if match else None
 
 
 def _each(root: Path, name: str) -> list[str]:
@@ -228,12 +228,12 @@ def _each(root: Path, name: str) -> list[str]:
 
 
 def _same(values: list[str]) -> str | None:
-    """The value that all cores share, or all of theirs."""
+    """The value that all cores share, or all distinct values."""
     return ", ".join(sorted(set(values))) or None
 
 
-def _unused(found: dict[str, float], name: str) -> str:
-    number = sum(key == name or key.startswith(f"{name} #") for key in found)
+def _unused(taken: dict[str, float], name: str) -> str:
+    number = sum(key == name or key.startswith(f"{name} #") for key in taken)
     return f"{name} #{number + 1}" if number else name
 
 
@@ -248,7 +248,7 @@ def _first_line(file: Path) -> str | None:
 
 
 def _text(file: Path) -> str | None:
-    """A file's text; None where there is none, or the driver behind it fails."""
+    """A file's text; None where it is missing or its driver fails."""
     try:
         return file.read_text(encoding="utf-8", errors="replace").strip(" \t\r\n\0")
     except OSError:

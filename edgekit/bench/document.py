@@ -1,4 +1,4 @@
-"""``bench.json``: what a run of ``edgekit bench`` found out about one bundle.
+"""``bench.json``: the results of ``edgekit bench`` for one bundle.
 
 docs/benchmarking.md describes every key. A key changes its meaning only with `SCHEMA`.
 """
@@ -28,7 +28,7 @@ SCHEMA: Final = 2
 SECTION_SCHEMA: Final = 1
 FILE: Final = "bench.json"
 OWN: Final = "bundle"
-"""What a bundle is called among the models that were timed with it."""
+"""The bundle's name among the models timed with it."""
 REMEDY: Final = "run 'edgekit bench' on the bundle again"
 
 
@@ -46,7 +46,7 @@ class BundleFacts:
 
 @dataclass(frozen=True)
 class Gap:
-    """What could not be measured, and why."""
+    """Something that could not be measured, and why."""
 
     what: str
     why: str
@@ -54,7 +54,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class DeviceName:
-    """A device that measured, as it is registered."""
+    """The device that measured, as registered."""
 
     name: str
     host: str
@@ -71,7 +71,7 @@ class Throughput:
 
 @dataclass(frozen=True)
 class BenchSummary:
-    """The manifest's section ``bench``: the figures one asks for first."""
+    """The manifest's section ``bench``: the headline figures."""
 
     batch: int | None = field(default=None, metadata=SPARSE)
     runtime: Mapping[str, str | int] | None = field(default=None, metadata=SPARSE)
@@ -115,7 +115,7 @@ class MeasurementBeside:
 
 @dataclass(frozen=True)
 class BenchDocument:
-    """One bundle by itself, beside its float original."""
+    """One bundle's measurement, beside its float original."""
 
     edgekit: str
     measured: str
@@ -128,11 +128,11 @@ class BenchDocument:
     layers: Layers | None
     not_measured: tuple[Gap, ...]
     notes: tuple[str, ...]
-    # Later additions; documents from before have none of them.
+    # Later additions; older documents lack them.
     device: DeviceName | None = field(default=None, metadata=SPARSE)
-    """Where it was measured; None is the machine that wrote the document."""
+    """Where it was measured; None means the machine that wrote the document."""
     looks: int = 1
-    """Measurements of this bundle in all, this one included."""
+    """All measurements of this bundle so far, including this one."""
     beside: tuple[MeasurementBeside, ...] = ()
 
     @staticmethod
@@ -146,12 +146,12 @@ class BenchDocument:
 
     @property
     def where(self) -> str:
-        """The place that measured, in words."""
+        """The place of the measurement, in words."""
         machine = f"{self.conditions.machine}, {self.conditions.cores.usable} cores"
         return machine if self.device is None else f"{self.device.name}: {machine}"
 
     def summary(self) -> BenchSummary:
-        """The figures one asks for first."""
+        """The headline figures."""
         latency, throughput = self.scenarios.latency, self.scenarios.throughput
         starts, memory = self.scenarios.cold_start, self.scenarios.memory
         timed = BenchSummary()
@@ -176,7 +176,7 @@ class BenchDocument:
 
 
 @dataclass(frozen=True)
-class BundlesInTurns:
+class BundleComparison:
     """Several bundles compared with the first."""
 
     candidate: str
@@ -188,10 +188,10 @@ class BundlesInTurns:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """What the command prints: a document for each bundle, and how they compare."""
+    """What the command prints: a document per bundle, and their comparison."""
 
     bundles: tuple[BenchDocument, ...]
-    comparison: BundlesInTurns | None
+    comparison: BundleComparison | None
 
     @staticmethod
     def from_dict(value: object, source: str) -> BenchReport:
@@ -211,7 +211,7 @@ class BenchReport:
 
 
 def bundle_facts(bundle: Bundle) -> BundleFacts:
-    """What a document says of the bundle it measured."""
+    """Identifies the measured bundle in a document."""
     manifest = bundle.manifest
     return BundleFacts(
         path=str(bundle.path),

@@ -1,4 +1,4 @@
-"""Energy where the device tells: Intel's and AMD's RAPL counters, or a Jetson's INA3221 sensors.
+"""Energy where the device reports it: RAPL counters (Intel, AMD) or a Jetson's INA3221 sensors.
 
 Both are read from sysfs. RAPL counts the energy of whole processor packages, an INA3221 measures
 the power of the board's rails: neither knows which program used it.
@@ -18,14 +18,14 @@ _POWERCAP: Final = "sys/class/powercap"
 
 
 class NoEnergy(EdgekitError):
-    """Why this device does not tell its energy."""
+    """Energy cannot be measured on this device; the message says why."""
 
 
 class Meter(Protocol):
     """Counts energy while it is sampled, once a second or so."""
 
     source: str
-    """What is counted, for people."""
+    """What is counted, in words."""
 
     @property
     def joules(self) -> float:
@@ -36,10 +36,10 @@ class Meter(Protocol):
 
 
 def open_meter(rails: Sequence[str] = (), root: Path = Path("/")) -> Meter:
-    """The device's meter; `NoEnergy` says why there is none.
+    """The device's meter; raises `NoEnergy` where there is none.
 
-    ``rails`` name the INA3221 sensors that add up to what the module takes, as the target's
-    descriptor does: all of a board's sensors together would count some of its power twice.
+    ``rails`` names the INA3221 sensors whose sum is the module's power, as in the target's
+    descriptor: adding all of a board's sensors would count some of its power twice.
     """
     rapl, why_not = _rapl(root)
     if rapl is not None:
@@ -47,23 +47,24 @@ def open_meter(rails: Sequence[str] = (), root: Path = Path("/")) -> Meter:
     sensors = {rail.name: rail for rail in _rails(root)}
     if not sensors:
         raise NoEnergy(why_not)
-    there = ", ".join(sorted(sensors))
+    available = ", ".join(sorted(sensors))
     if not rails:
         raise NoEnergy(
-            f"the target does not say which power sensors to add ({there} are there): name them as "
-            "power_rails in a descriptor of yours, and build for that"
+            f"the target does not say which power sensors to add ({available} exist): name them "
+            "as power_rails in a descriptor of your own, and build for that"
         )
     missing = [name for name in rails if name not in sensors]
     if missing:
         raise NoEnergy(
-            f"the target's power sensor {missing[0]} is not there, or tells nothing ({there} are)"
+            f"the target's power sensor {missing[0]} is not there or cannot be read: the "
+            f"sensors are {available}"
         )
     return InaMeter([sensors[name] for name in rails])
 
 
 @dataclass(frozen=True)
 class _Domain:
-    """A RAPL counter in microjoules; it starts again at ``limit``."""
+    """A RAPL counter in microjoules; it wraps around at ``limit``."""
 
     name: str
     file: Path
@@ -71,7 +72,7 @@ class _Domain:
 
 
 class RaplMeter:
-    """Adds up RAPL counters, which start again at their limit after some minutes."""
+    """Adds up RAPL counters, which wrap around after some minutes."""
 
     def __init__(self, domains: list[_Domain]) -> None:
         self.source = f"RAPL: {', '.join(domain.name for domain in domains)}"
@@ -85,7 +86,7 @@ class RaplMeter:
         return self._total / 1e6
 
     def sample(self) -> None:
-        """Add what was used since the last sample."""
+        """Add the energy used since the last sample."""
         for index, domain in enumerate(self._domains):
             now = _number(domain.file)
             used = now - self._last[index]
@@ -121,7 +122,7 @@ class InaMeter:
         return self._total
 
     def sample(self) -> None:
-        """Add the mean of the last two powers, times the time between them."""
+        """Add the mean of the last two power readings times the time between them."""
         now, watts = self._clock(), self._watts()
         before, watts_before = self._last
         self._total += (now - before) * (watts + watts_before) / 2
@@ -157,7 +158,7 @@ def _rapl(root: Path) -> tuple[RaplMeter | None, str]:
 
 
 def _rails(root: Path) -> list[_Rail]:
-    """All rails that have a sensor which tells something."""
+    """All rails whose sensor can be read."""
     rails = []
     for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         if not (_text(folder / "name") or "").startswith("ina3221"):

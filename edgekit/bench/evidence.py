@@ -1,4 +1,4 @@
-"""Puts a measurement into its bundle, as the evidence or beside it."""
+"""Stores a measurement in its bundle, as the evidence or beside it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from edgekit.core.errors import EdgekitError
 def save(
     path: Path, document: BenchDocument, console: Console, *, replace: bool = False
 ) -> BenchDocument:
-    """Put bench.json into the bundle and its summary into the manifest, if it is a folder.
+    """Write bench.json into the bundle, and its summary into the manifest, if it is a folder.
 
-    `edgekit.bench.strength` decides whether it becomes the evidence; ``replace`` overrules it.
-    The document comes back with all measurements of the bundle counted.
+    `edgekit.bench.strength` decides whether it becomes the evidence; ``replace`` overrides that.
+    The returned document counts all measurements of the bundle.
     """
     if not document.scenarios.measured() and document.layers is None:
-        return document  # all was measured in turns with other bundles, and is no bundle's own
+        return document  # everything was a comparison of bundles, nothing belongs to one of them
 
     def change(bundle: Bundle) -> tuple[dict[str, Any], dict[str, bytes]]:
         nonlocal document
@@ -45,19 +45,19 @@ def save(
     if not path.is_dir():
         change(open_bundle(path, any_arch=True))
         console.warn(
-            f"{path} is a .zip and stays as it is: unpack it to keep {FILE} in the bundle, or name "
-            "a file with -o"
+            f"{path} is a .zip and stays unchanged: unpack it to store {FILE} in it, or name a "
+            "file with -o"
         )
         return document
     try:
         change_bundle(path, change)
     except (EdgekitError, PermissionError) as error:
-        console.warn(f"{FILE} is not in the bundle: {error}")
+        console.warn(f"{FILE} was not stored in the bundle: {error}")
     return document
 
 
 def _standing(bundle: Bundle, console: Console) -> BenchDocument | None:
-    """The bundle's evidence; one that cannot be read makes way for whatever can."""
+    """The bundle's evidence; an unreadable one may be replaced by anything."""
     try:
         return read_bench(bundle)
     except DocumentError as error:

@@ -1,10 +1,10 @@
-"""Latency of one model, or of several in turns, so that drift hits all alike.
+"""Latency of one model, or of several that take turns, so drift affects all alike.
 
-Turns last a fraction of a second rather than one call: a call right after another runtime's finds
-its cores busy with that runtime's waiting threads, and its data gone from the caches. The calls
-that a turn begins with are not counted.
+A turn lasts a fraction of a second rather than one call: right after another runtime's call, the
+cores are busy with that runtime's waiting threads, and the data is gone from the caches. The first
+calls of a turn are not counted.
 
-Callers hand in plain functions; this module knows no runtime and imports nothing heavy.
+Callers pass plain functions; this module knows no runtime and imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Run = Callable[[], object]
 
 _TURN_SECONDS: Final = 0.15
 _TURN_CALLS: Final = 3
-_SETTLE_SECONDS: Final = 0.03  # not counted at a turn's beginning; one call at least
+_SETTLE_SECONDS: Final = 0.03  # not counted at the start of a turn; at least one call
 _BINS: Final = 24
 
 
@@ -40,7 +40,7 @@ class Latency:
     max_ms: float
     mean_ms: float
     jitter_ms: float
-    """Mean difference between a call and the one after it."""
+    """Mean absolute difference between consecutive calls."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Histogram:
     """Calls slower than the last edge, which is where 99% of the calls end."""
 
     def __post_init__(self) -> None:
-        """There is a bar to draw, and an edge on either side of each."""
+        """Require a bar to draw, and an edge on either side of each."""
         if not any(self.counts) or min(self.counts) < 0:
             raise UsageError("a histogram counts at least one call")
         if len(self.edges_ms) != len(self.counts) + 1:
@@ -76,7 +76,7 @@ class WarmUp:
     calls: int
     seconds: float
     stable: bool
-    """Whether latency stood still in the end, or the time for it ran out."""
+    """Whether latency settled before the time ran out."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Comparison:
 
     @property
     def warmup_calls(self) -> int:
-        """Calls of all models before the first that was counted."""
+        """Uncounted calls of all models."""
         return sum(warmup.calls for warmup in self.warmups.values())
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class Comparison:
         return {**asdict(self), "warmup_calls": self.warmup_calls}
 
 
-def compare(
+def time_in_turns(
     candidate: str,
     runs: Mapping[str, Run],
     *,
@@ -109,9 +109,9 @@ def compare(
     minimum: int = 6,
     between: Callable[[], object] = lambda: None,
 ) -> Comparison:
-    """Time ``runs`` in turns for about ``seconds`` in all, but ``minimum`` turns each at least.
+    """Time ``runs`` in turns for about ``seconds`` in all, but at least ``minimum`` turns each.
 
-    ``between`` is called between turns; what it takes is not counted.
+    ``between`` is called between turns; its own time is not counted.
     """
     patience = max(1.0, seconds / 4)
     warmups = {name: warm_up(run, most_seconds=patience) for name, run in runs.items()}
@@ -139,7 +139,7 @@ def compare(
 
 
 def summarize(milliseconds: list[float]) -> Latency:
-    """The usual quantiles; each is a value that was measured."""
+    """The usual quantiles; each is a measured value."""
     ordered = sorted(milliseconds)
 
     def quantile(share: float) -> float:
@@ -180,7 +180,7 @@ def ratio(other: list[float], own: list[float]) -> Ratio:
 
     The interval's ends are order statistics: of n values, fewer than k lie below the median with
     the probability P(Bin(n, 1/2) < k), so the k-th from either end enclose it with at least 95%
-    when that is at most 2.5%. Fewer than six pairs cannot; then the ends are the extremes.
+    if that is at most 2.5%. Fewer than six pairs cannot do that; then the ends are the extremes.
     """
     ratios = sorted(a / b for a, b in zip(other, own, strict=True))
     rank = max(1, _rank(len(ratios)))
@@ -201,15 +201,15 @@ def _rank(count: int) -> int:
 
 
 def drift(values: list[float]) -> float:
-    """Median of the last third over that of the first third; 1.0 is none."""
+    """Median of the last third over that of the first third; 1.0 means no drift."""
     third = max(1, len(values) // 3)
     return statistics.median(values[-third:]) / statistics.median(values[:third])
 
 
 def warm_up(run: Run, *, most_seconds: float) -> WarmUp:
-    """Call until the medians of three windows in a row lie within 5%, but not for ever.
+    """Call until the medians of three consecutive windows lie within 5%, or time runs out.
 
-    A window is five calls and 50 ms at least.
+    A window takes at least five calls and 50 ms.
     """
     start = time.monotonic()
     medians: list[float] = []
@@ -231,7 +231,7 @@ def _turn(run: Run, *, settle: bool) -> list[float]:
 
 
 def window(run: Run, *, seconds: float, calls: int) -> list[float]:
-    """Milliseconds of the calls that fill ``seconds``, and of ``calls`` at least."""
+    """Milliseconds of as many calls as fill ``seconds``, but at least ``calls``."""
     times: list[float] = []
     end = time.monotonic() + seconds
     while len(times) < calls or time.monotonic() < end:

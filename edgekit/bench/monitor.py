@@ -1,4 +1,4 @@
-"""Watches the machine while something is timed, and says what may have disturbed it."""
+"""Samples the machine while something is timed, and reports what may have disturbed it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from edgekit.bench import conditions
 from edgekit.bench.energy import Meter, NoEnergy, open_meter
 from edgekit.core.documents import SPARSE
 
-_EVERY: Final = 1.0  # seconds between two looks at the machine
-# What is worth a word: relative changes of latency and clock, kelvin, and cores taken by others.
+_EVERY: Final = 1.0  # seconds between samples
+# Beyond these a note is due: relative change of latency and clock, kelvin, cores used by others.
 _LATENCY: Final = 0.05
 _CLOCK: Final = 0.03
 _HEAT: Final = 5.0
@@ -24,14 +24,14 @@ _OTHERS: Final = 0.1
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at the machine."""
+    """The machine at one moment."""
 
     seconds: float  # since the watch began
     mhz: float | None
     celsius: float | None  # of the hottest sensor
     throttled: int | None
     joules: float | None
-    others: float | None  # cores' worth of time that other programs took since the last look
+    others: float | None  # cores' worth of time that other programs took since the last sample
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class WatchSummary:
 
 @dataclass(frozen=True)
 class Energy:
-    """What was used in all, or why that is not known."""
+    """The energy used in all, or why it is unknown."""
 
     available: bool
     why: str | None = field(default=None, metadata=SPARSE)
@@ -69,7 +69,7 @@ class Energy:
 
 
 class Watch:
-    """Looks at the machine about once a second, whenever `look` is called.
+    """Samples the machine about once a second, provided `look` is called often enough.
 
     ``rails`` are the power sensors that the target names.
     """
@@ -93,7 +93,7 @@ class Watch:
         self._record()
 
     def look(self) -> Sample | None:
-        """Take a sample, if it is time for one."""
+        """Take a sample, if one is due."""
         if self._clock() - self._start - self.samples[-1].seconds < self._every:
             return None
         return self._record()
@@ -105,11 +105,11 @@ class Watch:
 
     @property
     def seconds(self) -> float:
-        """From the first sample to the last."""
+        """Seconds from the first sample to the last."""
         return self.samples[-1].seconds
 
     def energy(self, inferences: int, images: int) -> Energy:
-        """What was used in all, or why that is not known."""
+        """The energy used in all, or why it is unknown."""
         if self._meter is None:
             return Energy(available=False, why=self.no_energy)
         joules = self.samples[-1].joules or 0.0
@@ -133,7 +133,7 @@ class Watch:
         )
 
     def notes(self, *, latency_drift: float, what: str = "latency") -> list[str]:
-        """What a reader must know before believing the figures; empty if nothing stood out."""
+        """Caveats for the reader of the figures; empty if nothing stood out."""
         notes = []
         if abs(latency_drift - 1) > _LATENCY:
             way = "rose" if latency_drift > 1 else "fell"
@@ -191,7 +191,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class _ProcessorTime:
-    """Seconds of processor time since boot: everybody's, and this process's and its children's."""
+    """Seconds of processor time since boot: of all processes, and of this one and its children."""
 
     at: float
     all: float
@@ -199,7 +199,7 @@ class _ProcessorTime:
 
     @staticmethod
     def now(root: Path) -> _ProcessorTime | None:
-        """None where the kernel does not tell."""
+        """None where the kernel does not report it."""
         try:
             line = (root / "proc/stat").read_text(encoding="ascii").splitlines()[0].split()
             user, nice, system, _, _, interrupts, soft = (int(word) for word in line[1:8])
@@ -213,7 +213,7 @@ class _ProcessorTime:
         return _ProcessorTime(time.monotonic(), busy / os.sysconf("SC_CLK_TCK"), own)
 
     def others_since(self, before: _ProcessorTime | None) -> float | None:
-        """Cores' worth of time that others took; the kernel's clock ticks are coarse."""
+        """Cores' worth of time that others took; None if the time is too short to tell."""
         if before is None or self.at - before.at < 0.2:
             return None
         others = (self.all - before.all) - (self.own - before.own)
@@ -233,7 +233,7 @@ def _drifted(
     relative: float | None = None,
     absolute: float | None = None,
 ) -> list[str]:
-    """A note, if the last third differs from the first third by more than the limit."""
+    """A note if the last third differs from the first third by more than the limit."""
     known = [value for value in values if value is not None]
     third = len(known) // 3
     if not third:

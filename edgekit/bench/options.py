@@ -20,22 +20,22 @@ class BenchOptions:
 
     scenarios: tuple[Scenario, ...] = USUAL
     seconds: float = 10.0
-    """For latency and throughput, each."""
+    """For latency and for throughput."""
     minutes: float = 5.0
     """For sustained load."""
     batch: int | None = None
-    """Images an inference; None is what the bundle was made for."""
+    """Images per inference; None is what the bundle was built for."""
     threads: int | None = None
     """CPU threads; 0 is the runtime's choice, None the bundle's."""
     compare: bool = False
-    """Run the bundles in turns and compare them with the first."""
+    """Let the bundles take turns, and compare them with the first."""
     baseline: str = "auto"
     """A float ONNX file, "none", or "auto": the bundle's own original from the cache."""
     layers: bool = False
     """Time every layer as well."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be measured."""
+        """Refuse settings that cannot be measured."""
         for scenario in self.scenarios:
             if scenario not in SCENARIOS:
                 raise UsageError(

@@ -1,4 +1,4 @@
-"""What each scenario of a benchmark found out, and under which conditions.
+"""The results of each scenario, and the conditions they were measured under.
 
 These are the parts of ``bench.json``; docs/benchmarking.md describes every key.
 """
@@ -19,7 +19,7 @@ Start = Literal["first", "later"]
 
 @dataclass(frozen=True)
 class LatencyResult:
-    """One inference after the other, models in turns."""
+    """Back-to-back inferences, models taking turns."""
 
     candidate: str
     latencies: Mapping[str, Latency]
@@ -36,7 +36,7 @@ class LatencyResult:
     notes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """The candidate's own figures are there."""
+        """Require the candidate's own figures."""
         for name in ("latencies", "histograms", "in_runtime_ms"):
             if self.candidate not in getattr(self, name):
                 raise UsageError(f"'{name}' does not hold the candidate")
@@ -44,7 +44,7 @@ class LatencyResult:
 
 @dataclass(frozen=True)
 class Rate:
-    """Images a second, over windows of about a second."""
+    """Images per second, over windows of about a second."""
 
     images_per_second: float
     least: float
@@ -56,7 +56,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class ThroughputResult:
-    """As many inferences side by side as the runtime has streams."""
+    """As many parallel inferences as the runtime has streams."""
 
     candidate: str
     models: Mapping[str, Rate]
@@ -67,19 +67,19 @@ class ThroughputResult:
     notes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """The candidate's own figures are there."""
+        """Require the candidate's own figures."""
         if self.candidate not in self.models:
             raise UsageError("'models' does not hold the candidate")
 
     @property
     def own(self) -> Rate:
-        """The candidate's."""
+        """The candidate's rate."""
         return self.models[self.candidate]
 
 
 @dataclass(frozen=True)
 class ColdStart:
-    """Medians of several fresh processes."""
+    """Medians over several processes."""
 
     processes: int
     median_ms: float
@@ -91,7 +91,7 @@ class ColdStart:
 
 @dataclass(frozen=True)
 class Memory:
-    """The greatest of several fresh processes."""
+    """Maxima over several processes."""
 
     processes: int
     runtime_mib: float | None
@@ -131,14 +131,14 @@ class SustainedResult:
     notes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """There is something to draw."""
+        """Require something to draw."""
         if not self.points:
             raise UsageError("'points' is empty")
 
 
 @dataclass(frozen=True)
 class Scenarios:
-    """What was measured; None is what was not asked for."""
+    """Results by scenario; None where it was not requested."""
 
     latency: LatencyResult | None = field(default=None, metadata=SPARSE)
     throughput: ThroughputResult | None = field(default=None, metadata=SPARSE)
@@ -149,7 +149,7 @@ class Scenarios:
     sustained: SustainedResult | None = field(default=None, metadata=SPARSE)
 
     def energies(self) -> dict[str, Energy]:
-        """What each scenario used, as far as it was watched."""
+        """The energy of each scenario that measured it."""
         watched = {
             "latency": self.latency,
             "throughput": self.throughput,
@@ -158,7 +158,7 @@ class Scenarios:
         return {name: result.energy for name, result in watched.items() if result is not None}
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know, by scenario."""
+        """Caveats for the reader, by scenario."""
         watched = {
             "latency": self.latency,
             "throughput": self.throughput,
@@ -172,13 +172,13 @@ class Scenarios:
         )
 
     def measured(self) -> frozenset[str]:
-        """The names of those that were, as the command line spells them."""
+        """The measured scenarios, as the command line spells them."""
         return frozenset(plain(self))
 
 
 @dataclass(frozen=True)
 class PartTime:
-    """What a part of the network takes of an inference."""
+    """The share of an inference that a part of the network takes."""
 
     ms: float
     share: float

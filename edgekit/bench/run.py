@@ -1,4 +1,4 @@
-"""``edgekit bench``: what is measured of every bundle, and in which order."""
+"""``edgekit bench``: what is measured for every bundle, and in which order."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from edgekit import __version__
 from edgekit.bench import scenarios
 from edgekit.bench.baseline import Baselines, baselines
-from edgekit.bench.cold_start import FreshSettings, cold_start, memory, start_fresh
+from edgekit.bench.cold_start import ProcessSettings, cold_start, memory, run_process
 from edgekit.bench.conditions import conditions
 from edgekit.bench.document import (
     OWN,
     BenchDocument,
     BenchReport,
-    BundlesInTurns,
+    BundleComparison,
     Gap,
     bundle_facts,
 )
@@ -45,7 +45,7 @@ from edgekit.runtime.selftest import prove
 from edgekit.targets.descriptor import Hint
 
 _COLD_STARTS: Final = 5  # processes each way
-_SAY_EVERY: Final = 10.0  # seconds
+_REPORT_EVERY: Final = 10.0  # seconds
 
 
 def bench_bundles(
@@ -57,7 +57,7 @@ def bench_bundles(
     if options.compare and len(set(paths)) < len(paths):
         raise UsageError("--compare: the same bundle is named twice")
     bundles = [_open(path) for path in paths]
-    comparison = _compare(bundles, options, console) if options.compare else None
+    comparison = _compare_bundles(bundles, options, console) if options.compare else None
     alone = tuple(
         name
         for name in options.scenarios
@@ -69,7 +69,7 @@ def bench_bundles(
 
 
 def _bench(bundle: Bundle, options: BenchOptions, console: Console, cache: Path) -> BenchDocument:
-    """One bundle by itself, beside its float original."""
+    """One bundle's measurement, beside its float original."""
     at = conditions()
     model = _load(bundle, options, "latency")
     runtime = model.describe()
@@ -100,9 +100,9 @@ def _bench(bundle: Bundle, options: BenchOptions, console: Console, cache: Path)
                 on_point=_Progress(console, options.minutes),
                 rails=rails,
             )
-    fresh = [name for name in options.scenarios if name in ("cold-start", "memory")]
-    if fresh:
-        results |= _in_fresh_processes(bundle, options, fresh, cache)
+    process_scenarios = [name for name in options.scenarios if name in ("cold-start", "memory")]
+    if process_scenarios:
+        results |= _in_new_processes(bundle, options, process_scenarios, cache)
     layers = None
     if options.layers:
         from edgekit.bench.layers.profile import layer_times
@@ -124,8 +124,10 @@ def _bench(bundle: Bundle, options: BenchOptions, console: Console, cache: Path)
     )
 
 
-def _compare(bundles: list[Bundle], options: BenchOptions, console: Console) -> BundlesInTurns:
-    """Latency and throughput of several bundles in turns."""
+def _compare_bundles(
+    bundles: list[Bundle], options: BenchOptions, console: Console
+) -> BundleComparison:
+    """Latency and throughput of several bundles that take turns."""
     models = {str(bundle.path): _load(bundle, options, "latency") for bundle in bundles}
     for bundle in bundles:
         prove(models[str(bundle.path)], bundle)
@@ -134,7 +136,7 @@ def _compare(bundles: list[Bundle], options: BenchOptions, console: Console) -> 
     at = conditions()
     latency = throughput = None
     if "latency" in options.scenarios:
-        console.info(f"latency: {len(bundles)} bundles in turns, about {options.seconds:.0f} s")
+        console.info(f"latency: {len(bundles)} bundles taking turns, about {options.seconds:.0f} s")
         latency = scenarios.latency(
             candidate,
             {name: Timed(model, images[name]) for name, model in models.items()},
@@ -142,22 +144,24 @@ def _compare(bundles: list[Bundle], options: BenchOptions, console: Console) -> 
             seconds=options.seconds,
         )
     if "throughput" in options.scenarios:
-        console.info(f"throughput: {len(bundles)} bundles in turns, about {options.seconds:.0f} s")
+        console.info(
+            f"throughput: {len(bundles)} bundles taking turns, about {options.seconds:.0f} s"
+        )
         throughput = scenarios.throughput(
             candidate,
             {str(bundle.path): _load_streams(bundle, options) for bundle in bundles},
             seconds=options.seconds,
         )
     runtimes = {name: model.describe() for name, model in models.items()}
-    return BundlesInTurns(candidate, at, runtimes, latency, throughput)
+    return BundleComparison(candidate, at, runtimes, latency, throughput)
 
 
-def _in_fresh_processes(
+def _in_new_processes(
     bundle: Bundle, options: BenchOptions, names: Sequence[str], cache: Path
 ) -> dict[str, Any]:
-    """Cold start and memory: with the model compiled anew, and with it kept from an earlier start.
+    """Cold start and memory, with the model compiled now and with the result of an earlier start.
 
-    Only OpenVINO compiles at loading and keeps the result.
+    Only OpenVINO compiles while loading and caches the result.
     """
     count = _COLD_STARTS if "cold-start" in names else 1
     caches: dict[Start, str | None] = {"first": None, "later": str(cache / "compiled")}
@@ -166,9 +170,9 @@ def _in_fresh_processes(
     starts: dict[Start, ColdStart] = {}
     used: dict[Start, Memory] = {}
     for start, folder in caches.items():
-        settings = FreshSettings(str(bundle.path), options.batch, options.threads, folder)
-        start_fresh(settings)  # brings the files into memory, and the model into the cache
-        runs = [start_fresh(settings) for _ in range(count)]
+        settings = ProcessSettings(str(bundle.path), options.batch, options.threads, folder)
+        run_process(settings)  # warms the file cache and the cache of compiled models
+        runs = [run_process(settings) for _ in range(count)]
         starts[start] = cold_start(runs)
         used[start] = memory(runs)
     results = {"cold_start": starts, "memory": used}
@@ -185,7 +189,7 @@ def _open(path: Path) -> Bundle:
 
 
 def _load(bundle: Bundle, options: BenchOptions, hint: Hint) -> Model:
-    """The bundle, ready; one that does not take the batch asked for is the user's mistake."""
+    """The loaded bundle; one that rejects the requested batch is the user's mistake."""
     try:
         model = load(bundle.path, threads=options.threads, hint=hint, batch=options.batch)
         model.run(_images(model))
@@ -209,7 +213,7 @@ def _call(model: Model, images: NDArray[np.uint8]) -> Any:
 
 
 def _images(model: Model) -> NDArray[np.uint8]:
-    """One inference's worth of pictures."""
+    """Synthetic pictures for one inference."""
     return pictures(int(model.describe()["batch"]) or 1, model.size)
 
 
@@ -228,25 +232,25 @@ def _announce(console: Console, bundle: Bundle, scenario: str, options: BenchOpt
         "latency": f"about {options.seconds:.0f} s",
         "throughput": f"about {options.seconds:.0f} s",
         "cold-start": f"{_COLD_STARTS} processes each way",
-        "memory": "in a process of its own",
+        "memory": "in a separate process",
         "sustained": f"{options.minutes:g} min",
     }
     console.info(f"{scenario} ({bundle.path}): {times[scenario]}")
 
 
 class _Progress:
-    """Says now and then how a sustained run is going."""
+    """Reports the progress of a sustained run now and then."""
 
     def __init__(self, console: Console, minutes: float) -> None:
         self._console = console
         self._minutes = minutes
-        self._said = time.monotonic()
+        self._reported = time.monotonic()
 
     def __call__(self, point: Point) -> None:
         now = time.monotonic()
-        if now - self._said < _SAY_EVERY:
+        if now - self._reported < _REPORT_EVERY:
             return
-        self._said = now
+        self._reported = now
         heat = "" if point.celsius is None else f", {point.celsius:.0f} °C"
         self._console.info(
             f"sustained: {point.seconds / 60:.1f} of {self._minutes:g} min, "

@@ -1,4 +1,4 @@
-"""What is timed in this process: latency, throughput, and latency under sustained load."""
+"""The scenarios timed in this process: latency, throughput, and latency under sustained load."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POINTS: Final = 240  # of a sustained run's time series, at most
 
 
 class Timed:
-    """A model's call that keeps how long the runtime says that it took."""
+    """Calls a model and keeps how long each call took according to the runtime."""
 
     def __init__(self, model: Model, images: NDArray[np.uint8]) -> None:
         self._model = model
@@ -43,17 +43,17 @@ def latency(
     seconds: float,
     rails: Sequence[str] = (),
 ) -> LatencyResult:
-    """One inference of ``images`` after the other, several models in turns.
+    """Back-to-back inferences of ``images``, several models taking turns.
 
-    With one model alone, energy is that of its inferences; with several it cannot be told apart.
+    Energy is measured for one model alone; with several it cannot be attributed to one of them.
     """
     watch = Watch(rails=rails)
-    comparison = interleaved.compare(candidate, runs, seconds=seconds, between=watch.look)
+    comparison = interleaved.time_in_turns(candidate, runs, seconds=seconds, between=watch.look)
     watch.finish()
     calls = comparison.latencies[candidate].calls + comparison.warmup_calls
     energy = watch.energy(calls, calls * images)
     if len(runs) > 1 and energy.available:
-        energy = Energy(available=False, why="several models ran in turns: use --baseline none")
+        energy = Energy(available=False, why="several models took turns: use --baseline none")
     return LatencyResult(
         candidate=candidate,
         latencies=comparison.latencies,
@@ -80,19 +80,19 @@ def latency(
 
 @dataclass(frozen=True)
 class Load:
-    """A model as the throughput scenario drives it."""
+    """A model, and how the throughput scenario loads it."""
 
     run: Run
     images: int
-    """In one call."""
+    """Images in one call."""
     parallel: int
-    """Calls that the runtime runs side by side."""
+    """Calls that the runtime runs in parallel."""
 
 
 def throughput(
     candidate: str, loads: Mapping[str, Load], *, seconds: float, rails: Sequence[str] = ()
 ) -> ThroughputResult:
-    """As many inferences side by side as the runtime has streams, in windows of about a second."""
+    """As many parallel inferences as the runtime has streams, in windows of about a second."""
     watch = Watch(rails=rails)
     rates: dict[str, list[float]] = {name: [] for name in loads}
     for load in loads.values():
@@ -111,7 +111,7 @@ def throughput(
     images = loads[candidate].images
     energy = watch.energy(done, done * images)
     if len(loads) > 1 and energy.available:
-        energy = Energy(available=False, why="several models ran in turns")
+        energy = Energy(available=False, why="several models took turns")
     return ThroughputResult(
         candidate=candidate,
         models={
@@ -133,7 +133,7 @@ def throughput(
         drift=drift,
         watch=watch.summary(),
         energy=energy,
-        notes=tuple(watch.notes(latency_drift=drift, what="the time an image takes")),
+        notes=tuple(watch.notes(latency_drift=drift, what="the time per image")),
     )
 
 
@@ -190,14 +190,14 @@ def sustained(
 
 
 def _unstable(name: str) -> str:
-    return f"the latency of '{name}' was not stable when the warm-up's time ran out"
+    return f"the latency of '{name}' was not stable when the warm-up ran out of time"
 
 
 def _window(load: Load) -> tuple[float, int]:
-    """Images a second over about a second of full load, and the calls that took.
+    """Images per second over about a second of full load, and the number of calls.
 
-    The first and last calls of a window meet streams that are idle, so the rate is that between
-    the moment each stream has finished its first call and the last call that began in time.
+    The first and last calls of a window run beside idle streams, so the rate is taken between the
+    moment each stream has finished its first call and the last call that began in time.
     """
     ends: list[float] = []
     deadline = time.monotonic() + _WINDOW_SECONDS

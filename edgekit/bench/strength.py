@@ -1,8 +1,8 @@
-"""Which measurement of a bundle is its evidence: the one place that knows what is stronger.
+"""Decides which measurement of a bundle is its evidence: the one place that ranks them.
 
-A measurement is as strong as what it set out to do: nothing of the figures counts, so that
-measuring again until they please leads nowhere. Only one made at the same place, and weaker in
-nothing, takes the other's place; the rest is kept beside it, dated.
+A measurement is as strong as what it set out to measure, whatever the figures: repeating it until
+they please achieves nothing. A new one replaces the evidence only if it was made in the same place
+and is weaker in no respect; all others are kept beside the evidence, dated.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from edgekit.bench.document import BenchDocument, BenchSummary, MeasurementBesid
 from edgekit.bench.options import BenchOptions
 
 MOST_BESIDE: Final = 12
-"""Measurements that are kept; the weakest go first."""
+"""Measurements kept at most; the weakest are dropped first."""
 
 
 @dataclass(frozen=True)
 class Strength:
-    """What a run set out to measure. Weaker in one and stronger in another is not stronger."""
+    """What a run set out to measure. Weaker in one respect is not stronger."""
 
     as_built: bool
     """With the bundle's own batch and threads."""
     scenarios: frozenset[str]
     baselines: frozenset[str]
-    """The models that ran in turns with the bundle."""
+    """The models that took turns with the bundle."""
     seconds: float
-    """Of latency and throughput; 0 without either."""
+    """Time for latency and for throughput; 0 without either."""
     minutes: float
-    """Of sustained load; 0 without."""
+    """Time under sustained load; 0 without it."""
     layers: bool
 
     def at_least(self, other: Strength) -> bool:
-        """Whether it is weaker in nothing."""
+        """Whether it is weaker in no respect."""
         return not self.weaknesses(other)
 
     def weaknesses(self, other: Strength) -> list[str]:
-        """In what it is weaker, for people."""
+        """In what respects it is weaker, in words."""
         missing = ", ".join(sorted(other.scenarios - self.scenarios))
         baselines = ", ".join(sorted(other.baselines - self.baselines))
         named = {
-            "it has a batch or threads of its own": self.as_built < other.as_built,
+            "its batch or threads are not the bundle's own": self.as_built < other.as_built,
             f"it leaves out {missing}": bool(missing),
             f"it leaves out the baselines ({baselines})": bool(baselines),
             f"it took {self.seconds:g} s, not {other.seconds:g}": self.seconds < other.seconds,
@@ -55,7 +55,7 @@ class Strength:
 
     @property
     def rank(self) -> tuple[float, ...]:
-        """An order of all measurements: whoever is weaker in nothing has no lower rank."""
+        """A total order: one that is weaker in no respect never ranks lower."""
         return (
             self.as_built,
             len(self.scenarios),
@@ -72,21 +72,21 @@ def strength(document: BenchDocument) -> Strength:
 
 
 def why_beside(new: BenchDocument, standing: BenchDocument) -> str | None:
-    """Why a measurement does not take the place of the one that stands; None if it may."""
+    """Why a measurement does not replace the standing one; None if it may."""
     if _place(new) != _place(standing):
         return f"it was made elsewhere ({new.where}; the other: {standing.where})"
     ours, theirs = strength(new), strength(standing)
     if not ours.as_built and not theirs.as_built and _own_settings(new) != _own_settings(standing):
-        return "it has another batch or other threads"
+        return "its batch or threads differ"
     return "; ".join(ours.weaknesses(theirs)) or None
 
 
 def settle(
     standing: BenchDocument | None, new: BenchDocument, *, replace: bool = False
 ) -> tuple[BenchDocument, str | None]:
-    """The evidence after another measurement, and why that is not the new one (None if it is).
+    """The evidence after a new measurement, and why it is not that one (None if it is).
 
-    ``replace`` puts it in the other's place, however weak; what stood there stays beside it.
+    ``replace`` makes it the evidence, however weak; the former evidence is kept beside it.
     """
     if standing is None:
         return new, None
@@ -95,7 +95,7 @@ def settle(
     if why is not None:
         beside = _with(standing.beside, _run(new, why))
         return dataclasses.replace(standing, looks=looks, beside=beside), why
-    former = _run(standing, "another measurement took its place")
+    former = _run(standing, "another measurement replaced it")
     own = _run(new, "")
     beside = tuple(run for run in standing.beside if not _same(run, own))
     if not _same(former, own):
@@ -104,10 +104,10 @@ def settle(
 
 
 def section(before: BenchSummary | None, document: BenchDocument) -> BenchSummary | None:
-    """The manifest's headline figures once a document has become the evidence; None: as before.
+    """The manifest's headline figures once a document has become the evidence; None: unchanged.
 
-    They say what the bundle does as it is, so runs with another batch or other threads leave them
-    alone. The build's own comparison stays where the run timed fewer models, or for less long.
+    They describe the bundle as built, so runs with another batch or other threads leave them
+    alone. The build's own comparison stays if the run timed fewer models, or timed them shorter.
     """
     if not strength(document).as_built:
         return None
@@ -141,7 +141,7 @@ def _strength(settings: BenchOptions, summary: BenchSummary, scenarios: frozense
 
 
 def _place(document: BenchDocument) -> tuple[object, ...]:
-    """Where it was measured. Not the host's name: containers get another at every start."""
+    """Where it was measured. Not the host's name: containers get a new one at every start."""
     at = document.conditions
     return document.device, at.machine, at.cores.usable, at.cores.limit
 
@@ -151,7 +151,7 @@ def _own_settings(document: BenchDocument) -> tuple[int | None, int | None]:
 
 
 def _run(document: BenchDocument, why: str) -> MeasurementBeside:
-    """What remains of a measurement beside the evidence."""
+    """The part of a measurement that is kept beside the evidence."""
     return MeasurementBeside(
         document.measured, why, document.where, document.settings, document.summary()
     )
@@ -160,7 +160,7 @@ def _run(document: BenchDocument, why: str) -> MeasurementBeside:
 def _with(
     runs: tuple[MeasurementBeside, ...], run: MeasurementBeside
 ) -> tuple[MeasurementBeside, ...]:
-    """The measurements with one more; a repeated one replaces itself."""
+    """The measurements with one added; a repeated one replaces its predecessor."""
     others = [other for other in runs if not _same(other, run)]
     ordered = sorted([run, *others], key=_rank, reverse=True)
     return tuple(ordered[:MOST_BESIDE])

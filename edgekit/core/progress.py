@@ -1,4 +1,4 @@
-"""How far a long loop is: a bar with ETA on a terminal, a line every ten seconds elsewhere."""
+"""Progress of a long loop: a bar with ETA on a terminal, a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _EVERY = 10.0  # seconds
 def track(
     console: Console, items: Iterable[T], total: int, title: str, note: Callable[[], str] = str
 ) -> Iterator[T]:
-    """Yield ``items``, and say how far they are; without a terminal, say at the end that they are.
+    """Yield ``items`` with a progress bar on a terminal, plain lines otherwise, one at the end.
 
-    ``note`` is asked for what else there is to say, such as a running estimate.
+    ``note`` returns anything else to show, such as a running estimate.
     """
     start, taken = time.monotonic(), 0
     with ProgressBar(console, title, total) as bar:
@@ -40,17 +40,17 @@ def track(
                 taken += 1
                 yield item
                 bar.advance(figures=note)
-        finally:  # some consumers take what they want and never ask again
+        finally:  # some consumers stop early
             if not bar.shown:
                 console.info(f"{title}: {taken}/{total} in {time.monotonic() - start:.1f} s")
 
 
 class ProgressBar:
-    """Like `track`, for a loop that counts by itself or goes on where another process stopped."""
+    """Like `track`, for a loop that counts by itself or resumes where another process stopped."""
 
     def __init__(self, console: Console, title: str, total: int, done: int = 0) -> None:
         self._console, self._title, self._total, self._done = console, title, total, done
-        self._skipped = done  # not done by this process: they say nothing about its speed
+        self._skipped = done  # not done by this process, so not counted in its speed
         self._start = self._last = time.monotonic()
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -83,11 +83,11 @@ class ProgressBar:
 
     @property
     def shown(self) -> bool:
-        """Whether there is a bar, and not a line now and then."""
+        """Whether there is a bar, rather than a line now and then."""
         return self._bar is not None
 
     def advance(self, count: int = 1, figures: str | Callable[[], str] = "") -> None:
-        """``count`` more of the total are done; ``figures`` are asked for when they are shown."""
+        """Record that ``count`` more are done; callable ``figures`` are called when shown."""
         self._done += count
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, figures=_text(figures))
@@ -101,7 +101,7 @@ class ProgressBar:
             self._last = now
 
     def line(self, text: str) -> None:
-        """A line that stays, above the bar."""
+        """Print a permanent line, above the bar."""
         if self._bar is not None:
             self._bar.console.print(printable(text), highlight=False, markup=False)
         else:

@@ -11,7 +11,7 @@ from edgekit.devices.session import Session
 from edgekit.targets.descriptor import Descriptor, load_descriptor
 from edgekit.targets.tensorrt_releases import L4T, version
 
-_LITTLE: Final = 1 << 30  # bytes; a runtime, a bundle and its engine take less
+_ENOUGH_SPACE: Final = 1 << 30  # bytes; a runtime, a bundle and its engine take less
 _ISA: Final = {
     "avx512_vnni": "AVX-512 VNNI",
     "avx_vnni": "AVX-VNNI",
@@ -21,7 +21,7 @@ _ISA: Final = {
 
 
 def examine(session: Session) -> tuple[list[Check], DeviceFacts]:
-    """Every check of a device, in the order they are shown, and the facts behind them."""
+    """Every check of a device, in display order, and the facts behind them."""
     root = session.call(remote_files, "home", session.device.folder).text()
     facts = gather_facts(session, root)
     name = session.device.descriptor
@@ -32,7 +32,7 @@ def checks(facts: DeviceFacts, descriptor: Descriptor | None) -> list[Check]:
     """What the facts mean for bundles in general, or for those of ``descriptor``."""
     tensorrt = descriptor is not None and descriptor.backend == "tensorrt"
     jetson = bool(facts.l4t)
-    found = [
+    results = [
         _plain("system", " ".join(filter(None, [facts.system, facts.model]))),
         _architecture(facts, descriptor),
         _plain("CPU", f"{facts.cpu}, {facts.cores} cores"),
@@ -46,22 +46,22 @@ def checks(facts: DeviceFacts, descriptor: Descriptor | None) -> list[Check]:
         _runtimes(facts),
     ]
     if tensorrt or jetson or facts.tensorrt:
-        found += _tensorrt(facts, descriptor, needed=tensorrt)
+        results += _tensorrt(facts, descriptor, needed=tensorrt)
     bundles = ", ".join(facts.bundles)
-    return [*found, _plain("bundles", bundles or "none yet: edgekit deploy BUNDLE --device NAME")]
+    return [*results, _plain("bundles", bundles or "none yet: edgekit deploy BUNDLE --device NAME")]
 
 
-def _plain(name: str, found: str) -> Check:
-    return Check(name, "ok" if found else "none", found or "does not say")
+def _plain(name: str, value: str) -> Check:
+    return Check(name, "ok" if value else "none", value or "unknown")
 
 
 def _architecture(facts: DeviceFacts, descriptor: Descriptor | None) -> Check:
     here = facts.arch
     if descriptor is None or descriptor.arch in ("any", "host", here):
         return Check("architecture", "ok", here, needed=True)
-    fix = f"register it with another target than {descriptor.name} ('edgekit targets')"
-    found = f"{here}, {descriptor.name} is {descriptor.arch}"
-    return Check("architecture", "missing", found, fix, needed=True)
+    fix = f"register it with a target other than {descriptor.name} ('edgekit targets')"
+    mismatch = f"{here}, {descriptor.name} is {descriptor.arch}"
+    return Check("architecture", "missing", mismatch, fix, needed=True)
 
 
 def _isa(facts: DeviceFacts, descriptor: Descriptor | None) -> Check:
@@ -70,28 +70,28 @@ def _isa(facts: DeviceFacts, descriptor: Descriptor | None) -> Check:
         return Check("ISA", "ok", ", ".join(known))
     if descriptor is not None and descriptor.backend == "tensorrt":
         return Check("ISA", "none", "no int8 dot products", "not needed: the GPU computes")
-    return Check("ISA", "warning", "no int8 dot products", "INT8 on its CPU works, and is slow")
+    return Check("ISA", "warning", "no int8 dot products", "INT8 works on this CPU, but slowly")
 
 
 def _space(facts: DeviceFacts) -> Check:
     free = f"{facts.free_bytes / 1e9:.1f} GB free"
-    if facts.free_bytes >= _LITTLE:
+    if facts.free_bytes >= _ENOUGH_SPACE:
         return Check("space", "ok", free)
     fix = "make room, or put edgekit elsewhere: edgekit device add ... --folder"
     return Check("space", "warning", free, fix)
 
 
 def _jetpack(facts: DeviceFacts, descriptor: Descriptor | None) -> Check:
-    wants = descriptor.tensorrt.jetpack if descriptor and descriptor.tensorrt else ""
+    required = descriptor.tensorrt.jetpack if descriptor and descriptor.tensorrt else ""
     if not facts.l4t:
-        if not wants:
+        if not required:
             return Check("JetPack", "none", "not a Jetson")
         return Check("JetPack", "missing", "not a Jetson", "register another target", needed=True)
-    found = f"Linux {facts.l4t}" + (f", JetPack {facts.jetpack}" if facts.jetpack else "")
-    if wants and version(facts.l4t)[0] != L4T[version(wants)[0]]:
-        fix = f"build for the JetPack that it has; its target is for {wants}"
-        return Check("JetPack", "missing", found, fix, needed=True)
-    return Check("JetPack", "ok", found)
+    release = f"Linux {facts.l4t}" + (f", JetPack {facts.jetpack}" if facts.jetpack else "")
+    if required and version(facts.l4t)[0] != L4T[version(required)[0]]:
+        fix = f"build for the JetPack it has; its target is for {required}"
+        return Check("JetPack", "missing", release, fix, needed=True)
+    return Check("JetPack", "ok", release)
 
 
 def _power(facts: DeviceFacts) -> Check:
@@ -100,11 +100,11 @@ def _power(facts: DeviceFacts) -> Check:
 
 
 def _python(facts: DeviceFacts) -> Check:
-    found = f"{facts.python} ({facts.python_path})"
+    interpreter = f"{facts.python} ({facts.python_path})"
     if version(facts.python)[:2] >= (3, 10):
-        return Check("Python", "ok", found, needed=True)
+        return Check("Python", "ok", interpreter, needed=True)
     fix = "install Python 3.10 or newer there, then: edgekit device add ... --python PATH"
-    return Check("Python", "missing", found, fix, needed=True)
+    return Check("Python", "missing", interpreter, fix, needed=True)
 
 
 def _venv(facts: DeviceFacts) -> Check:
@@ -114,25 +114,25 @@ def _venv(facts: DeviceFacts) -> Check:
 
 
 def _runtimes(facts: DeviceFacts) -> Check:
-    found = ", ".join(facts.runtimes) or "none yet"
+    listing = ", ".join(facts.runtimes) or "none yet"
     if others := ", ".join(f"{name} {release}" for name, release in facts.packages.items()):
-        found += f" (in its own Python: {others})"
+        listing += f" (in its own Python: {others})"
     if facts.runtimes:
-        return Check("runtimes", "ok", found)
-    return Check("runtimes", "none", found, "edgekit deploy installs what a bundle needs")
+        return Check("runtimes", "ok", listing)
+    return Check("runtimes", "none", listing, "edgekit deploy installs what a bundle needs")
 
 
 def _tensorrt(facts: DeviceFacts, descriptor: Descriptor | None, *, needed: bool) -> list[Check]:
     """What builds and runs an engine."""
-    wants = descriptor.tensorrt if descriptor else None
-    cuda = ".".join(wants.cuda.split(".")[:2]).replace(".", "-") if wants else "12-6"
-    fits = not wants or not facts.tensorrt or wants.covers(facts.tensorrt)
+    required = descriptor.tensorrt if descriptor else None
+    cuda = ".".join(required.cuda.split(".")[:2]).replace(".", "-") if required else "12-6"
+    fits = not required or not facts.tensorrt or required.covers(facts.tensorrt)
     tensorrt = Check("TensorRT", "ok", facts.tensorrt, needed=needed)
     if not facts.tensorrt:
         fix = "sudo apt-get install nvidia-jetpack"
         tensorrt = Check("TensorRT", "missing", "not installed", fix, needed)
-    elif wants and not fits:
-        fix = f"its target is for {wants.tensorrt} up to {wants.before}: register another"
+    elif required and not fits:
+        fix = f"its target is for {required.tensorrt} up to {required.before}: register another"
         tensorrt = Check("TensorRT", "missing", facts.tensorrt, fix, needed)
     python = "for Python" if facts.tensorrt_python else ""
     return [
@@ -146,7 +146,7 @@ def _tensorrt(facts: DeviceFacts, descriptor: Descriptor | None, *, needed: bool
     ]
 
 
-def _tool(name: str, found: str, fix: str, needed: bool) -> Check:
-    if found:
-        return Check(name, "ok", found, needed=needed)
+def _tool(name: str, path: str, fix: str, needed: bool) -> Check:
+    if path:
+        return Check(name, "ok", path, needed=needed)
     return Check(name, "missing" if needed else "none", "not found", fix, needed)

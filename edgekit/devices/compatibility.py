@@ -1,4 +1,4 @@
-"""Whether a bundle and a device belong together, said before anything is copied."""
+"""Checks that a bundle fits a device, before anything is copied."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgekit.targets.tensorrt_releases import L4T, version
 
 
 def check_fit(manifest: Manifest, device: Device, facts: DeviceFacts) -> None:
-    """Refuse a bundle that this device cannot run, or is registered not to."""
+    """Refuse a bundle that this device cannot run or is not registered for."""
     target = manifest.target
     if device.descriptor and device.descriptor != target.name:
         raise UsageError(
@@ -19,15 +19,15 @@ def check_fit(manifest: Manifest, device: Device, facts: DeviceFacts) -> None:
             f"build it with '--target {device.descriptor}'"
         )
     here = facts.arch
-    for wanted in (target.arch, manifest.arch):
-        if wanted not in ("any", "host", here):
+    for arch in (target.arch, manifest.arch):
+        if arch not in ("any", "host", here):
             raise UsageError(
-                f"the bundle is for {wanted} ({target.name}), {device.name} is {here}: build it "
-                "for a target of that device ('edgekit targets')"
+                f"the bundle is for {arch} ({target.name}), {device.name} is {here}: build it "
+                "for a target that fits the device ('edgekit targets')"
             )
     if missing := missing_isa(target, frozenset(facts.flags)):
         raise UsageError(
-            f"the bundle holds int8 made for a CPU with {missing}, which {device.name} "
+            f"the bundle's INT8 needs a CPU with {missing}, which {device.name} "
             f"({facts.cpu}) lacks: build it on such a device with '--target cpu'"
         )
     if target.tensorrt is not None:
@@ -35,22 +35,22 @@ def check_fit(manifest: Manifest, device: Device, facts: DeviceFacts) -> None:
 
 
 def _check_tensorrt(manifest: Manifest, device: Device, facts: DeviceFacts) -> None:
-    wants = manifest.target.tensorrt
-    assert wants is not None
+    required = manifest.target.tensorrt
+    assert required is not None
     name, target = device.name, manifest.target.name
-    if wants.jetpack:
-        release = L4T[version(wants.jetpack)[0]]
+    if required.jetpack:
+        release = L4T[version(required.jetpack)[0]]
         if not facts.l4t:
-            raise UsageError(f"{target} is a Jetson, {name} ({facts.system}) is none")
+            raise UsageError(f"{target} is for a Jetson, and {name} ({facts.system}) is not one")
         if version(facts.l4t)[0] != release:
             raise UsageError(
-                f"{name} has Linux {facts.l4t}, {target} is for JetPack {wants.jetpack} "
-                f"(R{release}): build for the JetPack that it has"
+                f"{name} has Linux {facts.l4t}, {target} is for JetPack {required.jetpack} "
+                f"(R{release}): build for the JetPack it has"
             )
-    if facts.tensorrt and not wants.covers(facts.tensorrt):
+    if facts.tensorrt and not required.covers(facts.tensorrt):
         raise UsageError(
-            f"{name} has TensorRT {facts.tensorrt}, {target} is for {wants.tensorrt} up to "
-            f"{wants.before}: build for another target"
+            f"{name} has TensorRT {facts.tensorrt}, {target} is for {required.tensorrt} up to "
+            f"{required.before}: build for another target"
         )
     if not facts.tensorrt_python:
         raise ToolchainMissing(

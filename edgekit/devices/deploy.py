@@ -28,7 +28,7 @@ from edgekit.devices.remote import files as remote_files
 from edgekit.devices.session import Session
 from edgekit.devices.upload import Blob, Copied, send
 
-_KEPT_LINES: Final = 200  # of what a command says, for its error
+_LAST_LINES: Final = 200  # of a command's output, for its error message
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Deployment:
     kept: int
     """Files that were there already."""
     engine: str
-    """What the manifest on the device says of an engine; "" for bundles without."""
+    """The engine state in the manifest on the device; "" for bundles without an engine."""
     selftest: str
     up_to_date: bool
     """Whether there was nothing to do."""
@@ -62,7 +62,7 @@ class Deployment:
 def deploy(
     bundle: Bundle, session: Session, console: Console, *, wheels: Path | None = None
 ) -> Deployment:
-    """Bring ``bundle`` to the device of an open ``session``."""
+    """Deploy ``bundle`` to the device of an open ``session``."""
     start = time.monotonic()
     device, manifest = session.device, bundle.manifest
     place = place_of(session, bundle.path)
@@ -82,7 +82,7 @@ def deploy(
     if not there:
         copied = send(session, place.root, place.staging, place.bundle, blobs, console)
         console.info(
-            f"copy: {copied.files} files, {copied.bytes / 1e6:.1f} MB; {copied.kept} were there"
+            f"copy: {copied.files} files, {copied.bytes / 1e6:.1f} MB; {copied.kept} already there"
         )
         _remote(
             session,
@@ -125,27 +125,28 @@ def deploy_all(
     wheels: Path | None = None,
     signers: Path | None = None,
 ) -> list[Deployment | EdgekitError]:
-    """Deploy to several devices side by side; one that fails leaves the others.
+    """Deploy to several devices in parallel; a failure does not affect the others.
 
-    ``signers`` takes the place of the lists that the devices' entries name.
+    ``signers`` overrides the files that the devices' entries name.
     """
     bundle = open_bundle(path, any_arch=True)
 
-    def one(session: Session, said: Console) -> Deployment:
+    def one(session: Session, device_console: Console) -> Deployment:
         check_signature(bundle, session.device, signers)
-        return deploy(bundle, session, said, wheels=wheels)
+        return deploy(bundle, session, device_console, wheels=wheels)
 
     return on_all(devices, console, one)
 
 
 def check_signature(bundle: Bundle, device: Device, signers: Path | None) -> None:
-    """Refuse a bundle that nobody signed whom this device trusts."""
+    """Refuse a bundle that is not signed by somebody this device trusts."""
     trusted = signers or (Path(device.signers).expanduser() if device.signers else None)
     if trusted is not None:
         verify(bundle, trusted)
     elif device.require_signature:
         raise UsageError(
-            f"{device.name} takes signed bundles only, and no list says whose: give --signers FILE"
+            f"{device.name} accepts signed bundles only, and its signers are unknown: "
+            "give --signers FILE"
         )
 
 
@@ -161,17 +162,17 @@ def _blobs(bundle: Bundle) -> list[Blob]:
 
 
 def _check_room(blobs: list[Blob], name: str, facts: DeviceFacts) -> None:
-    wanted, free = sum(blob.size for blob in blobs), facts.free_bytes
-    if free < wanted:
+    needed, free = sum(blob.size for blob in blobs), facts.free_bytes
+    if free < needed:
         raise EdgekitError(
-            f"{name} has {free / 1e6:.1f} MB free, the bundle takes {wanted / 1e6:.1f}: make room, "
+            f"{name} has {free / 1e6:.1f} MB free, the bundle takes {needed / 1e6:.1f}: make room, "
             "or choose another place with 'edgekit device add --folder'"
         )
 
 
 def _remote(session: Session, place: Place, runtime: Runtime, module: str, *words: str) -> str:
-    """Run one of edgekit's own modules in the device's runtime; what it prints."""
-    lines: deque[str] = deque(maxlen=_KEPT_LINES)
+    """Run one of edgekit's own modules in the device's runtime; returns its output."""
+    lines: deque[str] = deque(maxlen=_LAST_LINES)
     code, output = session.run(
         [runtime.python, "-m", f"edgekit.{module}", *words],
         on_line=lines.append,

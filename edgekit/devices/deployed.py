@@ -1,4 +1,4 @@
-"""Where a deployed bundle lies on its device, and whether it is there."""
+"""Where a deployed bundle is on its device, and whether it is there."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Final
 from edgekit.bundle.manifest import Manifest, is_file_name
 from edgekit.bundle.store import Bundle
 from edgekit.core.errors import UsageError
-from edgekit.devices.answers import Answer, Nonsense, parse_json
+from edgekit.devices.answers import Answer, InvalidAnswer, parse_json
 from edgekit.devices.remote import files as remote_files
 from edgekit.devices.session import Session
 from edgekit.devices.stamp import Stamp
 from edgekit.devices.wheel import runtime_wheel
 
-# Reports that are added to a bundle later; a device does not need the newest.
+# Reports are added to a bundle later; a device does not need the latest.
 _REPORTS: Final = frozenset({"parity.json", "bench.json", "report.html"})
 
 
@@ -37,7 +37,7 @@ class Place:
 
     @property
     def staging(self) -> str:
-        """Where its files arrive."""
+        """Where its files arrive first."""
         return f"{self.root}/staging/{self.name}"
 
     @property
@@ -47,17 +47,17 @@ class Place:
 
     @property
     def lock(self) -> str:
-        """Held by whoever changes something, or measures."""
+        """Held by whoever changes something or measures."""
         return f"{self.root}/lock"
 
     @property
     def environment(self) -> dict[str, str]:
-        """For what runs there: its cache lies in the same folder."""
+        """Variables for what runs there: its cache is in the same folder."""
         return {"EDGEKIT_CACHE": f"{self.root}/cache"}
 
 
 def place_of(session: Session, path: Path) -> Place:
-    """Where the bundle at ``path`` (here) lies on the device: under its own name."""
+    """Where the local bundle at ``path`` goes on the device: under its own name."""
     name = path.resolve().name.removesuffix(".zip")
     if not is_file_name(name):
         raise UsageError(
@@ -79,7 +79,7 @@ def deployment_key(manifest: Manifest) -> str:
 
 @dataclass(frozen=True)
 class DeployState:
-    """What the last deploy of a bundle wrote down on its device."""
+    """What the last deploy of a bundle recorded on its device."""
 
     key: str
     """`deployment_key` of what was deployed."""
@@ -88,7 +88,7 @@ class DeployState:
     python: str
     """That environment's interpreter."""
     selftest: str
-    """What the test said."""
+    """The test's result line."""
 
     def to_json(self) -> str:
         """Text for the device."""
@@ -96,28 +96,28 @@ class DeployState:
 
 
 def read_state(session: Session, place: Place) -> DeployState | None:
-    """What the last deploy of this bundle wrote down; None if there was none, or none like ours."""
+    """What the last deploy of this bundle recorded; None if there is nothing we can read."""
     answer = session.call(remote_files, "read", place.state)
     text = answer.text_or_none()
     if text is None:
         return None
     try:
         return Answer(parse_json(text), answer.name).fill(DeployState)
-    except (ValueError, Nonsense):  # of another release, or damaged: deploy again
+    except (ValueError, InvalidAnswer):  # of another release, or damaged: deploy again
         return None
 
 
 def require_deployed(session: Session, bundle: Bundle) -> tuple[Place, str]:
-    """Where a deployed bundle is, and the interpreter that runs it; refuses one that is not."""
+    """Where a bundle is deployed, and the interpreter that runs it; an error if it is not there."""
     place = place_of(session, bundle.path)
     name = session.device.name
     command = shlex.join(["edgekit", "deploy", str(bundle.path), "--device", name])
     advice = f"run '{command}'"
     state = read_state(session, place)
     if state is None or state.key != deployment_key(bundle.manifest):
-        held = "no such bundle" if state is None else "another bundle of that name"
-        raise UsageError(f"{name} holds {held} ({place.name}): {advice}")
+        content = "no such bundle" if state is None else "another bundle of that name"
+        raise UsageError(f"{name} holds {content} ({place.name}): {advice}")
     stamp = Stamp.parse(state.runtime)
     if stamp is None or stamp.edgekit != runtime_wheel().sha256:
-        raise UsageError(f"{name} has the runtime of another edgekit: {advice}")
+        raise UsageError(f"{name} has the runtime of another edgekit version: {advice}")
     return place, state.python

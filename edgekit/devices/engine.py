@@ -1,4 +1,4 @@
-"""Builds the engine of a TensorRT bundle on its device, with a script that this edgekit knows."""
+"""Builds a TensorRT bundle's engine on its device, with the script that this edgekit writes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from edgekit.devices.session import Session
 
 
 def check_engine_build(bundle: Bundle) -> None:
-    """Refuse a bundle that would have anything else executed on the device than edgekit wrote."""
+    """Refuse a bundle that would run anything on the device but edgekit's own script."""
     if not engine_pending(bundle.manifest):
         return
     backend = bundle.manifest.target.backend
     if backend != "tensorrt":
         raise UsageError(
-            f"{bundle.path} wants an engine built, and is for {backend}, which has none: do not "
-            "trust it"
+            f"{bundle.path} asks for an engine build, but {backend} has no engines: do not trust it"
         )
     check_device_build(bundle.folder, bundle.manifest, str(bundle.path))
 
@@ -33,19 +32,19 @@ def check_engine_build(bundle: Bundle) -> None:
 def build_engine(
     session: Session, place: Place, runtime: Runtime, bundle: Bundle, console: Console
 ) -> str:
-    """Build the engine of a bundle that has none yet; what its manifest says there afterwards."""
-    wanted = EngineState.of(bundle.manifest)
-    if wanted is None or not wanted.pending:
-        return "" if wanted is None else wanted.describe()
-    there = _state_there(session, place)
-    if not there.pending:
-        return there.describe()
+    """Build the engine if there is none yet; the engine state in the manifest on the device."""
+    local = EngineState.of(bundle.manifest)
+    if local is None or not local.pending:
+        return "" if local is None else local.describe()
+    remote = _state_there(session, place)
+    if not remote.pending:
+        return remote.describe()
     check_engine_build(bundle)
     script = f"{place.bundle}/{SCRIPT}"
     entry = bundle.manifest.files[SCRIPT]
     if not session.call(remote_files, "same", script, entry.sha256, entry.size).flag():
         raise EdgekitError(f"{session.device.name}: {script} was changed there: deploy again")
-    console.info("engine: building on the device, which takes minutes")
+    console.info("engine: building on the device, this takes minutes")
     command = 'PATH="$1/bin:$PATH" exec bash "$2"'
     lines: deque[str] = deque(maxlen=200)
 
@@ -69,5 +68,5 @@ def _state_there(session: Session, place: Place) -> EngineState:
     text = session.call(remote_files, "read", f"{place.bundle}/{MANIFEST}").text_or_none() or ""
     state = EngineState.of(parse_manifest(text.encode(), name))
     if state is None:
-        raise EdgekitError(f"{name} says nothing of an engine: deploy again")
+        raise EdgekitError(f"{name} names no engine: deploy again")
     return state

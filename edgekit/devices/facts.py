@@ -1,4 +1,4 @@
-"""What a device says it is, in the form that the rest of edgekit reads."""
+"""A device's own description, validated and typed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ARCHES: Final = {"amd64": "x86_64", "arm64": "aarch64"}
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What `edgekit.devices.remote.facts.gather` found; "" or 0 is what a device does not tell."""
+    """What `edgekit.devices.remote.facts.gather` found; "" or 0 means unknown."""
 
     machine: str
     hostname: str
@@ -47,7 +47,7 @@ class DeviceFacts:
     cmake: str
     compiler: str
     runtimes: Mapping[str, str]
-    """The environments that edgekit made there, each with what pip was to install."""
+    """The environments that edgekit made there, each with what pip had to install."""
     packages: Mapping[str, str]
     bundles: tuple[str, ...]
 

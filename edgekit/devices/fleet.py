@@ -1,4 +1,4 @@
-"""The same work on several devices side by side."""
+"""The same work on several devices in parallel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekit.devices.session import Session
 T = TypeVar("T")
 
 _TOTAL: Final = 12 * 3600.0  # seconds for a device's work; an engine takes an hour on the slowest
-_GOODBYE: Final = 30.0  # seconds in which a session that was given up comes back
+_GOODBYE: Final = 30.0  # seconds that an abandoned session gets to return
 
 
 def on_all(
@@ -28,20 +28,20 @@ def on_all(
     limits: Limits = LIMITS,
     seconds: float = _TOTAL,
 ) -> list[T | EdgekitError]:
-    """``work`` on every device at a time: results or failures, in order.
+    """Run ``work`` on all devices at once: results or failures, in order.
 
-    Ctrl-C ends the work on all of them before it is passed on. One that has not finished after
-    ``seconds`` is given up, and that is its failure.
+    Ctrl-C ends the work on all of them before it propagates. A device that has not finished after
+    ``seconds`` is abandoned, which counts as its failure.
     """
     sessions: dict[int, Session] = {}
 
     def one(index: int, device: Device) -> T | EdgekitError:
-        said = console if len(devices) == 1 else PrefixedConsole.of(console, device.name)
+        device_console = console if len(devices) == 1 else PrefixedConsole.of(console, device.name)
         try:
             session = Session(device, limits)
             sessions[index] = session
             with session:
-                return work(session, said)
+                return work(session, device_console)
         except EdgekitError as error:
             return error
 

@@ -1,4 +1,4 @@
-"""Frames from a device: checked for their form, counted, and kept only as many as fit."""
+"""Frames from a device: validated, matched to requests, and queued within a memory bound."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_ERROR: Final = 500  # characters
 
 @dataclass(frozen=True)
 class Frame:
-    """What an agent says: ``done``, ``failed``, ``out`` or ``exit`` (see the agent)."""
+    """A message from the agent: ``done``, ``failed``, ``out`` or ``exit`` (see the agent)."""
 
     op: str
     payload: bytes = b""
@@ -26,7 +26,7 @@ class Frame:
 
     @staticmethod
     def of(header: object, payload: bytes) -> Frame:
-        """Raises ValueError for what no agent says."""
+        """Raises ValueError for what no agent sends."""
         match header:
             case {"op": "ping", **rest} if not rest:
                 return Frame("ping")
@@ -40,23 +40,23 @@ class Frame:
                 return Frame("out", payload, stream=stream)
             case {"op": "exit", "code": int(code)} if -64 <= code <= 255:
                 return Frame("exit", code=code)
-        raise ValueError("no agent says this")
+        raise ValueError("no agent sends this")
 
 
 class Inbox:
-    """Frames that wait to be taken. What was not asked for is refused, and so is too much."""
+    """Frames waiting to be taken. Unrequested frames are refused, and so are too many."""
 
     def __init__(self, most: int = _MOST_WAITING) -> None:
         self._most = most
         self._changed = threading.Condition()
         self._frames: deque[Frame] = deque()
         self._bytes = 0
-        self._answers = 0  # that are still to come
+        self._answers = 0  # still to come
         self._running = False
         self._over = False
 
     def expect(self, op: str) -> None:
-        """Something was asked for; only its answers are taken."""
+        """Note a request; only answers to requests are accepted."""
         with self._changed:
             if op == "run":
                 self._running = True
@@ -64,37 +64,37 @@ class Inbox:
                 self._answers += 1
 
     def put(self, frame: Frame) -> None:
-        """Raises ValueError for a frame that nobody asked for, or one too many."""
+        """Queue a frame; ValueError if nothing asked for it, or the queue is full."""
         with self._changed:
             if frame.op in ("out", "exit"):
-                asked = self._running
+                expected = self._running
                 self._running = self._running and frame.op == "out"
             elif frame.op == "failed" and self._running:
-                asked = True
+                expected = True
             else:
-                asked = self._answers > 0
-                self._answers -= asked
-            if not asked:
+                expected = self._answers > 0
+                self._answers -= expected
+            if not expected:
                 raise ValueError("nobody asked for it")
             self._bytes += len(frame.payload) + _OVERHEAD
             if self._bytes > self._most:
-                raise ValueError("nobody can keep that much")
+                raise ValueError("more than fits in memory")
             self._frames.append(frame)
             self._changed.notify()
 
     def ended(self) -> None:
-        """A command did not even start, or the caller has heard enough of it."""
+        """The command did not start, or the caller no longer wants its output."""
         with self._changed:
             self._running = False
 
     def close(self) -> None:
-        """Nothing more comes; whoever waits is told."""
+        """Nothing more will come; wake whoever waits."""
         with self._changed:
             self._over = True
             self._changed.notify_all()
 
     def take(self, seconds: float) -> Frame | None:
-        """The oldest frame; None if the time is over, or nothing can come any more."""
+        """The oldest frame; None on timeout, or if no more can come."""
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self._over, seconds)
             if not self._frames:

@@ -1,7 +1,7 @@
-"""Options of ssh that would let anybody pose as a device, however they are spelled.
+"""Options of ssh that would let anyone impersonate a device, however they are spelled.
 
-ssh takes the first value that it is given, and `edgekit.devices.ssh` gives the strict ones first,
-so most of these would have no effect; they are refused so that nobody believes they have.
+ssh takes the first value it is given, and `edgekit.devices.ssh` gives the strict ones first, so
+most of these would have no effect; they are refused so that nobody believes they do.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _parts(text: str) -> tuple[str, str]:
 
 
 def _settings(options: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Every ``-o``: the argument that it stands in, and its text."""
+    """Every ``-o``: the argument it is part of, and its text."""
     rest = iter(options)
     for argument in rest:
         if not argument.startswith("-"):

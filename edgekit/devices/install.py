@@ -1,7 +1,7 @@
-"""The runtime on a device: an environment of its own for each release of what executes bundles.
+"""The runtime on a device: one virtual environment per release of the inference runtime.
 
-It holds edgekit's Python files, what these need, and the bundle's runtime; nothing that builds.
-A stamp says what was installed, so that the next deploy has nothing to do.
+It holds edgekit's Python files, their requirements and the bundle's runtime, and no build tools.
+A stamp records what was installed, so the next deploy can skip it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from edgekit.targets.tensorrt_releases import version
 
 _STAMP: Final = "edgekit-runtime.json"
 _OLDEST: Final = (3, 10)
-_KEPT_LINES: Final = 200  # of what a command says, for its error
-# Bytes of an installed runtime with all that it needs, rounded up (docs/devices.md measures them).
+_LAST_LINES: Final = 200  # of a command's output, for its error message
+# Bytes of an installed runtime with its requirements, rounded up (measured in docs/devices.md).
 _BYTES: Final = {"openvino": 350 << 20, "onnxruntime": 250 << 20, "tensorrt": 150 << 20}
 
 
@@ -37,9 +37,9 @@ class Runtime:
 
     folder: str
     stamp: str
-    """What is in it, as text that changes whenever that does."""
+    """Its content, as text that changes whenever the content does."""
     installed: bool
-    """Whether it was made or changed now."""
+    """Whether this call created or changed it."""
 
     @property
     def python(self) -> str:
@@ -48,13 +48,13 @@ class Runtime:
 
 
 def runtime_folder(root: str, need: RuntimeNeed) -> str:
-    """Where the environment for a bundle's runtime lies, below edgekit's folder ``root``."""
+    """The folder of the environment for a bundle's runtime; ``root`` is edgekit's folder there."""
     release = "" if need.name == "tensorrt" else f"-{need.version}"
     return f"{root}/runtimes/{need.name}{release}"
 
 
 def requirement(need: RuntimeNeed) -> str:
-    """What pip is to install; "" where the system brings the runtime."""
+    """What pip has to install; "" where the system provides the runtime."""
     if need.name == "tensorrt":
         return ""
     return need.requirement
@@ -77,22 +77,22 @@ def ensure_runtime(
     wheels: Path | None,
     console: Console,
 ) -> Runtime:
-    """The environment for ``need``, made or brought up to date if it is not."""
+    """The environment for ``need``, created or updated where necessary."""
     name = session.device.name
     check_python(name, facts)
     folder = runtime_folder(root, need)
     wheel = runtime_wheel()
     offline = _wheels(wheels)
-    wanted = Stamp(
+    required = Stamp(
         edgekit=wheel.sha256,
         requirement=requirement(need),
         python=facts.python,
         wheels=tuple(sorted(blob.sha256 for blob in offline)),
     )
-    stamp = wanted.to_json()
+    stamp = required.to_json()
     text = session.call(remote_files, "read", f"{folder}/{_STAMP}").text_or_none()
-    found = None if text is None else Stamp.parse(text)
-    if found is not None and found.serves(wanted):
+    installed_stamp = None if text is None else Stamp.parse(text)
+    if installed_stamp is not None and installed_stamp.serves(required):
         console.detail(f"runtime: {folder} is up to date")
         return Runtime(folder, stamp, installed=False)
     if text is None:
@@ -108,7 +108,7 @@ def ensure_runtime(
     send(session, root, staged, "", blobs, console)
     links = f"{root}/wheels.named"
     session.call(remote_files, "name_all", root, staged, links, {b.name: b.sha256 for b in blobs})
-    _make(session, root, folder, need, console)
+    _create_environment(session, root, folder, need, console)
     pip = [f"{folder}/bin/python", "-m", "pip", "install", "--disable-pip-version-check"]
     pip += ["--no-input", "--progress-bar", "off", "--retries", "1", "--timeout", "20"]
     if wheels is not None:
@@ -120,41 +120,45 @@ def ensure_runtime(
     return Runtime(folder, stamp, installed=True)
 
 
-def _make(session: Session, root: str, folder: str, need: RuntimeNeed, console: Console) -> None:
-    """Create the environment; one with a broken interpreter is made anew."""
+def _create_environment(
+    session: Session, root: str, folder: str, need: RuntimeNeed, console: Console
+) -> None:
+    """Create the environment, replacing one whose interpreter is broken."""
     try:
-        works, _ = session.run([f"{folder}/bin/python", "-m", "pip", "--version"])
+        status, _ = session.run([f"{folder}/bin/python", "-m", "pip", "--version"])
     except EdgekitError:
-        works = 1
-    if works == 0:
+        status = 1
+    if status == 0:
         return
     session.call(remote_files, "remove", root, folder)
     system = ["--system-site-packages"] if need.name == "tensorrt" else []
     python = remote_path(session.device.python)
-    code, said = _logged(
+    code, reason = _logged(
         session, ["sh", "-c", f'exec {python} -m venv "$@"', "sh", *system, folder], console
     )
     if code:
-        raise EdgekitError(f"{session.device.name}: cannot create {folder}: {said}")
+        raise EdgekitError(f"{session.device.name}: cannot create {folder}: {reason}")
 
 
 def run_pip(session: Session, command: list[str], console: Console) -> None:
-    """Run pip there; its reason in one line if it fails."""
-    code, said = _logged(session, command, console)
+    """Run pip there; a failure gives its reason in one line."""
+    code, reason = _logged(session, command, console)
     if code == 0:
         return
     name = session.device.name
-    if "No space left" in said:
-        raise EdgekitError(f"{name}: no space left to install the runtime: make room, run again")
+    if "No space left" in reason:
+        raise EdgekitError(
+            f"{name}: no space left to install the runtime: make room, then run again"
+        )
     raise EdgekitError(
-        f"{name}: pip cannot install the runtime ({said}): if the device has no internet, collect "
+        f"{name}: pip cannot install the runtime ({reason}): if the device has no internet, get "
         "the wheels with 'pip download' and give their folder with --wheels"
     )
 
 
 def _logged(session: Session, command: list[str], console: Console) -> tuple[int, str]:
-    """Run a command, its lines as details; the exit code and the line that says why."""
-    lines: deque[str] = deque(maxlen=_KEPT_LINES)
+    """Run a command, logging its output; its exit code and the line that says why it failed."""
+    lines: deque[str] = deque(maxlen=_LAST_LINES)
 
     def take(line: str) -> None:
         lines.append(line)
@@ -169,20 +173,20 @@ def _wheels(folder: Path | None) -> list[Blob]:
     if folder is None:
         return []
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder: --wheels takes one that holds .whl files")
-    found = [
+        raise UsageError(f"{folder} is not a folder: --wheels takes a folder of .whl files")
+    blobs = [
         Blob(p.name, file_sha256(p), p.stat().st_size, p) for p in sorted(folder.glob("*.whl"))
     ]
-    if not found:
+    if not blobs:
         raise UsageError(f"{folder} holds no .whl files: fill it with 'pip download'")
-    return found
+    return blobs
 
 
 def _check_room(session: Session, root: str, need: RuntimeNeed) -> None:
     free = session.call(remote_files, "free_bytes", root).number()
-    wanted = _BYTES[need.name]
-    if free < wanted:
+    needed = _BYTES[need.name]
+    if free < needed:
         raise EdgekitError(
             f"{session.device.name}: {root} has {free >> 20} MiB free, the runtime takes up to "
-            f"{wanted >> 20}: make room, or choose another place with 'edgekit device add --folder'"
+            f"{needed >> 20}: make room, or choose another place with 'edgekit device add --folder'"
         )

@@ -1,7 +1,7 @@
 """The wire to a device: the user's own ssh, an agent at its other end, frames in between.
 
-A device that falls silent, takes nothing more or gives no answer ends the link: a thread of its
-own watches that, so that nothing else has to come back from a read or a write to notice.
+A device that falls silent, stops reading or does not answer ends the link. A separate thread
+watches for that, so it is noticed even while other threads are blocked in a read or a write.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from edgekit.core.errors import DeviceUnreachable, EdgekitError, ToolchainMissing
-from edgekit.devices.answers import Nonsense
+from edgekit.devices.answers import InvalidAnswer
 from edgekit.devices.frames import Frame, Inbox
 from edgekit.devices.registry import Device
 from edgekit.devices.remote import agent
-from edgekit.devices.ssh import last_words, refused, ssh_command
+from edgekit.devices.ssh import last_words, ssh_command, start_failure
 
 _NOISE: Final = 1 << 16  # bytes that a login script may print before the agent speaks
 _MOST_HEADER: Final = 4 << 20  # bytes; a manifest is read in one
 _MOST_PAYLOAD: Final = 1 << 20  # bytes; an agent sends what a command writes in smaller pieces
-_PIECE: Final = 1 << 16  # bytes of a write, each of which counts as progress
+# Beyond one in each of the agent's beats: a link that was stuck brings many at once.
+_MORE_PINGS: Final = 1000
+_PIECE: Final = 1 << 16  # bytes of a write, each counts as progress
 _LAST_LINES: Final = 50  # of stderr
 _LONGEST_LINE: Final = 4096
-_AGAIN: Final = "run the same command again, it goes on where it was"
+_AGAIN: Final = "run the same command again, it resumes where it stopped"
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class Limits:
     """Seconds that a device may take; docs/devices.md promises them."""
 
     silence: float = agent.SILENCE
-    """Nothing at all was heard since the agent's first word, not even a sign of life."""
+    """Nothing received since the agent's first word, not even a heartbeat."""
     start: float = 90.0
     """From ssh's start to the agent's first word."""
     taking: float = 120.0
-    """What is sent waits, and not a byte is taken."""
+    """Data waits to be sent, and the device takes none of it."""
     answer: float = 900.0
     """A call, or the next piece of an answer."""
     command: float = 6 * 3600.0
@@ -65,7 +67,7 @@ class _Wait:
 
 
 class Link:
-    """An ssh that runs, until `close`. One thread may send and take; any may close."""
+    """A running ssh, until `close`. One thread may send and take; any may close."""
 
     def __init__(self, device: Device, limits: Limits = LIMITS) -> None:
         self.device = device
@@ -96,7 +98,7 @@ class Link:
         assert self._ssh.stdout is not None
         assert self._ssh.stderr is not None
         self._stdin: IO[bytes] = self._ssh.stdin
-        # A write that blocks could not be given up.
+        # A blocking write could not be abandoned.
         os.set_blocking(self._stdin.fileno(), False)
         self._ready = threading.Event()
         self._heard_magic = False
@@ -106,25 +108,25 @@ class Link:
             ).start()
 
     def open(self) -> None:
-        """Start the agent; an error that says why it does not."""
+        """Start the agent; raises an error that says why it cannot."""
         self._write(self._source, "the agent", self.limits.taking)
         with self.limit("started edgekit's agent", self.limits.start):
             self._ready.wait(self.limits.start + self.limits.silence)
         if self._lost is not None:
             raise self._lost
         if not self._heard_magic:
-            raise refused(self.device, self._finished(), self._said())
+            raise start_failure(self.device, self._finished(), self._last_words())
         threading.Thread(target=self._beat, daemon=True).start()
 
     def send(self, header: dict[str, Any], payload: bytes = b"", seconds: float = 0.0) -> None:
-        """A frame; ``seconds`` without progress end the link (0: as `Limits.taking` says)."""
+        """A frame; ``seconds`` without progress end the link (0: `Limits.taking`)."""
         self.inbox.expect(header["op"])
         self._write(agent.pack(header, payload), header["op"], seconds or self.limits.taking)
 
     def take(self, what: str, seconds: float) -> Frame:
-        """The next frame; after ``seconds`` the device has not ``what``."""
+        """The next frame; an error if the device has not ``what`` (a participle) in time."""
         with self.limit(what, seconds):
-            # The watcher ends this earlier, and knows more; the limit here is for a bug in it.
+            # The watcher fires first and knows more; this limit only guards against a bug in it.
             frame = self.inbox.take(seconds + self.limits.silence)
         if frame is None:
             raise self._why()
@@ -132,7 +134,7 @@ class Link:
 
     @contextlib.contextmanager
     def limit(self, what: str, seconds: float) -> Iterator[None]:
-        """While this lasts, the link ends when the device has not ``what`` in time."""
+        """A context in which the link ends if the device has not ``what`` in time."""
         before = self._waiting
         wait = _Wait.of(what, seconds)
         if before is None or wait.until < before.until:
@@ -143,7 +145,7 @@ class Link:
             self._waiting = before
 
     def give_up(self, error: EdgekitError) -> None:
-        """End the link at once; whoever waits for it gets ``error``, or an earlier one."""
+        """End the link at once; whoever waits gets ``error``, or an earlier one."""
         if self._lost is None and not self._closed.is_set():
             self._lost = error
         self._ssh.kill()
@@ -175,10 +177,10 @@ class Link:
         if self._lost is not None:
             return self._lost
         self._finished()
-        said = self._said()
+        words = self._last_words()
         name = self.device.name
         return DeviceUnreachable(
-            f"the link to {name} broke{f' ({said})' if said else ''}: {_AGAIN}"
+            f"the link to {name} broke{f' ({words})' if words else ''}: {_AGAIN}"
         )
 
     def _finished(self) -> int:
@@ -189,7 +191,7 @@ class Link:
             return self._ssh.wait(timeout=5)
         return -1
 
-    def _said(self) -> str:
+    def _last_words(self) -> str:
         time.sleep(0.05)  # the reader may be a line behind
         return last_words(list(self._stderr))
 
@@ -206,12 +208,12 @@ class Link:
                     except BlockingIOError:
                         select.select([], [self._stdin], [], 0.2)
             except (OSError, ValueError):  # ValueError: closed by `close`
-                pass  # the reader knows, too, and with ssh's last words
+                pass  # the reader notices, too, and has ssh's last words
             finally:
                 self._sending = None
 
     def _watch(self) -> None:
-        """End the link when a limit is over, whatever the other threads are stuck in."""
+        """End the link when a limit expires, whatever the other threads are stuck in."""
         shortest = min(self.limits.silence, self.limits.taking, self.limits.start)
         while not self._closed.wait(min(1.0, shortest / 4)) and self._lost is None:
             if (overdue := self._overdue(time.monotonic())) is not None:
@@ -227,18 +229,18 @@ class Link:
         for wait in (self._sending, self._waiting):
             if wait is not None and now > wait.until:
                 return DeviceUnreachable(
-                    f"{name} has not {wait.what} in {wait.seconds:.0f} s, though it is there: see "
-                    f"what it is busy with, then {_AGAIN}"
+                    f"{name} has not {wait.what} in {wait.seconds:.0f} s, though it is reachable: "
+                    f"see what it is busy with, then {_AGAIN}"
                 )
         return None
 
     def _beat(self) -> None:
         data = agent.pack({"op": "ping"})
         while not self._closed.wait(agent.BEAT) and self._lost is None:
-            # What waits to be taken is a sign of life itself, or has a limit of its own.
+            # A write in progress is a sign of life itself, or has a limit of its own.
             if self._writing.acquire(blocking=False):
                 try:
-                    # Whole or not at all: it is shorter than what a pipe writes in one piece.
+                    # Whole or not at all: it is shorter than what a pipe writes atomically.
                     os.write(self._stdin.fileno(), data)
                 except (OSError, ValueError):  # full, broken or closed
                     pass
@@ -261,16 +263,21 @@ class Link:
                     return
             self._heard_magic = True
             self._ready.set()
+            begin, pings = time.monotonic(), 0
             while True:
                 header, payload = agent.unpack(self._exactly, _MOST_HEADER, _MOST_PAYLOAD)
                 frame = Frame.of(header, payload)
                 if frame.op != "ping":
                     self.inbox.put(frame)
+                    continue
+                pings += 1
+                if pings > _MORE_PINGS + (time.monotonic() - begin) / agent.BEAT:
+                    raise ValueError("nothing but signs of life")
         except (EOFError, OSError):
             pass
         except ValueError as error:
-            text = f"{self.device.name} sends what was not asked for ({error})"
-            self.give_up(Nonsense(f"{text}: is edgekit's agent what answers there?"))
+            text = f"{self.device.name} sent something unrequested ({error})"
+            self.give_up(InvalidAnswer(f"{text}: check that nothing else answers at that address"))
         finally:
             self.inbox.close()
             self._ready.set()

@@ -1,4 +1,4 @@
-"""What a command on a device writes, kept within bounds however much it is."""
+"""Bounds what is kept of a device command's output."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-_HEAD: Final = 16 << 20  # bytes; a document that `bench --json` prints has a fraction of it
+_HEAD: Final = 16 << 20  # bytes; a `bench --json` document takes a fraction of it
 _TAIL: Final = 64 << 10
 _LINE: Final = 16 << 10  # a longer line is cut into several
 
 
 class HeadAndTail:
-    """The beginning and the end of some output, and how much was between them."""
+    """The beginning and the end of some output, and how much was cut out between them."""
 
     def __init__(self, head: int = _HEAD, tail: int = _TAIL) -> None:
         self.left_out = 0
@@ -30,19 +30,19 @@ class HeadAndTail:
             self._tail.append(rest)
             self._tail_bytes += len(rest)
         while self._tail and self._tail_bytes - len(self._tail[0]) >= self._most_tail:
-            gone = len(self._tail.popleft())
-            self._tail_bytes -= gone
-            self.left_out += gone
+            dropped = len(self._tail.popleft())
+            self._tail_bytes -= dropped
+            self.left_out += dropped
 
     def text(self) -> str:
-        """All of it, or both ends with a line in between that says what is missing."""
+        """All of it, or both ends and a line between them that says how much is missing."""
         parts = [bytes(self._head), b"".join(self._tail)]
         gap = f"\n... {self.left_out} bytes left out ...\n" if self.left_out else ""
         return gap.join(part.decode(errors="replace") for part in parts)
 
 
 class Lines:
-    """Cuts what comes in pieces into lines; a carriage return ends one as well."""
+    """Splits a stream of pieces into lines; a carriage return ends one as well."""
 
     def __init__(self, on_line: Callable[[str], None] | None) -> None:
         self._on_line = on_line
@@ -59,5 +59,5 @@ class Lines:
                 self._on_line(line[:_LINE].decode(errors="replace").rstrip())
 
     def finish(self) -> None:
-        """What is left is a line, too."""
+        """The end of the stream: what remains is a line, too."""
         self.feed(b"\n")

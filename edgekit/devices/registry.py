@@ -1,4 +1,4 @@
-"""The user's devices: a name each, in one TOML file of their configuration folder."""
+"""The user's devices by name, in one TOML file in their configuration folder."""
 
 from __future__ import annotations
 
@@ -26,38 +26,40 @@ class Device:
     host: str
     """``user@host``, or a host of the user's ssh configuration."""
     port: int = 0
-    """0: what ssh's configuration says."""
+    """0: the port in ssh's configuration."""
     descriptor: str = ""
-    """The target that bundles must be built for; empty takes any that fits."""
+    """The target that bundles must be built for; "" accepts any that fits."""
     python: str = "python3"
     """The device's Python, 3.10 or newer."""
     folder: str = FOLDER
-    """Where everything goes that edgekit puts there."""
+    """Holds everything that edgekit puts there."""
     options: tuple[str, ...] = ()
     """Arguments for ssh, before the host."""
     signers: str = ""
-    """A list in the format of allowed_signers: it takes only what somebody in it signed."""
+    """An allowed_signers file: the device accepts only bundles signed by somebody in it."""
     require_signature: bool = False
-    """Take nothing without such a list, here or on the command line."""
+    """Accept nothing without such a file, here or on the command line."""
 
     def __post_init__(self) -> None:
-        """Refuse what ssh or the remote shell would take for something else."""
+        """Refuse values that ssh or the remote shell would misread."""
         if not _HOST.fullmatch(self.host):
-            raise UsageError(f"'{self.host}' is no host: write user@host, or a host of your config")
+            raise UsageError(
+                f"'{self.host}' is not a host: use user@host, or a host of your ssh config"
+            )
         if not 0 <= self.port <= 65535:
-            raise UsageError(f"port {self.port} does not exist: 1 to 65535")
+            raise UsageError(f"port {self.port} is out of range: use 1 to 65535")
         for name in ("python", "folder"):
             text = getattr(self, name)
             if not text or not text.isprintable() or "'" in text:
-                raise UsageError(f"device {self.name}: {name} {text!r} is no path")
+                raise UsageError(f"device {self.name}: {name} {text!r} is not a usable path")
         if (option := weakening(self.options)) is not None:
             raise UsageError(
-                f"'{option}' would let anybody pose as {self.name}: add its key to known_hosts "
+                f"'{option}' would let anyone impersonate {self.name}: add its key to known_hosts "
                 f"instead (run 'ssh {self.host}' once and compare the fingerprint)"
             )
         for text in (self.name, self.descriptor, *self.options):
-            if not text.isprintable():  # TOML has no place for it, and ssh no use
-                raise UsageError(f"device {self.name!r}: {text!r} has characters that do not print")
+            if not text.isprintable():  # TOML cannot store it, and ssh has no use for it
+                raise UsageError(f"device {self.name!r}: {text!r} has unprintable characters")
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,9 @@ def devices() -> dict[str, Device]:
 
 
 def add_device(device: Device) -> bool:
-    """Register a device; whether it replaced one of that name."""
+    """Register a device; True if it replaced one of that name."""
     if not _NAME.fullmatch(device.name):
-        raise UsageError(f"'{device.name}' is no device name: use letters, digits, ._-")
+        raise UsageError(f"'{device.name}' is not a valid device name: use letters, digits, ._-")
     known = devices()
     replaced = device.name in known
     _save({**known, device.name: device})
@@ -92,7 +94,7 @@ def add_device(device: Device) -> bool:
 
 
 def remove_device(name: str) -> Device:
-    """Forget a device; nothing happens on it."""
+    """Forget a device; nothing changes on the device itself."""
     known = devices()
     if name not in known:
         raise UsageError(_unknown(name, list(known)))

@@ -1,4 +1,4 @@
-"""``edgekit bench`` on a device: runs it there and brings back its document."""
+"""Runs ``edgekit bench`` on a device and brings back its document."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ _IN_DOCUMENT: Final = ("warning: ", "not measured: ")
 def bench_on_device(
     paths: Sequence[Path], options: BenchOptions, device: Device, console: Console
 ) -> BenchReport:
-    """The document that `edgekit bench` prints there, with this machine's paths of the bundles."""
+    """The document that `edgekit bench` prints there, with this machine's bundle paths."""
     if options.baseline not in ("auto", "none"):
-        raise UsageError("--baseline with a file does not work on a device: leave it out")
+        raise UsageError("--baseline FILE does not work on a device: leave it out")
     options = dataclasses.replace(options, baseline="none")  # the original is not there
     bundles = [open_bundle(path, any_arch=True) for path in paths]
     lines: deque[str] = deque(maxlen=200)
 
     def take(line: str) -> None:
         lines.append(line)
-        if not line.startswith(_IN_DOCUMENT):  # said again when the document is shown
+        if not line.startswith(_IN_DOCUMENT):  # repeated when the document is shown
             console.info(line)
 
     with Session(device) as session:
         places = [require_deployed(session, bundle) for bundle in bundles]
         pythons = {python for _, python in places}
         if len(pythons) > 1:
-            raise UsageError("these bundles need different runtimes: measure them one by one")
+            raise UsageError("these bundles need different runtimes: benchmark them one by one")
         session.lock(places[0][0].lock)
         words = [place.bundle for place, _ in places]
         command = [*pythons, "-m", "edgekit", "bench", *words, "--json", *_words(options)]
@@ -55,7 +55,7 @@ def bench_on_device(
         # The device's own words say more, unless it claims that all went well.
         raise (error if code == 0 else remote_failure(device.name, code, lines)) from error
     if len(report.bundles) != len(paths):
-        raise EdgekitError(f"{source} is not about {len(paths)} bundles: deploy them again")
+        raise EdgekitError(f"{source} does not cover {len(paths)} bundles: deploy them again")
     documents = tuple(
         dataclasses.replace(
             entry,
@@ -70,7 +70,7 @@ def bench_on_device(
 
 
 def _words(options: BenchOptions) -> list[str]:
-    """The options as the command line spells them; those of the default are left out."""
+    """The options as on the command line, without those at their defaults."""
     words: list[str] = []
     for field in dataclasses.fields(BenchOptions):
         value = getattr(options, field.name)

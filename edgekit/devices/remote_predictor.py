@@ -1,6 +1,6 @@
-"""The candidate of a comparison, answering on a device: images go there, answers come back.
+"""A comparison's candidate that runs on a device: images go there, answers come back.
 
-Cells, statistics and kept answers stay on the host, so a rerun after a broken link computes only
+Cells, statistics and cached answers stay on the host, so a rerun after a broken link computes only
 what is missing.
 """
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.console import Console
 from edgekit.data.transforms import Preprocessing
-from edgekit.devices.answers import Answer, Nonsense
+from edgekit.devices.answers import Answer, InvalidAnswer
 from edgekit.devices.deployed import require_deployed
 from edgekit.devices.facts import DeviceFacts, gather_facts
 from edgekit.devices.failures import remote_failure
@@ -32,12 +32,12 @@ from edgekit.devices.session import Session
 from edgekit.runtime.answers import Answers, join
 
 _FRAME_BYTES: Final = 8 << 20  # of images at a time: the device computes while the next travel
-_AHEAD: Final = 4  # pieces that a device gets before its first answer is waited for
-_MOST_CHUNK: Final = 1 << 16  # images a piece, whatever the device says
+_AHEAD: Final = 4  # pieces sent before waiting for the first answer
+_MOST_CHUNK: Final = 1 << 16  # images in a piece, whatever the device asks for
 _MOST_HEADER: Final = 1 << 20
 
 
-class _Answering:
+class _AnswerStream:
     """The stdout of a running server, frame by frame."""
 
     def __init__(self, session: Session, console: Console) -> None:
@@ -45,15 +45,15 @@ class _Answering:
         self._console = console
         self._output = session.output()
         self._buffer = bytearray()
-        self._said: deque[str] = deque(maxlen=20)
+        self._stderr: deque[str] = deque(maxlen=20)
 
     def frame(self, what: str) -> tuple[Answer, bytes]:
-        """The next one; an error that says why if the server ended."""
+        """The next frame; raises an error that says why if the server ended."""
         name = f"{self._session.device.name}'s answer ({what})"
         try:
             header, payload = unpack(self._read, _MOST_HEADER)
         except ValueError as error:
-            raise Nonsense(f"{name} makes no sense: {error}") from error
+            raise InvalidAnswer(f"{name} makes no sense: {error}") from error
         return Answer(header, name), payload
 
     def _read(self, count: int) -> bytes:
@@ -63,15 +63,15 @@ class _Answering:
                 self._buffer += data
             elif stream == 2:
                 for line in data.decode(errors="replace").splitlines():
-                    self._said.append(line)
+                    self._stderr.append(line)
                     self._console.detail(line)
             else:
                 raise remote_failure(
-                    self._session.device.name, self._session.exit_code, list(self._said)
+                    self._session.device.name, self._session.exit_code, list(self._stderr)
                 )
-        found = bytes(self._buffer[:count])
+        data = bytes(self._buffer[:count])
         del self._buffer[:count]
-        return found
+        return data
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class DevicePredictor:
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     source: str
-    seen: str
+    training: str
     session: Session = field(repr=False)
-    answering: _Answering = field(repr=False)
+    answering: _AnswerStream = field(repr=False)
     chunk: int
     """Images a frame."""
 
@@ -106,46 +106,46 @@ class DevicePredictor:
         for values in (answers.code, answers.margin):
             fits = fits and (values is None or values.shape[:1] == (count,))
         if not fits:
-            raise Nonsense(f"{header.name} is about other images than those asked for")
+            raise InvalidAnswer(f"{header.name} is for other images than the ones sent")
         return answers
 
 
 @dataclass(frozen=True)
 class Served:
-    """What a server on a device says of its model."""
+    """What a server on a device reports about its model."""
 
     name: str
     key: str
     identity: str
     chunk: int
-    """Images that keep it busy."""
+    """Images in a piece that keeps it busy."""
 
 
 def unpack_answers(header: Answer, payload: bytes) -> Answers:
     """The inverse of `edgekit.devices.remote.serve.pack_answers`."""
-    found: dict[str, NDArray[Any] | None] = {}
+    arrays: dict[str, NDArray[Any] | None] = {}
     offset = 0
     for name, kind in KINDS.items():
-        said = header.item("shapes").item(name)
-        found[name] = None
-        if said.value is not None:
-            shape = [side.number() for side in said.listed()]
+        shape_item = header.item("shapes").item(name)
+        arrays[name] = None
+        if shape_item.value is not None:
+            shape = [side.number() for side in shape_item.listed()]
             count = math.prod(shape)
             if offset + count * np.dtype(kind).itemsize > len(payload):
-                raise Nonsense(f"{said.name} makes no sense: its payload is shorter")
+                raise InvalidAnswer(f"{shape_item.name} makes no sense: its payload is too short")
             values = np.frombuffer(payload, kind, count, offset)
-            found[name] = values.reshape(shape)
+            arrays[name] = values.reshape(shape)
             offset += values.nbytes
-    if found["logits"] is None or offset != len(payload):
-        raise Nonsense(f"{header.name} makes no sense: no logits, or more than them")
-    return Answers(found["logits"], found["code"], found["margin"])
+    if arrays["logits"] is None or offset != len(payload):
+        raise InvalidAnswer(f"{header.name} makes no sense: logits are missing, or bytes left over")
+    return Answers(arrays["logits"], arrays["code"], arrays["margin"])
 
 
 @contextlib.contextmanager
 def device_predictor(
     session: Session, bundle: Bundle, console: Console
 ) -> Iterator[DevicePredictor]:
-    """The bundle answering on the device, where it must have been deployed."""
+    """A predictor that runs the bundle on the device, where it must be deployed."""
     from edgekit.core.typed_toml import from_dict
     from edgekit.model.card import TrainingProtocol
 
@@ -155,7 +155,7 @@ def device_predictor(
     session.start(
         [python, "-m", "edgekit.devices.remote.serve", place.bundle], environment=place.environment
     )
-    answering = _Answering(session, console)
+    answering = _AnswerStream(session, console)
     served = answering.frame("of the server")[0].fill(Served)
     manifest = bundle.manifest
     size = manifest.preprocessing.size
@@ -165,7 +165,7 @@ def device_predictor(
         preprocessing=manifest.preprocessing,
         classes=bundle.labels,
         source=manifest.source.checkpoint,
-        seen=from_dict(
+        training=from_dict(
             TrainingProtocol, manifest.model.get("training", {}), str(bundle.path)
         ).describe_seen(),
         session=session,
@@ -179,7 +179,7 @@ def device_predictor(
 
 @contextlib.contextmanager
 def on_device(name: str, path: Path, console: Console) -> Iterator[DevicePredictor]:
-    """The bundle at ``path`` answering on the device of this name; it must be deployed there."""
+    """A predictor for the bundle at ``path``, which must be deployed on the named device."""
     bundle = open_bundle(path, any_arch=True)
     with (
         Session(find_device(name)) as session,
@@ -189,7 +189,7 @@ def on_device(name: str, path: Path, console: Console) -> Iterator[DevicePredict
 
 
 def device_key(facts: DeviceFacts) -> str:
-    """Names the machine itself, not the way to it: answers kept for it are good for no other."""
+    """Identifies the machine itself, not its address: its cached answers fit no other machine."""
     parts = [facts.machine_id, facts.machine, facts.cpu, facts.gpu]
     if not facts.machine_id:
         parts.append(facts.hostname)

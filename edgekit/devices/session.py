@@ -1,7 +1,7 @@
-"""A connection to a device, and what can be done through it.
+"""A connection to a device, and the operations it offers.
 
-Everything that a command does on a device goes through one connection, so that there is one place
-where it can break, and one process there whose end is the end of all.
+Everything a command does on a device goes through one connection: there is one place where it can
+break, and one process there whose end stops everything else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PYTHON_VARIABLES: Final = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
 
 class RemoteError(EdgekitError):
-    """Something that the device could not do, such as writing to a full disk."""
+    """The device could not do something, such as write to a full disk."""
 
     def __init__(self, message: str, errno: int | None = None) -> None:
         super().__init__(message)
@@ -35,8 +35,8 @@ class RemoteError(EdgekitError):
 class Session:
     """An agent on ``device``, from entering the context to leaving it.
 
-    For one thread; only `close` and `give_up` may be called by any, at any time: they end what
-    runs there. Whatever a method waits for has a limit (`Limits`), after which it raises
+    For one thread; only `close` and `give_up` may be called from any, at any time: they end what
+    runs there. Every wait has a limit (`Limits`), after which the method raises
     `DeviceUnreachable`.
     """
 
@@ -46,7 +46,7 @@ class Session:
         self._limits = limits
         self._link = Link(device, limits)
         self._loaded: set[str] = set()
-        self._asked: deque[str] = deque()  # what the next replies are to
+        self._asked: deque[str] = deque()  # the requests that the next replies answer
 
     def __enter__(self) -> Session:
         with contextlib.ExitStack() as undo:
@@ -81,7 +81,7 @@ class Session:
     def post(
         self, module: ModuleType, function: str, *arguments: Any, payload: bytes = b""
     ) -> None:
-        """`call` without waiting; every one needs its `reply`."""
+        """`call` without waiting; each needs its own `reply`."""
         name = module.__name__
         if name not in self._loaded:
             assert module.__file__ is not None
@@ -101,7 +101,7 @@ class Session:
 
     def lock(self, path: str, *, shared: bool = False, patience: float = 5.0) -> None:
         """Keep others out until this session ends."""
-        deadline = time.monotonic() + patience  # a broken predecessor needs moments to clean up
+        deadline = time.monotonic() + patience  # a broken predecessor needs a moment to clean up
         while True:
             self._ask("lock", {"path": path, "shared": shared})
             if self.reply().flag():
@@ -109,7 +109,7 @@ class Session:
             if time.monotonic() > deadline:
                 raise EdgekitError(
                     f"{self.device.name} is in use by another edgekit: wait for it to finish (one "
-                    "whose link is dead ends by itself within a minute)"
+                    "with a dead link ends within a minute)"
                 )
             time.sleep(0.2)
 
@@ -124,7 +124,7 @@ class Session:
         """Run a command there to its end: its exit code and what it wrote to stdout.
 
         ``on_line`` gets every line as it is written: of stderr and, unless ``quiet_output``, of
-        stdout. Of very much output the beginning and the end are returned.
+        stdout. Very long output is cut to its beginning and end.
         """
         written = HeadAndTail()
         lines = {1: Lines(None if quiet_output else on_line), 2: Lines(on_line)}

@@ -1,4 +1,4 @@
-"""Copies files to a device by their hashes: what is there is used, what was begun goes on."""
+"""Copies files to a device by hash: files already there are reused, partial copies resume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REPORT_SECONDS: Final = 5.0
 
 @dataclass(frozen=True)
 class Blob:
-    """A file to be copied; its name is for messages, its hash is what it is."""
+    """A file to copy, identified by its hash; the name is for messages."""
 
     name: str
     sha256: str
@@ -54,15 +54,15 @@ class Blob:
 
 @dataclass(frozen=True)
 class Copied:
-    """What a copy took."""
+    """What a copy transferred."""
 
     files: int
-    bytes: int  # sent; what an earlier, broken copy had brought is not among them
+    bytes: int  # sent now, without what an earlier, broken copy had sent
     kept: int  # files that were there
 
 
 @dataclass(frozen=True)
-class _There:
+class _RemoteFile:
     """What a device has of a file: all, or a part with its hash."""
 
     whole: bool
@@ -70,31 +70,33 @@ class _There:
     sha256: str = ""
 
     @staticmethod
-    def of(answer: Answer) -> _There:
+    def of(answer: Answer) -> _RemoteFile:
         if answer.item("whole").flag():
-            return _There(whole=True)
-        return _There(False, answer.item("bytes").number(), answer.item("sha256").text())
+            return _RemoteFile(whole=True)
+        return _RemoteFile(False, answer.item("bytes").number(), answer.item("sha256").text())
 
 
 def send(
     session: Session, root: str, staging: str, present: str, blobs: Sequence[Blob], console: Console
 ) -> Copied:
-    """Bring ``blobs`` into the folder ``staging`` below ``root``; ``present`` may have some.
+    """Copy ``blobs`` into the folder ``staging`` below ``root``; ``present`` may have some already.
 
-    The device checks every hash. Broken off at any point, it goes on there when called again.
+    The device checks every hash. A copy that breaks off resumes there when called again.
     """
     table = {blob.name: [blob.sha256, blob.size] for blob in blobs}
     survey = session.call(remote_files, "survey", root, staging, present, table)
-    found = {blob.name: _There.of(survey.item(blob.name)) for blob in blobs}
-    wanted = {blob.sha256: blob for blob in blobs if not found[blob.name].whole}
-    todo = sum(blob.size for blob in wanted.values())
+    remote = {blob.name: _RemoteFile.of(survey.item(blob.name)) for blob in blobs}
+    missing = {blob.sha256: blob for blob in blobs if not remote[blob.name].whole}
+    total = sum(blob.size for blob in missing.values())
     sent = 0
-    for blob in wanted.values():
-        there = found[blob.name]
-        known = 0 < there.bytes <= blob.size and there.sha256 == blob.prefix_sha256(there.bytes)
-        offset = there.bytes if known else 0
+    for blob in missing.values():
+        partial = remote[blob.name]
+        matches = 0 < partial.bytes <= blob.size and partial.sha256 == blob.prefix_sha256(
+            partial.bytes
+        )
+        offset = partial.bytes if matches else 0
         if offset:
-            console.info(f"copy: {blob.name} goes on at {_megabytes(offset)}")
+            console.info(f"copy: {blob.name} resumes at {_megabytes(offset)}")
         try:
             sent += _send_one(session, staging, blob, offset, console)
         except RemoteError as error:
@@ -102,37 +104,37 @@ def send(
                 raise
             raise EdgekitError(
                 f"{session.device.name}: no space left in {staging} for {blob.name}: "
-                f"{_megabytes(todo)} are to be copied; make room and run again"
+                f"the copy needs {_megabytes(total)}; make room and run again"
             ) from error
-    return Copied(len(wanted), sent, len(blobs) - len(wanted))
+    return Copied(len(missing), sent, len(blobs) - len(missing))
 
 
 def _send_one(session: Session, staging: str, blob: Blob, offset: int, console: Console) -> int:
-    for start in dict.fromkeys((offset, 0)):  # a part that turns out wrong is copied anew
+    for start in dict.fromkeys((offset, 0)):  # a part that turns out wrong is copied again from 0
         sent = _send_blocks(session, staging, blob, start, console)
         if session.call(remote_files, "finish", staging, blob.sha256).flag():
             return sent
     raise EdgekitError(
-        f"{session.device.name}: {blob.name} arrives changed: check the file here, and the disk "
+        f"{session.device.name}: {blob.name} arrived changed: check the file here, and the disk "
         "there"
     )
 
 
 def _send_blocks(session: Session, staging: str, blob: Blob, offset: int, console: Console) -> int:
     begin = offset
-    waiting = 0
-    said = time.monotonic()
+    in_flight = 0
+    reported = time.monotonic()
     for block in blob.blocks(offset):
         session.post(remote_files, "put", staging, blob.sha256, offset, payload=block)
         offset += len(block)
-        waiting += 1
-        if waiting == _IN_FLIGHT:
+        in_flight += 1
+        if in_flight == _IN_FLIGHT:
             session.reply()
-            waiting -= 1
-        if time.monotonic() - said > _REPORT_SECONDS:
-            said = time.monotonic()
+            in_flight -= 1
+        if time.monotonic() - reported > _REPORT_SECONDS:
+            reported = time.monotonic()
             console.info(f"copy: {blob.name} {_megabytes(offset)} of {_megabytes(blob.size)}")
-    for _ in range(waiting):
+    for _ in range(in_flight):
         session.reply()
     return offset - begin
 

@@ -1,8 +1,8 @@
 """edgekit's own Python files as a wheel, made from the installed package for a device.
 
-Pure Python: a bundle carries the compiled code that it needs, and this machine's would not run on
-another architecture. The same sources give the same bytes; the version names them by their hash,
-so that pip replaces one by another.
+Pure Python: a bundle carries the compiled code it needs, and this machine's would not run on
+another architecture. The same sources give the same bytes; the version contains their hash, so
+pip replaces a wheel of other sources.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Wheel:
     sha256: str
 
 
-@functools.cache  # the sources of a running process are those it started with
+@functools.cache  # a running process keeps the sources it started with
 def runtime_wheel() -> Wheel:
     """The installed edgekit without its compiled libraries and data sets."""
     contents = _contents()
@@ -75,14 +75,14 @@ def _contents() -> dict[str, bytes]:
 
 
 def _requirements() -> list[str]:
-    """What the base install needs, extras left out."""
+    """Requirements of the base install, without extras."""
     try:
-        found = metadata.requires("edgekit") or []
+        requirements = metadata.requires("edgekit") or []
     except metadata.PackageNotFoundError as error:
         raise EdgekitError(
             "edgekit runs from its sources and is not installed: run 'pip install .' in its folder"
         ) from error
-    return sorted(text for text in found if not re.search(r";.*\bextra\s*==", text))
+    return sorted(text for text in requirements if not re.search(r";.*\bextra\s*==", text))
 
 
 def _metadata(version: str) -> bytes:

@@ -1,1 +1,1 @@
-"""Errors under corruption, how sure they are, and what codes say."""
+"""Errors under corruption, their confidence intervals, and codes."""

@@ -1,8 +1,8 @@
-"""Do the two models pick the same codewords, how many codewords are in use, and why do some flip.
+"""Do the two models pick the same codewords, how many are in use, and why do some flip?
 
 Codes are [B] for a quantizer of the pooled vector and [B, P] for one of a spatial map with P
-positions. Everything that is accumulated over a sweep is a small array that adds up, so that
-memory does not grow with the data.
+positions. Everything accumulated over a sweep is a small array that adds up, so memory does
+not grow with the data.
 """
 
 from __future__ import annotations

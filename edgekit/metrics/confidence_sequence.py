@@ -1,6 +1,6 @@
-"""Stop as soon as the data decide, however often one looks.
+"""Stops as soon as the data decide, however often they are examined.
 
-An ordinary 95% interval looked at after every batch is wrong far more often than 5% of the time.
+An ordinary 95% interval examined after every batch is wrong far more often than 5% of the time.
 A *confidence sequence* holds at all looks at once, so a run may stop whenever it likes.
 
 The sequence here is by betting (Waudby-Smith and Ramdas, JRSS-B 2024). To show that the mean
@@ -29,7 +29,7 @@ from edgekit.metrics.verdicts import Outcome
 Floats = npt.NDArray[np.float64]
 
 # Shares of the capital put at risk, and how the starting capital is spread over them: more on the
-# large stakes, because deciding early is worth most where few images are there.
+# large stakes, because deciding early is worth most when there are few images.
 _STAKES: Floats = np.asarray([0.99 / 3**i for i in range(6)])
 _SPREAD: Floats = np.sqrt(_STAKES) / np.sqrt(_STAKES).sum()
 _PRECISION = 1e-4  # of the bound: how finely the limits are found (0.01 points of 100)
@@ -86,7 +86,7 @@ class SequentialDelta:
         self._lower, self._upper = -bound, bound
 
     def update(self, batch_scores: Floats) -> SequentialState:
-        """Adds the scores of further images and says where the run stands."""
+        """Add the scores of further images; returns where the run stands."""
         batch = np.asarray(batch_scores, dtype=np.float64).reshape(-1)
         if np.isnan(batch).any() or (np.abs(batch) > self._bound * (1 + 1e-9)).any():
             raise EdgekitError(
@@ -119,9 +119,9 @@ class SequentialDelta:
         return SequentialState(n, estimate, self._lower, self._upper, outcome)
 
     def more_images(self) -> int | None:
-        """How many more images are expected to decide, if they are like those seen.
+        """How many more images should decide, if they are like those so far.
 
-        None where nothing can be expected: no images yet, or the loss is at the tolerance.
+        None if that cannot be estimated: no images yet, or the loss is at the tolerance.
         """
         if self.state().decided:
             return 0
@@ -132,7 +132,7 @@ class SequentialDelta:
         for sign in (-1, 1):
             game = _Game(self._bound + sign * self._scores, None)
             rates = game.log_growth(self._bound + sign * self._tolerance) / n
-            if rates.max() > 0:  # each stake goes on winning at its rate
+            if rates.max() > 0:  # each stake keeps winning at its rate
                 needed = (self._threshold - np.log(_SPREAD)) / np.where(rates > 0, rates, np.nan)
                 expected.append(float(np.nanmin(needed)))
         if not expected or min(expected) > 1e9:
@@ -218,8 +218,8 @@ def sequential_scores(
 ) -> Floats:
     """Scores of images, each with the mean ΔmCE: ``difference`` [images, C, S] -> [images], points.
 
-    ``weights`` [C, S] as from `stats.cell_weights`. ``measured`` marks the cells that an image went
-    through, drawn by `sample_severities`; they stand for all of its cells.
+    ``weights`` [C, S] as from `intervals.cell_weights`. ``measured`` marks the cells that an image
+    went through, drawn by `Cells.sample`; they stand for all of its cells.
     """
     images, cells = len(difference), weights.size
     flat = difference.reshape(images, cells)

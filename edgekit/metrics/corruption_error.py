@@ -55,7 +55,7 @@ IMAGENET_CLASSES = 1000
 
 @dataclass(frozen=True)
 class MeanCorruptionError:
-    """A mean corruption error and all that is needed to say what it is a mean of."""
+    """A mean corruption error, with everything that defines it."""
 
     value_percent: float
     baseline: Baseline
@@ -71,7 +71,7 @@ class MeanCorruptionError:
 
     @property
     def label(self) -> str:
-        """The figure's name, with whatever keeps it from being compared with published ones."""
+        """The figure's name, with whatever makes it incomparable with published ones."""
         name = "relative mCE" if self.relative else "mCE"
         if self.baseline == "none":
             name = f"unnormalized {name}"
@@ -110,7 +110,7 @@ def alexnet_error(corruption: str) -> float:
 
 
 def check_baseline(baseline: Baseline, severities: Sequence[int]) -> None:
-    """Refuses AlexNet's constants where they do not apply: they are means over severities 1-5."""
+    """Refuse AlexNet's constants where they do not apply: they are means over severities 1-5."""
     if baseline not in ("alexnet", "none"):
         raise UsageError(f"unknown mCE baseline '{baseline}': use 'alexnet' or 'none'")
     if baseline == "alexnet" and tuple(sorted(severities)) != SEVERITIES:
@@ -190,7 +190,7 @@ def kl_divergence(
     """KL(reference || candidate) of the softmax outputs, one value per image, in nats: [B].
 
     Taken from log-softmax in double, so that large or far apart logits neither overflow nor
-    produce 0 * log 0. Never negative: rounding below zero is cut off.
+    produce 0 * log 0. Never negative: rounding below zero is clipped.
     """
     if reference_logits.shape != candidate_logits.shape:
         raise EdgekitError(
@@ -226,7 +226,7 @@ def _denominator(corruption: str, baseline: Baseline) -> float:
 
 
 def _common_severities(errors: CellErrors) -> tuple[int, ...]:
-    """Checks every cell's error and returns the severities, which all corruptions must share."""
+    """Check every cell's error; returns the severities, which all corruptions must share."""
     if not errors:
         raise UsageError("no corruption was evaluated: choose at least one")
     first, cells = next(iter(errors.items()))

@@ -44,7 +44,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class CorruptionDeltas:
-    """One interval a corruption, in points; all of them hold at once with the confidence asked."""
+    """One interval per corruption, in points; all hold at once with the requested confidence."""
 
     intervals: dict[str, Interval]
     critical: float  # the max-t critical value that replaces 1.96
@@ -165,8 +165,8 @@ def mean_interval(
     The sums of the positive and of the negative scores are each treated as a weighted Poisson sum
     and given the mid-P gamma limits of Fay and Feuer (1997), which are skewed as they should be;
     Zou and Donner's rule (MOVER, 2008) combines the two into limits of the difference. With many
-    scores this is the usual interval estimate ± 1.96 sd/√n. With few it is longer, and also with
-    few that outweigh the rest (Student's quantile replaces 1.96). With none other than zero it is
+    scores this is the usual interval estimate ± 1.96 sd/√n. With few it is longer, as it is with
+    a few that outweigh the rest (Student's quantile replaces 1.96). If all are zero it is
     the rule of three, ± 3.7 · largest / n: it always has a width.
 
     ``spread`` replaces the scores' own standard deviation where part of that is the design's.
@@ -227,8 +227,8 @@ def _interval(scores: Floats, largest: float, z: float, spread: float | None) ->
     lost_low, lost_high = _sum_limits(lost, imagined, z)
     gained_low, gained_high = _sum_limits(gained, imagined, z)
     lost_sum, gained_sum = float(lost.sum()), float(gained.sum())
-    # A Poisson sum's variance is the sum of squares; the mean's own square has to come off it.
-    # The floor keeps scores that are all equal from having no width: again the rule of three.
+    # A Poisson sum's variance is the sum of squares; the mean's own square must be subtracted.
+    # The floor gives scores that are all equal a width: again the rule of three.
     shrink = 1.0
     if differing:
         variance = float(scores.var()) if spread is None else spread**2
@@ -247,7 +247,7 @@ def _sum_limits(parts: Floats, imagined: float, z: float) -> tuple[float, float]
     if total == 0:
         return 0.0, high
     low = _gamma_quantile(total, squares, -z)
-    # Fay and Feuer's limits err on the long side; those without the imagined event on the short.
+    # Fay and Feuer's limits are too long; those without the imagined event, too short.
     mid_low = (low + _gamma_quantile(more, more_squares, -z)) / 2
     mid_high = (high + _gamma_quantile(total, squares, z)) / 2
     return min(mid_low, total), mid_high

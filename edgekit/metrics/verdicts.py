@@ -18,13 +18,13 @@ class Verdict:
     """Whether the loss is within the tolerance. Undecided is not a pass."""
 
     outcome: Outcome
-    more_images: int | None  # that would decide, if they are like those seen; None: none would
+    more_images: int | None  # that would decide, if like those so far; None: no number would
     sentence: str
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """The outcome of one optional gate and, unless it passed, one line for each reason."""
+    """The outcome of one optional gate and, unless it passed, a line for each reason."""
 
     outcome: Outcome
     reasons: tuple[str, ...]
@@ -52,10 +52,10 @@ def verdict(interval: Interval, tolerance: float, confidence: float = 0.95) -> V
 
 
 def corruption_gate(deltas: CorruptionDeltas, maximum: float) -> GateResult:
-    """No corruption may lose more than ``maximum`` points; judged by the simultaneous intervals."""
+    """No corruption may lose more than ``maximum`` points; by the simultaneous intervals."""
     return _gate(
         {
-            name: (_judge(interval.lower, interval.upper, maximum), interval)
+            name: (_outcome(interval.lower, interval.upper, maximum), interval)
             for name, interval in deltas.intervals.items()
         },
         maximum,
@@ -65,9 +65,9 @@ def corruption_gate(deltas: CorruptionDeltas, maximum: float) -> GateResult:
 
 def code_agreement_gate(agreement: Interval, minimum: float) -> GateResult:
     """The share of equal codes (a fraction with its interval) must be at least ``minimum``."""
-    outcome = _judge(-agreement.upper, -agreement.lower, -minimum)
-    judged = {"code agreement": (outcome, agreement)}
-    return _gate(judged, minimum, f"the minimum of {minimum:g}")
+    outcome = _outcome(-agreement.upper, -agreement.lower, -minimum)
+    outcomes = {"code agreement": (outcome, agreement)}
+    return _gate(outcomes, minimum, f"the minimum of {minimum:g}")
 
 
 def overall_outcome(*outcomes: Outcome) -> Outcome:
@@ -92,15 +92,15 @@ def _more_images(interval: Interval, tolerance: float) -> int | None:
     return max(1, math.ceil(interval.images * ((width / distance) ** 2 - 1)))
 
 
-def _judge(lower: float, upper: float, limit: float) -> Outcome:
+def _outcome(lower: float, upper: float, limit: float) -> Outcome:
     if upper <= limit:
         return "pass"
     return "fail" if lower > limit else "undecided"
 
 
-def _gate(judged: dict[str, tuple[Outcome, Interval]], bound: float, limit: str) -> GateResult:
+def _gate(outcomes: dict[str, tuple[Outcome, Interval]], bound: float, limit: str) -> GateResult:
     reasons, more = [], []
-    for name, (outcome, i) in judged.items():
+    for name, (outcome, i) in outcomes.items():
         figures = f"{name} {i.estimate:.4g} [{i.lower:.4g}, {i.upper:.4g}]"
         if outcome == "fail":
             reasons.append(f"{figures} is beyond {limit}")
@@ -108,11 +108,11 @@ def _gate(judged: dict[str, tuple[Outcome, Interval]], bound: float, limit: str)
             more.append(_more_images(i, bound))
             advice = _advice(more[-1], "limit")
             reasons.append(f"{figures} is not shown to be within {limit}; {advice}")
-    overall = overall_outcome(*(outcome for outcome, _ in judged.values()))
+    overall = overall_outcome(*(outcome for outcome, _ in outcomes.values()))
     return GateResult(overall, tuple(reasons), slowest(more) if overall == "undecided" else 0)
 
 
 def slowest(images: Sequence[int | None]) -> int | None:
-    """The most images that any of several needs; None if for one of them no number is enough."""
+    """The most images that any of several gates needs; None if no number is enough for one."""
     known = [count for count in images if count is not None]
     return max(known, default=0) if len(known) == len(images) else None

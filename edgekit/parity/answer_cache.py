@@ -1,10 +1,10 @@
-"""Answers that were computed once: a bounded folder, shared by any number of processes.
+"""Caches answers in a bounded folder, shared by any number of processes.
 
-One folder holds one model's answers to one kind of pixels, one file an image. Files are written
-beside and renamed, so a reader sees all of one or none, and carry a digest, so that a damaged
-one is found and computed again. When the bound is reached, the folders that were not used for
-longest are emptied; one that a running comparison reads is never touched. If nothing else is
-left to drop, new answers are not kept.
+One folder holds one model's answers to one kind of pixels, one file per image. Files are written
+under another name and renamed, so a reader sees a whole file or none, and they carry a digest, so
+a damaged one is detected and computed again. When the bound is reached, the least recently used
+folders are emptied; one that a running comparison reads is never touched. If nothing can be
+dropped, new answers are not cached.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ from edgekit.runtime.answers import Answers
 
 LIMIT = "EDGEKIT_PARITY_CACHE_MB"  # the environment variable
 DEFAULT_BYTES = 4 << 30
-_LEFT_AFTER_EVICTION = 0.9  # of the bound: evicting costs a scan, so it is done in batches
+_LEFT_AFTER_EVICTION = 0.9  # of the bound: evicting needs a scan, so it is done in batches
 _LOWEST = -6e4  # of a log-probability: half precision ends at -65,504
 _LOCK = "lock"
-_FRESH = ".new-"  # how the names of files begin that are being written
+_PARTIAL = ".new-"  # prefix of files that are being written
 
 
 class Outputs(NamedTuple):
-    """What is compared of a model's answers to B images; half the size of the logits or less.
+    """The part of a model's answers to B images that is compared: at most half the logits' size.
 
-    Log-probabilities in half precision: they are most exact where the probability is large, which
-    is where the divergence comes from. The winner is taken before they are rounded.
+    Log-probabilities are in half precision, which is most exact where the probability is large, and
+    that is where the divergence comes from. The winner is taken before rounding.
     """
 
     top: NDArray[np.int64]  # [B], the winning class; -1 where the logits are not finite
     log_p: NDArray[np.float16]  # [B, classes]
     code: NDArray[np.int64] | None  # [B] or [B, P]; None without a codebook
-    margin: NDArray[np.float32] | None  # shaped as code; None where it was left out
+    margin: NDArray[np.float32] | None  # shaped like code; None where it was left out
 
 
-class Known(NamedTuple):
-    """What is kept of an image's variants."""
+class CachedAnswers(NamedTuple):
+    """The cached answers to an image's variants."""
 
     labels: list[str]  # one for each row of `outputs`
     outputs: Outputs | None
 
 
-NOTHING = Known([], None)
+NO_ANSWERS = CachedAnswers([], None)
 
 
 def condense(answers: Answers) -> Outputs:
-    """Of a model's answers, what the comparison needs."""
+    """Reduce a model's answers to what the comparison needs."""
     logits = answers.logits
     finite: NDArray[np.bool_] = np.asarray(np.isfinite(logits).all(axis=1))
     values = np.where(finite[:, None], logits, 0).astype(np.float64)
@@ -68,14 +68,14 @@ def condense(answers: Answers) -> Outputs:
     return Outputs(top.astype(np.int64), log_p, answers.code, answers.margin)
 
 
-def take(outputs: Outputs, rows: Sequence[int]) -> Outputs:
+def take_outputs(outputs: Outputs, rows: Sequence[int]) -> Outputs:
     """Some rows of the outputs."""
     where = list(rows)
     return Outputs(*(None if value is None else value[where] for value in outputs))  # type: ignore[arg-type]
 
 
-def join(one: Outputs | None, two: Outputs) -> Outputs:
-    """Outputs after each other."""
+def join_outputs(one: Outputs | None, two: Outputs) -> Outputs:
+    """Concatenate outputs."""
     if one is None:
         return two
     pairs = zip(one, two, strict=True)
@@ -85,7 +85,7 @@ def join(one: Outputs | None, two: Outputs) -> Outputs:
 
 
 def limit_bytes() -> int:
-    """The bound that the user set, or 4 GiB."""
+    """The bound set by the user, or 4 GiB."""
     text = os.environ.get(LIMIT)
     if text is None:
         return DEFAULT_BYTES
@@ -100,20 +100,20 @@ class Shelf:
     def __init__(self, cache: AnswerCache, folder: Path) -> None:
         self._cache, self._folder = cache, folder
 
-    def read(self, image: str) -> Known:
-        """What is kept of an image, by its digest."""
+    def read(self, image: str) -> CachedAnswers:
+        """The cached answers to an image, by its digest."""
         try:
             content = self._path(image).read_bytes()
         except FileNotFoundError:
-            return NOTHING
+            return NO_ANSWERS
         return _parse(content)
 
-    def write(self, image: str, known: Known) -> None:
-        """Keep answers in place of those kept so far, if there is room."""
+    def write(self, image: str, known: CachedAnswers) -> None:
+        """Replace the cached answers, if there is room."""
         self._cache.put(self._path(image), _serialize(known))
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Drop all of them."""
         self._cache.drop(_files(self._folder))
 
     def _path(self, image: str) -> Path:
@@ -121,7 +121,7 @@ class Shelf:
 
 
 class AnswerCache:
-    """Kept answers in ``folder``, at most ``max_bytes`` of them."""
+    """Cached answers in ``folder``, at most ``max_bytes`` of them."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
@@ -130,35 +130,35 @@ class AnswerCache:
 
     @contextmanager
     def shelf(self, key: str) -> Iterator[Shelf]:
-        """The answers under ``key``; no process drops any of them before this is closed."""
+        """The answers under ``key``; no process drops any of them until this is closed."""
         folder = self.folder / hashlib.sha256(key.encode()).hexdigest()[:40]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = (folder / _LOCK).open("ab")
         except OSError as error:
             raise EdgekitError(
-                f"cannot keep answers in {folder} ({error.strerror}): set EDGEKIT_CACHE to another "
-                "folder"
+                f"cannot cache answers in {folder} ({error.strerror}): set EDGEKIT_CACHE to "
+                "another folder"
             ) from error
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_SH)  # given back when the file closes
-            os.utime(folder / _LOCK)  # the age that eviction goes by
+            fcntl.flock(lock, fcntl.LOCK_SH)  # released when the file closes
+            os.utime(folder / _LOCK)  # eviction goes by this time
             yield Shelf(self, folder)
 
     def put(self, path: Path, content: bytes) -> None:
-        """Write a file of a shelf that is open, if there is room for it."""
+        """Write a file of an open shelf, if there is room for it."""
         if self._full:
             return
         try:
             self._put(path, content)
         except OSError as error:
-            raise EdgekitError(f"cannot keep answers in {path}: {error.strerror}") from error
+            raise EdgekitError(f"cannot cache answers in {path}: {error.strerror}") from error
 
     def _put(self, path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not synced to the disk: what a power cut tears, the digest finds.
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_FRESH)
-        fresh = Path(name)
+        # Not synced to disk: the digest catches what a power cut tears.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_PARTIAL)
+        partial = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
@@ -171,14 +171,14 @@ class AnswerCache:
                 if total + more > self.max_bytes:
                     self._full = True
                     return
-                # Counted before it is there: a crash in between only makes the sum too large.
+                # Counted first: a crash in between only makes the sum too large.
                 (self.folder / "total").write_text(str(total + more))
-                fresh.replace(path)
+                partial.replace(path)
         finally:
-            fresh.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
 
     def drop(self, paths: Sequence[Path]) -> None:
-        """Remove files of a shelf that is open."""
+        """Remove files of an open shelf."""
         with self._locked():
             total = self._total() - sum(_size(path) for path in paths)
             for path in paths:
@@ -192,18 +192,18 @@ class AnswerCache:
             yield
 
     def _total(self) -> int:
-        """Bytes of all files as the writers sum them up; counted where that is lost."""
+        """Bytes of all files as the writers track them; recounted if that record is lost."""
         try:
             return int((self.folder / "total").read_text())
         except (FileNotFoundError, ValueError):
             return self.bytes_used()
 
     def bytes_used(self) -> int:
-        """Bytes of all kept answers, counted now."""
+        """Bytes of all cached answers, counted now."""
         return sum(_size(path) for folder in self._folders() for path in _files(folder))
 
     def _evict(self, room: int) -> int:
-        """Drops answers that nobody reads until there is room; returns the bytes that remain."""
+        """Drop answers that nobody reads until there is room; returns the bytes that remain."""
         total = self.bytes_used()
         allowed = max(0.0, self.max_bytes * _LEFT_AFTER_EVICTION - room)
         for folder in sorted(self._folders(), key=_last_used):
@@ -214,7 +214,7 @@ class AnswerCache:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:  # a comparison is running on it, perhaps this one
                     continue
-                for abandoned in folder.glob(f"{_FRESH}*"):  # nobody else writes here now
+                for abandoned in folder.glob(f"{_PARTIAL}*"):  # nobody else is writing here
                     abandoned.unlink(missing_ok=True)
                 for path in _files(folder):
                     total -= _size(path)
@@ -229,9 +229,9 @@ class AnswerCache:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The kept answers, without those that are being written."""
+    """The cached answers, without those being written."""
     names = (path for path in folder.iterdir() if path.name != _LOCK)
-    return [path for path in names if not path.name.startswith(_FRESH)]
+    return [path for path in names if not path.name.startswith(_PARTIAL)]
 
 
 def _size(path: Path) -> int:
@@ -248,10 +248,10 @@ def _last_used(folder: Path) -> float:
 
 
 _STORED = {"top": "<i4", "log_p": "<f2", "code": "<i4", "margin": "<f4"}
-_DIGEST = 16  # bytes at the start of a file: of all that follows
+_DIGEST_BYTES = 16  # bytes at the start of a file, over all that follows
 
 
-def _serialize(known: Known) -> bytes:
+def _serialize(known: CachedAnswers) -> bytes:
     """A digest, the length of a JSON header, the header, and the arrays' bytes."""
     assert known.outputs is not None
     arrays = {
@@ -265,11 +265,11 @@ def _serialize(known: Known) -> bytes:
     return _digest(body) + body
 
 
-def _parse(content: bytes) -> Known:
-    """The answers of a file; none where it is damaged."""
-    body = content[_DIGEST:]
-    if len(body) < 4 or _digest(body) != content[:_DIGEST]:
-        return NOTHING
+def _parse(content: bytes) -> CachedAnswers:
+    """The answers in a file; none if it is damaged."""
+    body = content[_DIGEST_BYTES:]
+    if len(body) < 4 or _digest(body) != content[:_DIGEST_BYTES]:
+        return NO_ANSWERS
     start = 4 + int.from_bytes(body[:4], "little")
     header = json.loads(body[4:start])
     arrays: dict[str, NDArray[np.generic] | None] = dict.fromkeys(_STORED)
@@ -278,8 +278,8 @@ def _parse(content: bytes) -> Known:
         array = np.frombuffer(body, _STORED[name], count, start).reshape(shape)
         start += array.nbytes
         arrays[name] = array.astype(np.int64) if array.dtype.kind == "i" else array
-    return Known(header["labels"], Outputs(**arrays))  # type: ignore[arg-type]
+    return CachedAnswers(header["labels"], Outputs(**arrays))  # type: ignore[arg-type]
 
 
 def _digest(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=_DIGEST).digest()
+    return hashlib.blake2b(body, digest_size=_DIGEST_BYTES).digest()

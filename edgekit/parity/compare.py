@@ -1,8 +1,8 @@
-"""Runs a comparison to its verdict and writes down what was found.
+"""Runs a comparison to its verdict and documents the result.
 
 By default each image goes through two of five severities of every corruption, drawn at random, and
-the run stops as soon as the verdict is certain, however often it looked. If the images run out and
-do not decide, and with ``full``, all images go through everything.
+the run stops as soon as the verdict is certain. If the images run out without deciding, or with
+``full``, all images go through everything.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from edgekit.parity.document import (
     RelativeError,
 )
 from edgekit.parity.engines import CheckedPredictor, EnginesDiffer
-from edgekit.parity.gates import SAMPLE_CONFIDENCE, Judge, Judgment, worst
+from edgekit.parity.gates import SAMPLE_CONFIDENCE, GateTracker, Judgment, worst
 from edgekit.parity.options import Gates, ParityOptions
 from edgekit.parity.predictors import same_source
 from edgekit.parity.sweep import ImagePair, Sweep
 from edgekit.parity.tally import Tally, estimate
 
-_SAMPLED = 0.4  # of the severities: what an image goes through at first
+_SAMPLED = 0.4  # of the severities: the share that an image goes through at first
 _MODELS = ("reference", "candidate")
 
 
@@ -49,34 +49,34 @@ def run_comparison(
     codebook_size: int = 0,
     device: str | None = None,
 ) -> ParityDocument:
-    """The parity document of a sweep (docs/parity.md says what is in it).
+    """The parity document of a sweep (described in docs/parity.md).
 
-    ``codebook_size`` is the candidate's, 0 without a codebook; ``device`` is where it answers.
+    ``codebook_size`` is the candidate's, 0 without a codebook; ``device`` is where it runs.
     """
     cells, gates = sweep.make.cells, options.gates
     baseline = options.baseline or choose_baseline(len(sweep.candidate.classes), cells.severities)
     same = same_source(sweep.reference, sweep.candidate)
     available = sweep.available
     if available < 2:
-        raise UsageError(f"{sweep.dataset.name} has {available} test images: parity needs more")
+        raise UsageError(f"{sweep.dataset.name} has {available} test images, parity needs 2")
     start, before = time.monotonic(), os.times()
     run = _Run(sweep, gates, baseline, console, labeled, codebook_size if same else 0)
     try:
-        looked = run.whole(full=options.full)
+        evaluation = run.evaluate(full=options.full)
     except EnginesDiffer as error:
-        # What the quick engine has said so far counts no more, here or in later runs.
+        # The quick engine's answers so far no longer count, here or in later runs.
         console.warn(f"{error}; parity starts again with '{error.trusted.name}' alone")
         with sweep.hold() as (reference, _):
             reference.clear()
         trusting = dataclasses.replace(sweep, reference=error.trusted)
-        looked = dataclasses.replace(run, sweep=trusting).whole(full=options.full)
-    tally, judged = looked.tally, looked.judged
-    errors = _errors(tally, baseline, judged)
+        evaluation = dataclasses.replace(run, sweep=trusting).evaluate(full=options.full)
+    tally, judgment = evaluation.tally, evaluation.judgment
+    errors = _errors(tally, baseline, judgment)
     return ParityDocument(
-        verdict=judged.outcome,
-        reasons=tuple(judged.reasons),
-        more_images=judged.more_images,
-        seen=sweep.reference.seen,
+        verdict=judgment.outcome,
+        reasons=tuple(judgment.reasons),
+        more_images=judgment.more_images,
+        seen=sweep.reference.training,
         reference=sweep.reference.name,
         reference_engine=_engine(sweep),
         candidate=sweep.candidate.name,
@@ -90,10 +90,10 @@ def run_comparison(
         gates=gates,
         images=tally.images,
         images_available=available,
-        severities_per_image=looked.levels,
+        severities_per_image=evaluation.levels,
         saved=1 - tally.evaluated / (2 * available * sweep.make.count),
-        inferences=looked.computed,
-        inferences_cached=tally.evaluated - looked.computed,
+        inferences=evaluation.computed,
+        inferences_cached=tally.evaluated - evaluation.computed,
         seconds=time.monotonic() - start,
         cpu_seconds=_cpu_seconds(os.times()) - _cpu_seconds(before),
         clean_error=errors.clean,
@@ -111,29 +111,29 @@ def run_comparison(
 
 
 def _cpu_seconds(times: os.times_result) -> float:
-    """Of this process and its workers."""
+    """Processor time of this process and its workers."""
     return times.user + times.system + times.children_user + times.children_system
 
 
 def _engine(sweep: Sweep) -> EngineReport | None:
-    """Which engine answered for the reference, where there was a choice."""
+    """The engine that answered for the reference, where there was a choice."""
     reference = sweep.reference
     return reference.report if isinstance(reference, CheckedPredictor) else None
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """What a comparison looked at before it ended."""
+class _Evaluation:
+    """What a comparison had evaluated when it ended."""
 
     tally: Tally
-    judged: Judgment
+    judgment: Judgment
     levels: int  # severities of a corruption that an image went through
     computed: int  # inferences
 
 
 @dataclass(frozen=True)
 class _Run:
-    """Looks at images until the verdict is certain."""
+    """Evaluates images until the verdict is certain."""
 
     sweep: Sweep
     gates: Gates
@@ -142,14 +142,16 @@ class _Run:
     labeled: bool
     codebook_size: int
 
-    def whole(self, *, full: bool) -> _Looked:
-        """All cells of all images where ``full``, else as much as the verdict takes."""
+    def evaluate(self, *, full: bool) -> _Evaluation:
+        """All cells of all images if ``full``, else as many as the verdict needs."""
         with self.sweep.hold():
-            return self.all_cells(stops=False) if full or not self.judge().gated else self.go()
+            if full or not self.gate_tracker().gated:
+                return self.all_cells(stops=False)
+            return self.sample_first()
 
-    def judge(self) -> Judge:
-        """One that has seen nothing yet."""
-        return Judge(
+    def gate_tracker(self) -> GateTracker:
+        """A new one, without images."""
+        return GateTracker(
             self.gates,
             self.sweep.make.cells,
             self.baseline,
@@ -157,51 +159,51 @@ class _Run:
             coded=self.codebook_size > 0,
         )
 
-    def go(self) -> _Looked:
-        """First a sample of each image's cells; if that does not decide, all of all.
+    def sample_first(self) -> _Evaluation:
+        """First a sample of each image's cells; if that does not decide, all cells.
 
-        An image tells most in its first few cells. What was computed for the sample is kept, so
-        going on costs only the other cells.
+        An image's first few cells are the most informative. Their answers are cached, so going on
+        costs only the other cells.
         """
-        levels = max(1, int(_SAMPLED * self._every))
-        if levels == self._every:
+        levels = max(1, int(_SAMPLED * self._all_levels))
+        if levels == self._all_levels:
             return self.all_cells(stops=True)
-        tally, judge = self._look(levels, stops=True)
+        tally, tracker = self._evaluate(levels, stops=True)
         if tally.complete:
-            judged = judge.judge(tally, full=False, confidence=SAMPLE_CONFIDENCE)
-            if judged.outcome in ("pass", "fail"):
-                return _Looked(tally, judged, levels, tally.computed)
-        self.console.info("parity: the sample does not decide; going through all severities")
+            judgment = tracker.judgment(tally, full=False, confidence=SAMPLE_CONFIDENCE)
+            if judgment.outcome in ("pass", "fail"):
+                return _Evaluation(tally, judgment, levels, tally.computed)
+        self.console.info("parity: the sample does not decide; evaluating all severities")
         return self.all_cells(stops=False, computed=tally.computed)
 
-    def all_cells(self, *, stops: bool, computed: int = 0) -> _Looked:
-        """All cells of every image that is looked at; ``computed`` inferences went before."""
-        tally, judge = self._look(self._every, stops=stops)
-        judged = judge.judge(tally, full=not stops)
-        return _Looked(tally, judged, self._every, computed + tally.computed)
+    def all_cells(self, *, stops: bool, computed: int = 0) -> _Evaluation:
+        """All cells of every evaluated image; ``computed`` counts the inferences made before."""
+        tally, tracker = self._evaluate(self._all_levels, stops=stops)
+        judgment = tracker.judgment(tally, full=not stops)
+        return _Evaluation(tally, judgment, self._all_levels, computed + tally.computed)
 
     @property
-    def _every(self) -> int:
+    def _all_levels(self) -> int:
         return len(self.sweep.make.cells.severities)
 
-    def _look(self, levels: int, *, stops: bool) -> tuple[Tally, Judge]:
-        """Image after image, until the gates are decided where it ``stops`` for that."""
+    def _evaluate(self, levels: int, *, stops: bool) -> tuple[Tally, GateTracker]:
+        """Image after image, until the gates are decided (if ``stops``) or none are left."""
         cells, total = self.sweep.make.cells, self.sweep.available
-        judge = self.judge()
+        tracker = self.gate_tracker()
         tally = Tally(cells, labeled=self.labeled, codebook_size=self.codebook_size)
-        title = f"parity, {1 + levels * len(cells.corruptions)} variants an image"
+        title = f"parity, {1 + levels * len(cells.corruptions)} variants per image"
         pairs = cast("Generator[ImagePair, None, None]", self.sweep.pairs(levels))
-        # Closed whatever happens: an open one would leave its workers until it is collected.
+        # Always closed: an open one would leave its workers running until it is collected.
         with contextlib.closing(pairs):
-            for pair in track(self.console, pairs, total, title, note=judge.running):
-                judge.add(tally.add(pair))
-                if stops and judge.decided and tally.complete:
+            for pair in track(self.console, pairs, total, title, note=tracker.running):
+                tracker.add(tally.add(pair))
+                if stops and tracker.decided and tally.complete:
                     break
-        return tally, judge
+        return tally, tracker
 
 
 class _Errors(NamedTuple):
-    """The part of the document that needs labels; empty without."""
+    """The part of the document that needs labels; empty without them."""
 
     clean: OfBoth | None = None
     mean: MeanError | None = None
@@ -210,9 +212,9 @@ class _Errors(NamedTuple):
     worst: tuple[str, ...] = ()
 
 
-def _errors(tally: Tally, baseline: Baseline, judged: Judgment) -> _Errors:
-    interval, deltas = judged.interval, judged.deltas
-    if interval is None or judged.fixed is None or deltas is None:
+def _errors(tally: Tally, baseline: Baseline, judgment: Judgment) -> _Errors:
+    interval, deltas = judgment.interval, judgment.deltas
+    if interval is None or judgment.fixed is None or deltas is None:
         return _Errors()
     errors = {who: tally.errors(who) for who in _MODELS}
     clean = {who: tally.clean_error(who) for who in _MODELS}
@@ -242,9 +244,9 @@ def _errors(tally: Tally, baseline: Baseline, judged: Judgment) -> _Errors:
             delta=interval.estimate,
             lower=interval.lower,
             upper=interval.upper,
-            interval="anytime" if judged.anytime else "fixed sample",
-            confidence=judged.confidence,
-            fixed_sample=estimate(judged.fixed),
+            interval="anytime" if judgment.anytime else "fixed sample",
+            confidence=judgment.confidence,
+            fixed_sample=estimate(judgment.fixed),
         ),
         relative=RelativeError(
             **{who: relative[who].value_percent for who in _MODELS},

@@ -1,4 +1,4 @@
-"""``parity.json``: what a comparison found out about one bundle.
+"""``parity.json``: the result of a comparison for one bundle.
 
 docs/parity.md describes every key. A key changes its meaning only with `SCHEMA`. The manifest's
 section ``parity`` is the same without `DETAILS`.
@@ -22,7 +22,7 @@ FILE: Final = "parity.json"
 DETAILS: Final = ("per_corruption", "codes", "top1_agreement", "kl_nats")
 REMEDY: Final = "run 'edgekit parity' on the bundle again"
 
-Judged = Literal["pass", "fail", "undecided", "unlabeled"]
+ParityOutcome = Literal["pass", "fail", "undecided", "unlabeled"]
 Corrupted = Literal["in memory", "published"]
 
 
@@ -37,7 +37,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class OfBoth:
-    """A figure of either model."""
+    """A figure for each of the two models."""
 
     reference: float
     candidate: float
@@ -70,7 +70,7 @@ class RelativeError:
 
 @dataclass(frozen=True)
 class ErrorsBySeverity:
-    """Percent, by rising severity."""
+    """Percent, by increasing severity."""
 
     reference: tuple[float, ...]
     candidate: tuple[float, ...]
@@ -142,10 +142,10 @@ class Margins:
     flipped: MarginGroup
 
     def __post_init__(self) -> None:
-        """A group has a figure for each quantile, or none."""
+        """Require a figure for each quantile in every group, or none at all."""
         for group in (self.agreeing, self.flipped):
             if group.margins is not None and len(group.margins) != len(self.quantiles):
-                raise UsageError("its margins are not those of its quantiles")
+                raise UsageError("the margins do not match the quantiles")
 
     def median(self, group: MarginGroup) -> float | None:
         """The group's middle margin; None where no code fell into it."""
@@ -165,13 +165,13 @@ class CodeAgreement:
 
 @dataclass(frozen=True)
 class EngineReport:
-    """Who answered for the float model in this run, and what was shown about it."""
+    """Which engine ran the float model, and how it was checked."""
 
     answers: str
     checked_by: str | None  # None: the trusted engine answered itself
-    answered: int  # by the quick engine alone
+    answered: int  # answers by the quick engine alone
     checked: int  # answers that both gave
-    ties: int  # of these, that rounding decided differently
+    ties: int  # of these, decided differently by rounding
     cost: float | None  # processor time of the quick engine over the trusted one's, on the first
     note: str
 
@@ -181,7 +181,7 @@ class ComparisonBeside:
     """A comparison that is not the bundle's evidence, and why it is not."""
 
     measured: str
-    verdict: Judged
+    verdict: ParityOutcome
     reasons: tuple[str, ...]
     why: str
     images: int
@@ -198,9 +198,9 @@ class ComparisonBeside:
 
 @dataclass(frozen=True)
 class ParityDocument:
-    """One comparison. What needs labels is None without them, what `DETAILS` names in a summary."""
+    """One comparison. Fields are None without labels, or, if in `DETAILS`, in a summary."""
 
-    verdict: Judged
+    verdict: ParityOutcome
     reasons: tuple[str, ...]
     more_images: int | None
     seen: str
@@ -231,19 +231,19 @@ class ParityDocument:
     kl_nats: Divergence | None = None
     codes: CodeAgreement | None = None
     per_corruption: Mapping[str, CorruptionChange] | None = None
-    # Later additions; documents from before have none of them.
+    # Later additions; older documents lack them.
     reference_engine: EngineReport | None = None
     measured: str = ""
     device: str | None = None
-    """Where the bundle answered: a device's name, or None for the machine that compared."""
+    """Where the bundle ran: a device's name, or None for the machine that compared."""
     looks: int = 1
-    """Comparisons of this bundle in all, this one included."""
+    """All comparisons of this bundle so far, including this one."""
     beside: tuple[ComparisonBeside, ...] = ()
 
     def __post_init__(self) -> None:
-        """What is named among the worst can be looked up."""
+        """Require details for every corruption in ``worst``."""
         if self.per_corruption is not None and not set(self.worst) <= set(self.per_corruption):
-            raise UsageError("'worst' names a corruption that 'per_corruption' does not hold")
+            raise UsageError("'worst' names a corruption that is not in 'per_corruption'")
 
     @staticmethod
     def from_dict(value: object, source: str) -> ParityDocument:
@@ -255,17 +255,17 @@ class ParityDocument:
         return {"schema": SCHEMA, **plain(self)}
 
     def summary(self) -> dict[str, Any]:
-        """What the manifest keeps."""
+        """The manifest's section."""
         return {name: value for name, value in self.to_dict().items() if name not in DETAILS}
 
-    def look(self, why: str) -> ComparisonBeside:
-        """What remains of it beside the evidence."""
+    def beside_evidence(self, why: str) -> ComparisonBeside:
+        """The part of it that is kept beside the evidence."""
         names = {field.name for field in dataclasses.fields(ComparisonBeside)} - {"why"}
         return ComparisonBeside(why=why, **{name: getattr(self, name) for name in names})
 
 
 def read_parity(bundle: Bundle) -> ParityDocument | None:
-    """The evidence of a bundle: its parity.json, or else the manifest's summary of one."""
+    """The evidence of a bundle: its parity.json, or else the summary in its manifest."""
     if FILE in bundle.manifest.files:
         source = f"{bundle.path}: {FILE}"
         value = parse_json((bundle.folder / FILE).read_bytes(), source)

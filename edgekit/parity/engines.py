@@ -1,9 +1,8 @@
-"""The float side, answered by the fastest runtime that is shown to be equal.
+"""The float side, run by the fastest runtime that is shown to be equal.
 
-ONNX Runtime is taken for right. Another runtime may answer in its place if it costs less and says
-the same: top-1 classes and codes, up to ties that rounding decides. The first images are answered
-by both, and of every later one a share is, too. If ever they differ, the comparison starts again
-with ONNX Runtime alone.
+ONNX Runtime is trusted. Another runtime may answer in its place if it costs less and gives the same
+top-1 classes and codes, up to ties that rounding decides. Both answer for the first images, and for
+a share of all later ones. If they ever differ, the comparison starts again with ONNX Runtime alone.
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ from edgekit.parity.predictors import OnnxPredictor, Predictor, open_onnx, share
 from edgekit.runtime.answers import Answers, join
 from edgekit.runtime.openvino_core import shared_core
 
-FIRST = 64  # answers that both engines give, and are timed at, before one is chosen
-SHARE = 16  # one in so many later answers is given by both
-WORTH = 0.9  # of the trusted engine's processor time: less gain is not worth another engine
-_CHUNK = 8  # images an inference
-# Ties: the trusted engine's best two logits by their largest, and its lookup's margin by the
-# largest margin that was met. Rounding moves both by some 1e-6 to 1e-5.
+FIRST = 64  # answers that both engines give, timed, before one is chosen
+SHARE = 16  # one in this many later answers is given by both
+WORTH = 0.9  # of the trusted engine's processor time: a smaller gain is not worth it
+_CHUNK = 8  # images per inference
+# Ties: the gap between the trusted engine's two best logits, relative to the largest logit, and its
+# lookup's margin, relative to the largest margin so far. Rounding moves both by 1e-6 to 1e-5.
 _TIE_LOGITS = 1e-4
 _TIE_MARGIN = 1e-3
-# Equal answers' logits by their largest: what keeping them in half precision may change as well.
+# Equal answers' logits, relative to the largest: storing them in half precision changes as much.
 _LOGITS = 1e-3
 
 Answer = Callable[[NDArray[np.uint8]], Answers]
 
 
 class EnginesDiffer(EdgekitError):
-    """The quick engine did not answer as the trusted one does."""
+    """The quick engine's answers differ from the trusted one's."""
 
     def __init__(self, message: str, trusted: Predictor) -> None:
         super().__init__(message)
@@ -49,7 +48,7 @@ class EnginesDiffer(EdgekitError):
 
 
 class CheckedPredictor:
-    """A trusted engine, and a quick one that may answer for it as long as it is equal."""
+    """A trusted engine, and a quick one that may answer for it as long as they agree."""
 
     def __init__(
         self,
@@ -63,8 +62,8 @@ class CheckedPredictor:
         self.preprocessing = trusted.preprocessing
         self.classes = trusted.classes
         self.source = trusted.source
-        self.seen = trusted.seen
-        # Answers of either are kept under one name: they are equal, or are not used.
+        self.training = trusted.training
+        # Both engines' answers are cached under one key: they are equal, or are not used.
         self.key = f"{trusted.key} or {quick_key}"
         self._quick_name = quick_name
         self._open_quick = open_quick
@@ -78,12 +77,12 @@ class CheckedPredictor:
 
     @property
     def name(self) -> str:
-        """What reports call it, whoever answers: `report` tells."""
+        """What reports call it; `report` says which engine answered."""
         return self.trusted.name
 
     @property
     def report(self) -> EngineReport:
-        """What was done so far."""
+        """Which engine answered so far, and the checks."""
         quick = self._chosen and self._quick is not None
         trusted, other = self._seconds
         return EngineReport(
@@ -97,7 +96,7 @@ class CheckedPredictor:
         )
 
     def run(self, images: NDArray[np.uint8]) -> Answers:
-        """Raises `EnginesDiffer` where the quick engine turns out not to be equal."""
+        """Raises `EnginesDiffer` if the quick engine turns out not to be equal."""
         if not self._started:
             self._start(images[:1])
         if self._quick is None:
@@ -105,16 +104,16 @@ class CheckedPredictor:
         if not self._chosen:
             return self._both(images)
         answers = self._quick(images)
-        # Other places each time, so that all variants have their turn.
-        some = np.arange(self._calls % SHARE, len(images), SHARE)
+        # Different rows each time, so all variants get checked.
+        rows = np.arange(self._calls % SHARE, len(images), SHARE)
         self._calls += 1
-        if len(some):
-            self._check(self.trusted.run(images[some]), take(answers, some))
-        self._answered += len(images) - len(some)
+        if len(rows):
+            self._check(self.trusted.run(images[rows]), select_rows(answers, rows))
+        self._answered += len(images) - len(rows)
         return answers
 
     def _start(self, image: NDArray[np.uint8]) -> None:
-        """Open the quick engine, and warm both up."""
+        """Open the quick engine and warm up both."""
         self._started = True
         try:
             self._quick = self._open_quick()
@@ -127,7 +126,7 @@ class CheckedPredictor:
         self.trusted.run(image)
 
     def _both(self, images: NDArray[np.uint8]) -> Answers:
-        """The trusted engine's answers; after enough of them the cheaper engine is chosen."""
+        """The trusted engine's answers; after enough of them, choose the cheaper engine."""
         assert self._quick is not None
         start = time.process_time()
         answers = self.trusted.run(images)
@@ -141,14 +140,14 @@ class CheckedPredictor:
             self._chosen = True
             cost = self._seconds[1] / max(self._seconds[0], 1e-9)
             if cost > self._worth:
-                self._quick = None  # and gives its memory back
+                self._quick = None  # which frees its memory
                 self._note = (
-                    f"{self._quick_name} is equal on the first {self._timed} answers, but takes "
+                    f"{self._quick_name} agrees on the first {self._timed} answers, but takes "
                     f"{cost:.2f} of the processor time: not used"
                 )
             else:
                 self._note = (
-                    f"{self._quick_name} takes {cost:.2f} of the processor time; equal on the "
+                    f"{self._quick_name} takes {cost:.2f} of the processor time; it agrees on the "
                     f"first {self._timed} answers and on one in {SHARE} of the others"
                 )
         return answers
@@ -158,60 +157,60 @@ class CheckedPredictor:
             finite = trusted.margin[np.isfinite(trusted.margin)]
             self._largest_margin = max(self._largest_margin, float(finite.max(initial=0)))
         self._checked += len(trusted.logits)
-        compared = compare_answers(trusted, quick, self._largest_margin)
-        self._ties += compared.ties
-        if compared.difference:
+        agreement = compare_engines(trusted, quick, self._largest_margin)
+        self._ties += agreement.ties
+        if agreement.difference:
             message = (
-                f"{self._quick_name} does not answer as '{self.trusted.name}' does: "
-                f"{compared.difference}"
+                f"{self._quick_name} does not agree with '{self.trusted.name}': "
+                f"{agreement.difference}"
             )
             self._quick, self._answered, self._note = None, 0, f"{message}; not used"
             raise EnginesDiffer(message, self.trusted)
 
 
 @dataclass(frozen=True)
-class Compared:
-    """Two engines' answers to the same images."""
+class EngineAgreement:
+    """How two engines' answers to the same images compare."""
 
     ties: int  # images that rounding decided differently
-    difference: str  # what is not rounding, in words; empty if nothing
+    difference: str  # what rounding does not explain, in words; "" if nothing
 
 
-def compare_answers(trusted: Answers, quick: Answers, largest_margin: float) -> Compared:
-    """Whether two engines say the same; ``largest_margin`` is the scale of ties of codes."""
+def compare_engines(trusted: Answers, quick: Answers, largest_margin: float) -> EngineAgreement:
+    """Whether two engines agree; ``largest_margin`` is the scale for ties between codes."""
     finite: NDArray[np.bool_] = np.asarray(np.isfinite(trusted.logits).all(axis=1))
     if not np.array_equal(finite, np.isfinite(quick.logits).all(axis=1)):
-        return Compared(0, "logits are infinite or NaN in one of them only")
+        return EngineAgreement(0, "logits are infinite or NaN in one of them only")
     tied = np.zeros(len(finite), np.bool_)
     if (trusted.code is None) != (quick.code is None):
-        return Compared(0, "one of them has no codes")
+        return EngineAgreement(0, "one of them has no codes")
     if trusted.code is not None and quick.code is not None:
         changed = trusted.code != quick.code
         margin = np.inf if trusted.margin is None else trusted.margin
         beyond = changed & ~(margin <= _TIE_MARGIN * largest_margin)
         if beyond.any():
-            return Compared(0, f"{int(beyond.sum())} of {beyond.size} codes are others")
-        # Another codeword, and with it other logits.
+            return EngineAgreement(0, f"{int(beyond.sum())} of {beyond.size} codes differ")
+        # Another codeword gives other logits.
         tied = changed.reshape(len(changed), -1).any(axis=1)
     same = finite & ~tied
     ours, theirs = trusted.logits[same], quick.logits[same]
     if not len(ours):
-        return Compared(int(tied.sum()), "")
+        return EngineAgreement(int(tied.sum()), "")
     largest = np.abs(ours).max(axis=1)
     off = float((np.abs(ours - theirs).max(axis=1) / np.maximum(largest, 1e-30)).max())
     if off > _LOGITS:
-        return Compared(0, f"logits differ by {off:.1e} of the largest")
+        return EngineAgreement(0, f"logits differ by {off:.1e} of the largest")
     rows = np.arange(len(ours))
     top = theirs.argmax(axis=1)
     gap = ours.max(axis=1) - ours[rows, top]
     wrong = gap > _TIE_LOGITS * largest
     if wrong.any():
-        return Compared(0, f"{int(wrong.sum())} of {len(wrong)} top-1 classes are others")
+        return EngineAgreement(0, f"{int(wrong.sum())} of {len(wrong)} top-1 classes differ")
     moved = top != ours.argmax(axis=1)
-    return Compared(int(tied.sum() + moved.sum()), "")
+    return EngineAgreement(int(tied.sum() + moved.sum()), "")
 
 
-def take(answers: Answers, rows: NDArray[np.intp]) -> Answers:
+def select_rows(answers: Answers, rows: NDArray[np.intp]) -> Answers:
     """Some rows of the answers."""
     return Answers(
         answers.logits[rows],
@@ -221,7 +220,7 @@ def take(answers: Answers, rows: NDArray[np.intp]) -> Answers:
 
 
 def open_reference(path: Path) -> OnnxPredictor | CheckedPredictor:
-    """A float ONNX file of `edgekit export`, in whichever engine turns out to be fastest."""
+    """A float ONNX file from `edgekit export`, in the engine that turns out to be fastest."""
     trusted = open_onnx(path)
     if importlib.util.find_spec("openvino") is None:
         return trusted
@@ -237,7 +236,7 @@ def open_reference(path: Path) -> OnnxPredictor | CheckedPredictor:
 
 
 def _open_openvino(path: Path, preprocessing: Preprocessing) -> Answer:
-    """The float graph under OpenVINO in f32, with our own exact lookup where that is installed."""
+    """The float graph under OpenVINO in f32, with our own exact lookup if it is installed."""
     from edgekit.graph.variants import to_variant
 
     try:
@@ -249,7 +248,7 @@ def _open_openvino(path: Path, preprocessing: Preprocessing) -> Answer:
     model = core.read_model(
         to_variant(graph, "function" if plugins else "inline").SerializeToString()
     )
-    # Without the precision OpenVINO computes in bf16 where it can, and codes flip.
+    # Without the hint OpenVINO computes in bf16 where it can, and codes flip.
     compiled = core.compile_model(
         model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
     )

@@ -1,9 +1,9 @@
-"""The gates of a comparison: when may it stop, and what is its verdict?
+"""The gates of a comparison: when it may stop, and its verdict.
 
-Each gate is a bound on a mean over images, watched by a confidence sequence, which holds however
-often one looks. If the images run out first, there is a look at the ordinary interval, and if that
-was over a part of each image's cells and does not decide, one more over all of them. A wrong
-verdict then has three chances: 2%, 0.5% and 2.5%.
+Each gate is a bound on a mean over images, tracked by a confidence sequence, which holds however
+often it is read. If the images run out first, the ordinary interval is read once; if that covered
+only part of each image's cells and does not decide, once more over all of them. A wrong verdict
+then has three chances: 2%, 0.5% and 2.5%.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ from edgekit.metrics.verdicts import (
     slowest,
     verdict,
 )
-from edgekit.parity.document import Judged
+from edgekit.parity.document import ParityOutcome
 from edgekit.parity.options import Gates
 from edgekit.parity.tally import ImageScore, Tally
 
 ALPHA = 0.04  # of the sequences, both sides
-SAMPLE_CONFIDENCE = 0.99  # of the look at a part of the cells
+SAMPLE_CONFIDENCE = 0.99  # of the interval over part of the cells
 
 
 @dataclass(frozen=True)
 class Judgment:
-    """The verdict, with all that the report says about how it came about."""
+    """The verdict, and everything that the report says about how it was reached."""
 
-    outcome: Judged
+    outcome: ParityOutcome
     reasons: list[str]
-    more_images: int | None  # that would decide; None: unknown, or none would
+    more_images: int | None  # that would decide; None: unknown, or no number would
     interval: Interval | None  # of the mean corruption error's difference
-    anytime: bool  # the interval holds at every look, not at the end alone
+    anytime: bool  # the interval holds at every look, not only at the end
     confidence: float
     fixed: Interval | None
     deltas: CorruptionDeltas | None
@@ -67,23 +67,23 @@ class Judgment:
 class _Mode(NamedTuple):
     """How a comparison ended."""
 
-    full: bool  # all images were to be seen, come what may
+    full: bool  # everything had to be evaluated
     ended: bool  # the images ran out before the gates were decided
 
     def fixed(self, state: SequentialState) -> bool:
-        """Whether the interval of a fixed number of images has the word."""
+        """Whether the interval for a fixed number of images decides."""
         return self.full or (self.ended and not state.decided)
 
 
-class Judge:
-    """Watches the evidence; `decided` says when the verdict cannot change any more."""
+class GateTracker:
+    """Tracks the gates; `decided` turns true once the verdict cannot change any more."""
 
     def __init__(
         self, gates: Gates, cells: Cells, baseline: Baseline, *, labeled: bool, coded: bool
     ) -> None:
         if gates.min_code_agreement is not None and not coded:
             raise UsageError(
-                "the two models have no codes to compare (no codebook, or not the same one): drop "
+                "the two models have no codes to compare (no codebook, or different ones): drop "
                 "--min-code-agreement"
             )
         if gates.max_corruption_delta is not None and not labeled:
@@ -108,20 +108,20 @@ class Judge:
         if gates.min_code_agreement is not None:
             self._code = SequentialDelta(100 * (1 - gates.min_code_agreement), ALPHA)
         self._waiting: list[ImageScore] = []
-        self._looked_at = 0
+        self._included = 0
 
     def add(self, image: ImageScore) -> None:
-        """Take in an image, and look where enough new ones have come.
+        """Add an image, and update the sequences once enough new ones are waiting.
 
-        Looking less often is always allowed, and looking at everything after every image would
-        cost more than the models do once there are thousands.
+        Updating less often is always allowed; after every image it would cost more than the
+        models do once there are thousands.
         """
         self._waiting.append(image)
-        if len(self._waiting) >= max(4, self._looked_at // 100):
-            self.look()
+        if len(self._waiting) >= max(4, self._included // 100):
+            self.update()
 
-    def look(self) -> None:
-        """Update the sequences with all that has come in."""
+    def update(self) -> None:
+        """Bring the sequences up to date with all images added."""
         if not self._waiting:
             return
         differences = np.stack([image.difference for image in self._waiting])
@@ -136,7 +136,7 @@ class Judge:
         if self._code is not None:
             agreement = np.array([image.same_code for image in self._waiting], np.float64)
             self._code.update(100 * (1 - agreement))
-        self._looked_at += len(self._waiting)
+        self._included += len(self._waiting)
         self._waiting = []
 
     def outcomes(self) -> list[Outcome]:
@@ -163,9 +163,9 @@ class Judge:
         state = self._main.state()
         return f"difference {state.estimate:+.2f} [{state.lower:+.2f}, {state.upper:+.2f}]"
 
-    def judge(self, tally: Tally, *, full: bool, confidence: float = 0.95) -> Judgment:
-        """The verdict over what was seen; ``confidence`` is that of intervals of a fixed size."""
-        self.look()
+    def judgment(self, tally: Tally, *, full: bool, confidence: float = 0.95) -> Judgment:
+        """The verdict over the images added; ``confidence`` applies to fixed-sample intervals."""
+        self.update()
         mode = _Mode(full=full, ended=not self.decided)
         gates: list[GateResult] = []
         if self._gates.min_code_agreement is not None:
@@ -196,15 +196,15 @@ class Judge:
         anytime = not mode.fixed(state)
         interval = delta_interval(paired, confidence)
         if anytime:
-            confidence = 0.95  # and a little more
+            confidence = 0.95  # at least
             interval = _anytime(fixed.estimate, state)
-        judged = verdict(interval, self._gates.tolerance, confidence)
-        outcome = overall_outcome(judged.outcome, *(gate.outcome for gate in gates))
-        parts: list[Verdict | GateResult] = [judged, *gates]
+        delta_verdict = verdict(interval, self._gates.tolerance, confidence)
+        outcome = overall_outcome(delta_verdict.outcome, *(gate.outcome for gate in gates))
+        parts: list[Verdict | GateResult] = [delta_verdict, *gates]
         more = [part.more_images for part in parts if part.outcome == "undecided"]
         return Judgment(
             outcome,
-            [judged.sentence, *(reason for gate in gates for reason in gate.reasons)],
+            [delta_verdict.sentence, *(reason for gate in gates for reason in gate.reasons)],
             slowest(more) if outcome == "undecided" else 0,
             interval,
             anytime,
@@ -237,10 +237,10 @@ class Judge:
 
 
 def _anytime(estimate: float, state: SequentialState) -> Interval:
-    """The limits of a sequence about the plain difference of the two figures.
+    """The limits of a sequence around the plain difference of the two figures.
 
-    The mean of the scores differs a little from it where images went through part of the cells:
-    some cells were drawn more often than others.
+    The mean of the scores differs a little from it where images went through part of the cells,
+    because some cells were drawn more often than others.
     """
     inside = min(max(estimate, state.lower), state.upper)
     return Interval(inside, state.lower, state.upper, state.images)
@@ -253,5 +253,5 @@ UNLABELED = (
 
 
 def worst(deltas: CorruptionDeltas, count: int = 3) -> Sequence[str]:
-    """The corruptions that lost most, if they lost anything."""
+    """The corruptions that lost most, among those that lost anything."""
     return [name for name in deltas.worst() if deltas.intervals[name].estimate > 0][:count]

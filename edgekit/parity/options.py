@@ -1,4 +1,4 @@
-"""What a comparison can be asked for."""
+"""The options of a comparison."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from edgekit.parity.tolerance import TOLERANCE, check_tolerance
 
 @dataclass(frozen=True)
 class Gates:
-    """What must hold for a pass; the first always, the others where they are given."""
+    """What must hold for a pass; the first always, the others if given."""
 
     tolerance: float = TOLERANCE  # points of mean corruption error
     min_code_agreement: float | None = None  # a fraction
     max_corruption_delta: float | None = None  # points, for every single corruption
 
     def __post_init__(self) -> None:
-        """Refuse limits that decide nothing."""
+        """Refuse limits that cannot decide anything."""
         check_tolerance(self.tolerance)
         agreement = self.min_code_agreement
         if agreement is not None and not 0 < agreement < 1:
             raise UsageError(
-                f"min_code_agreement must lie between 0 and 1, not {agreement}: no sample can "
-                "show that two models always agree, 0.999 it can"
+                f"min_code_agreement must lie between 0 and 1, not {agreement}: use 0.999 if "
+                "you mean always, no sample can show 1"
             )
         largest = self.max_corruption_delta
         if largest is not None and not largest >= 0:
@@ -36,7 +36,7 @@ class Gates:
 
 @dataclass(frozen=True)
 class ParityOptions:
-    """What a comparison was asked for."""
+    """The options a comparison ran with."""
 
     reference: str | None = None  # None: the float original, from the cache
     data: str | None = None  # None: what the bundle was built with
@@ -53,6 +53,6 @@ class ParityOptions:
     allow_different_reference: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they are read back from JSON."""
+        """Plain values, as JSON reads them back."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return values

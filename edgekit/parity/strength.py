@@ -1,8 +1,8 @@
-"""Which comparison of a bundle is its evidence: the one place that knows what is stronger.
+"""Decides which comparison of a bundle is its evidence: the one place that ranks them.
 
-A comparison is as strong as what it asked for, whatever it found: nothing of the outcome counts,
-so that trying again until it passes leads nowhere. Only one that answers the same question and is
-weaker in nothing takes the other's place; the rest is kept beside it, dated.
+A comparison is as strong as the question it asks, whatever the outcome: trying again until it
+passes achieves nothing. A new one replaces the evidence only if it answers the same question and
+is weaker in no respect; all others are kept beside the evidence, dated.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from typing import Final
 from edgekit.parity.document import ComparisonBeside, ParityDocument
 
 MOST_BESIDE: Final = 12
-"""Looks that are kept; the weakest go first."""
+"""Comparisons kept at most; the weakest are dropped first."""
 
 
 @dataclass(frozen=True)
 class Strength:
-    """What a comparison asked for. Weaker in one thing and stronger in another is not stronger."""
+    """The question a comparison asks. Weaker in one respect is not stronger."""
 
     labeled: bool
     images: int
-    """That it might look at, not those it took to decide."""
+    """Images it may use, not those it took to decide."""
     cells: frozenset[tuple[str, int]]
     full: bool
-    """Everything was to be looked at, even if less would decide."""
+    """Everything had to be evaluated, even if less would decide."""
     tolerance: float
     min_code_agreement: float
     max_corruption_delta: float
 
     def at_least(self, other: Strength) -> bool:
-        """Whether it is weaker in nothing."""
+        """Whether it is weaker in no respect."""
         return not self.weaknesses(other)
 
     def weaknesses(self, other: Strength) -> list[str]:
-        """In what it is weaker, for people."""
+        """In what respects it is weaker, in words."""
         named = {
-            "it has no labels to judge by": self.labeled < other.labeled,
-            f"it may look at {self.images:,} images, not at {other.images:,}": (
+            "it has no labels": self.labeled < other.labeled,
+            f"it may use {self.images:,} images, not {other.images:,}": (
                 self.images < other.images
             ),
             "it leaves out corruptions or severities": not self.cells >= other.cells,
-            "it may stop early, the other looked at everything": self.full < other.full,
+            "it may stop early, the other evaluated everything": self.full < other.full,
             f"its tolerance is {self.tolerance:g}, not {other.tolerance:g}": (
                 self.tolerance > other.tolerance
             ),
@@ -59,7 +59,7 @@ class Strength:
 
     @property
     def rank(self) -> tuple[float, ...]:
-        """An order of all comparisons: whoever is weaker in nothing has no lower rank."""
+        """A total order: one that is weaker in no respect never ranks lower."""
         return (
             self.labeled,
             self.images,
@@ -89,11 +89,11 @@ def strength(comparison: ParityDocument | ComparisonBeside) -> Strength:
 
 
 def why_beside(new: ParityDocument, standing: ParityDocument) -> str | None:
-    """Why a comparison does not take the place of the one that stands; None if it may."""
+    """Why a comparison does not replace the standing one; None if it may."""
     questions = {
         "on another device": (new.device, standing.device),
         "on other images": (new.data, standing.data),
-        "on images that were corrupted elsewhere": (new.corrupted, standing.corrupted),
+        "on images corrupted in another way": (new.corrupted, standing.corrupted),
         "with another seed": (new.seed, standing.seed),
         "with another reference": (
             (new.reference, new.same_source),
@@ -110,29 +110,29 @@ def why_beside(new: ParityDocument, standing: ParityDocument) -> str | None:
 def settle(
     standing: ParityDocument | None, new: ParityDocument, *, replace: bool = False
 ) -> tuple[ParityDocument, str | None]:
-    """The evidence after another look, and why that is not the new comparison (None if it is).
+    """The evidence after a new comparison, and why it is not that one (None if it is).
 
-    ``replace`` puts it in the other's place, however weak; what stood there stays beside it.
+    ``replace`` makes it the evidence, however weak; the former evidence is kept beside it.
     """
     if standing is None:
         return new, None
     looks = standing.looks + 1
     why = None if replace else why_beside(new, standing)
     if why is not None:
-        beside = _with(standing.beside, new.look(why))
+        beside = _with(standing.beside, new.beside_evidence(why))
         return dataclasses.replace(standing, looks=looks, beside=beside), why
-    beside = tuple(look for look in standing.beside if not _same(look, new))
+    beside = tuple(run for run in standing.beside if not _same(run, new))
     if not _same(standing, new):
-        beside = _with(beside, standing.look("another comparison took its place"))
+        beside = _with(beside, standing.beside_evidence("another comparison replaced it"))
     return dataclasses.replace(new, looks=looks, beside=beside), None
 
 
 def _with(
-    looks: tuple[ComparisonBeside, ...], look: ComparisonBeside
+    runs: tuple[ComparisonBeside, ...], run: ComparisonBeside
 ) -> tuple[ComparisonBeside, ...]:
-    """The looks with one more; a repeated one replaces itself."""
-    others = [other for other in looks if not _same(other, look)]
-    ordered = sorted([look, *others], key=lambda one: strength(one).rank, reverse=True)
+    """The comparisons with one added; a repeated one replaces its predecessor."""
+    others = [other for other in runs if not _same(other, run)]
+    ordered = sorted([run, *others], key=lambda one: strength(one).rank, reverse=True)
     return tuple(ordered[:MOST_BESIDE])
 
 
@@ -141,6 +141,6 @@ def _same(one: ParityDocument | ComparisonBeside, other: ParityDocument | Compar
 
 
 def _baselines(new: ParityDocument, standing: ParityDocument) -> tuple[str, str]:
-    """What each mean is normalized by; without labels there is none, and none is another."""
+    """What each mean is normalized by; equal if a comparison without labels has none."""
     ours, theirs = new.corruption_error, standing.corruption_error
     return ("", "") if ours is None or theirs is None else (ours.baseline, theirs.baseline)

@@ -1,9 +1,8 @@
-"""Who evaluates what: images in a seeded order; no variant of an image twice by one model, ever.
+"""Runs both models over images in a seeded order; no model sees a variant of an image twice.
 
-Worker processes corrupt the next images while the models answer for this one. An image's answers
-are kept on disk under a hash of the model and the image, variant by variant, so that an
-interrupted sweep goes on where it was, a second target costs only its own inferences, and more
-corruptions cost only themselves.
+Worker processes corrupt the next images while the models run on this one. Answers are cached on
+disk under a hash of the model and the image, variant by variant: an interrupted sweep resumes, a
+second target costs only its own inferences, and added corruptions cost only themselves.
 """
 
 from __future__ import annotations
@@ -23,19 +22,26 @@ from edgekit.data.base import Dataset
 from edgekit.data.corruption_grid import MakeVariants, Task
 from edgekit.data.loading import epoch_order
 from edgekit.data.pool import Pool
-from edgekit.parity.answer_cache import DEFAULT_BYTES, AnswerCache, Known, Outputs, Shelf, condense
-from edgekit.parity.answer_cache import join as join_outputs
-from edgekit.parity.answer_cache import take as take_outputs
+from edgekit.parity.answer_cache import (
+    DEFAULT_BYTES,
+    AnswerCache,
+    CachedAnswers,
+    Outputs,
+    Shelf,
+    condense,
+    join_outputs,
+    take_outputs,
+)
 from edgekit.parity.predictors import Predictor
 
 _Shelves = tuple[Shelf, Shelf]  # of the reference and of the candidate
 
 
 class ImagePair(NamedTuple):
-    """What both models said about some variants of one image, the clean one first."""
+    """Both models' outputs for some variants of one image, the clean one first."""
 
     label: int
-    numbers: tuple[int, ...]  # which variants, rising; 0 is clean
+    numbers: tuple[int, ...]  # which variants, ascending; 0 is clean
     reference: Outputs
     candidate: Outputs
     computed: int  # inferences done now, not found in the cache
@@ -43,19 +49,19 @@ class ImagePair(NamedTuple):
 
 @dataclass(frozen=True)
 class _Planned:
-    """An image that is next, what is known of it, and which variants must be computed."""
+    """The next image, its cached answers, and the variants still to compute."""
 
     index: int
     digest: str
     numbers: tuple[int, ...]
     labels: list[str]  # of these variants
-    known: tuple[Known, Known]
-    missing: tuple[int, ...]  # places in `numbers`
+    known: tuple[CachedAnswers, CachedAnswers]
+    missing: tuple[int, ...]  # indices into `numbers`
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A comparison to be run over ``dataset``, at most ``images`` of it (0: all)."""
+    """A comparison over ``dataset``, at most ``images`` of it (0: all)."""
 
     dataset: Dataset
     make: MakeVariants
@@ -69,12 +75,12 @@ class Sweep:
 
     @property
     def available(self) -> int:
-        """How many images there are to look at."""
+        """How many images there are to evaluate."""
         return min(len(self.dataset), self.images or len(self.dataset))
 
     @contextmanager
     def hold(self) -> Iterator[_Shelves]:
-        """Keeps other processes from dropping the kept answers that this sweep reads."""
+        """Keep other processes from dropping the cached answers that this sweep reads."""
         cache = AnswerCache(self.cache, self.cache_bytes)
         pixels = self.make.fingerprint()
         with (
@@ -92,7 +98,7 @@ class Sweep:
         with self.hold() as shelves:
             planned = self._plan(shelves, levels)
             for one in planned:
-                if one.missing:  # only now are workers worth their start
+                if one.missing:  # only now are workers worth starting
                     yield from self._with_workers(shelves, itertools.chain([one], planned))
                     return
                 yield self._pair(shelves, one, None)
@@ -103,7 +109,7 @@ class Sweep:
         def tasks() -> Iterator[Task]:
             for one in planned:
                 ahead.append(one)
-                # Known images travel, too, as empty tasks: that bounds how far this runs ahead.
+                # Cached images are queued too, as empty tasks: that bounds how far this runs ahead.
                 yield one.index, tuple(one.numbers[place] for place in one.missing)
 
         with Pool(self.dataset, self.make, self.workers) as pool:
@@ -134,18 +140,22 @@ class Sweep:
 
 
 def _outputs(
-    model: Predictor, shelf: Shelf, one: _Planned, known: Known, pixels: NDArray[np.uint8] | None
+    model: Predictor,
+    shelf: Shelf,
+    one: _Planned,
+    known: CachedAnswers,
+    pixels: NDArray[np.uint8] | None,
 ) -> tuple[Outputs, int]:
-    """A model's outputs for the wanted variants of an image, and how many inferences that took."""
+    """A model's outputs for the planned variants of an image, and the inferences that took."""
     labels, outputs = known
-    have = set(labels)
-    new = [place for place in one.missing if one.labels[place] not in have]
+    cached = set(labels)
+    new = [place for place in one.missing if one.labels[place] not in cached]
     if new:
         assert pixels is not None
         answers = model.run(pixels[[one.missing.index(place) for place in new]])
         labels = labels + [one.labels[place] for place in new]
         outputs = join_outputs(outputs, condense(answers))
-        shelf.write(one.digest, Known(labels, outputs))
+        shelf.write(one.digest, CachedAnswers(labels, outputs))
     assert outputs is not None
     row = {label: place for place, label in enumerate(labels)}
     return take_outputs(outputs, [row[label] for label in one.labels]), len(new)

@@ -1,4 +1,4 @@
-"""Adds up image after image what a comparison needs; memory grows by about 200 bytes an image."""
+"""Accumulates a comparison image by image; memory grows by about 200 bytes per image."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Floats = NDArray[np.float64]
 
 
 class ImageScore(NamedTuple):
-    """What one image adds to the evidence."""
+    """What one image contributes."""
 
     difference: NDArray[np.int8]  # [C, S]: candidate wrong minus reference wrong; 0 unlabeled
     measured: NDArray[np.bool_]  # [C, S]: the cells that the image went through
@@ -46,8 +46,8 @@ class ImageScore(NamedTuple):
 class Tally:
     """Sums over images; index 0 of an axis of length V = 1 + cells is the clean variant.
 
-    An image may have gone through part of the cells; figures of a cell are over the images that
-    went through it.
+    An image may have gone through part of the cells; a cell's figures cover the images that went
+    through it.
 
     ``codebook_size`` is 0 where there are no codes to compare: no codebook, or two different
     ones, whose indices mean different things.
@@ -58,24 +58,24 @@ class Tally:
         self.labeled = labeled
         self.images = 0
         self.computed = 0
-        self.evaluated = 0  # inferences that the figures come from, of both models
+        self.evaluated = 0  # inferences behind the figures, of both models
         self._size = codebook_size
         self._names = cells.names()
         variants = 1 + cells.count
-        self._seen = np.zeros(variants, np.int64)  # images
+        self._image_counts = np.zeros(variants, np.int64)
         self._wrong = {who: np.zeros(variants, np.int64) for who in ("reference", "candidate")}
         self._same_class = np.zeros(variants, np.int64)
         self._same_code = np.zeros(variants)
         self._divergence = np.zeros(variants)
         self._counts: dict[str, NDArray[np.int64]] = {}
         self._margins: NDArray[np.int64] | None = None
-        self._differences: list[NDArray[np.int8]] = []  # [C, S] an image
+        self._differences: list[NDArray[np.int8]] = []  # [C, S] per image
         self._measured: list[NDArray[np.bool_]] = []
         self._corrupted_class: list[float] = []  # an image's agreement over its corruptions
         self._corrupted_code: list[float] = []
 
     def add(self, pair: ImagePair) -> ImageScore:
-        """Take in an image."""
+        """Add an image."""
         numbers = np.array(pair.numbers)
         reference = self._classes("reference", pair.reference, numbers)
         candidate = self._classes("candidate", pair.candidate, numbers)
@@ -94,7 +94,7 @@ class Tally:
         self._same_class[numbers] += same
         self._corrupted_class.append(float(same[1:].mean()))
         self._divergence[numbers] += kl_divergence(pair.reference.log_p, pair.candidate.log_p)
-        self._seen[numbers] += 1
+        self._image_counts[numbers] += 1
         self.images += 1
         self.computed += pair.computed
         self.evaluated += 2 * len(numbers)
@@ -102,16 +102,16 @@ class Tally:
 
     @property
     def complete(self) -> bool:
-        """Whether there is something to say about every cell."""
-        return self.images > 1 and bool(self._seen.all())
+        """Whether every cell has an image, and intervals have their two."""
+        return self.images > 1 and bool(self._image_counts.all())
 
     def _classes(self, who: str, outputs: Outputs, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The winning class of each variant. An argmax over NaN would silently be one, too."""
+        """The winning class of each variant; NaN is an error: its argmax would be a class."""
         bad = outputs.top < 0
         if bad.any():
             raise EdgekitError(
                 f"the {who} returned NaN or infinite logits for {int(bad.sum())} of {bad.size} "
-                f"variants of an image, {self._names[numbers[bad.argmax()]]} among them: build it "
+                f"variants of an image, such as {self._names[numbers[bad.argmax()]]}: build it "
                 "again with another precision or calibration recipe"
             )
         return outputs.top
@@ -139,17 +139,19 @@ class Tally:
         return np.stack(self._differences)
 
     def measured(self) -> NDArray[np.bool_] | None:
-        """Which cells every image went through [images, C, S]; None: all through all."""
+        """The cells that each image went through [images, C, S]; None: all of them."""
         measured = np.stack(self._measured)
         return None if measured.all() else measured
 
     def clean_error(self, who: str) -> float:
-        """Fraction of clean images that a model gets wrong."""
+        """Fraction of the clean images that a model misclassifies."""
         return float(self._wrong[who][0] / self.images)
 
     def errors(self, who: str) -> CellErrors:
         """Error fraction of every cell."""
-        shares = (self._wrong[who] / self._seen)[1:].reshape(len(self.cells.corruptions), -1)
+        shares = (self._wrong[who] / self._image_counts)[1:].reshape(
+            len(self.cells.corruptions), -1
+        )
         return {
             name: dict(zip(self.cells.severities, row.tolist(), strict=True))
             for name, row in zip(self.cells.corruptions, shares, strict=True)
@@ -162,7 +164,7 @@ class Tally:
         return agreement_interval(np.array(self._corrupted_code), confidence)
 
     def classes(self) -> ClassAgreement:
-        """How often the classes are the same."""
+        """How often the classes agree."""
         return ClassAgreement(
             clean=float(self._same_class[0] / self.images),
             corrupted=estimate(agreement_interval(np.array(self._corrupted_class))),
@@ -170,8 +172,8 @@ class Tally:
         )
 
     def divergence(self) -> Divergence:
-        """How far the probabilities are apart."""
-        means = self._divergence / self._seen
+        """How far apart the probabilities are."""
+        means = self._divergence / self._image_counts
         return Divergence(
             clean=float(means[0]),
             corrupted=float(means[1:].mean()),
@@ -179,7 +181,7 @@ class Tally:
         )
 
     def codes(self) -> CodeAgreement | None:
-        """How often the codes are the same; None where there are none to compare."""
+        """How often the codes agree; None where there are none to compare."""
         interval = self.code_interval()
         if interval is None:
             return None
@@ -193,7 +195,9 @@ class Tally:
         )
 
     def _by_corruption(self, sums: NDArray[Any]) -> dict[str, float]:
-        means = (sums / self._seen)[1:].reshape(len(self.cells.corruptions), -1).mean(axis=1)
+        means = (
+            (sums / self._image_counts)[1:].reshape(len(self.cells.corruptions), -1).mean(axis=1)
+        )
         return dict(zip(self.cells.corruptions, means.tolist(), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""How much robustness a bundle may lose. Apart from the gates, which import NumPy."""
+"""How much robustness a bundle may lose. Separate from the gates, which import NumPy."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Final
 from edgekit.core.errors import UsageError
 
 TOLERANCE: Final = 0.5
-"""Points of mean corruption error, where the user says nothing else."""
+"""Points of mean corruption error, unless the user says otherwise."""
 
 
 def check_tolerance(points: float) -> None:
-    """Refuse what would let nothing pass."""
+    """Refuse a tolerance that nothing could pass."""
     if not points >= 0:
         raise UsageError(f"tolerance must not be negative, not {points}")

@@ -1,8 +1,8 @@
 """Accuracy control: layers go back to float until the loss is small enough.
 
-`edgekit.quantize.sensitivity` ranks the layers once; then the shortest head of that ranking is
-searched by bisection whose loss, paired with the float model on the same images, is acceptable.
-The decision is made on the graph that will run, that is on the legalized one.
+`edgekit.quantize.sensitivity` ranks the layers once; bisection then finds the shortest prefix of
+that ranking whose loss, paired with the float model on the same images, is acceptable. What
+decides is the graph that will run, which is the legalized one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edgekit.quantize.sensitivity import measure
 from edgekit.runtime.answers import Answers
 from edgekit.targets.dialects import Dialect
 
-RANKED_IMAGES = 32  # of the probe, for the ranking: it only has to tell large from small
+RANKED_IMAGES = 32  # of the probe: the ranking only has to tell large from small
 
 
 @dataclass(frozen=True)
@@ -73,25 +73,25 @@ def control(
 ) -> tuple[onnx.ModelProto, Controlled]:
     """The calibrated graph with as few layers in float as ``max_drop`` allows.
 
-    A loss is acceptable when its interval lies below ``max_drop``, or reaches across it and the
-    estimate does not: 200 images can seldom prove half a point.
+    A loss is acceptable if its interval lies below ``max_drop``, or straddles it with an estimate
+    that does not exceed it: 200 images can seldom prove half a point.
     """
     start = time.monotonic()
     flat = probe.flat()
     reference = answers(original, flat, probe.preprocessing)
-    judged: dict[int, Interval] = {}
+    losses: dict[int, Interval] = {}
     ranking: list[str] = []
 
     def loss(count: int) -> Interval:
-        if count not in judged:
+        if count not in losses:
             model = with_float(calibrated, original, ranking[:count])
-            judged[count] = _loss(model, probe, reference, metric, dialect)
-            found = judged[count]
+            losses[count] = _loss(model, probe, reference, metric, dialect)
+            interval = losses[count]
             console.detail(
-                f"{count} layers in float: {found.estimate:.2f} "
-                f"[{found.lower:.2f}, {found.upper:.2f}] points"
+                f"{count} layers in float: {interval.estimate:.2f} "
+                f"[{interval.lower:.2f}, {interval.upper:.2f}] points"
             )
-        return judged[count]
+        return losses[count]
 
     def good(count: int) -> bool:
         outcome = verdict(loss(count), max_drop).outcome
@@ -116,7 +116,7 @@ def control(
         nodes=nodes,
         images=len(probe.pixels),
         variants=probe.pixels.shape[1],
-        evaluations=len(judged),
+        evaluations=len(losses),
         seconds=time.monotonic() - start,
     )
     return with_float(calibrated, original, nodes), controlled
@@ -126,22 +126,22 @@ def _loss(
     model: onnx.ModelProto, probe: Probe, reference: Answers, metric: Metric, dialect: Dialect
 ) -> Interval:
     legal = legalize(model, dialect) if dialect.rewrites else model
-    found = difference(probe, reference, answers(legal, probe.flat(), probe.preprocessing)).drop(
+    drop = difference(probe, reference, answers(legal, probe.flat(), probe.preprocessing)).drop(
         metric
     )
-    if found is None:
+    if drop is None:
         need = {
             "corruption-error": "labels that mean the model's classes: use code-agreement",
             "code-agreement": "a model with a codebook: use corruption-error",
         }
         raise UsageError(f"metric '{metric}' needs {need[metric]}")
-    return found
+    return drop
 
 
 def _first(probe: Probe, images: int) -> Probe:
     return dataclasses.replace(
         probe,
         pixels=probe.pixels[:images],
-        labels=None,  # the ranking goes by divergence
+        labels=None,  # the ranking does not use them
         cells=probe.cells[:images],
     )

@@ -1,14 +1,14 @@
-"""Corrects the biases of convolutions and of products that have one.
+"""Corrects the biases of convolutions and matrix products.
 
 A depthwise convolution sums few products (9 for 3 x 3), so the rounding of its weights does not
-average out: every channel's output is shifted, and all images alike. The shift's mean over the
-calibration images is known, and the bias takes it back. Each layer is measured on the float
-model's activations, all of them in one pass.
+average out: every channel's output is shifted, by the same amount in every image. The mean shift
+over the calibration images is subtracted from the bias. Each layer is measured on the float
+model's activations, all layers in one pass.
 
-A mean says nothing where few images shape it. So an image in which a layer gives out more than
-usual counts less (a corruption can make that ten times as much), the mean is trimmed and never
-larger than the spread of the layer's output, and a channel keeps its bias unless the shift also
-lowers the error on images that it was not computed from.
+A mean that a few images dominate is worthless. So an image counts less where a layer's output is
+larger than usual (a corruption can make it ten times as large), the mean is trimmed and clipped to
+the spread of the layer's output, and a channel keeps its bias unless the shift also lowers the
+error on held-out images.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _TRIMMED = 0.1  # of the images, left out at either end
 class CorrectedBiases:
     """What a correction changed."""
 
-    layers: int  # that have a bias and 8-bit inputs
-    channels: int  # of all of them
-    changed: int  # channels whose bias took the shift back
+    layers: int  # those with a bias and 8-bit inputs
+    channels: int  # of all these layers
+    changed: int  # channels whose bias was corrected
 
 
 def correct_biases(
@@ -57,29 +57,29 @@ def correct_biases(
 ) -> CorrectedBiases:
     """Change the biases of ``calibrated`` in place.
 
-    ``original`` is the float graph that was calibrated; ``images``, which the shifts are computed
-    from, and ``held_out``, which decide what is kept, are uint8 [M, height, width, 3].
+    ``original`` is the float graph that was calibrated. The shifts are computed from ``images``,
+    and ``held_out`` decide which are kept: both uint8 [M, height, width, 3].
     """
     layers = _layers(calibrated)
     if not layers:
         return CorrectedBiases(0, 0, 0)
     branches = _with_branches(calibrated, original, layers)
-    make_float(branches)  # an integer's sum is exact in float32, and no machine's saturates
+    make_float(branches)  # float32 adds these integers exactly, and saturates on no machine
     compiled = compile_graph(branches)
     del branches  # OpenVINO has its own copy, and a codebook may be large
     name = original.graph.input[0].name
-    fitted = _measure(compiled, images, preprocessing, name)
-    other = _measure(compiled, held_out, preprocessing, name)
+    fit_values = _measure(compiled, images, preprocessing, name)
+    held_out_values = _measure(compiled, held_out, preprocessing, name)
     tensors = constants(calibrated)
     channels = changed = 0
     for node in layers:
-        seen, others = (_Shifts.of(values, node.name) for values in (fitted, other))
-        shift = trimmed_mean(seen.off, seen.weights).clip(-seen.spread, seen.spread)
-        helps = others.error(shift) < others.error(np.zeros_like(shift))
+        fit, check = (_Shifts.of(values, node.name) for values in (fit_values, held_out_values))
+        shift = trimmed_mean(fit.off, fit.weights).clip(-fit.spread, fit.spread)
+        helps = check.error(shift) < check.error(np.zeros_like(shift))
         channels += len(shift)
         changed += int(helps.sum())
         bias = numpy_helper.to_array(tensors[node.input[2]])
-        # A bias may be shared with a layer that is not shifted: each gets its own.
+        # Another layer, with another shift or none, may share this bias: each gets its own.
         own = f"{node.name}/bias"
         corrected = (bias - np.where(helps, shift, 0.0)).astype(bias.dtype)
         calibrated.graph.initializer.append(numpy_helper.from_array(corrected, own))
@@ -93,12 +93,12 @@ class _Shifts:
     """By how much a layer's channels are off, in some images."""
 
     off: Floats  # [M, channels]
-    weights: Floats  # [M], sum 1: less where the layer gives out more than the median
-    spread: Floats  # [channels]: standard deviation of what the layer gives out
+    weights: Floats  # [M], sum 1: less where the layer's output is larger than the median
+    spread: Floats  # [channels]: standard deviation of the layer's output
 
     @classmethod
     def of(cls, values: dict[str, Floats], layer: str) -> _Shifts:
-        """Of the measured values of ``layer``."""
+        """The shifts of ``layer``, from the measured values of all layers."""
         exact, squares = values[f"{layer}/mean"], values[f"{layer}/square"]
         size = squares.mean(axis=1)
         weights = 1 / np.maximum(size, max(float(np.median(size)), 1e-30))
@@ -108,28 +108,29 @@ class _Shifts:
         )
 
     def error(self, shift: Floats) -> Floats:
-        """The mean square that a corrected channel is off by: [channels]."""
+        """The mean squared error of every channel after this correction: [channels]."""
         result: Floats = self.weights @ np.square(self.off - shift)
         return result
 
 
 def trimmed_mean(values: Floats, weights: Floats) -> Floats:
-    """The weighted mean over axis 0, without the least and the greatest tenth.
+    """The weighted mean over axis 0, without the lowest and the highest tenth.
 
-    Of few values one at either end is left out, as long as one remains.
+    At least one value is left out at either end, as long as one remains.
     """
     count = len(values)
     cut = min((count - 1) // 2, max(1, int(_TRIMMED * count)))
-    kept = np.argsort(values, axis=0)[cut : count - cut]
-    of = weights[kept]
-    result: Floats = (np.take_along_axis(values, kept, axis=0) * of).sum(axis=0) / of.sum(axis=0)
+    middle = np.argsort(values, axis=0)[cut : count - cut]
+    share = weights[middle]
+    weighted = np.take_along_axis(values, middle, axis=0) * share
+    result: Floats = weighted.sum(axis=0) / share.sum(axis=0)
     return result
 
 
 def _measure(
     compiled: CompiledGraph, images: NDArray[np.uint8], preprocessing: Preprocessing, name: str
 ) -> dict[str, Floats]:
-    """Every output for every image: [M, channels]."""
+    """Every output by name, for every image: [M, channels]."""
     parts: dict[str, list[NDArray[Any]]] = {}
     for start in range(0, len(images), 8 * BATCH):
         block = images[start : start + 8 * BATCH]
@@ -144,7 +145,7 @@ def _measure(
 
 
 def _layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Quantized convolutions, and products of the form Gemm, with a bias."""
+    """Quantized ``Conv`` and ``Gemm`` nodes with a bias."""
     graph = Graph(model)
     return [
         node
@@ -160,10 +161,10 @@ def _layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 def _with_branches(
     calibrated: onnx.ModelProto, original: onnx.ModelProto, layers: list[onnx.NodeProto]
 ) -> onnx.ModelProto:
-    """The float graph with every layer beside itself in INT8; outputs are means over positions.
+    """The float graph with an INT8 twin beside every layer; outputs are means over positions.
 
-    A branch begins at the float value that the layer's Q/DQ pair rounds, so that the layer stands
-    behind the same nodes as in the deployed graph.
+    A twin branches off at the float value that the layer's Q/DQ pair rounds, so it follows the
+    same nodes as in the deployed graph.
     """
     graph = Graph(calibrated)
     model = copied(original)
@@ -190,7 +191,7 @@ def _with_branches(
         model.graph.node.append(branch)
         return branch
 
-    def give_out(source: str, name: str, positions: bool) -> None:
+    def add_output(source: str, name: str, positions: bool) -> None:
         inputs = [source, "biases/axes"] if positions else [source]
         kind = "ReduceMean" if positions else "Identity"
         attributes = {"keepdims": 0} if positions else {}
@@ -204,9 +205,9 @@ def _with_branches(
         model.graph.node.append(
             helper.make_node("Mul", [node.output[0]] * 2, [square], name=square)
         )
-        give_out(branch.output[0], f"{node.name}/int8", positions)
-        give_out(node.output[0], f"{node.name}/mean", positions)
-        give_out(square, f"{node.name}/square", positions)
+        add_output(branch.output[0], f"{node.name}/int8", positions)
+        add_output(node.output[0], f"{node.name}/mean", positions)
+        add_output(square, f"{node.name}/square", positions)
     for value, tensor in needed.items():
         stored = model.graph.initializer.add()
         stored.CopyFrom(tensor)

@@ -1,7 +1,7 @@
 """Post-training INT8 calibration with NNCF, on the portable ONNX graph.
 
-One calibration serves every runtime that adds in 32 bits; `edgekit.graph.legalize` turns its
-result into what each wants.
+One calibration serves every runtime that accumulates in 32 bits; `edgekit.graph.legalize` adapts
+its result to each of them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from edgekit.data.transforms import Preprocessing
 from edgekit.graph.layers import float_layers, quantized_layers, weight_names
 from edgekit.graph.view import PRODUCTS
 from edgekit.quantize.corrections import correct
-from edgekit.quantize.float_scope import kept_float
+from edgekit.quantize.float_scope import float_scope
 from edgekit.quantize.recipes import Recipe, check_dialect
-from edgekit.quantize.tables import put_back, tables_aside
+from edgekit.quantize.tables import restore_tables, tables_in_files
 from edgekit.targets.dialects import Dialect
 
 _NAMED = 5  # layers that a message lists
@@ -44,8 +44,8 @@ class CalibrationReport:
     seconds: float
     peak_mb: float  # of this process, so far
     quantized: int  # products and convolutions with 8-bit inputs
-    kept_float: int  # those without
-    not_quantized: tuple[str, ...] = ()  # the latter by the names of their weights
+    kept_float: int  # those with float inputs
+    not_quantized: tuple[str, ...] = ()  # the names of the latter's weights
     rounded: int = 0  # convolutions whose weights were not all rounded to the nearest level
     corrected: int = 0  # layers whose biases were corrected
     held_back: str = ""  # which corrections were not kept, in words
@@ -54,12 +54,12 @@ class CalibrationReport:
         """One line for the user."""
         names = ", ".join(self.not_quantized[:_NAMED])
         more = len(self.not_quantized) - _NAMED
-        kept = f" ({names}{f' and {more} more' if more > 0 else ''})" if names else ""
+        listed = f" ({names}{f' and {more} more' if more > 0 else ''})" if names else ""
         held_back = f"; {self.held_back}" if self.held_back else ""
         return (
             f"calibrated on {self.images} images in {self.seconds:.0f} s, peak memory "
             f"{self.peak_mb / 1000:.1f} GB: {self.quantized} convolutions and products in INT8, "
-            f"{self.kept_float} in float{kept}{held_back}"
+            f"{self.kept_float} in float{listed}{held_back}"
         )
 
 
@@ -74,8 +74,8 @@ def calibrate(
 ) -> tuple[onnx.ModelProto, CalibrationReport]:
     """Insert Q/DQ pairs into the float ``model`` (input ``images``, float NCHW, normalized).
 
-    ``images`` set the ranges and ``held_out``, others, say which corrections are kept: uint8
-    [M, height, width, 3] at the network's size.
+    ``images`` set the ranges, and ``held_out``, which are other images, decide which corrections
+    are kept: both uint8 [M, height, width, 3] at the network's size.
     """
     import nncf
     from nncf.onnx.quantization.backend_parameters import BackendParameters
@@ -98,17 +98,21 @@ def calibrate(
         "mixed": nncf.QuantizationPreset.MIXED,
     }
     advanced = AdvancedQuantizationParameters(
-        # Of every layer: NNCF's default, the first one alone, left Lite0's logits twice as far from
-        # float on a CPU without VNNI as on any other (docs/calibration.md).
+        # In every layer: NNCF's default, the first layer only, left Lite0's logits twice as far
+        # from float on a CPU without VNNI as on any other (docs/calibration.md).
         overflow_fix=OverflowFix.ENABLE if dialect.saturates else OverflowFix.DISABLE,
-        # "full" is edgekit's own, which is only kept where it helps.
+        # "full" is edgekit's own correction, which is kept only where it helps.
         disable_bias_correction=recipe.bias_correction != "fast",
         activations_range_estimator_params=_range_estimator(recipe),
         smooth_quant_alphas=AdvancedSmoothQuantParameters(
             convolution=recipe.smooth_quant or -1, matmul=recipe.smooth_quant or -1
         ),
     )
-    with _quiet_nncf(console), _functions_carried_through(), tables_aside(model) as (light, folder):
+    with (
+        _quiet_nncf(console),
+        _functions_carried_through(),
+        tables_in_files(model) as (light, folder),
+    ):
         advanced.backend_params = {BackendParameters.EXTERNAL_DATA_DIR: str(folder)}
         try:
             quantized = nncf.quantize(
@@ -119,13 +123,13 @@ def calibrate(
                 fast_bias_correction=True,
                 # NNCF smooths nothing in a model of another type.
                 model_type=nncf.ModelType.TRANSFORMER if recipe.smooth_quant else None,
-                ignored_scope=nncf.IgnoredScope(names=list(kept_float(model, recipe))),
+                ignored_scope=nncf.IgnoredScope(names=list(float_scope(model, recipe))),
                 advanced_parameters=advanced,
             )
         except _nncf_errors() as error:
             first_line = (str(error).splitlines() or [type(error).__name__])[0]
             raise EdgekitError(f"NNCF cannot calibrate this model: {first_line}") from error
-    put_back(quantized, model)
+    restore_tables(quantized, model)
     if model.functions and not quantized.functions:
         quantized.functions.extend(model.functions)
     quantized, corrections = correct(
@@ -152,15 +156,17 @@ def calibrate(
 def describe(
     model: onnx.ModelProto, report: CalibrationReport, weights: dict[str, str]
 ) -> CalibrationReport:
-    """``report`` with the counts of ``model``; ``weights``: what its layers' weights are called."""
-    kept = tuple(weights.get(name, name) for name in float_layers(model))
+    """``report`` with the counts of ``model``; ``weights`` maps nodes to names of their weights."""
+    in_float = tuple(weights.get(name, name) for name in float_layers(model))
     operations = {node.name: node.op_type for node in model.graph.node}
-    done = sum(operations[name] in PRODUCTS for name in quantized_layers(model))
-    return dataclasses.replace(report, quantized=done, kept_float=len(kept), not_quantized=kept)
+    quantized = sum(operations[name] in PRODUCTS for name in quantized_layers(model))
+    return dataclasses.replace(
+        report, quantized=quantized, kept_float=len(in_float), not_quantized=in_float
+    )
 
 
 def _nncf_errors() -> tuple[type[Exception], ...]:
-    """What NNCF raises of its own: the classes of its module of errors have no common base."""
+    """NNCF's own exceptions: they have no common base class."""
     from nncf import errors
 
     return tuple(
@@ -188,14 +194,14 @@ def _range_estimator(recipe: Recipe) -> Any:
         )
         return RangeEstimatorParameters(min=quantile, max=quantile)
     return {
-        "mean-minmax": RangeEstimatorParameters(),  # what NNCF does by itself
+        "mean-minmax": RangeEstimatorParameters(),  # NNCF's default
         "minmax": RangeEstimatorParametersSet.MINMAX,
         "mse": RangeEstimatorParametersSet.HISTOGRAM,
     }[recipe.statistics]
 
 
 class _Counted:
-    """An iterable with a length that shows progress the first time it is walked through."""
+    """An iterable with a length that shows progress the first time it is iterated over."""
 
     def __init__(self, make: object, total: int, console: Console) -> None:
         self._make, self._total, self._console = make, total, console
@@ -216,13 +222,13 @@ class _Counted:
 @contextlib.contextmanager
 def _quiet_nncf(console: Console) -> Iterator[None]:
     """Keep NNCF's own progress bars off stdout, where results go; --verbose shows them."""
-    # Not nncf.set_log_level: it sets the level of other people's handlers, too.
+    # Not nncf.set_log_level: it also sets the level of handlers that are not NNCF's.
     logger = logging.getLogger("nncf")
     before = logger.level
     logger.setLevel(logging.INFO if console.verbosity >= 1 else logging.ERROR)
-    aside = sys.stderr if console.verbosity >= 1 else io.StringIO()
+    sink = sys.stderr if console.verbosity >= 1 else io.StringIO()
     try:
-        with contextlib.redirect_stdout(aside):
+        with contextlib.redirect_stdout(sink):
             yield
     finally:
         logger.setLevel(before)
@@ -232,8 +238,8 @@ def _quiet_nncf(console: Console) -> Iterator[None]:
 def _functions_carried_through() -> Iterator[None]:
     """Let NNCF's intermediate models keep the model-local functions.
 
-    To collect statistics NNCF copies the graph with more outputs and forgets ``functions``, so
-    that ONNX Runtime no longer knows edgekit::CodebookLookup.
+    To collect statistics NNCF copies the graph with more outputs but without ``functions``, and
+    ONNX Runtime no longer knows edgekit::CodebookLookup.
     """
     from nncf.onnx.graph.model_transformer import ONNXModelTransformer
 

@@ -18,12 +18,12 @@ from edgekit.core.errors import UsageError
 from edgekit.core.typed_toml import from_dict
 from edgekit.data.base import Dataset
 from edgekit.data.corruptions import corrupt, parse_seen
-from edgekit.data.loading import load, rng_for
+from edgekit.data.loading import load_each, rng_for
 from edgekit.data.splits import stratified_sample
 from edgekit.data.transforms import Preprocessing
 from edgekit.quantize.recipes import Recipe
 
-_CANDIDATES = 4  # times as many images as the recipe asks for are looked at to stratify by code
+_CANDIDATES = 4  # images per chosen one that a stratified selection looks at
 
 Codes = NDArray[np.int64]  # [M] or [M, positions]
 
@@ -41,10 +41,10 @@ class CalibrationImage:
 
 @dataclass(frozen=True)
 class ImageList:
-    """What a calibration saw; stored beside its result, and enough to repeat it."""
+    """The images of a calibration; stored beside its result, and enough to repeat it."""
 
     seed: int
-    pixels: str  # SHA-256 of all pixels, as the network is shown them
+    pixels: str  # SHA-256 of all pixels as the network sees them
     recipe: Recipe
     images: tuple[CalibrationImage, ...]
 
@@ -54,19 +54,21 @@ class ImageList:
 
 
 def read_list(path: Path) -> ImageList:
-    """A list that an earlier calibration stored."""
+    """Read the list that an earlier calibration stored."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the image list {path}: {error}") from error
     if not isinstance(table, dict):
-        raise UsageError(f"{path} is no list of calibration images: 'edgekit calibrate' writes one")
+        raise UsageError(
+            f"{path} is not a list of calibration images: 'edgekit calibrate' writes one"
+        )
     return from_dict(ImageList, table, str(path))
 
 
 @dataclass(frozen=True)
 class Prepare:
-    """The loading function: fit an image to the network's size, corrupt it if asked to."""
+    """The loading function: fits an image to the network's size and corrupts it if asked to."""
 
     preprocessing: Preprocessing
     seed: int
@@ -87,9 +89,9 @@ def choose_images(
     seed: int,
     codes_of: Callable[[tuple[CalibrationImage, ...]], Codes] | None = None,
 ) -> tuple[CalibrationImage, ...]:
-    """Which images of ``dataset`` (the calibration part) calibrate, in order.
+    """The images of ``dataset`` (the calibration part) to calibrate on, in order.
 
-    ``codes_of`` gives the float model's codes, which a stratified selection needs.
+    ``codes_of`` returns the float model's codes, which a stratified selection needs.
     """
     if recipe.selection == "random":
         shuffled = rng_for(seed, 0, "calibrate random").permutation(len(dataset))
@@ -115,7 +117,7 @@ def choose_stratified(
 ) -> tuple[CalibrationImage, ...]:
     """Every corruption in proportion; within it, the images whose codes were chosen least so far.
 
-    So every codeword that occurs in the pool is seen, if there are images enough.
+    With enough images, every codeword that occurs in the pool is covered.
     """
     codes = codes_of(pool).reshape(len(pool), -1)
     own = [set(row.tolist()) for row in codes]
@@ -123,19 +125,19 @@ def choose_stratified(
     for place, image in enumerate(pool):
         strata.setdefault(image.corruption, []).append(place)
     count = min(recipe.images, len(pool))
-    seen: Counter[int] = Counter()
+    uses: Counter[int] = Counter()
     chosen: list[int] = []
     for number in range(count):
-        # The stratum that is furthest behind its share; then its most useful image.
-        behind = max(
+        # The stratum furthest behind its share, then its most useful image.
+        lagging = max(
             (name for name, places in strata.items() if places),
             key=lambda name: _share(pool, name) * (number + 1) - _taken(pool, chosen, name),
         )
         best = max(
-            strata[behind], key=lambda place: sum(1 / (1 + seen[code]) for code in own[place])
+            strata[lagging], key=lambda place: sum(1 / (1 + uses[code]) for code in own[place])
         )
-        strata[behind].remove(best)
-        seen.update(own[best])
+        strata[lagging].remove(best)
+        uses.update(own[best])
         chosen.append(best)
     return tuple(pool[place] for place in sorted(chosen))
 
@@ -151,12 +153,12 @@ def _taken(pool: Sequence[CalibrationImage], chosen: list[int], corruption: str 
 def _assigned(
     dataset: Dataset, chosen: Sequence[int], recipe: Recipe, seed: int
 ) -> tuple[CalibrationImage, ...]:
-    """The chosen images, each with the corruption that the recipe has for it."""
+    """The chosen images, each with the corruption that the recipe assigns to it."""
     corruptions = parse_seen(recipe.corruptions)
     images = []
     for position, index in enumerate(chosen):
         image = CalibrationImage(index, dataset.key(index), dataset.digest(index), None, None)
-        # Spread over the list evenly: the k-th image is corrupted when k * share passes a whole.
+        # Spread evenly: the k-th image is corrupted where k * share passes a whole number.
         before, after = (int((position + step) * recipe.corrupted_share) for step in (0, 1))
         if after > before:
             rng = rng_for(seed, 0, f"calibrate {image.sha256}")
@@ -170,7 +172,7 @@ def _assigned(
 
 
 def listed_images(dataset: Dataset, listing: ImageList, path: Path) -> tuple[CalibrationImage, ...]:
-    """The list's images where they lie in ``dataset`` now, found by their content."""
+    """The list's images at their present places in ``dataset``, found by content."""
     places = {dataset.digest(index): index for index in range(len(dataset))}
     missing = [image for image in listing.images if image.sha256 not in places]
     if missing:
@@ -183,12 +185,12 @@ def listed_images(dataset: Dataset, listing: ImageList, path: Path) -> tuple[Cal
 
 
 def pixels_hash(pixels: NDArray[np.uint8]) -> str:
-    """SHA-256 of the images that calibrate, as the network is shown them."""
+    """SHA-256 of the calibration images as the network sees them."""
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def coverage(codes: Codes, chosen: Codes) -> dict[str, Any]:
-    """How many of the codewords that occur in the pool the chosen images show."""
+    """How many of the codewords in the pool the chosen images cover."""
     return {
         "codes_in_pool": len(np.unique(codes)),
         "codes_seen": len(np.unique(chosen)),
@@ -203,4 +205,4 @@ def load_images(
     workers: int = 0,
 ) -> NDArray[np.uint8]:
     """The chosen images, uint8 [M, height, width, 3]; 300 of 224 px are 45 MB."""
-    return np.stack(list(load(dataset, images, Prepare(preprocessing, seed), workers=workers)))
+    return np.stack(list(load_each(dataset, images, Prepare(preprocessing, seed), workers=workers)))

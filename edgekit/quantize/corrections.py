@@ -1,10 +1,10 @@
-"""Makes a calibrated graph err less, and never more, than plain rounding to the nearest level.
+"""Corrections that let a calibrated graph err less, and never more, than plain rounding.
 
-Three corrections, each of which looks at images: the step of the pixels, the rounding of the
-weights, the biases. Each keeps what lowers the error of a layer, or of one of its channels, on
-images that it was not computed from. What errors of single layers cannot tell, the whole graph's
-answers to those images do: where they are further from the float model's than plain rounding's,
-less is corrected, in the end nothing.
+There are three, computed from images: the step of the pixels, the rounding of the weights, the
+biases. Each keeps only what lowers the error of a layer, or of one of its channels, on held-out
+images. Errors of single layers do not tell everything, so the whole graph's answers to those
+images have the last word: where they are further from the float model's than plain rounding's are,
+fewer corrections are applied, and in the end none.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Corrections:
     rounded: Rounded = _UNROUNDED
     biases: CorrectedBiases = _UNCORRECTED
     dropped: tuple[str, ...] = ()  # corrections that made the answers worse as a whole
-    harm_before: float = 0.0  # of plain rounding on the held-out images, see `HeldOut.harm`
+    harm_before: float = 0.0  # plain rounding's on the held-out images, see `HeldOut.harm`
     harm_after: float = 0.0
 
     def message(self) -> str:
-        """What of the recipe's corrections was not kept; "" where nothing is to be said."""
+        """Which of the recipe's corrections were not kept; "" if all were."""
         lines = []
         if self.rounded.refused:
             lines.append(
@@ -55,19 +55,19 @@ class Corrections:
         spared = self.biases.channels - self.biases.changed
         if spared and self.biases.layers:
             lines.append(f"{spared} of {self.biases.channels} their biases")
-        text = f"{', '.join(lines)}: on held-out images they err less so" if lines else ""
+        text = f"{', '.join(lines)}: they err less that way on held-out images" if lines else ""
         if self.dropped:
-            gone = f"dropped, as answers to held-out images got worse: {', '.join(self.dropped)}"
+            gone = f"dropped {', '.join(self.dropped)}: answers to held-out images got worse"
             text = f"{text}; {gone}" if text else gone
         return text
 
 
-# Makes a corrected copy of the graph.
+# Returns a corrected copy of the graph.
 Attempt = Callable[[], tuple[onnx.ModelProto, Corrections]]
 
 
 class HeldOut:
-    """Images that corrections are judged on, and what the float model makes of them."""
+    """Images that decide about corrections, with the float model's values for them."""
 
     def __init__(
         self, original: onnx.ModelProto, images: NDArray[np.uint8], preprocessing: Preprocessing
@@ -75,19 +75,19 @@ class HeldOut:
         self._images = images
         self._preprocessing = preprocessing
         lookup = lookup_node(original)
-        # Logits are those of another codeword where one flips, which says little of how much is
-        # wrong; the feature that is looked up says it in every image.
+        # Where a codeword flips, the logits are another codeword's and say little about how large
+        # the error is; the feature that is looked up says it in every image.
         self._value = original.graph.output[0].name if lookup is None else lookup.input[0]
         self._exact = self._values(original)
         size = np.square(self._exact).mean(axis=1)
-        # An image whose features a corruption has made large counts as much as an ordinary one.
+        # An image whose features a corruption inflates must not count more than an ordinary one.
         self._weights = 1 / np.maximum(size, max(float(np.median(size)), 1e-30))
         self._size = float(self._weights @ size)
 
     def harm(self, graph: onnx.ModelProto) -> float:
-        """How far an INT8 graph's features (logits, without a codebook) are from float's.
+        """How far an INT8 graph's features (without a codebook, its logits) are from float's.
 
-        Root mean square of the difference over that of float's.
+        The RMS of the difference, relative to the RMS of float's.
         """
         off = np.square(self._values(graph) - self._exact).mean(axis=1)
         if not np.isfinite(off).all():
@@ -95,11 +95,13 @@ class HeldOut:
         return float(np.sqrt(self._weights @ off / max(self._size, 1e-300)))
 
     def _values(self, graph: onnx.ModelProto) -> NDArray[np.float64]:
-        """What the graph calculates for each image: [M, all of it]."""
-        # What comes after the feature is half of the graph's bytes where the codebook is large.
-        shown = leading_to(graph, [self._value])
-        make_float(shown)
-        parts = [found[self._value] for found in outputs(shown, self._images, self._preprocessing)]
+        """The compared value for each image, flattened: [M, size]."""
+        # With a large codebook, what follows the feature is half of the graph's bytes.
+        upstream = leading_to(graph, [self._value])
+        make_float(upstream)
+        parts = [
+            values[self._value] for values in outputs(upstream, self._images, self._preprocessing)
+        ]
         return np.concatenate(parts).reshape(len(self._images), -1).astype(np.float64)
 
 
@@ -153,20 +155,16 @@ def first_no_worse(
     attempts: Mapping[str, Attempt],
     harm: Callable[[onnx.ModelProto], float],
 ) -> tuple[onnx.ModelProto, Corrections]:
-    """The first of the ``attempts``, by name, that does no more ``harm`` than ``plain``.
-
-    ``plain`` itself if all of them do.
-    """
+    """The first of the ``attempts`` that does no more ``harm`` than ``plain``, else ``plain``."""
     before = harm(plain)
     dropped: list[str] = []
     for name, attempt in attempts.items():
         graph, corrections = attempt()
         after = harm(graph)
         if after <= before:
-            found = replace(
+            return graph, replace(
                 corrections, dropped=tuple(dropped), harm_before=before, harm_after=after
             )
-            return graph, found
         dropped.append(name)
     return plain, Corrections(dropped=tuple(dropped), harm_before=before, harm_after=before)
 

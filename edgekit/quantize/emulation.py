@@ -1,8 +1,8 @@
-"""An INT8 graph computed in float32, on the very values that its 8 bits can hold.
+"""An INT8 graph computed in float32, on exactly the values that its 8 bits can represent.
 
-Sums of 8-bit products are whole numbers, which float32 adds to within its own rounding. So what
-calibration decides does not depend on the instructions of the machine it runs on (those without
-VNNI add in 16 bits, which saturate), nor on how a runtime arranges its integers.
+Sums of 8-bit products are whole numbers, which float32 adds to within its own rounding. So
+calibration decides the same on every machine (those without VNNI add in 16 bits, which saturate),
+however a runtime lays out its integers.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from edgekit.graph.view import Graph, attributes, copied, drop_unused, set_nodes
 
 
 def in_float(model: onnx.ModelProto, readers: Collection[str] | None = None) -> onnx.ModelProto:
-    """A copy of ``model`` whose stored 8-bit weights are float32 numbers of the same values.
+    """A copy of ``model`` whose 8-bit weights are stored as the same values in float32.
 
-    The pairs of the activations stay: they round as before. With ``readers`` only the weights that
-    operators of these kinds read.
+    The activations' Q/DQ pairs stay and round as before. ``readers`` restricts this to weights
+    that only operators of these types read.
     """
     result = copied(model)
     make_float(result, readers)
@@ -30,18 +30,18 @@ def in_float(model: onnx.ModelProto, readers: Collection[str] | None = None) -> 
 def make_float(model: onnx.ModelProto, readers: Collection[str] | None = None) -> None:
     """`in_float` in place."""
     graph = Graph(model)
-    kept: list[onnx.NodeProto] = []
+    nodes: list[onnx.NodeProto] = []
     for node in graph.nodes:
-        weights = node.op_type == "DequantizeLinear" and node.input[0] in graph.constants
+        is_weight = node.op_type == "DequantizeLinear" and node.input[0] in graph.constants
         kinds = {reader.op_type for reader in graph.readers.get(node.output[0], [])}
-        if not weights or not (readers is None or kinds <= set(readers)):
-            kept.append(node)
+        if not is_weight or not (readers is None or kinds <= set(readers)):
+            nodes.append(node)
             continue
         stored = [numpy_helper.to_array(graph.constants[name]) for name in node.input]
         model.graph.initializer.append(
             numpy_helper.from_array(_dequantized(node, stored), node.output[0])
         )
-    set_nodes(model.graph, kept)
+    set_nodes(model.graph, nodes)
     drop_unused(model)
 
 

@@ -17,14 +17,14 @@ from edgekit.runtime.answers import Answers, join
 from edgekit.runtime.openvino_core import shared_core
 from edgekit.targets.descriptor import host_saturates
 
-BATCH = 16  # images an inference
+BATCH = 16  # images per inference
 
 
 @dataclass(frozen=True, eq=False)
 class CompiledGraph:
-    """A graph that OpenVINO has compiled, and what the graph calls its outputs.
+    """A graph compiled by OpenVINO, with the names that the graph gives its outputs.
 
-    OpenVINO gives a value that is handed on all of its names, and tells them in no order.
+    OpenVINO collects all names under which a value is passed on, in no particular order.
     """
 
     model: Any
@@ -32,10 +32,10 @@ class CompiledGraph:
 
 
 def compile_graph(graph: onnx.ModelProto, hint: str = "THROUGHPUT") -> CompiledGraph:
-    """An ONNX graph for OpenVINO on this machine's CPU, in f32 where it is not in 8 bits.
+    """Compile an ONNX graph for this machine's CPU; what is not in 8 bits runs in f32.
 
-    A CPU that adds 8-bit products in 16 bits computes in f32 throughout, on the values that the
-    8 bits hold: it would answer for itself, and the graph may be made for another.
+    A CPU that adds 8-bit products in 16 bits runs everything in f32, on the values that the 8 bits
+    represent: its saturated sums would say nothing about the device the graph is meant for.
     """
     from edgekit.graph.layers import float_fed
 
@@ -58,16 +58,16 @@ def compile_graph(graph: onnx.ModelProto, hint: str = "THROUGHPUT") -> CompiledG
 
 
 def _read(core: Any, graph: onnx.ModelProto) -> Any:
-    """What of the graph leads to its outputs, in standard operators.
+    """The part of the graph that its outputs need, in standard operators.
 
-    A codebook and its tables may be most of the graph: OpenVINO maps them from files, which spares
-    their copies in a smaller graph, in its bytes and in OpenVINO's model.
+    A codebook and its tables may be most of a graph. OpenVINO maps them from files, which saves
+    the copies in a smaller graph, in its bytes and in OpenVINO's model.
     """
     from edgekit.graph.variants import to_variant
     from edgekit.graph.view import drop_unused
-    from edgekit.quantize.tables import tables_aside
+    from edgekit.quantize.tables import tables_in_files
 
-    with tables_aside(graph) as (light, folder):
+    with tables_in_files(graph) as (light, folder):
         light = to_variant(light, "inline")
         drop_unused(light)
         path = folder / "graph.onnx"
@@ -78,40 +78,40 @@ def _read(core: Any, graph: onnx.ModelProto) -> Any:
 def run_compiled(
     compiled: CompiledGraph, batches: list[dict[str, NDArray[Any]]]
 ) -> list[dict[str, NDArray[Any]]]:
-    """The named outputs for each batch of inputs, as many inferences side by side as pay."""
+    """The outputs by name for each batch, with as many parallel inferences as OpenVINO advises."""
     model, names = compiled.model, compiled.outputs
     count = min(len(batches), model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-    # Neither OpenVINO's own queue, which may wait for ever for Python's lock when it is taken down,
-    # nor threads of Python: hundreds are started in a calibration, and with a glibc before 2.41
-    # one in some thousands never hears that it has started.
+    # Not OpenVINO's AsyncInferQueue: its destructor may deadlock with the GIL. Not Python threads
+    # either: a calibration starts hundreds, and with glibc before 2.41 one start in a few thousand
+    # hangs because a wake-up is lost.
     requests = [model.create_infer_request() for _ in range(count)]
-    found: list[dict[str, NDArray[Any]]] = []
+    results: list[dict[str, NDArray[Any]]] = []
 
     def finish_next() -> None:
-        request = requests[len(found) % count]
+        request = requests[len(results) % count]
         request.wait()
         tensors = (request.get_output_tensor(place) for place in range(len(names)))
-        found.append(dict(zip(names, [tensor.data.copy() for tensor in tensors], strict=True)))
+        results.append(dict(zip(names, [tensor.data.copy() for tensor in tensors], strict=True)))
 
     for number, batch in enumerate(batches):
         if number >= count:
             finish_next()
         requests[number % count].start_async(batch)
-    while len(found) < len(batches):
+    while len(results) < len(batches):
         finish_next()
-    return found
+    return results
 
 
 def outputs(
     graph: onnx.ModelProto, pixels: NDArray[np.uint8], preprocessing: Preprocessing
 ) -> Iterator[dict[str, NDArray[Any]]]:
-    """A float or INT8 interchange graph's outputs for uint8 images [M, height, width, 3], in parts.
+    """A float or INT8 interchange graph's outputs for uint8 images [M, height, width, 3].
 
-    In their order, some images at a time.
+    Batch by batch, in order.
     """
     name = graph.graph.input[0].name
     compiled = compile_graph(graph)
-    for start in range(0, len(pixels), 32 * BATCH):  # normalized images are 4 x as large
+    for start in range(0, len(pixels), 32 * BATCH):  # normalized images are 4 times as large
         block = pixels[start : start + 32 * BATCH]
         batches: list[dict[str, NDArray[Any]]] = [
             {name: preprocessing.normalize(block[at : at + BATCH])}
@@ -123,5 +123,5 @@ def outputs(
 def answers(
     graph: onnx.ModelProto, pixels: NDArray[np.uint8], preprocessing: Preprocessing
 ) -> Answers:
-    """What a float or INT8 interchange graph says about uint8 images [M, height, width, 3]."""
-    return join([Answers.of(found) for found in outputs(graph, pixels, preprocessing)])
+    """A float or INT8 interchange graph's answers for uint8 images [M, height, width, 3]."""
+    return join([Answers.of(part) for part in outputs(graph, pixels, preprocessing)])

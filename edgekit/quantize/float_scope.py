@@ -1,10 +1,11 @@
 """What stays float in an INT8 graph, and why: rules that look at the graph, never at names.
 
-The VQ-SA head but for its big products: a codeword index is a discontinuity, and the attention
-logits are differences of large numbers behind a sigmoid: rounding them to 8 bits changes answers.
-The products with constant weights (the folded projection, the classifier) hold nearly all of the
-head's cost and tolerate INT8. Of the backbone only what loses much and gains little: the first
-depthwise convolution, softmax attention, squeeze-excite gates, sums that a layer norm reads.
+Of the VQ-SA head, everything but its large products. A codeword index is a discontinuity, and the
+attention logits are differences of large numbers that go through a sigmoid: rounding them to 8
+bits changes answers. The products with constant weights (the folded projection, the classifier)
+account for nearly all of the head's cost and tolerate INT8. Of the backbone, only what loses much
+and gains little: the first depthwise convolution, softmax attention, squeeze-excite gates, sums
+that a layer norm reads.
 """
 
 from __future__ import annotations
@@ -19,49 +20,49 @@ from edgekit.graph.view import MATRIX_PRODUCTS, PRODUCTS, SHAPES, Graph, attribu
 from edgekit.quantize.recipes import Recipe, Rule
 
 _POOLING = ("ReduceMean", "GlobalAveragePool")
-# What may lie between the two products of an attention, beside the softmax: scaling, a bias, a
+# What may lie between the two products of an attention besides the softmax: scaling, a bias, a
 # mask, their broadcasting.
 _BETWEEN = (*SHAPES, "Add", "Sub", "Mul", "Div", "Where", "Cast", "Expand", "Clip", "Dropout")
-# What turns a projection into queries and keys: they are scaled, or brought to unit length.
+# What turns a projection into queries and keys: scaling, or normalization to unit length.
 _SCALING = (*_BETWEEN, "Slice", "Split", "Gather", "Concat", "Softmax", "Pow", "Sqrt", "Max",
             "ReduceL2", "ReduceSum", "ReduceSumSquare")  # fmt: skip
 _POINTWISE = ("Erf", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Relu", "Clip", "HardSwish",
               "Add", "Sub", "Mul", "Div", "Pow", "Identity", "Cast")  # fmt: skip
-# What may lie between a pooled map and the gates that are calculated from it.
+# What may lie between a pooled map and the gates computed from it.
 _GATING = (*_POINTWISE, *SHAPES, *PRODUCTS, "Expand", "BatchNormalization")
 _NORMS = ("LayerNormalization", "RMSNormalization")
 _LONGEST_FUNCTION = 12  # nodes of an activation: tanh-GELU, the longest in use, has eight
 
 
-def kept_float(model: onnx.ModelProto, recipe: Recipe) -> dict[str, str]:
-    """By name, the nodes that ``recipe`` leaves in float, each with the rule that does it."""
-    rules: dict[str, Collection[str]] = {"head": float_nodes(model)}
+def float_scope(model: onnx.ModelProto, recipe: Recipe) -> dict[str, str]:
+    """The names of the nodes that ``recipe`` leaves in float, each with the rule that does so."""
+    rules: dict[str, Collection[str]] = {"head": head_nodes(model)}
     if recipe.ignored:
         rules["ignored"] = find_layers(model, recipe.ignored)
     if recipe.first_depthwise == "float":
         rules["first depthwise"] = first_depthwise(model)
     for name in recipe.keep:
         rules[name] = _RULES[name](model)
-    kept: dict[str, str] = {}
+    scope: dict[str, str] = {}
     for rule, nodes in rules.items():
         for node in nodes:
-            kept.setdefault(node, rule)
-    return kept
+            scope.setdefault(node, rule)
+    return scope
 
 
-def float_nodes(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that must not be quantized; empty when there is no codebook."""
+def head_nodes(model: onnx.ModelProto) -> list[str]:
+    """The head's nodes that must not be quantized; empty without a codebook."""
     graph = Graph(model)
     lookups = list(filter(is_lookup, graph.nodes))
     if not lookups:
         return []
-    # The pooled feature (or the map's vectors) and everything computed from it; the pooling
-    # itself too, which sees the last convolution's output before it would be rounded.
+    # The pooled feature (or the map's vectors) and everything computed from it; also the pooling
+    # itself, which then reads the last convolution's output before it is rounded.
     starts = {graph.source(lookup.input[0], SHAPES) for lookup in lookups}
-    makers = [graph.producer[name] for name in starts if name in graph.producer]
-    for norm in [node for node in makers if node.op_type in _NORMS]:  # a ConvNeXt has one there
-        makers += graph.back(norm.input[0], (*SHAPES, "Gather"), _POOLING)[1]
-    head = [node for node in makers if node.op_type in _POOLING]
+    sources = [graph.producer[name] for name in starts if name in graph.producer]
+    for norm in [node for node in sources if node.op_type in _NORMS]:  # a ConvNeXt has one there
+        sources += graph.back(norm.input[0], (*SHAPES, "Gather"), _POOLING)[1]
+    head = [node for node in sources if node.op_type in _POOLING]
     return [
         node.name
         for node in (*head, *graph.depending_on(starts))
@@ -70,13 +71,13 @@ def float_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def first_depthwise(model: onnx.ModelProto) -> list[str]:
-    """The name of the first depthwise convolution, where there is one.
+    """The name of the first depthwise convolution, if there is one.
 
-    In mobile networks it reads what the stem made of the pixels. Each of its outputs sums 9 of
-    these values, so that their rounding is not averaged out as in a product over many channels,
-    and every layer behind inherits it: a fifth of all that moves the lookup's margins, and more
-    than half where zero-points must be 0 and a ReLU's output has seven bits. It waits for memory
-    more than it calculates, and costs little in float.
+    In mobile networks it reads the stem's output. Each of its outputs sums 9 of these values, so
+    their rounding does not average out as it does in a product over many channels, and every later
+    layer inherits it: a fifth of all that moves the lookup's margins, and more than half where
+    zero-points must be 0 and a ReLU's output has seven bits. It is bound by memory rather than by
+    arithmetic, and costs little in float.
     """
     stored = constants(model)
     for node in model.graph.node:
@@ -92,70 +93,70 @@ def first_depthwise(model: onnx.ModelProto) -> list[str]:
 def attention_products(model: onnx.ModelProto) -> list[str]:
     """Both products of each softmax attention, what lies between them, and what scales its inputs.
 
-    Neither has weights. A softmax gives many small numbers beside a few large ones, and one step
-    for all of them loses the small ones, which together decide; the logits before it are in an
-    exponent. Runtimes calculate the two products and the softmax as one piece in float, which a
-    Q/DQ pair between them would break up.
+    Neither product has weights. A softmax yields many small numbers and a few large ones, and a
+    single step loses the small ones, which together decide; the logits before it are in an
+    exponent. Runtimes fuse the two products and the softmax into one float kernel, which a Q/DQ
+    pair between them would break up.
     """
     flow = _Flow(model)
-    kept: dict[str, None] = {}
+    scope: dict[str, None] = {}
     for softmax in model.graph.node:
         if softmax.op_type != "Softmax":
             continue
         before, logits = flow.back(softmax.input[0], _BETWEEN, MATRIX_PRODUCTS)
-        behind, sums = flow.ahead(softmax.output[0], (*SHAPES, "Cast", "Dropout"), MATRIX_PRODUCTS)
+        after, sums = flow.ahead(softmax.output[0], (*SHAPES, "Cast", "Dropout"), MATRIX_PRODUCTS)
         if not logits or not sums:
             continue  # a classifier's softmax, or a gate
-        kept.update((node.name, None) for node in (*logits, *before, softmax, *behind, *sums))
+        scope.update((node.name, None) for node in (*logits, *before, softmax, *after, *sums))
         for product in (*logits, *sums):
             for name in product.input:
                 scaling, _ = flow.back(name, _SCALING, (), stop=flow.adds_bias)
-                kept.update((node.name, None) for node in scaling)
-    return list(kept)
+                scope.update((node.name, None) for node in scaling)
+    return list(scope)
 
 
 def squeeze_excite(model: onnx.ModelProto) -> list[str]:
-    """Gates that are calculated from the pooled map and scale its channels, with their product.
+    """Gates that are computed from the pooled map and scale its channels, with their product.
 
-    A gate scales a whole channel, so that its error is not averaged out over the positions. And
-    the map has its widest range before the gates shut channels: rounded there, the others get
-    what that leaves of 8 bits. All of it together is few operations.
+    A gate scales a whole channel, so its error does not average out over the positions. And the
+    map's range is widest before the gates shut channels off: rounded there, the remaining channels
+    get little of the 8 bits. The whole block is only a few operations.
     """
     flow = _Flow(model)
-    kept: dict[str, None] = {}
+    scope: dict[str, None] = {}
     for product in model.graph.node:
         if product.op_type != "Mul":
             continue
         for gate, gated in (product.input, reversed(product.input)):
             between, pools = flow.back(gate, _GATING, _POOLING)
             if len(pools) == 1 and pools[0].input[0] == gated:
-                kept.update((node.name, None) for node in (*pools, *between, product))
-    return list(kept)
+                scope.update((node.name, None) for node in (*pools, *between, product))
+    return list(scope)
 
 
 def activations(model: onnx.ModelProto) -> list[str]:
-    """Activation functions that are written as a product of x and a function of x alone.
+    """Activation functions written as a product of x and a function of x alone.
 
-    GELU and SiLU are that where the opset lacks them. They are one function, which runtimes
-    calculate as one; quantized piece by piece, the values between are rounded twice more.
+    GELU and SiLU look like this where the opset lacks them. Runtimes fuse each into one function;
+    quantized piece by piece, the values in between are rounded twice more.
     """
     flow = _Flow(model)
-    kept: dict[str, None] = {}
+    scope: dict[str, None] = {}
     for product in model.graph.node:
         if product.op_type != "Mul":
             continue
         for scale, value in (product.input, reversed(product.input)):
             between = flow.function_of(value, scale)
             if between:
-                kept.update((node.name, None) for node in (*between, product))
-    return list(kept)
+                scope.update((node.name, None) for node in (*between, product))
+    return list(scope)
 
 
 def batch_norms(model: onnx.ModelProto) -> list[str]:
-    """Batch norms behind something else than a convolution, which would have absorbed them.
+    """Batch norms that do not follow a convolution, which would have absorbed them.
 
-    Each gives its channel the scale that suits what follows; the channels' ranges before it may
-    differ as they like, and one step for all loses the small ones.
+    Each brings its channels to the scale that the next layer needs. Before it their ranges may
+    differ widely, and a single step for all of them loses the small ones.
     """
     graph = Graph(model)
     return [
@@ -166,12 +167,12 @@ def batch_norms(model: onnx.ModelProto) -> list[str]:
 
 
 def normed_sums(model: onnx.ModelProto) -> list[str]:
-    """The additions in a network that has layer norms, but for the biases of products.
+    """The additions in a network with layer norms, except for the biases of products.
 
     They carry the residual stream, in which a few channels grow far beyond the others from block
-    to block until a layer norm scales them back: one step for all channels loses most of them.
-    Batch norm is folded away and leaves no such stream. An INT8 addition gains nothing here, for
-    the layer norm behind it reads float.
+    to block until a layer norm scales them back: a single step loses most of the others.
+    Batch norm is folded away and leaves no such stream. An INT8 addition gains nothing here,
+    because the layer norm after it reads float.
     """
     flow = _Flow(model)
     if not any(node.op_type in _NORMS for node in model.graph.node):
@@ -182,17 +183,17 @@ def normed_sums(model: onnx.ModelProto) -> list[str]:
 
 
 class _Flow(Graph):
-    """A graph with the questions that rules ask."""
+    """A graph, with the queries that the rules need."""
 
     def adds_bias(self, node: onnx.NodeProto) -> bool:
         """Whether a node adds a constant to a product."""
         if node.op_type != "Add" or not any(self.is_constant(name) for name in node.input):
             return False
-        makers = [self.producer[name] for name in node.input if name in self.producer]
-        return any(maker.op_type in PRODUCTS for maker in makers)
+        sources = [self.producer[name] for name in node.input if name in self.producer]
+        return any(source.op_type in PRODUCTS for source in sources)
 
     def function_of(self, value: str, name: str) -> list[onnx.NodeProto]:
-        """The nodes between ``value`` and ``name`` if that depends on it alone, point by point."""
+        """The nodes from ``value`` to ``name`` if that is an elementwise function of it alone."""
         nodes: list[onnx.NodeProto] = []
         names = [name]
         while names:

@@ -1,8 +1,8 @@
 """The least that an INT8 graph must do: answer most images as the float model does.
 
 Parity asks whether robustness survived, and needs labels, thousands of images and a user who does
-not switch it off. This asks whether the graph is garbage: some dozens of images, clean and
-corrupted, that calibrated nothing, and no labels.
+not switch it off. This only asks whether the graph is garbage: a few dozen images, clean and
+corrupted, that calibration did not use, are enough, and no labels are needed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgekit.runtime.answers import Answers, join
 VIEWS: Final = 64  # clean and corrupted
 LEAST_VIEWS: Final = 32
 _DIFFERENT_AT_MOST: Final = 1 / 3  # of the top-1 answers
-_BATCH: Final = 8  # images an inference
+_BATCH: Final = 8  # images per inference
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Closeness:
     """How near an INT8 graph's answers are to the float model's."""
 
     views: int
-    logits_rms: float  # of the difference, over that of the float model's logits
+    logits_rms: float  # of the difference, relative to the RMS of the float model's logits
     top1_equal: float  # share of the views
     codes_equal: float | None  # share of the codes; None without a codebook
 
     @property
     def passed(self) -> bool:
-        """Whether this is the same model, however rounded."""
+        """Whether this is still the same model, apart from rounding."""
         different = round((1 - self.top1_equal) * self.views)
         most = _DIFFERENT_AT_MOST * self.views
         return bool(np.isfinite(self.logits_rms)) and different <= most
@@ -66,19 +66,26 @@ def closeness(reference: Answers, candidate: Answers) -> Closeness:
 
 
 def logits_rms(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
-    """Root mean square of the difference over that of the reference."""
+    """The RMS of the difference, relative to the RMS of the reference."""
     exact = reference.astype(np.float64)
     off = np.square(candidate - exact).mean()
     return float(np.sqrt(off / max(np.square(exact).mean(), 1e-300)))
 
 
 def onnxruntime_answers(
-    graph: onnx.ModelProto, pixels: NDArray[np.uint8], preprocessing: Preprocessing
+    graph: onnx.ModelProto,
+    pixels: NDArray[np.uint8],
+    preprocessing: Preprocessing,
+    *,
+    optimized: bool = True,
 ) -> Answers:
-    """What ONNX Runtime makes of an interchange graph, for images [M, height, width, 3]."""
+    """ONNX Runtime's answers with an interchange graph, for uint8 images [M, height, width, 3].
+
+    Unless ``optimized``, it computes node by node what ONNX defines, without integer kernels.
+    """
     from edgekit.runtime.onnxruntime import named_outputs, open_session
 
-    session = open_session(graph.SerializeToString())
+    session = open_session(graph.SerializeToString(), optimized=optimized)
     batches = (pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH))
     return join(
         [Answers.of(named_outputs(session, preprocessing.normalize(batch))) for batch in batches]

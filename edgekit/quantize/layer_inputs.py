@@ -1,4 +1,4 @@
-"""What the convolutions of a float graph read, seen at some positions of each image."""
+"""The inputs of a float graph's convolutions, sampled at some positions of each image."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ from edgekit.quantize.tables import leading_to
 
 Floats = NDArray[np.float64]
 
-_POSITIONS = 64  # of a layer's output in each image: enough, neighbors say nearly the same
-_HELD_OUT_POSITIONS = 16  # where rounding is only judged
+_POSITIONS = 64  # per image, of a layer's output: enough, as neighbors are nearly the same
+_HELD_OUT_POSITIONS = 16  # where rounding is only checked
 _BATCH = 4  # images whose activations are held at once
-_WIDE = 64  # inputs from which on the product of a layer is worth a call of its own
-_BLOCK = 64  # rows that are mirrored at once, which fit into the cache
+_WIDE = 64  # from this many inputs on, a BLAS call per group pays
+_BLOCK = 64  # rows mirrored at once; they fit into the CPU's cache
 
 
 @dataclass(frozen=True)
 class Layer:
     """A convolution whose weights are stored in 8 bits.
 
-    It names its tensors and holds none: in float64 those of all layers would be 16 bytes a weight.
+    It refers to its tensors instead of converting them: in float64 those of all layers would take
+    16 bytes per weight.
     """
 
     node: onnx.NodeProto  # of the float graph
     exact: onnx.TensorProto  # the float weights [G * R, ...]
     stored: onnx.TensorProto  # the levels, of the same shape
     scale: Floats  # [G, R]
-    centered: bool  # whether a bias takes the mean of the error back
+    centered: bool  # whether a bias corrects the mean of the error
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -51,7 +52,7 @@ class Layer:
         return self._doubles(self.exact)
 
     def levels(self) -> Floats:
-        """What they are rounded to, in steps of ``scale``: [G, R, K]."""
+        """The rounded weights, in steps of ``scale``: [G, R, K]."""
         return self._doubles(self.stored)
 
     def _doubles(self, tensor: onnx.TensorProto) -> Floats:
@@ -60,26 +61,26 @@ class Layer:
 
     @property
     def held(self) -> int:
-        """Bytes of the products of its inputs."""
+        """Bytes that the products of its inputs take."""
         groups, _, inputs = self.shape
         return int(groups * inputs * inputs * 4)
 
 
 class Inputs:
-    """What a layer's inputs were like."""
+    """The first and second moments of a layer's inputs."""
 
     def __init__(self, layer: Layer, typical: float) -> None:
         groups, _, inputs = layer.shape
         self._typical = typical  # mean square of an image's inputs
         self._count = 0
         self._total = np.zeros((groups, inputs))
-        # Where there are many inputs, the triangle [k, j <= k] alone is kept up: summing in place
-        # saves, for each batch, a temporary and a mirrored copy of what may be 85 MB.
+        # With many inputs, only the triangle [k, j <= k] is maintained: summing in place saves a
+        # temporary and a mirrored copy per batch, of up to 85 MB.
         self._triangular = inputs >= _WIDE
         self._products = np.zeros((groups, inputs, inputs), np.float32)
 
     def add(self, rows: NDArray[np.float32], images: int) -> None:
-        """More of them, [G, N, K]."""
+        """Add the inputs ``rows`` [G, N, K] of ``images`` images."""
         rows = damped(rows, mean_square(rows, images), self._typical)
         self._count += rows.shape[1]
         self._total += rows.sum(axis=1, dtype=np.float64)
@@ -87,7 +88,7 @@ class Inputs:
             self._products += rows.transpose(0, 2, 1) @ rows
             return
         for products, some in zip(self._products, rows, strict=True):
-            # Transposed, both are in Fortran's order, and the upper triangle is the lower one.
+            # Transposed, both are in Fortran order, and the upper triangle is the lower one.
             ssyrk(1.0, some.T, 1.0, products.T, overwrite_c=1)
 
     def covariance(self, centered: bool) -> Floats:
@@ -95,7 +96,7 @@ class Inputs:
         moments: Floats = self._products / np.float64(self._count)
         if self._triangular:
             for one in moments:
-                for start in range(0, len(one), _BLOCK):  # in blocks, which fit into the cache
+                for start in range(0, len(one), _BLOCK):
                     stop = min(start + _BLOCK, len(one))
                     inner = np.tril(one[start:stop, start:stop])
                     one[start:stop, start:stop] = inner + np.tril(inner, -1).T
@@ -108,14 +109,14 @@ class Inputs:
 
 
 class HeldOutInputs:
-    """Inputs that judge how a layer was rounded."""
+    """Held-out inputs, which show how well a layer was rounded."""
 
     def __init__(self, layer: Layer) -> None:
         self._rows: list[NDArray[np.float32]] = []
         self._sizes: list[NDArray[np.float32]] = []
 
     def add(self, rows: NDArray[np.float32], images: int) -> None:
-        """More of them, [G, N, K]; some of each image's positions are enough."""
+        """Add the inputs [G, N, K] of ``images`` images, at some of their positions."""
         groups, count, inputs = rows.shape
         step = max(1, count // images // _HELD_OUT_POSITIONS)
         some = rows.reshape(groups, images, -1, inputs)[:, :, ::step]
@@ -124,11 +125,11 @@ class HeldOutInputs:
 
     @property
     def typical(self) -> float:
-        """The mean square of an ordinary image's inputs."""
+        """The mean square of a typical image's inputs."""
         return float(np.median(np.concatenate(self._sizes)))
 
     def error(self, layer: Layer, weights: Floats, levels: Floats) -> Floats:
-        """Mean square of what every output channel is off by, its variance if centered: [G, R]."""
+        """The mean squared error of every output channel, or its variance if centered: [G, R]."""
         rows = np.concatenate(self._rows, axis=1)
         rows = damped(rows, np.concatenate(self._sizes), self.typical)
         error = (levels * layer.scale[:, :, None] - weights).astype(np.float32)
@@ -142,7 +143,7 @@ class HeldOutInputs:
 Collector = TypeVar("Collector", Inputs, HeldOutInputs)
 
 
-def watch(
+def collect_inputs(
     layers: list[Layer],
     original: onnx.ModelProto,
     images: NDArray[np.uint8],
@@ -150,21 +151,21 @@ def watch(
     progress: Iterator[int],
     collect: Callable[[Layer], Collector],
 ) -> dict[str, Collector]:
-    """The inputs of each layer by the name of its node, while ``original`` sees the images."""
+    """Run ``original`` on the images and collect each layer's inputs, by the name of its node."""
     source = original.graph.input[0].name
     inner = sorted({layer.node.input[0] for layer in layers} - {source})
     request = None
     if inner:
         request = compile_graph(leading_to(original, inner)).model.create_infer_request()
-    seen = {layer.node.name: collect(layer) for layer in layers}
-    # One for each, so that it does not matter which layers are watched together.
+    collectors = {layer.node.name: collect(layer) for layer in layers}
+    # One generator per layer: the result does not depend on which layers share a pass.
     random = {layer.node.name: np.random.default_rng(0) for layer in layers}
     for start in range(0, len(images), _BATCH):
         block = images[start : start + _BATCH]
         values = {source: preprocessing.normalize(block)}
         if request is not None:
             request.infer(dict(values))
-            # Not copies: 40 MB an image in a ResNet-50, of which patches take little.
+            # Not copied: a ResNet-50 has 40 MB per image, of which patches take little.
             values |= {
                 name: request.get_output_tensor(place).data for place, name in enumerate(inner)
             }
@@ -172,19 +173,19 @@ def watch(
             kernel = layer.stored.dims[2:]
             name = layer.node.name
             rows = patches(values[layer.node.input[0]], layer.node, kernel, random[name])
-            seen[name].add(rows, len(block))
+            collectors[name].add(rows, len(block))
         for _ in block:
             next(progress)
-    return seen
+    return collectors
 
 
 def damped(
     rows: NDArray[np.float32], size: NDArray[np.float32], typical: float
 ) -> NDArray[np.float32]:
-    """``rows`` [G, N, K] of some images, those of a greater ``size`` [B] than is typical made less.
+    """``rows`` [G, N, K], scaled down for images whose ``size`` [B] is above the typical one.
 
-    A corruption can make the inputs of a layer ten times as large. Their errors would be all that
-    counts, and what counts in the end is the error relative to the layer's output.
+    A corruption can make a layer's inputs ten times as large. Their errors would drown all others,
+    but what matters is the error relative to the layer's output.
     """
     factor = np.sqrt(typical / np.maximum(size, max(typical, 1e-30)))
     every: NDArray[np.float32] = np.repeat(factor, rows.shape[1] // len(size)).astype(np.float32)
@@ -192,12 +193,12 @@ def damped(
 
 
 def mean_square(rows: NDArray[np.float32], images: int) -> NDArray[np.float32]:
-    """Of the inputs of each image: [B]."""
+    """The mean square of each image's inputs: [B]."""
     groups, _, inputs = rows.shape
-    sizes: NDArray[np.float32] = np.square(rows.reshape(groups, images, -1, inputs)).mean(
+    result: NDArray[np.float32] = np.square(rows.reshape(groups, images, -1, inputs)).mean(
         axis=(0, 2, 3)
     )
-    return sizes
+    return result
 
 
 def patches(
@@ -206,7 +207,7 @@ def patches(
     kernel: Sequence[int],
     random: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """What a convolution multiplies its weights with, at some positions: [G, N, K].
+    """What a convolution multiplies by its weights, at random positions: [G, N, K].
 
     ``values`` is its input [B, channels, height, width], ``kernel`` its height and width.
     """
@@ -222,10 +223,10 @@ def patches(
         + 1
         for axis in range(2)
     )
-    found = []
+    parts = []
     for image in values:
         take = random.choice(height * width, min(_POSITIONS, height * width), replace=False)
-        # Where each patch lies in the input, [N, kernel's height] and [N, its width].
+        # Rows and columns of each patch in the input: [N, kernel height] and [N, kernel width].
         down, right = (
             position[:, None] * strides[axis]
             - pads[axis]
@@ -235,11 +236,11 @@ def patches(
         inside = ((down >= 0) & (down < sizes[0]))[:, :, None] & (
             (right >= 0) & (right < sizes[1])
         )[:, None, :]
-        # Only what is looked at is read: a padded copy of the whole would cost more than all else.
+        # Only the patches are read: a padded copy of the whole would cost more than all the rest.
         rows = image[
             :, down.clip(0, sizes[0] - 1)[:, :, None], right.clip(0, sizes[1] - 1)[:, None, :]
         ]
-        rows *= inside  # [channels, N, kernel]; outside there are zeros
-        found.append(rows.reshape(groups, channels // groups, len(take), -1).transpose(0, 2, 1, 3))
-    joined = np.concatenate(found, axis=1)  # [G, N, channels of a group, kernel]
+        rows *= inside  # [channels, N, kernel]; zero padding outside
+        parts.append(rows.reshape(groups, channels // groups, len(take), -1).transpose(0, 2, 1, 3))
+    joined = np.concatenate(parts, axis=1)  # [G, N, channels of a group, kernel]
     return joined.reshape(*joined.shape[:2], -1)

@@ -1,4 +1,4 @@
-"""What accuracy control measures its loss in. Apart from the recipes, which import NumPy."""
+"""The metrics of accuracy control. Apart from the recipes, because those import NumPy."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from typing import Final, Literal
 
 Metric = Literal["corruption-error", "code-agreement"]
 METRIC: Final[Metric] = "corruption-error"
-"""Where neither the recipe nor the user says another."""
+"""The default where neither the recipe nor the user names one."""

@@ -17,13 +17,12 @@ def fit_pixels(
     held_out: NDArray[np.uint8],
     preprocessing: Preprocessing,
 ) -> bool:
-    """Choose the images' own INT8 step by the squared error of their pixels; whether it changed.
+    """Choose the pixels' INT8 step by their squared error, in place; return whether it changed.
 
-    NNCF takes the mean of the images' extremes, which cuts the brightest pixels off. But pixels
-    are 256 numbers: a step that meets most of them exactly is better than any range, even where
-    it cuts white off by one level. Only where the range is symmetric, as preset "performance" has
-    it, and only where ``held_out``, images that it was not chosen on, err less as well.
-    ``calibrated`` is changed in place.
+    NNCF takes the mean of the images' extremes, which clips the brightest pixels. But a pixel has
+    one of 256 values: a step that hits most of them exactly beats any range, even if it clips
+    white by one level. The step changes only where the range is symmetric, as with preset
+    "performance", and only if the error on ``held_out`` images falls as well.
     """
     tensors = constants(calibrated)
     name = calibrated.graph.input[0].name
@@ -51,14 +50,14 @@ def fit_pixels(
 def pixel_step(images: NDArray[np.uint8], preprocessing: Preprocessing) -> float:
     """The step of an int8 with zero-point 0 that rounds normalized pixels with the least error."""
     values, counts = _histogram(images, preprocessing)
-    # From a range that cuts a tenth off to one that gives a tenth away.
+    # From a range that clips a tenth to one that wastes a tenth.
     steps = np.abs(values).max() / np.linspace(115, 140, 251)
     errors = [_error(float(step), values, counts) for step in steps]
     return float(steps[np.argmin(errors)])
 
 
 def pixel_error(step: float, images: NDArray[np.uint8], preprocessing: Preprocessing) -> float:
-    """The summed squared error of the images' normalized pixels in int8 of this ``step``."""
+    """The summed squared error of the images' normalized pixels in int8 with this ``step``."""
     return _error(step, *_histogram(images, preprocessing))
 
 
@@ -70,7 +69,7 @@ def _error(step: float, values: NDArray[np.float64], counts: NDArray[np.int64]) 
 def _histogram(
     images: NDArray[np.uint8], preprocessing: Preprocessing
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """What each of the 256 numbers is normalized to, and how often it occurs: [256, 3] both."""
+    """What each of the 256 values is normalized to, and how often it occurs: both [256, 3]."""
     height, width = preprocessing.size
     count = -(-256 // (height * width))
     grays = (np.arange(count * height * width) % 256).astype(np.uint8)

@@ -1,9 +1,8 @@
-"""A small set of labeled images, clean and corrupted, that INT8 graphs are judged on while they
-are made.
+"""A small labeled set of clean and corrupted images, to compare INT8 graphs while making them.
 
-They come from the validation part, never from the test images that parity judges with. Every
-image is seen clean and under some corruptions in turn, at severities in turn: a fraction of the
-full grid's work for the same expected mean corruption error.
+They come from the validation part, never from the test images that parity uses. Every image
+appears clean and under some corruptions and severities, which take turns: a fraction of the full
+grid's work for the same expected mean corruption error.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from edgekit.core.errors import EdgekitError
 from edgekit.data.base import Dataset, labels
 from edgekit.data.corruption_grid import Cells, MakeVariants, variant_cells
 from edgekit.data.corruptions import BENCHMARK15
-from edgekit.data.loading import load
+from edgekit.data.loading import load_each
 from edgekit.data.splits import stratified_sample
 from edgekit.data.transforms import Preprocessing
 from edgekit.metrics.codes import code_agreement
@@ -36,7 +35,7 @@ from edgekit.runtime.answers import Answers
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """N images in V variants each, number 0 clean."""
+    """N images in V variants each; variant 0 is clean."""
 
     pixels: NDArray[np.uint8]  # [N, V, height, width, 3]
     labels: NDArray[np.int64] | None  # [N]; None where the data's labels are not the model's
@@ -45,7 +44,7 @@ class Probe:
     preprocessing: Preprocessing
 
     def flat(self) -> NDArray[np.uint8]:
-        """All variants after each other: [N * V, height, width, 3]."""
+        """All variants in one array: [N * V, height, width, 3]."""
         return self.pixels.reshape(-1, *self.pixels.shape[2:])
 
 
@@ -61,24 +60,24 @@ def load_probe(
 ) -> Probe:
     """``images`` of ``dataset``, every class in proportion, each with ``views`` corruptions."""
     rows = stratified_sample(dataset, images, seed=seed)
-    # In the order of a hash, so that no class meets one severity only.
+    # In the order of a hash: otherwise a class might meet only one severity.
     order = np.argsort([hashlib.sha256(dataset.key(int(row)).encode()).digest() for row in rows])
     rows = rows[order]
     cells = variant_cells(len(rows), views, len(BENCHMARK15))
     tasks = [(int(row), (0, *(1 + cell).tolist())) for row, cell in zip(rows, cells, strict=True)]
     make = MakeVariants(preprocessing, Cells(BENCHMARK15, SEVERITIES, seed=seed))
-    pixels = np.stack(list(load(dataset, tasks, make, workers=workers)))
-    found = labels(dataset)[rows] if labeled else None
-    return Probe(pixels, found, cells, BENCHMARK15, preprocessing)
+    pixels = np.stack(list(load_each(dataset, tasks, make, workers=workers)))
+    image_labels = labels(dataset)[rows] if labeled else None
+    return Probe(pixels, image_labels, cells, BENCHMARK15, preprocessing)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What a graph does otherwise than the float model, on a probe."""
+    """How a graph's answers differ from the float model's, on a probe."""
 
-    kl: float  # nats a variant, mean over clean and corrupted
-    # Root mean square change of the lookup's margin, the score of the float model's codeword less
-    # that of its best rival, in units of scores; None without a codebook.
+    kl: float  # nats per variant, mean over clean and corrupted
+    # RMS change of the lookup's margin: the score of the float model's codeword minus its best
+    # rival's, in units of scores; None without a codebook.
     margin_change: float | None
     code_clean: float | None  # share of equal codes; None without a codebook
     code_corrupted: Interval | None
@@ -89,7 +88,7 @@ class Difference:
     corruption_change: Interval | None
 
     def drop(self, metric: str) -> Interval | None:
-        """The loss in points, positive if worse."""
+        """The loss in points, positive if worse; None where the metric cannot be computed."""
         if metric == "corruption-error":
             return self.corruption_change
         if self.code_all is None:
@@ -107,12 +106,8 @@ def difference(probe: Probe, reference: Answers, candidate: Answers) -> Differen
     """Compare two graphs' answers to `Probe.flat`."""
     count, variants = probe.pixels.shape[:2]
     kl = float(kl_divergence(reference.logits, candidate.logits).mean())
-    moved, code_clean, code_corrupted, code_all = (
-        margin_change(reference, candidate),
-        None,
-        None,
-        None,
-    )
+    moved = margin_change(reference, candidate)
+    code_clean = code_corrupted = code_all = None
     if reference.code is not None and candidate.code is not None:
         flat = [code.reshape(count * variants, -1) for code in (reference.code, candidate.code)]
         same = code_agreement(flat[0], flat[1]).reshape(count, variants)
@@ -149,10 +144,10 @@ def difference(probe: Probe, reference: Answers, candidate: Answers) -> Differen
 
 
 def margin_change(reference: Answers, candidate: Answers) -> float | None:
-    """How far scores moved, also where no code flipped yet.
+    """How far scores moved, even where no code flipped.
 
-    A margin counts as negative where the candidate's code is another one: exactly so if it is the
-    runner-up's, nearly so if it is a third's.
+    A margin counts as negative where the candidate chose another code: exact if that is the
+    reference's runner-up, nearly exact if it is a third.
     """
     if reference.code is None or candidate.code is None:
         return None
@@ -164,29 +159,29 @@ def margin_change(reference: Answers, candidate: Answers) -> float | None:
 
 
 def _grid(probe: Probe, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Values [N, V - 1] in their places of [N, corruptions, severities], and which were taken."""
+    """Values [N, V - 1] scattered to [N, corruptions, severities], and a mask of these places."""
     count = len(values)
     width = len(probe.corruptions) * len(SEVERITIES)
-    placed = np.zeros((count, width), values.dtype)
-    taken = np.zeros((count, width), np.bool_)
+    grid = np.zeros((count, width), values.dtype)
+    mask = np.zeros((count, width), np.bool_)
     rows = np.arange(count)[:, None]
-    placed[rows, probe.cells] = values
-    taken[rows, probe.cells] = True
+    grid[rows, probe.cells] = values
+    mask[rows, probe.cells] = True
     shape = (count, len(probe.corruptions), len(SEVERITIES))
-    return placed.reshape(shape), taken.reshape(shape)
+    return grid.reshape(shape), mask.reshape(shape)
 
 
 def _paired(probe: Probe, change: NDArray[np.int8]) -> PairedErrors | None:
-    placed, taken = _grid(probe, change)
-    if not taken.any(axis=0).all():
+    grid, mask = _grid(probe, change)
+    if not mask.any(axis=0).all():
         raise EdgekitError(
-            f"{len(change)} images do not meet all {taken[0].size} corruptions and severities: "
+            f"{len(change)} images do not cover all {mask[0].size} corruptions and severities: "
             "take more"
         )
-    return PairedErrors(placed, probe.corruptions, SEVERITIES, "none", taken)
+    return PairedErrors(grid, probe.corruptions, SEVERITIES, "none", mask)
 
 
 def _mean_error(probe: Probe, wrong: NDArray[np.bool_]) -> float:
-    placed, taken = _grid(probe, wrong)
-    by_cell = placed.sum(axis=0) / taken.sum(axis=0)
+    grid, mask = _grid(probe, wrong)
+    by_cell = grid.sum(axis=0) / mask.sum(axis=0)
     return float((by_cell * cell_weights(probe.corruptions, SEVERITIES, "none")).sum())

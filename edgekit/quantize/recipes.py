@@ -23,14 +23,14 @@ Rule = Literal["attention", "squeeze-excite", "activations", "batch-norms", "nor
 
 @dataclass(frozen=True)
 class Recipe:
-    """One calibration; the file ``calib/NAME.toml`` holds what differs from these defaults."""
+    """One calibration; the file ``calib/NAME.toml`` holds what deviates from these defaults."""
 
     description: str = ""
     images: int = 300
     # random: any; balanced: every class in proportion; stratified: every corruption in proportion
-    # and, within it, every codeword that the float model uses as evenly as the images allow.
+    # and within each the codewords that the float model uses, as evenly as the images allow.
     selection: Selection = "balanced"
-    # Which fraction of the images is corrupted, with what (names or a group) and how strongly.
+    # Which fraction of the images is corrupted, how (names or a group), and how strongly.
     corrupted_share: float = 0.0
     corruptions: str = "none"
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
@@ -41,17 +41,17 @@ class Recipe:
     # least squared rounding error, from a histogram.
     statistics: Statistics = "mean-minmax"
     percentile: float = 99.99  # of "percentile", in percent
-    # How a convolution's weights are rounded. least-error: so that its output errs least on the
-    # calibration images; nearest: every weight to the level next to it.
+    # How a convolution's weights are rounded. least-error: to minimize the error of its output on
+    # the calibration images; nearest: every weight to the nearest level.
     rounding: Literal["least-error", "nearest"] = "least-error"
-    # fast: NNCF's fast correction; full: depthwise convolutions as well, which that leaves out.
+    # fast: NNCF's fast correction; full: also depthwise convolutions, which NNCF's leaves out.
     bias_correction: Literal["full", "fast", "none"] = "full"
     # Precision of the first depthwise convolution; edgekit.quantize.float_scope says why.
     first_depthwise: Literal["float", "int8"] = "float"
-    # Parts of the backbone that stay float where a network has them (the same module says why).
+    # Parts of the backbone that stay float, if a network has them (the same module says why).
     keep: tuple[Rule, ...] = get_args(Rule)
     smooth_quant: float = 0.0  # strength for convolutions and products, 0 is off
-    ignored: tuple[str, ...] = ()  # layers that stay float: names or patterns of nodes or weights
+    ignored: tuple[str, ...] = ()  # more layers in float: names or patterns of nodes or weights
     # Accuracy control: layers go back to float, the most harmful first, until the loss against
     # float is at most this many points of the metric. None leaves all layers in INT8.
     max_drop: float | None = None
@@ -82,7 +82,7 @@ class Recipe:
 def read_recipe(
     name: str, *, max_drop: float | None = None, metric: Metric | None = None
 ) -> Recipe:
-    """A shipped recipe by name, or a recipe file by path; what is given replaces its own."""
+    """A shipped recipe by name, or a recipe file by path; the other arguments override its keys."""
     recipe = _read(name)
     if max_drop is not None:
         recipe = dataclasses.replace(recipe, max_drop=max_drop)
@@ -102,6 +102,6 @@ def check_dialect(recipe: Recipe, dialect: Dialect) -> None:
     """Refuse a recipe whose result the dialect could not express."""
     if recipe.preset == "mixed" and dialect.signed_only:
         raise UsageError(
-            f"dialect '{dialect.name}' takes zero-point 0 only, and the recipe's preset 'mixed' "
-            'gives others: use preset = "performance"'
+            f"dialect '{dialect.name}' takes zero-point 0 only, but the recipe's preset 'mixed' "
+            'yields others: use preset = "performance"'
         )

@@ -1,15 +1,15 @@
-"""Rounds the 8-bit weights of convolutions so that their outputs err least.
+"""Rounds the 8-bit weights of convolutions to minimize the error of their outputs.
 
-Rounding every weight to the nearest level takes their errors e for independent. A convolution's
-inputs x are not: neighboring pixels are alike, so errors of one sign add up where errors of two
-signs would cancel. What its output is off by is e·x, whose variance over the images is eᵀCe with
-the covariance C of the inputs; the mean is the bias's to correct. So weights are rounded one after
-another, and the error of each is passed on to those that are still to come, by least squares
-(Hassibi and Stork's optimal brain surgeon, in the order and form of GPTQ, Frantar et al. 2023).
+Rounding every weight to the nearest level would be best if a convolution's inputs x were
+independent. They are not: neighboring pixels are alike, so weight errors e of one sign add up where
+errors of both signs would cancel. The output's error is e·x, whose variance over the images is eᵀCe
+with the covariance C of the inputs; its mean is left to the bias. So weights are rounded one after
+another, and the error of each is compensated by the remaining ones, by least squares (Hassibi and
+Stork's optimal brain surgeon, in the order and form of GPTQ, Frantar et al. 2023).
 The graph keeps its scales, its size and its speed.
 
-A covariance of few images, or of odd ones, is not that of the others. So an output channel keeps
-its nearest levels unless the new ones also err less on images that had no part in it.
+The covariance over a few images, or over odd ones, does not hold for others. So an output channel
+keeps its nearest levels unless the new ones also reduce the error on held-out images.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from edgekit.core.console import Console
 from edgekit.core.progress import track
 from edgekit.data.transforms import Preprocessing
 from edgekit.graph.view import Graph, attributes, constants
-from edgekit.quantize.layer_inputs import Floats, HeldOutInputs, Inputs, Layer, watch
+from edgekit.quantize.layer_inputs import Floats, HeldOutInputs, Inputs, Layer, collect_inputs
 
-# Of nearest rounding's error on held-out images; where it is nearly that, the rest is luck: of
-# thousands of channels half seem better on some dozens of images, and are worse on the next.
+# New levels must bring the held-out error below this fraction of nearest rounding's. A smaller gain
+# is luck: of thousands of channels, half seem better on a few dozen images and are worse on others.
 _WORTH = 0.8
-_HELD_BYTES = 1 << 29  # of products of inputs: more layers take another pass over the images
-_BLOCK = 64  # weights of a row whose errors reach the others together: one large product
-_DAMPING = 0.01  # of the mean variance, added to each: what was not seen may still be
+_HELD_BYTES = 1 << 29  # of input products; more layers take another pass over the images
+_BLOCK = 64  # weights of a row whose errors are passed on together, in one large product
+_DAMPING = 0.01  # of the mean variance, added to each: other images vary where these do not
 
 
 @dataclass(frozen=True)
 class Rounded:
     """What a rounding changed."""
 
-    layers: int  # of those with 8-bit weights, how many have other levels now
-    channels: int  # output channels of all of them
-    changed: int  # channels with other levels
-    refused: int  # channels whose new levels erred more on the images held out
+    layers: int  # those whose levels changed
+    channels: int  # output channels of all layers that were tried
+    changed: int  # channels with new levels
+    refused: int  # channels whose new levels did not help enough on the held-out images
 
 
 def round_weights(
@@ -56,11 +56,11 @@ def round_weights(
     *,
     biases_follow: bool,
 ) -> Rounded:
-    """Round the convolutions' weights of ``calibrated`` anew, in place.
+    """Round the weights of ``calibrated``'s convolutions anew, in place.
 
-    ``original`` is the float graph that was calibrated; ``images`` and ``held_out``, which decide
-    what is kept, are uint8 [M, height, width, 3]. ``biases_follow``: the biases are corrected
-    afterwards, so that only variances count.
+    ``original`` is the float graph that was calibrated. ``images`` and ``held_out``, which decide
+    what is kept, are uint8 [M, height, width, 3]. ``biases_follow``: the biases will be corrected
+    afterwards, so only variances count.
     """
     layers = _layers(calibrated, original, biases_follow)
     if not layers:
@@ -70,9 +70,11 @@ def round_weights(
     progress = iter(track(console, range(total), total, "round weights"))
     count = channels = changed = refused = 0
     for part in parts:
-        others = watch(part, original, held_out, preprocessing, progress, HeldOutInputs)
-        typical = {name: judge.typical for name, judge in others.items()}
-        seen = watch(
+        held_out_inputs = collect_inputs(
+            part, original, held_out, preprocessing, progress, HeldOutInputs
+        )
+        typical = {name: check.typical for name, check in held_out_inputs.items()}
+        inputs = collect_inputs(
             part,
             original,
             images,
@@ -81,21 +83,21 @@ def round_weights(
             functools.partial(_inputs, typical),
         )
         for layer in part:
-            covariance = seen.pop(layer.node.name).covariance(layer.centered)
-            judge = others.pop(layer.node.name)
+            covariance = inputs.pop(layer.node.name).covariance(layer.centered)
+            check = held_out_inputs.pop(layer.node.name)
             weights, nearest = layer.weights(), layer.levels()
             levels = least_error(weights, nearest, layer.scale, covariance)
             moved = (levels != nearest).any(axis=2)
-            before = judge.error(layer, weights, nearest)
-            better = judge.error(layer, weights, levels) < _WORTH * before
+            before = check.error(layer, weights, nearest)
+            better = check.error(layer, weights, levels) < _WORTH * before
             levels = np.where((moved & better)[:, :, None], levels, nearest)
             channels += moved.size
             changed += int((moved & better).sum())
             refused += int((moved & ~better).sum())
             count += bool((moved & better).any())
-            found = levels.astype(np.int8).reshape(tuple(layer.stored.dims))
-            layer.stored.CopyFrom(numpy_helper.from_array(found, layer.stored.name))
-    for _ in progress:  # the last step is when it ends
+            rounded = levels.astype(np.int8).reshape(tuple(layer.stored.dims))
+            layer.stored.CopyFrom(numpy_helper.from_array(rounded, layer.stored.name))
+    for _ in progress:  # the bar closes when it is exhausted
         pass
     return Rounded(count, channels, changed, refused)
 
@@ -105,7 +107,7 @@ def _inputs(typical: dict[str, float], layer: Layer) -> Inputs:
 
 
 def _parts(layers: list[Layer]) -> list[list[Layer]]:
-    """Layers whose inputs' products are held at once."""
+    """The layers in groups whose input products fit into memory at once."""
     parts: list[list[Layer]] = [[]]
     held = 0
     for layer in layers:
@@ -120,29 +122,29 @@ def _parts(layers: list[Layer]) -> list[list[Layer]]:
 def least_error(weights: Floats, nearest: Floats, scale: Floats, covariance: Floats) -> Floats:
     """Levels [G, R, K] with a small eᵀCe for the error e = scale * levels - weights.
 
-    ``nearest`` are the levels to improve upon, whose largest is the largest allowed (at most 127,
-    as -128 has no counterpart); where a row [K] cannot be improved it keeps them. ``scale``
+    ``nearest`` are the levels to improve on; their largest is the largest allowed (at most 127,
+    as -128 has no counterpart), and a row [K] that cannot be improved keeps them. ``scale`` is
     [G, R], ``covariance`` [G, K, K].
     """
     limit = min(np.abs(nearest).max(initial=0), 127)
     variances = np.diagonal(covariance, axis1=1, axis2=2)
     damping = _DAMPING * variances.mean(axis=1)
     damping[damping <= 0] = 1.0  # an input that is always 0: any rounding will do
-    order = np.argsort(-variances, axis=1, kind="stable")  # what weighs most has most to pass on
+    order = np.argsort(-variances, axis=1, kind="stable")  # the largest errors, passed on first
     factor = _factor(covariance, damping, order)
-    # Inputs first, so that those of one step lie together: [G, K, R].
+    # Inputs before rows, so that one step reads contiguous memory: [G, K, R].
     exact = np.take_along_axis(weights.transpose(0, 2, 1), order[:, :, None], axis=1)
     rounded, errors = np.empty_like(exact), np.empty_like(exact)
     count = exact.shape[1]
     for start in range(0, count, _BLOCK):
         stop = min(start + _BLOCK, count)
-        # What the errors so far ask of the block, all at once; then what those inside it ask.
-        asked = factor[:, :start, start:stop].transpose(0, 2, 1) @ errors[:, :start]
+        # First what earlier blocks' errors ask of this one, all at once; then those inside it.
+        correction = factor[:, :start, start:stop].transpose(0, 2, 1) @ errors[:, :start]
         for j in range(start, stop):
-            wanted = exact[:, j] + asked[:, j - start] / factor[:, j, j, None]
-            rounded[:, j] = np.clip(np.rint(wanted / scale), -limit, limit)
+            target = exact[:, j] + correction[:, j - start] / factor[:, j, j, None]
+            rounded[:, j] = np.clip(np.rint(target / scale), -limit, limit)
             errors[:, j] = exact[:, j] - rounded[:, j] * scale
-            asked[:, j - start + 1 :] += factor[:, j, j + 1 : stop, None] * errors[:, None, j]
+            correction[:, j - start + 1 :] += factor[:, j, j + 1 : stop, None] * errors[:, None, j]
     levels = np.empty_like(nearest)
     np.put_along_axis(
         levels,
@@ -151,7 +153,7 @@ def least_error(weights: Floats, nearest: Floats, scale: Floats, covariance: Flo
         axis=2,
     )
     # a'Ca - b'Cb with one product of the covariance instead of two.
-    one, two = (found * scale[:, :, None] - weights for found in (levels, nearest))
+    one, two = (candidate * scale[:, :, None] - weights for candidate in (levels, nearest))
     better = (((one - two) @ covariance) * (one + two)).sum(axis=2) < 0
     return np.where(better[:, :, None], levels, nearest)
 
@@ -159,9 +161,9 @@ def least_error(weights: Floats, nearest: Floats, scale: Floats, covariance: Flo
 def _factor(covariance: Floats, damping: Floats, order: NDArray[np.intp]) -> Floats:
     """Upper triangles M [G, K, K] with M Mᵀ the damped covariance, its inputs in ``order``.
 
-    With C = M Mᵀ and the errors of the inputs before j fixed, eᵀCe is least where that of j is
-    -Σᵢ Mᵢⱼ eᵢ / Mⱼⱼ, and the later ones follow in turn: column j says all that is needed, and the
-    inverse covariance, whose factor other forms of the method use, never has to be found.
+    With C = M Mᵀ and the errors of the inputs before j fixed, eᵀCe is minimal where that of j is
+    -Σᵢ Mᵢⱼ eᵢ / Mⱼⱼ and the later ones follow in turn. So column j is all that step j needs, and
+    the inverse covariance, whose factor other forms of the method use, is never computed.
     """
     backwards = order[:, ::-1]
     matrix = np.stack([one[np.ix_(by, by)] for one, by in zip(covariance, backwards, strict=True)])
@@ -172,8 +174,8 @@ def _factor(covariance: Floats, damping: Floats, order: NDArray[np.intp]) -> Flo
         try:
             factor: Floats = np.linalg.cholesky(matrix)[:, ::-1, ::-1]  # backwards, lower is upper
         except np.linalg.LinAlgError:
-            # Inputs that hardly vary around a large mean: what float32 has left of their
-            # covariance need not be one.
+            # Where inputs hardly vary around a large mean, what float32 leaves of their
+            # covariance need not be positive definite.
             added = 10 * added
             if not np.isfinite(added).all():
                 raise
@@ -191,11 +193,11 @@ def output_error(weights: Floats, levels: Floats, scale: Floats, covariance: Flo
 def _layers(
     calibrated: onnx.ModelProto, original: onnx.ModelProto, biases_follow: bool
 ) -> list[Layer]:
-    """All convolutions of two dimensions whose 8-bit weights are the rounded original ones."""
+    """All 2-D convolutions whose 8-bit weights are the rounded original ones."""
     graph = Graph(calibrated)
     stored, exact = graph.constants, constants(original)
     before = {node.name: node for node in original.graph.node}
-    found = []
+    layers = []
     for node in graph.nodes:
         if node.op_type != "Conv" or not graph.is_quantized(node.input[0]):
             continue
@@ -212,8 +214,8 @@ def _layers(
             centered=biases_follow and len(node.input) > 2,
         )
         if layer is not None:
-            found.append(layer)
-    return found
+            layers.append(layer)
+    return layers
 
 
 def _layer(
@@ -224,7 +226,7 @@ def _layer(
     *,
     centered: bool,
 ) -> Layer | None:
-    """None where the levels are not the original weights': SmoothQuant has changed those."""
+    """None where the levels are not those of the original weights, as SmoothQuant changed these."""
     levels: Floats = numpy_helper.to_array(stored).astype(np.float64)
     if node.input[1] not in exact or levels.ndim != 4:
         return None
@@ -233,7 +235,7 @@ def _layer(
     if weights.shape != levels.shape or steps.size not in (1, len(weights)):
         return None
     each = np.broadcast_to(steps, (len(weights),))
-    # Up to half a level and what float32 adds; clipped ones at the ends aside.
+    # At most half a level, plus float32's rounding; except at the ends, where weights are clipped.
     off = np.abs(weights / each[:, None, None, None] - levels)
     if (off[np.abs(levels) < np.abs(levels).max(initial=0)] > 0.51).any():
         return None

@@ -1,10 +1,10 @@
 """Which layers lose most when they alone are in INT8.
 
-For each layer a graph with only this layer's Q/DQ pairs is run on the probe and compared with the
-float graph. What lies before the layer is float and the same for all of them, so it is computed
-once: where one tensor separates what was computed from what remains (the end of a block), its
-values for the whole probe are kept, and later layers start from there. That halves the work; what
-would need more than `KEPT_BYTES` is not kept and the layers go on from the last tensor that fits.
+For each layer, a graph with only this layer's Q/DQ pairs runs on the probe and is compared with the
+float graph. What precedes the layer is float and the same for all layers, so it is computed once:
+where a single tensor cuts the graph in two (at the end of a block), its values for the whole probe
+are stored, and later layers start from there. That halves the work. A tensor that would need more
+than `STORED_BYTES` is skipped, and layers start from the last one that fits.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from edgekit.quantize.engine import BATCH, answers, compile_graph, run_compiled
 from edgekit.quantize.probe import Difference, Probe, difference
 from edgekit.runtime.answers import Answers, join
 
-KEPT_BYTES = 1 << 30  # of activations at a cut, for the whole probe
+STORED_BYTES = 1 << 30  # of activations at a cut, for the whole probe
 
 
 @dataclass(frozen=True)
 class LayerLoss:
-    """What one layer's rounding alone does."""
+    """The effect of rounding one layer alone."""
 
     name: str  # of the node
-    weights: str  # what its weights are called, "" for an addition
+    weights: str  # the name of its weights, "" for an addition
     operation: str
     clipped: float  # share of its input's values that lie outside the INT8 range
     difference: Difference
@@ -47,16 +47,16 @@ class LayerLoss:
     def harm(self) -> float:
         """What layers are ranked by: the change of the lookup's margin, or the divergence.
 
-        With a codebook the divergence of some hundred images is that of the few whose code
-        happened to flip, and ranks the layers by luck; margins move in all of them.
+        With a codebook, the divergence over a few hundred images comes from the few whose code
+        happened to flip, and ranks layers by luck; margins move in all images.
         """
         moved = self.difference.margin_change
         return self.difference.kl if moved is None else moved
 
 
 @dataclass(frozen=True)
-class Codes:
-    """How many codewords of the codebook are chosen on the probe."""
+class CodebookUse:
+    """How many codewords are chosen on the probe."""
 
     size: int
     used_by_float: int
@@ -69,7 +69,7 @@ class Sensitivity:
 
     layers: tuple[LayerLoss, ...]
     whole: Difference  # of the graph with all of them in INT8
-    codes: Codes | None
+    codes: CodebookUse | None
     not_quantized: tuple[str, ...]  # convolutions and products that NNCF left in float
     images: int
     variants: int
@@ -80,7 +80,7 @@ class Sensitivity:
         return [layer.name for layer in self.layers]
 
     def messages(self) -> list[str]:
-        """What else there is to say, a line each."""
+        """What the table of layers does not show, one line each."""
         lines = [
             f"all layers: KL {self.whole.kl:.4f}, codes equal "
             f"{interval_text(self.whole.code_all, 100, 1).lstrip('+')} %, corruption error "
@@ -105,7 +105,7 @@ class Sensitivity:
 def measure(
     calibrated: onnx.ModelProto, original: onnx.ModelProto, probe: Probe, console: Console
 ) -> Sensitivity:
-    """Rank the layers of NNCF's ``calibrated`` graph by the harm that each does alone."""
+    """Rank the layers of NNCF's ``calibrated`` graph by the harm that each does on its own."""
     start = time.monotonic()
     flat = probe.flat()
     reference = answers(original, flat, probe.preprocessing)
@@ -115,16 +115,16 @@ def measure(
     operations = {node.name: node.op_type for node in original.graph.node}
     clipped = clipped_shares(calibrated, original, probe)
     walk = _Walk(original, probe)
-    found = []
+    losses = []
     for name in track(console, names, len(names), "sensitivity, layer by layer"):
         alone = with_float(calibrated, original, set(names) - {name})
         loss = difference(probe, reference, walk.answers(alone, name))
-        found.append(LayerLoss(name, weights.get(name, ""), operations[name], clipped[name], loss))
-    found.sort(key=lambda layer: -layer.harm)
+        losses.append(LayerLoss(name, weights.get(name, ""), operations[name], clipped[name], loss))
+    losses.sort(key=lambda layer: -layer.harm)
     return Sensitivity(
-        layers=tuple(found),
+        layers=tuple(losses),
         whole=difference(probe, reference, everything),
-        codes=_codes(original, reference, everything),
+        codes=_codebook_use(original, reference, everything),
         not_quantized=tuple(weights.get(name, name) for name in float_layers(calibrated)),
         images=len(probe.pixels),
         variants=probe.pixels.shape[1],
@@ -135,13 +135,13 @@ def measure(
 def clipped_shares(
     calibrated: onnx.ModelProto, original: onnx.ModelProto, probe: Probe, images: int = 64
 ) -> dict[str, float]:
-    """For each layer, the largest share of an input's values that its INT8 range cuts off.
+    """For each layer, the largest share of an input's values that its INT8 range clips.
 
     Counted on the float model's activations for the first ``images`` images, all variants.
     """
     ranges = _ranges(calibrated)
     graph = Graph(calibrated)
-    reads = {
+    sources_of = {
         node.name: [
             graph.unquantized(name, {})
             for name in node.input[:2]
@@ -150,11 +150,12 @@ def clipped_shares(
         for node in calibrated.graph.node
         if node.name in set(quantized_layers(calibrated))
     }
-    reads = {
-        name: [_through_pools(value, graph) for value in list_] for name, list_ in reads.items()
+    sources_of = {
+        name: [_through_pools(value, graph) for value in values_read]
+        for name, values_read in sources_of.items()
     }
-    sources = sorted({source for list_ in reads.values() for source in list_})
-    cut, seen = dict.fromkeys(sources, 0), dict.fromkeys(sources, 0)
+    sources = sorted({source for values_read in sources_of.values() for source in values_read})
+    cut, total = dict.fromkeys(sources, 0), dict.fromkeys(sources, 0)
     inner = [name for name in sources if name != original.graph.input[0].name]
     compiled = compile_graph(with_outputs(original, inner))
     pixels = probe.pixels[:images].reshape(-1, *probe.pixels.shape[2:])
@@ -166,15 +167,15 @@ def clipped_shares(
         for name in sources:
             low, high = ranges[name]
             cut[name] += int(np.count_nonzero((values[name] < low) | (values[name] > high)))
-            seen[name] += values[name].size
+            total[name] += values[name].size
     return {
-        name: max((cut[source] / seen[source] for source in list_), default=0.0)
-        for name, list_ in reads.items()
+        name: max((cut[source] / total[source] for source in values_read), default=0.0)
+        for name, values_read in sources_of.items()
     }
 
 
 class _Walk:
-    """Goes through the float graph once, from cut to cut, and runs what lies behind."""
+    """Moves through the float graph once, from cut to cut, and runs what follows a cut."""
 
     def __init__(self, original: onnx.ModelProto, probe: Probe) -> None:
         self._original = original
@@ -186,11 +187,11 @@ class _Walk:
             (order[maker], name) for maker, name in cut_points(original) if maker in order
         ]
         sizes = _sizes(original, [name for _, name in self._cuts], probe)
-        self._cuts = [cut for cut in self._cuts if sizes[cut[1]] * len(flat) <= KEPT_BYTES]
+        self._cuts = [cut for cut in self._cuts if sizes[cut[1]] * len(flat) <= STORED_BYTES]
         self._order = order
 
     def answers(self, model: onnx.ModelProto, layer: str) -> Answers:
-        """What ``model`` says, which is the float model up to ``layer``."""
+        """The answers of ``model``, which is the float model up to ``layer``."""
         before = [name for place, name in self._cuts if place < self._order[layer]]
         if before and before[-1] != self._at:
             self._advance(before[-1])
@@ -198,18 +199,18 @@ class _Walk:
         compiled = compile_graph(suffix)
         parts: list[Answers] = []
         for block in self._blocks():
-            parts.extend(Answers.of(found) for found in run_compiled(compiled, block))
+            parts.extend(Answers.of(part) for part in run_compiled(compiled, block))
         return join(parts)
 
     def _advance(self, name: str) -> None:
         compiled = compile_graph(segment(self._original, self._at, name, self._values.shape))
-        kept: list[NDArray[Any]] = []
+        values: list[NDArray[Any]] = []
         for block in self._blocks():
-            kept.extend(found[name] for found in run_compiled(compiled, block))
-        self._values, self._at = np.concatenate(kept), name
+            values.extend(part[name] for part in run_compiled(compiled, block))
+        self._values, self._at = np.concatenate(values), name
 
     def _blocks(self) -> list[list[dict[str, NDArray[Any]]]] | Any:
-        """Batches, some at a time: normalized images are larger than their pixels."""
+        """Blocks of batches: all images at once, normalized, would take too much memory."""
         for start in range(0, len(self._values), 32 * BATCH):
             end = min(start + 32 * BATCH, len(self._values))
             yield [
@@ -219,7 +220,7 @@ class _Walk:
 
 
 class _Normalized:
-    """The probe's images, normalized when they are asked for: 4 x smaller than all at once."""
+    """The probe's images, normalized on demand: stored pixels take a quarter of the memory."""
 
     def __init__(self, flat: NDArray[np.uint8], probe: Probe) -> None:
         self._flat, self._normalize = flat, probe.preprocessing.normalize
@@ -233,26 +234,26 @@ class _Normalized:
 
 
 def cut_points(model: onnx.ModelProto) -> list[tuple[str, str]]:
-    """Where a single tensor separates the graph: (name of its node, tensor), in order."""
+    """Where a single tensor cuts the graph in two: (name of its node, tensor), in order."""
     last: dict[str, int] = {}
     for place, node in enumerate(model.graph.node):
         for name in node.input:
             last[name] = place
     ends = {output.name for output in model.graph.output}
     live = {value.name for value in model.graph.input} - set(constants(model))
-    found = []
+    cuts = []
     for place, node in enumerate(model.graph.node):
         live = {name for name in live if last.get(name, -1) > place or name in ends}
         live.update(name for name in node.output if last.get(name, -1) > place or name in ends)
         if len(live) == 1 and node.output[0] in live and node.output[0] not in ends:
-            found.append((node.name, node.output[0]))
-    return found
+            cuts.append((node.name, node.output[0]))
+    return cuts
 
 
 def segment(
     model: onnx.ModelProto, start: str, end: str | None, shape: Sequence[int]
 ) -> onnx.ModelProto:
-    """What computes ``end`` (None: the outputs) from ``start``, which has ``shape``."""
+    """The part of the graph that computes ``end`` (None: the outputs) from ``start``."""
     part = copied(model)
     graph = part.graph
     set_nodes(graph, (node for node in graph.node if start not in node.output))
@@ -271,14 +272,14 @@ def _sizes(model: onnx.ModelProto, names: Sequence[str], probe: Probe) -> dict[s
     """Bytes of each tensor for one image."""
     compiled = compile_graph(with_outputs(model, names))
     image = probe.preprocessing.normalize(probe.flat()[:1])
-    (found,) = run_compiled(compiled, [{model.graph.input[0].name: image}])
-    return {name: found[name].nbytes for name in names}
+    (tensors,) = run_compiled(compiled, [{model.graph.input[0].name: image}])
+    return {name: tensors[name].nbytes for name in names}
 
 
 def _ranges(model: onnx.ModelProto) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Of every quantized activation: beyond which values it is cut off, shaped to broadcast."""
+    """The lowest and highest value that each quantized activation keeps, shaped to broadcast."""
     stored = constants(model)
-    found = {}
+    ranges = {}
     for node in model.graph.node:
         if node.op_type != "QuantizeLinear" or node.input[0] in stored:
             continue
@@ -290,12 +291,12 @@ def _ranges(model: onnx.ModelProto) -> dict[str, tuple[NDArray[np.float32], NDAr
         high = (limits.max + 0.5 - shift) * scale
         if scale.size > 1:
             low, high = (value.reshape(1, -1, 1, 1) for value in (low, high))
-        found[node.input[0]] = (low, high)
-    return found
+        ranges[node.input[0]] = (low, high)
+    return ranges
 
 
 def _through_pools(name: str, graph: Graph) -> str:
-    """The value whose range covers ``name``: a pooling's input."""
+    """The value whose range ``name`` shares: the input of the poolings before it."""
     source = name.removesuffix("/float")
     while source in graph.producer and graph.producer[source].op_type == "MaxPool":
         node = graph.producer[source]
@@ -305,7 +306,9 @@ def _through_pools(name: str, graph: Graph) -> str:
     return source
 
 
-def _codes(original: onnx.ModelProto, reference: Answers, candidate: Answers) -> Codes | None:
+def _codebook_use(
+    original: onnx.ModelProto, reference: Answers, candidate: Answers
+) -> CodebookUse | None:
     size = codebook_size(original)
     if reference.code is None or candidate.code is None or size is None:
         return None
@@ -313,7 +316,7 @@ def _codes(original: onnx.ModelProto, reference: Answers, candidate: Answers) ->
         int(np.count_nonzero(code_counts(codes, size)))
         for codes in (reference.code, candidate.code)
     ]
-    return Codes(size, used[0], used[1])
+    return CodebookUse(size, used[0], used[1])
 
 
 def codebook_size(model: onnx.ModelProto) -> int | None:

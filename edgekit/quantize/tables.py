@@ -1,8 +1,8 @@
-"""Keeps the large tables of a graph out of the copies that its calibration makes.
+"""Keeps a graph's large tables out of the copies that calibration makes.
 
-NNCF copies and serializes a graph a dozen times. With a codebook of 10,000 rows and the fold's
-tables, 250 MB that nothing quantizes, that is gigabytes. ONNX can keep a constant in a file beside
-the graph, which runtimes map into memory: so the copies hold a name.
+NNCF copies and serializes a graph a dozen times. A codebook of 10,000 rows and the fold's tables
+are 250 MB that nothing quantizes, so that would be gigabytes. ONNX can store a constant in a file
+beside the graph, which runtimes map into memory; the copies then hold only a name.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import onnx
 from edgekit.graph.view import Graph, add_outputs, constants, drop_unused_nodes
 from edgekit.targets.operators import LOOKUP
 
-_LARGE = 1 << 20  # bytes from which on a table is worth a file
-_READERS = {"Gather", LOOKUP}  # they take rows or compare with them: nothing there is quantized
+_LARGE = 1 << 20  # bytes from which a table is worth a file
+_READERS = {"Gather", LOOKUP}  # they pick rows or compare with them: neither is ever quantized
 
 
 @contextlib.contextmanager
-def tables_aside(model: onnx.ModelProto) -> Iterator[tuple[onnx.ModelProto, Path]]:
-    """A copy of ``model`` whose tables are in the folder, as long as the context lasts.
+def tables_in_files(model: onnx.ModelProto) -> Iterator[tuple[onnx.ModelProto, Path]]:
+    """A copy of ``model`` whose tables are files in a folder that exists within the context.
 
-    `put_back` makes what was made of the copy whole again.
+    `restore_tables` puts them back into a model made from the copy.
     """
     names = _tables(model)
     with tempfile.TemporaryDirectory(prefix="edgekit-tables-") as folder:
@@ -46,7 +46,7 @@ def tables_aside(model: onnx.ModelProto) -> Iterator[tuple[onnx.ModelProto, Path
         yield copy, Path(folder)
 
 
-def put_back(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
+def restore_tables(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
     """Store in ``model``, in place, the tables of ``original`` that it only names."""
     tables = constants(original)
     for tensor in model.graph.initializer:
@@ -74,7 +74,7 @@ def without_constants(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def leading_to(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """A copy of what the float values ``names`` need; they are its outputs."""
+    """A copy of the part of ``model`` that computes the float values ``names``, its outputs."""
     copy = without_constants(model)
     del copy.graph.output[:]
     add_outputs(copy, names)
@@ -84,7 +84,7 @@ def leading_to(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
 
 
 def _tables(model: onnx.ModelProto) -> set[str]:
-    """Large constants, stored as bytes, that only tables' readers read."""
+    """Large constants, stored as bytes, that only `_READERS` read."""
     graph = Graph(model)
     large = (name for name, tensor in graph.constants.items() if len(tensor.raw_data) >= _LARGE)
     return {

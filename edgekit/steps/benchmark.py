@@ -6,7 +6,7 @@ import numpy as np
 
 from edgekit.bench.baseline import FLOAT_OPENVINO, FLOAT_ORT, float_onnxruntime, float_openvino
 from edgekit.bench.document import BenchSummary, latency_summary
-from edgekit.bench.interleaved import compare
+from edgekit.bench.interleaved import time_in_turns
 from edgekit.bench.monitor import Watch
 from edgekit.bundle.store import update_bundle
 from edgekit.core.console import Console
@@ -15,9 +15,9 @@ from edgekit.steps.artifacts import Built, Exported
 
 
 def bench(console: Console, built: Built, exported: Exported, seconds: float) -> BenchSummary:
-    """Latency at batch 1 of bundle and float baselines, in turns.
+    """Latency at batch 1 of the bundle and the float baselines, taking turns.
 
-    The baselines get images that are normalized already; the bundle normalizes its own.
+    The baselines get normalized images; the bundle normalizes its own.
     """
     from edgekit.runtime.model import load
 
@@ -27,7 +27,7 @@ def bench(console: Console, built: Built, exported: Exported, seconds: float) ->
     model = load(built.path)
     console.info(f"bench ({built.descriptor.name}): about {seconds:.0f} s")
     watch = Watch()
-    comparison = compare(
+    comparison = time_in_turns(
         "bundle",
         {
             "bundle": lambda: model.run(image),

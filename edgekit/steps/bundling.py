@@ -17,7 +17,6 @@ from edgekit.bundle.store import elf_arch, update_bundle, write_bundle
 from edgekit.compilers.base import CompiledFiles, compiler
 from edgekit.compilers.device_build import carry_plugin
 from edgekit.core.errors import ToolchainMissing
-from edgekit.data.transforms import Preprocessing
 from edgekit.steps.artifacts import ENGINE_PENDING, Built, Quantized
 from edgekit.steps.build_data import BuildData
 from edgekit.steps.calibration import legal_onnx
@@ -36,8 +35,8 @@ def compile_bundle(
 ) -> Built:
     """Compile for the target's runtime and write the bundle, whole or not at all.
 
-    An INT8 one is tried on images of ``data`` first, where there are any; its self-test takes
-    some of them along.
+    An INT8 bundle is first checked on images of ``data``, if given; its self-test includes some
+    of them.
     """
     card = quantized.exported.card
     path = options.path
@@ -46,44 +45,45 @@ def compile_bundle(
         tempfile.TemporaryDirectory(prefix="edgekit-") as scratch,
     ):
         graph = legal_onnx(quantized, Path(scratch))
-        made = compiler(descriptor.backend)(graph, card.preprocessing, descriptor, Path(folder))
-        made = _with_plugin(options.plugin, made, descriptor, card.preprocessing.size)
+        compiled = compiler(descriptor.backend)(graph, card.preprocessing, descriptor, Path(folder))
+        compiled = _with_plugin(options.plugin, compiled, descriptor, card.preprocessing.size)
         height, width = card.preprocessing.size
         model = asdict(card)
         del model["classes"], model["preprocessing"]
         manifest = Manifest(
-            model=json.loads(json.dumps(model)),  # lists for tuples, as they will be read back
+            model=json.loads(json.dumps(model)),  # tuples become lists, as when read back
             classes=len(card.classes),
             preprocessing=card.preprocessing,
-            input=ModelInput(made.input_name, height, width),
+            input=ModelInput(compiled.input_name, height, width),
             target=dataclasses.replace(descriptor, precision=options.precision),
-            arch=made.arch,
-            main=made.main,
-            plugins=made.plugins,
-            runtime=made.runtime,
+            arch=compiled.arch,
+            main=compiled.main,
+            plugins=compiled.plugins,
+            runtime=compiled.runtime,
             versions=tool_versions(),
             source=Source(quantized.exported.checkpoint.sha256, quantized.recipe, quantized.images),
             rebuild=options.rebuild,
             sections={
-                **made.sections,
+                **compiled.sections,
                 **_control_section(quantized),
                 **({"finetuned": quantized.finetuned} if quantized.finetuned else {}),
                 "build": options.record.to_dict(),
             },
         )
-        files: dict[str, Path | bytes] = {file.name: file for file in made.files}
-        test = _self_test_of(graph, card.preprocessing, data, photos=options.selftest_photos)
+        files: dict[str, Path | bytes] = {file.name: file for file in compiled.files}
+        photos = options.selftest_photos
+        test = _self_test_of(context, quantized, graph, descriptor.backend, data, photos=photos)
         files[SELFTEST] = test.to_bytes()
-        if quantized.dialect is not None:  # which images, with hashes, so that it can be repeated
+        if quantized.dialect is not None:  # the images, with hashes, so it can be repeated
             listing = quantized.onnx.with_name("images.json")
-            if listing.exists() or quantized.finetuned is None:  # a graph may be given alone
+            if listing.exists() or quantized.finetuned is None:  # a graph may come without its list
                 files["calibration.json"] = listing
         built = Built(path, descriptor, manifest)
         if quantized.dialect is not None and data is not None:
             if built.why_not_measured() is None:
-                tried = Path(scratch) / descriptor.name
-                write_bundle(tried, manifest, files, card.classes)
-                closeness = guard_bundle(context, quantized, tried, data, insist=options.guard)
+                trial = Path(scratch) / descriptor.name
+                write_bundle(trial, manifest, files, card.classes)
+                closeness = guard_bundle(context, quantized, trial, data, insist=options.guard)
             else:
                 closeness = guard_graph(context, quantized, graph, data, insist=options.guard)
             sections = {**manifest.sections, "guard": closeness.to_dict()}
@@ -99,34 +99,42 @@ def compile_bundle(
         built = dataclasses.replace(built, manifest=written)
     if built.pending:
         script = path / SCRIPT
-        said = EngineState().describe()
-        context.console.info(f"engine ({descriptor.name}): {said}, with 'bash {script}' there")
+        state = EngineState().describe()
+        context.console.info(f"engine ({descriptor.name}): {state}, with 'bash {script}' there")
     return built
 
 
 def _self_test_of(
-    graph: Path, preprocessing: Preprocessing, data: BuildData | None, *, photos: bool
+    context: Context,
+    quantized: Quantized,
+    graph: Path,
+    backend: str,
+    data: BuildData | None,
+    *,
+    photos: bool,
 ) -> SelfTest:
-    """The self-test of the graph that is compiled."""
+    """A self-test of the compiled ``graph``."""
     import onnx
 
     from edgekit.steps.selftest import make_self_test
+    from edgekit.steps.selftest_scenes import scenes_of
 
-    seed = 0 if data is None else data.seed
-    return make_self_test(onnx.load(graph), preprocessing, data if photos else None, seed)
+    scenes = scenes_of(context, quantized.exported, data, photos=photos)
+    preprocessing = quantized.exported.card.preprocessing
+    return make_self_test(onnx.load(graph), preprocessing, scenes, backend)
 
 
 def _with_plugin(
-    plugin: str | None, made: CompiledFiles, descriptor: Descriptor, size: tuple[int, int]
+    plugin: str | None, compiled: CompiledFiles, descriptor: Descriptor, size: tuple[int, int]
 ) -> CompiledFiles:
     """Add the compiled plugin that the user named to a bundle whose engine is pending."""
-    if plugin is None or made.sections.get("engine") != EngineState().to_section():
-        return made
-    folder = made.files[0].parent
+    if plugin is None or compiled.sections.get("engine") != EngineState().to_section():
+        return compiled
+    folder = compiled.files[0].parent
     library = carry_plugin(folder, Path(plugin), descriptor, size=size)
     return dataclasses.replace(
-        made,
-        files=(*made.files, library),
+        compiled,
+        files=(*compiled.files, library),
         plugins=(library.name,),
         arch=elf_arch(library.read_bytes()[:20], library.name),
     )
@@ -134,8 +142,8 @@ def _with_plugin(
 
 def _control_section(quantized: Quantized) -> dict[str, Any]:
     """Which layers accuracy control left in float, and why."""
-    found = quantized.report.get("control")
-    return {} if found is None else {"accuracy_control": found}
+    control = quantized.report.get("control")
+    return {} if control is None else {"accuracy_control": control}
 
 
 def check_engine(descriptor: Descriptor) -> None:
@@ -152,7 +160,7 @@ def check_engine(descriptor: Descriptor) -> None:
 
 
 def why_not_measured(descriptor: Descriptor) -> str | None:
-    """Why this machine could not run a bundle that it builds for a target, or None."""
+    """Why this machine cannot run the bundles it builds for a target, or None."""
     if descriptor.backend == "tensorrt":
         from edgekit.compilers.tensorrt import builds_here
 
@@ -167,6 +175,6 @@ def zip_path(bundle: Path) -> Path:
 
 
 def mark_complete(bundle: Path, record: BuildRecord) -> None:
-    """Mark a bundle as finished; one that was killed before this is built again."""
+    """Mark a bundle as finished; a build killed before this point is repeated."""
     complete = dataclasses.replace(record, complete=True)
     update_bundle(bundle, sections={"build": complete.to_dict()})

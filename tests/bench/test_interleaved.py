@@ -1,6 +1,6 @@
 import time
 
-from edgekit.bench.interleaved import compare, drift, histogram, ratio, summarize, warm_up
+from edgekit.bench.interleaved import drift, histogram, ratio, summarize, time_in_turns, warm_up
 
 
 def test_quantiles_are_measured_values() -> None:
@@ -24,7 +24,7 @@ def test_compare_times_the_runs_in_turns() -> None:
         order.append(name)
         time.sleep(pause)
 
-    result = compare(
+    result = time_in_turns(
         "fast",
         {"fast": lambda: run("fast", 0.001), "slow": lambda: run("slow", 0.004)},
         seconds=0.1,

@@ -24,6 +24,7 @@ from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.report.bench_table import show
 from edgekit.steps.selftest import make_self_test, with_own_answers
+from edgekit.steps.selftest_scenes import make_scenes
 from tests import bundles
 
 QUIET = Console(verbosity=-1)
@@ -36,7 +37,9 @@ def bundle(tmp_path: Path) -> Path:
 
 def stored_answers(path: Path) -> SelfTest:
     made = bundles.made()
-    test = make_self_test(onnx.load(made.onnx), made.card.preprocessing, None, 0)
+    graph, preprocessing = onnx.load(made.onnx), made.card.preprocessing
+    scenes = make_scenes(graph, preprocessing, None, 0)
+    test = make_self_test(graph, preprocessing, scenes, "openvino")
     return with_own_answers(path, test)
 
 
@@ -141,7 +144,7 @@ def test_bundles_run_in_turns(bundle: Path, tmp_path: Path, capsys: Any) -> None
     assert ratio["low"] <= ratio["median"] <= ratio["high"]
     assert set(document["comparison"]["throughput"]["ratios"]) == {str(other)}
     show(report, QUIET)
-    assert "in turns" in capsys.readouterr().out
+    assert "taking turns" in capsys.readouterr().out
     save(bundle, report.bundles[0], QUIET)  # nothing was measured of it alone
     assert "bench.json" not in open_bundle(bundle).manifest.files
     with pytest.raises(UsageError, match="two bundles"):

@@ -76,7 +76,7 @@ def test_documents_are_read_back(one: BenchDocument, two: BenchDocument) -> None
     [
         ({"seconds": 1.0}, "it took 1 s, not 10"),
         ({"scenarios": ("latency",)}, "it leaves out cold-start, memory, throughput"),
-        ({"threads": 1}, "it has a batch or threads of its own"),
+        ({"threads": 1}, "its batch or threads are not the bundle's own"),
         ({"layers": False}, "it leaves out the layers"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgekit.core.errors import EdgekitError, ToolchainMissing
-from edgekit.devices.answers import Answer, Nonsense
+from edgekit.devices.answers import Answer, InvalidAnswer
 from edgekit.devices.failures import remote_failure
 from edgekit.devices.remote.agent import unpack
 from edgekit.devices.remote.serve import pack_answers
@@ -57,7 +57,7 @@ def test_there_and_back(shape: tuple[int, ...] | None) -> None:
     ],
 )
 def test_nonsense(shapes: dict[str, object]) -> None:
-    with pytest.raises(Nonsense, match="makes no sense"):
+    with pytest.raises(InvalidAnswer, match="makes no sense"):
         unpack_answers(Answer({"shapes": shapes}, "it"), bytes(28))
 
 
@@ -71,7 +71,7 @@ def test_answers_are_kept_by_machine() -> None:
 
 def test_what_is_said_of_a_failure() -> None:
     killed = remote_failure("nano", -9, ["loading"])
-    assert str(killed) == "nano: the process there was ended by signal 9: it may be out of memory"
+    assert str(killed) == "nano: the process there was killed by signal 9: it may be out of memory"
     missing = remote_failure("nano", 4, ["loading", "error: no trtexec", "bye"])
     assert isinstance(missing, ToolchainMissing)
     assert str(missing) == "nano: no trtexec"

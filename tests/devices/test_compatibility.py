@@ -70,7 +70,7 @@ def test_what_fits() -> None:
     ("target", "facts", "message"),
     [
         ("jetson-orin-nano", {"l4t": "35.6.0"}, "nano has Linux 35.6.0"),
-        ("jetson-orin-nano", {"l4t": ""}, "jetson-orin-nano is a Jetson, nano"),
+        ("jetson-orin-nano", {"l4t": ""}, "jetson-orin-nano is for a Jetson, and nano"),
         ("jetson-orin-nano", {"tensorrt": "8.6.2"}, "nano has TensorRT 8.6.2"),
         ("jetson-orin-nano", {"machine": "x86_64"}, "the bundle is for aarch64"),
         ("generic-cuda", {}, "the bundle is for x86_64"),

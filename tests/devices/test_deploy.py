@@ -77,7 +77,7 @@ def test_deploy_bench_parity(device: Device, bundle: Path, tmp_path: Path, run: 
     assert code == 0, err
     (entry,) = json.loads(out)["devices"]
     assert (entry["files"], entry["kept"], entry["installed"]) == (4, 0, False)
-    assert entry["selftest"].startswith("self-test: 8 made-up images, finite and the same twice")
+    assert entry["selftest"].startswith("self-test: 8 synthetic images, finite and repeatable")
     assert entry["bundle"] == str(there(device, bundle))
     assert open_bundle(there(device, bundle)).manifest == open_bundle(bundle).manifest
     assert list((Path(device.folder) / "staging").iterdir()) == []
@@ -311,7 +311,7 @@ def test_a_copy_that_was_cut_goes_on(server: Server, device: Device, large: Path
     assert large.name not in visible
     code, out, err = run("deploy", large, "--device", "loop", "--json")
     assert code == 0, err
-    assert "copy: noise.bin goes on at" in err
+    assert "copy: noise.bin resumes at" in err
     (entry,) = json.loads(out)["devices"]
     total = sum(file.size for file in open_bundle(large).manifest.files.values())
     total += (large / "manifest.json").stat().st_size
@@ -332,7 +332,7 @@ def test_a_part_with_a_wrong_byte_is_copied_anew(
         stream.write(b"wrong")
     code, _, err = run("deploy", large, "--device", "loop")
     assert code == 0, err
-    assert "goes on at" not in err
+    assert "resumes at" not in err
     open_bundle(there(device, large))
 
 

@@ -63,7 +63,7 @@ def test_a_closed_port(server: Server, bundle: Path, tmp_path: Path, run: Run) -
     device = dataclasses.replace(server.device(tmp_path / "dev"), port=port)
     line = unreachable(run, device, bundle)
     assert line.startswith("error: cannot reach loop (")
-    assert "Connection refused: is it on, and is this its address and port?" in line
+    assert "Connection refused: check that it is on, and its address and port" in line
 
 
 def test_a_wrong_host_key(server: Server, bundle: Path, tmp_path: Path, run: Run) -> None:
@@ -126,7 +126,7 @@ def test_a_disk_that_fills_up(server: Server, small_disk: Path, tmp_path: Path) 
     blob = Blob("noise", file_sha256(source), 12 << 20, source)
     staging = str(small_disk / "staging")
     quiet = Console(verbosity=-1)
-    said = r"no space left in .* for noise: 12\.6 MB are to be copied"
+    said = r"no space left in .* for noise: the copy needs 12\.6 MB"
     with pytest.raises(EdgekitError, match=said), Session(server.device(small_disk)) as session:
         send(session, str(small_disk), staging, "", [blob], quiet)
     assert not (small_disk / "staging" / blob.sha256).exists()

@@ -57,15 +57,15 @@ def test_an_unknown_device_is_named(command: str, bundle: Path, run: Run) -> Non
     ("words", "message"),
     [
         (("a", "-oProxyCommand=x"), "No such option"),
-        (("a", "me@-oProxyCommand=x"), "is no host"),
-        (("a", "me@host;reboot"), "is no host"),
-        (("a b", "me@host"), "is no device name"),
+        (("a", "me@-oProxyCommand=x"), "is not a host"),
+        (("a", "me@host;reboot"), "is not a host"),
+        (("a b", "me@host"), "is not a valid device name"),
         (("a", "me@host", "--descriptor", "cpuu"), "did you mean 'cpu'"),
-        (("a", "me@host", "--python", "it's"), "is no path"),
-        (("a", "me@host", "--ssh-option", "StrictHostKeyChecking=no"), "pose as a"),
-        (("a", "me@host", "--ssh-option", "-o StrictHostKeyChecking no"), "pose as a"),
-        (("a", "me@host", "--ssh-option", "UserKnownHostsFile=/dev/null"), "pose as a"),
-        (("a", "me@host", "--ssh-option", "ProxyJump=a\x7fb"), "do not print"),
+        (("a", "me@host", "--python", "it's"), "is not a usable path"),
+        (("a", "me@host", "--ssh-option", "StrictHostKeyChecking=no"), "impersonate a"),
+        (("a", "me@host", "--ssh-option", "-o StrictHostKeyChecking no"), "impersonate a"),
+        (("a", "me@host", "--ssh-option", "UserKnownHostsFile=/dev/null"), "impersonate a"),
+        (("a", "me@host", "--ssh-option", "ProxyJump=a\x7fb"), "has unprintable characters"),
     ],
 )
 def test_what_is_refused(words: tuple[str, ...], message: str, run: Run) -> None:

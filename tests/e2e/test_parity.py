@@ -158,7 +158,7 @@ def test_a_zip_is_compared_and_left_alone(tmp_path: Path, capsys: Capture) -> No
     words = (*SOME, "--images", 6, "--tolerance", 90, "--full")
     code, _, err = edgekit(capsys, "parity", path, *words)
     assert code == 0
-    assert "is a .zip and stays as it is" in err
+    assert "is a .zip and stays unchanged" in err
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["bundle.zip"]
 
@@ -372,7 +372,7 @@ def test_build_ends_with_a_verdict_and_keeps_its_own(
     code, _, err = edgekit(capsys, *glance)
     assert code == 3  # by its own verdict, which is not the bundle's
     assert f"kept beside the bundle's evidence (pass, {own['images']} images)" in err
-    assert "which stays: it may look at 6 images, not at 12" in err
+    assert "which stays: it may use 6 images, not 12" in err
     parity = json.loads((bundle / "parity.json").read_text())
     assert (parity["verdict"], parity["images"], parity["looks"]) == ("pass", own["images"], 2)
     assert [look["verdict"] for look in parity["beside"]] == ["undecided"]

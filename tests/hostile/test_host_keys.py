@@ -41,7 +41,7 @@ __all__ = ["server"]
 )
 def test_what_weakens_is_refused(options: tuple[str, ...]) -> None:
     assert weakening(options) is not None
-    with pytest.raises(UsageError, match="would let anybody pose as nano") as caught:
+    with pytest.raises(UsageError, match="would let anyone impersonate nano") as caught:
         Device("nano", "me@orin", options=options)
     assert "\n" not in str(caught.value)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.cli.main import main
-from edgekit.devices.answers import Answer, Nonsense
+from edgekit.devices.answers import Answer, InvalidAnswer
 from edgekit.devices.deployed import DeployState
 from edgekit.devices.facts import DeviceFacts
 from edgekit.devices.registry import add_device
@@ -56,7 +56,7 @@ NONSENSE: list[object] = [
 
 @pytest.mark.parametrize("value", NONSENSE)
 def test_facts_are_checked(value: object) -> None:
-    with pytest.raises(Nonsense, match="makes no sense") as caught:
+    with pytest.raises(InvalidAnswer, match="makes no sense") as caught:
         DeviceFacts.from_dict(value, "it")
     assert len(str(caught.value)) < 200
     assert "\n" not in str(caught.value)
@@ -95,10 +95,10 @@ def test_the_others_are_served(command: str, network: Network, tmp_path: Path, r
         assert "pip cannot install the runtime" in documents["good"]["error"]
     assert code != 0
     assert "Traceback" not in err
-    assert "less's answer (gather) makes no sense: it says nothing of 'cpu'" in err
+    assert "less's answer (gather) makes no sense: it has no 'cpu'" in err
     assert documents["less"]["error"] in err
     assert "deep's answer (gather) makes no sense" in documents["deep"]["error"]
-    assert "noise sends what was not asked for" in documents["noise"]["error"]
+    assert "noise sent something unrequested" in documents["noise"]["error"]
     assert "away" in documents["away"]["error"]
     assert err.splitlines()[-1].startswith("error: ")
 

@@ -15,9 +15,9 @@ from edgekit.metrics.corruption_error import kl_divergence
 from edgekit.parity.answer_cache import (
     DEFAULT_BYTES,
     LIMIT,
-    NOTHING,
+    NO_ANSWERS,
     AnswerCache,
-    Known,
+    CachedAnswers,
     Outputs,
     condense,
     limit_bytes,
@@ -26,12 +26,12 @@ from edgekit.runtime.answers import Answers
 from tests.parity.models import coarse, sweep
 
 
-def known(fill: int = 0, count: int = 4, classes: int = 50) -> Known:
+def known(fill: int = 0, count: int = 4, classes: int = 50) -> CachedAnswers:
     labels = [f"fog/{number}" for number in range(count)]
     top = np.full(count, fill, np.int64)
     log_p = np.full((count, classes), -1.5, np.float16)
     margin = np.linspace(0, 1, count, dtype=np.float32)
-    return Known(labels, Outputs(top, log_p, top[:, None].repeat(3, 1), margin))
+    return CachedAnswers(labels, Outputs(top, log_p, top[:, None].repeat(3, 1), margin))
 
 
 def used(folder: Path) -> int:
@@ -40,11 +40,13 @@ def used(folder: Path) -> int:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     with AnswerCache(tmp_path, 1 << 20).shelf("a") as shelf:
-        assert shelf.read("0" * 40) == NOTHING
+        assert shelf.read("0" * 40) == NO_ANSWERS
         shelf.write("0" * 40, known(7))
         shelf.write(
             "1" * 40,
-            Known(["clean"], Outputs(np.array([3]), np.zeros((1, 2), np.float16), None, None)),
+            CachedAnswers(
+                ["clean"], Outputs(np.array([3]), np.zeros((1, 2), np.float16), None, None)
+            ),
         )
         found, bare = shelf.read("0" * 40), shelf.read("1" * 40)
     assert found.labels == known().labels
@@ -70,7 +72,7 @@ def test_the_longest_unused_answers_make_room(tmp_path: Path) -> None:
     left = {}
     for key in ("first", "second", "third"):
         with cache.shelf(key) as shelf:
-            left[key] = sum(shelf.read(f"{image:040}") != NOTHING for image in range(8))
+            left[key] = sum(shelf.read(f"{image:040}") != NO_ANSWERS for image in range(8))
     assert left["third"] == 8
     assert left["first"] < left["second"]
     assert cache.bytes_used() == used(tmp_path)
@@ -85,13 +87,13 @@ def test_what_a_comparison_reads_is_never_dropped(tmp_path: Path) -> None:
             for image in range(20):
                 newer.write(f"{image:040}", known())
             assert used(tmp_path) <= 8000
-            kept = [running.read(f"{image:040}") != NOTHING for image in range(8)]
+            kept = [running.read(f"{image:040}") != NO_ANSWERS for image in range(8)]
             assert all(kept)
-            assert newer.read(f"{19:040}") == NOTHING  # there was no room, so it was not kept
+            assert newer.read(f"{19:040}") == NO_ANSWERS  # there was no room, so it was not kept
     with AnswerCache(tmp_path, 8000).shelf("later") as later:  # now there is
         for image in range(6):
             later.write(f"{image:040}", known())
-        assert later.read(f"{5:040}") != NOTHING
+        assert later.read(f"{5:040}") != NO_ANSWERS
 
 
 def fill(folder: Path, key: str) -> None:
@@ -99,7 +101,7 @@ def fill(folder: Path, key: str) -> None:
         for image in range(150):
             shelf.write(f"{image:040}", known(image))
             found = shelf.read(f"{image:040}")
-            assert found == NOTHING or found.outputs is not None
+            assert found == NO_ANSWERS or found.outputs is not None
 
 
 def test_processes_share_the_bound(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from edgekit.parity.engines import (
     FIRST,
     CheckedPredictor,
     EnginesDiffer,
-    compare_answers,
+    compare_engines,
     open_reference,
 )
 from edgekit.parity.options import Gates, ParityOptions
@@ -171,12 +171,12 @@ def test_an_engine_that_differs_is_given_up_loudly(tmp_path: Path, after: int) -
     found = compared(tmp_path / "b", checked(coarse(), quick, ALWAYS), console)
     assert same(compared(tmp_path / "a", coarse(), Console(verbosity=-1)), found)
     assert len(console.warnings) == 1
-    assert "Quick does not answer as 'coarse' does" in console.warnings[0]
+    assert "Quick does not agree with 'coarse'" in console.warnings[0]
     assert "starts again with 'coarse' alone" in console.warnings[0]
     assert found["reference"] == "coarse"
     assert found["reference_engine"]["answers"] == "coarse"
     assert found["reference_engine"]["answered"] == 0
-    assert "codes are others; not used" in found["reference_engine"]["note"]
+    assert "codes differ; not used" in found["reference_engine"]["note"]
     later = Heard()
     asked = coarse()
     compared(tmp_path / "b", checked(asked, quick, ALWAYS), later)
@@ -191,32 +191,32 @@ def answers(**changes: Any) -> Answers:
 
 def test_what_counts_as_a_tie() -> None:
     one = answers()
-    assert compare_answers(one, answers(), 2.0) == (compare_answers(one, one, 2.0))
+    assert compare_engines(one, answers(), 2.0) == (compare_engines(one, one, 2.0))
     # The second image's lookup is a tie, and with another codeword other logits follow.
     swapped = np.array([[1.0, 5, 2], [-3, 9, 0]], np.float32)
-    tie = compare_answers(one, answers(code=np.array([3, 5]), logits=swapped), 2.0)
+    tie = compare_engines(one, answers(code=np.array([3, 5]), logits=swapped), 2.0)
     assert (tie.ties, tie.difference) == (1, "")
     # With margins of this size nothing is.
-    assert "1 of 2 codes" in compare_answers(one, answers(code=np.array([3, 5])), 0.01).difference
-    assert "1 of 2 codes" in compare_answers(one, answers(code=np.array([9, 4])), 2.0).difference
+    assert "1 of 2 codes" in compare_engines(one, answers(code=np.array([3, 5])), 0.01).difference
+    assert "1 of 2 codes" in compare_engines(one, answers(code=np.array([9, 4])), 2.0).difference
     # So it is where nothing is known of margins.
     unknown = answers(margin=None)
     moved = answers(margin=None, code=np.array([3, 5]))
-    assert "1 of 2 codes" in compare_answers(unknown, moved, 2.0).difference
+    assert "1 of 2 codes" in compare_engines(unknown, moved, 2.0).difference
     # Two classes that are a rounding apart may change places, others may not.
     close = np.array([[1.0, 5, 2], [6.9998, 0, 7]], np.float32)
-    assert compare_answers(one, answers(logits=close), 2.0).ties == 1
+    assert compare_engines(one, answers(logits=close), 2.0).ties == 1
     far = np.array([[1.0, 5, 2], [6.9960, 0, 6.9970]], np.float32)
-    assert compare_answers(one, answers(logits=far), 2.0).difference == ""  # a tie, still
+    assert compare_engines(one, answers(logits=far), 2.0).difference == ""  # a tie, still
     wide = answers(logits=np.array([[1.0, 5, 2], [7, 0, 6.996]], np.float32))
-    assert "1 of 2 top-1" in compare_answers(wide, answers(logits=far), 2.0).difference
+    assert "1 of 2 top-1" in compare_engines(wide, answers(logits=far), 2.0).difference
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 5.1])
 def test_logits_that_differ(value: float) -> None:
     logits = answers().logits.copy()
     logits[0, 1] = value
-    found = compare_answers(answers(), answers(logits=logits), 2.0)
+    found = compare_engines(answers(), answers(logits=logits), 2.0)
     assert "logits" in found.difference
 
 
@@ -227,10 +227,10 @@ def test_spatial_codes_are_compared_one_by_one() -> None:
     one = answers(code=codes, margin=margins)
     other = codes.copy()
     other[1, 2] = 77
-    assert compare_answers(one, answers(code=other, margin=margins), 1.0).ties == 1
+    assert compare_engines(one, answers(code=other, margin=margins), 1.0).ties == 1
     other[1, 3] = 77
-    found = compare_answers(one, answers(code=other, margin=margins), 1.0)
-    assert found.difference == "1 of 8 codes are others"
+    found = compare_engines(one, answers(code=other, margin=margins), 1.0)
+    assert found.difference == "1 of 8 codes differ"
 
 
 @pytest.mark.parametrize(

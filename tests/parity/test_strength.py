@@ -84,7 +84,7 @@ def test_a_throw_away_run_goes_beside_the_proof() -> None:
     proof = document(images=723, available=1000, verdict="pass", gates=Gates(0.5))
     glance = document(images=20, available=20, verdict="undecided")
     standing, why = settle(proof, glance)
-    assert why == "it may look at 20 images, not at 1,000"
+    assert why == "it may use 20 images, not 1,000"
     assert (standing.verdict, standing.images, standing.looks) == ("pass", 723, 2)
     (look,) = standing.beside
     assert (look.verdict, look.images, look.why) == ("undecided", 20, why)

@@ -14,7 +14,7 @@ from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.graph.legalize import legalize
 from edgekit.quantize.calibrate import CalibrationReport, calibrate
-from edgekit.quantize.float_scope import float_nodes
+from edgekit.quantize.float_scope import head_nodes
 from edgekit.quantize.recipes import Recipe
 from edgekit.targets.dialects import DIALECTS
 from tests import bundles
@@ -78,7 +78,7 @@ def test_the_lookup_and_the_attention_stay_float(calibrated: Calibrated) -> None
         if node.op_type == "DequantizeLinear"
         for name in node.output
     }
-    kept = set(float_nodes(calibrated.float_graph))
+    kept = set(head_nodes(calibrated.float_graph))
     assert {"CodebookLookup", "Sigmoid"} <= {
         node.op_type for node in calibrated.float_graph.graph.node if node.name in kept
     }
@@ -140,7 +140,7 @@ def test_without_vnni_all_weights_keep_to_half_the_range() -> None:
 
 def test_a_model_without_codebook_is_quantized_whole() -> None:
     plain = run(bundles.made(plain=True), Recipe(images=8, bias_correction="none"))
-    assert float_nodes(plain.float_graph) == []
+    assert head_nodes(plain.float_graph) == []
     assert plain.report.kept_float == 0
 
 

@@ -102,7 +102,9 @@ def test_what_makes_answers_worse_is_dropped_and_said() -> None:
     assert graph is plain()[0]
     assert found.dropped == ("rounding together with biases", "biases")
     assert found.harm_after == found.harm_before
-    assert "got worse: rounding together with biases, biases" in found.message()
+    assert found.message() == (
+        "dropped rounding together with biases, biases: answers to held-out images got worse"
+    )
 
     last = shifted(0.0)  # as good as plain rounding
     graph, found = first_no_worse(plain()[0], {**worse, "rounding": lambda: last}, held_out.harm)

@@ -227,7 +227,7 @@ def test_a_calibration_says_what_it_corrected() -> None:
     report = made_with("least-error", "full")[1]
     assert report.rounded == 3
     assert report.corrected == 4  # the convolutions, and the product with a bias
-    assert "on held-out images they err less so" in report.message()
+    assert "they err less that way on held-out images" in report.message()
 
 
 def test_inputs_that_hardly_vary_are_no_trouble() -> None:

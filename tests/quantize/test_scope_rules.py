@@ -18,7 +18,7 @@ from edgekit.quantize.float_scope import (
     activations,
     attention_products,
     batch_norms,
-    kept_float,
+    float_scope,
     normed_sums,
     squeeze_excite,
 )
@@ -199,12 +199,12 @@ KEPT = {
 def test_every_node_has_its_reason_and_recipes_decide() -> None:
     model = everything()
     assert (
-        kept_float(model, Recipe()) == KEPT | {"turned": "attention"}
-        or kept_float(model, Recipe()) == KEPT
+        float_scope(model, Recipe()) == KEPT | {"turned": "attention"}
+        or float_scope(model, Recipe()) == KEPT
     )
-    assert kept_float(model, Recipe(keep=())) == {}
-    assert set(kept_float(model, Recipe(keep=("attention",))).values()) == {"attention"}
-    assert kept_float(model, Recipe(keep=(), ignored=("h",))) == {"h": "ignored"}
+    assert float_scope(model, Recipe(keep=())) == {}
+    assert set(float_scope(model, Recipe(keep=("attention",))).values()) == {"attention"}
+    assert float_scope(model, Recipe(keep=(), ignored=("h",))) == {"h": "ignored"}
     assert read_recipe("clean").keep == ()
     with pytest.raises(UsageError, match="'keep' must be one of"):
         parse_toml('keep = ["softmax"]', Recipe, "recipe.toml")

@@ -21,7 +21,7 @@ def test_a_graph_without_its_tables_computes_the_same(monkeypatch: pytest.Monkey
     pixels = made.card.preprocessing.normalize(bundles.images(5))
     names = [output.name for output in model.graph.output]
     expected = onnxruntime.InferenceSession(str(made.onnx)).run(names, {"images": pixels})
-    with tables.tables_aside(model) as (light, folder):
+    with tables.tables_in_files(model) as (light, folder):
         outside = [t.name for t in light.graph.initializer if t.data_location]
         assert len(outside) >= 2  # the codebook, and the fold's tables
         assert sorted(path.stat().st_size for path in folder.iterdir()) == sorted(
@@ -38,7 +38,7 @@ def test_a_graph_without_its_tables_computes_the_same(monkeypatch: pytest.Monkey
     assert not folder.exists()
     for one, two in zip(found, expected, strict=True):
         assert np.array_equal(one, two)
-    tables.put_back(light, model)
+    tables.restore_tables(light, model)
     assert light.SerializeToString(deterministic=True) == before
     assert model.SerializeToString(deterministic=True) == before
 
@@ -63,7 +63,7 @@ def test_only_tables_are_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
         [value("out", TensorProto.FLOAT, [2, 4])],
         stored,
     )
-    with tables.tables_aside(helper.make_model(graph)) as (light, _):
+    with tables.tables_in_files(helper.make_model(graph)) as (light, _):
         assert [t.name for t in light.graph.initializer if t.data_location] == ["table"]
 
 
@@ -93,7 +93,7 @@ def test_openvino_maps_tables_from_files_that_may_go(monkeypatch: pytest.MonkeyP
     pixels = made.card.preprocessing.normalize(bundles.images(5))
     (expected,) = run_compiled(compile_graph(model), [{"images": pixels}])
     monkeypatch.setattr(tables, "_LARGE", 1000)
-    with tables.tables_aside(model) as (light, _):
+    with tables.tables_in_files(model) as (light, _):
         assert len([t.name for t in light.graph.initializer if t.data_location]) >= 2
     compiled = compile_graph(model)
     for _ in range(2):

@@ -34,14 +34,15 @@ from edgekit.runtime.answers import Answers
 from edgekit.runtime.selftest import (
     SelfTestReport,
     ask,
-    judge,
+    check_answers,
     prove,
     stored_part,
     where_it_runs,
 )
 from edgekit.steps.build_data import BuildData, open_data
 from edgekit.steps.options import DataOptions
-from edgekit.steps.selftest import choose, make_self_test, with_own_answers
+from edgekit.steps.selftest import make_self_test, with_own_answers
+from edgekit.steps.selftest_scenes import Scenes, choose, make_scenes
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.targets.dialects import find_dialect
 from tests import bundles
@@ -84,18 +85,32 @@ def pack(target: str, model: onnx.ModelProto, preprocessing: Preprocessing, name
 
 
 @functools.cache
+def scenes(*, photos: bool = True) -> Scenes:
+    made = bundles.made()
+    source = data() if photos else None
+    return make_scenes(onnx.load(made.onnx), made.card.preprocessing, source, 0)
+
+
+def self_test(target: str, *, photos: bool = True) -> SelfTest:
+    """What is stored before the bundle itself is asked."""
+    backend = load_descriptor(target).backend
+    preprocessing = bundles.made().card.preprocessing
+    return make_self_test(graph(target), preprocessing, scenes(photos=photos), backend)
+
+
+@functools.cache
 def good(target: str) -> tuple[Path, SelfTest]:
     """A bundle with its self-test."""
     preprocessing = bundles.made().card.preprocessing
     path = pack(target, graph(target), preprocessing, "good")
-    test = with_own_answers(path, make_self_test(graph(target), preprocessing, data(), 0))
+    test = with_own_answers(path, self_test(target))
     update_bundle(path, reports={SELFTEST: test.to_bytes()})
     return path, test
 
 
 def judged(test: SelfTest, path: Path, **options: Any) -> SelfTestReport:
     model = load(path, **options)
-    return judge(test, ask(test, model.run, model.size), where_it_runs(model.describe()))
+    return check_answers(test, ask(test, model.run, model.size), where_it_runs(model.describe()))
 
 
 def used_codes(test: SelfTest) -> tuple[int, int]:
@@ -187,13 +202,13 @@ def test_it_meets_many_classes_and_codes() -> None:
 
 
 def make_again() -> SelfTest:
-    test = make_self_test(graph("cpu"), bundles.made().card.preprocessing, data(), 0)
+    scenes.cache_clear()
+    test = self_test("cpu")
     return dataclasses.replace(test, own=good("cpu")[1].own, where=good("cpu")[1].where)
 
 
 def test_without_data_the_pictures_are_made_up() -> None:
-    preprocessing = dataclasses.replace(bundles.made().card.preprocessing)
-    test = make_self_test(graph("cpu"), preprocessing, None, 0)
+    test = self_test("cpu", photos=False)
     assert len(test.images) == 40
     report = judged(test, good("cpu")[0])
     assert report.passed, report.describe()
@@ -271,15 +286,15 @@ def claiming(shape: str) -> bytes:
         ({"images": np.zeros((40, 57, 56, 3), np.uint8)}, "do not fit"),
         ({"cell": np.array(0)}, "'cell' is 0"),
         ({"columns": np.array([5000])}, "not among 1024 classes"),
-        ({"noise": np.array([np.nan, 1.0])}, "no numbers"),
+        ({"noise": np.array([np.nan, 1.0])}, "NaN"),
         ({"reference_logits": np.zeros((40, 3), np.float32)}, "'reference_logits' is"),
         ({"reference_code": np.zeros((40, 64), np.float64)}, "'reference_code' is float64"),
         ({"own_best": None}, "no 'own_best'"),
         ({"brighter": np.array([{}], object)}, "Python objects"),
         (b"not a zip", "not a zip"),
-        (claiming("(99999999999, 99999)"), "says it has"),
-        (claiming("(100,)"), "not as long as its header says"),
-        (claiming("(-5, 3)"), "says it has"),
+        (claiming("(99999999999, 99999)"), "claims to have"),
+        (claiming("(100,)"), "not as long as its header claims"),
+        (claiming("(-5, 3)"), "claims to have"),
         (claiming("__import__('os')"), "cannot be read"),
     ],
 )
@@ -297,7 +312,7 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, images=np.zeros((300, 1024, 1024, 3), np.uint8))
     (tmp_path / SELFTEST).write_bytes(buffer.getvalue())
-    with pytest.raises(NpzError, match="says it has 943718400 bytes"):
+    with pytest.raises(NpzError, match="claims to have 943718400 bytes"):
         read_self_test(tmp_path / SELFTEST, (1024, 1024))
 
 
@@ -344,7 +359,7 @@ def test_where_a_code_is_a_tie_its_logits_may_be_others() -> None:
     code, logits = raw.code.copy(), raw.logits.copy()
     code.reshape(len(code), -1)[row] = (code.reshape(len(code), -1)[row] + 1) % 16
     logits[row] = -logits[row]
-    report = judge(tied, raw._replace(code=code, logits=logits), "elsewhere")
+    report = check_answers(tied, raw._replace(code=code, logits=logits), "elsewhere")
     assert report.passed, report.describe()
     sure = dataclasses.replace(test, own=None)
-    assert not judge(sure, raw._replace(logits=-logits), "elsewhere").passed
+    assert not check_answers(sure, raw._replace(logits=-logits), "elsewhere").passed

@@ -28,14 +28,14 @@ from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
 from edgekit.quantize.qat import loop
 from edgekit.quantize.qat.config import FinetuneConfig
-from edgekit.quantize.qat.evaluation import Judgment
+from edgekit.quantize.qat.evaluation import Validation
 from edgekit.quantize.qat.record import read_finetuned
 from edgekit.steps.artifacts import Checkpoint, Exported, Quantized
 from edgekit.steps.bundling import compile_bundle
 from edgekit.steps.calibration import legal_onnx, take_finetuned
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context
-from edgekit.steps.float_model import export, load
+from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.workflows.build import plan
 from edgekit.workflows.finetune import INT8, finetune
@@ -130,7 +130,7 @@ def test_a_run_and_what_it_leaves(work: Path, whole: Path) -> None:
     assert [entry["event"] for entry in log] == ["start", "epoch", "epoch"]
     assert log[0]["calibrated"] == again.calibrated.to_dict()
     figures = [log[0]["calibrated"], log[1]["validation"], log[2]["validation"]]
-    criteria = [Judgment(**figure).criterion for figure in figures]  # type: ignore[arg-type]
+    criteria = [Validation(**figure).criterion for figure in figures]  # type: ignore[arg-type]
     assert again.best_epoch == criteria.index(min(criteria))
     assert figures[again.best_epoch] == again.finetuned.to_dict()
     graph, record = read_finetuned(whole / INT8)
@@ -204,7 +204,7 @@ def test_a_build_takes_the_graph_in_the_place_of_a_calibration(work: Path, whole
     assert rows["calibrate"]["state"] == "given"
     assert rows["calibrate"]["writes"] == str(whole / INT8)
     context, source = Context(QUIET, Path(os.environ["EDGEKIT_CACHE"])), config.source()
-    exported = export(context, load(context, source), source)
+    exported = export(context, obtain_checkpoint(context, source), source)
     descriptor = load_descriptor("onnxruntime-cpu")
 
     def take(dialect: str, exported: Exported = exported) -> Quantized:
@@ -235,7 +235,7 @@ def test_files_that_are_no_finetuned_graph(work: Path, whole: Path, tmp_path: Pa
     with pytest.raises(UsageError, match=r"give its model-int8\.onnx"):
         read_finetuned(whole / "calibrated.onnx")
     (tmp_path / "bad.onnx").write_bytes((whole / INT8).read_bytes()[:-1000])
-    with pytest.raises(UsageError, match="no ONNX file, or damaged"):
+    with pytest.raises(UsageError, match="not an ONNX file, or is damaged"):
         read_finetuned(tmp_path / "bad.onnx")
 
 

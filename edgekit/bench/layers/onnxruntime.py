@@ -45,13 +45,13 @@ def profile(
             return "codebook lookup"
         if part_of is None:
             return "unassigned"
-        # Optimizers of layouts put _token_N behind the names of nodes that they replace.
+        # Layout optimizers append _token_N to the names of nodes they replace.
         return part_of(re.sub(r"(_token_\d+)+$", "", node)) or "unassigned"
 
     layers = tuple(
-        Layer(node, kinds[node], sum(found[_WARM_UP:]) / calls, part(node))
-        for node, found in times.items()
+        Layer(node, kinds[node], sum(durations[_WARM_UP:]) / calls, part(node))
+        for node, durations in times.items()
     )
     if part_of is None:
-        return Profile(layers, "package onnx, which tells the head apart, is not installed")
+        return Profile(layers, "the head is not separated: package onnx is not installed")
     return Profile(layers, "parts from the names of the graph's nodes")

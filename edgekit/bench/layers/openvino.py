@@ -31,7 +31,7 @@ def profile(
             fused = fused or node.get_type_name() == HEAD
     compiled = core.compile_model(model, "CPU", {**model_config(settings), "PERF_COUNT": True})
     parts = _parts(compiled.get_runtime_model(), lookup)
-    if fused:  # one operator: its time cannot be divided
+    if fused:  # one operator: its time cannot be split
         parts = {
             name: "lookup and head, fused" if part == "codebook lookup" else part
             for name, part in parts.items()
@@ -43,14 +43,14 @@ def profile(
     kinds: dict[str, str] = {}
     for _ in range(calls):
         request.infer({0: images}, share_inputs=True)
-        for found in request.profiling_info:
-            if found.node_type in _NOT_LAYERS:
+        for entry in request.profiling_info:
+            if entry.node_type in _NOT_LAYERS:
                 continue
-            milliseconds = 1e3 * found.real_time.total_seconds()
-            totals[found.node_name] = totals.get(found.node_name, 0.0) + milliseconds
-            kinds[found.node_name] = f"{found.node_type} {found.exec_type}"
-    # A layer of the executed graph that took less than a microsecond is reported as not run, now
-    # and then: it stays listed, with no time. What was fused into another is not in that graph.
+            milliseconds = 1e3 * entry.real_time.total_seconds()
+            totals[entry.node_name] = totals.get(entry.node_name, 0.0) + milliseconds
+            kinds[entry.node_name] = f"{entry.node_type} {entry.exec_type}"
+    # A layer of the executed graph that took under a microsecond is sometimes reported as not run:
+    # it stays listed, with zero time. Layers that were fused into others are not in that graph.
     layers = tuple(
         Layer(name, kinds[name], total / calls, parts.get(name, "unassigned"))
         for name, total in totals.items()
@@ -62,7 +62,7 @@ def profile(
 def _parts(graph: Any, lookup: set[str]) -> dict[str, Any]:
     """The part of every node of the executed graph, in which some nodes are fused from several."""
     nodes = []
-    found = set()
+    lookup_nodes = set()
     for node in graph.get_ordered_ops():
         name = node.get_friendly_name()
         information = node.get_rt_info()
@@ -70,9 +70,9 @@ def _parts(graph: Any, lookup: set[str]) -> dict[str, Any]:
         if "originalLayersNames" in information:
             originals += information["originalLayersNames"].astype(str).split(",")
         if lookup.intersection(originals) or any(is_lookup(original) for original in originals):
-            found.add(name)
+            lookup_nodes.add(name)
         sources = [
             value.get_source_output().get_node().get_friendly_name() for value in node.inputs()
         ]
         nodes.append((name, sources))
-    return dict(parts_of_graph(nodes, found))
+    return dict(parts_of_graph(nodes, lookup_nodes))

@@ -1,6 +1,6 @@
 """Where the time goes: milliseconds of every layer, and the shares of lookup and head.
 
-Profiling slows an inference down, so these times explain a latency and do not replace it.
+Profiling slows inference down, so these times explain a latency but do not replace it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MODULES: Final = {
     "onnxruntime": "edgekit.bench.layers.onnxruntime",
     "tensorrt": "edgekit.bench.layers.tensorrt",
 }
-# What the lookup's operators are called: the node, and its body where a runtime expands it.
+# Names of the lookup's operators: the node, and its body where a runtime expands it.
 _LOOKUP_NAMES: Final = (LOOKUP_NODE, LOOKUP)
 
 
@@ -62,23 +62,23 @@ class _Module(Protocol):
 
 
 def layer_times(bundle: Bundle, options: BenchOptions, images: NDArray[np.uint8]) -> Layers:
-    """The layers for the document, slowest first, and what each part of the network takes."""
+    """The layers for the document, slowest first, and the time of each part of the network."""
     manifest = bundle.manifest
     settings = run_settings(
         manifest.target, threads=options.threads, hint="latency", batch=options.batch
     )
     module = cast(_Module, importlib.import_module(_MODULES[manifest.target.backend]))
-    found = module.profile(bundle, settings, images, _CALLS)
-    total = sum(layer.milliseconds for layer in found.layers) or 1.0
+    profile = module.profile(bundle, settings, images, _CALLS)
+    total = sum(layer.milliseconds for layer in profile.layers) or 1.0
     parts: dict[str, float] = {}
-    for layer in found.layers:
+    for layer in profile.layers:
         parts[layer.part] = parts.get(layer.part, 0.0) + layer.milliseconds
-    slowest = sorted(found.layers, key=lambda layer: -layer.milliseconds)
+    slowest = sorted(profile.layers, key=lambda layer: -layer.milliseconds)
     return Layers(
         calls=_CALLS,
         total_ms=total,
         parts={name: PartTime(value, value / total) for name, value in sorted(parts.items())},
-        parts_from=found.parts_from,
+        parts_from=profile.parts_from,
         layers=tuple(
             LayerTime(**asdict(layer), share=layer.milliseconds / total) for layer in slowest
         ),
@@ -95,10 +95,9 @@ def parts_of_graph(
 ) -> dict[str, Part]:
     """The part that each node of a graph belongs to.
 
-    ``nodes`` are names with the names of the nodes they read from, in an order in which they can
-    be executed; ``lookup`` names those of the codebook lookup. What the lookup depends on is the
-    backbone; the rest is the attention head with its classifier. Without a lookup there is no
-    head to tell apart.
+    ``nodes`` are names with the names of the nodes they read from, in execution order; ``lookup``
+    names those of the codebook lookup. Everything the lookup depends on is the backbone; the rest
+    is the attention head with its classifier. Without a lookup, all of it is the backbone.
     """
     reads = dict(nodes)
     if not lookup:
@@ -128,9 +127,9 @@ def parts_of_onnx(path: str) -> Callable[[str], Part | None] | None:
     from edgekit.graph.view import Graph
 
     graph = Graph(onnx.load(path, load_external_data=False))
-    made_by = graph.producer
+    producer = graph.producer
     nodes = [
-        (node.name, [made_by[value].name for value in node.input if value in made_by])
+        (node.name, [producer[value].name for value in node.input if value in producer])
         for node in graph.nodes
     ]
     parts = parts_of_graph(nodes, {name for name, _ in nodes if is_lookup(name)})

@@ -1,6 +1,6 @@
 """Per-layer times of a TensorRT bundle, through its binding's IProfiler.
 
-Written against TensorRT 10's documentation; no figure of it was ever measured.
+Written from TensorRT 10's documentation; it has never produced a measured figure.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def profile(
         if is_lookup(layer):
             return "codebook lookup"
         names = re.split(r"[\s+,()\[\]{}]+", layer)
-        parts = [found for name in names if part_of and (found := part_of(name))]
+        parts = [known for name in names if part_of and (known := part_of(name))]
         return parts[0] if parts else "unassigned"
 
     layers = tuple(
         Layer(name, "", total / calls, part(name)) for name, total in times.totals.items()
     )
-    why = "" if part_of else " (package onnx, which tells the head apart, is not installed)"
+    why = "" if part_of else " (the head is not separated: package onnx is not installed)"
     return Profile(layers, f"parts from the names of TensorRT's layers{why}")

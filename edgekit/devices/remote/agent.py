@@ -1,18 +1,18 @@
-"""What keeps a device clean: started there by ssh, it does what the host says, and ends with it.
+"""The agent on a device: started by ssh, it does what the host asks, and leaves nothing behind.
 
 This file is sent through the connection and runs under the device's own Python, 3.7 or newer, so
 it imports the standard library only. Everything that edgekit starts on a device is a descendant
 of this process, which ends them all when
 
 - the host closes the connection or is killed, or the link breaks (stdin hangs up),
-- the host has been silent for a minute (the link is dead and nobody has said so).
+- the host has been silent for a minute (the link is dead, unnoticed).
 
-Where this process is killed itself, the kernel kills what it started, and whatever is left of that
-holds the locks until it ends: nobody works beside it.
+If this process itself is killed, the kernel kills what it started; anything that survives holds the
+locks until it ends, so nobody else works at the same time.
 
 Frames go both ways: two big-endian 32-bit lengths, a JSON header, a payload of bytes. The host
 sends ``load``, ``call``, ``lock``, ``run``, ``in``, ``eof`` and ``ping``; the agent answers
-``done``, ``failed``, ``out`` and ``exit``, and sends ``ping`` by itself.
+``done``, ``failed``, ``out`` and ``exit``, and sends ``ping`` unasked.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from typing import Any
 MAGIC = b"edgekit agent 1\n"
 BEAT = 5.0  # seconds between signs of life
 SILENCE = 60.0  # seconds after which the other side counts as gone
-_GRACE = 2.0  # seconds that a process has between SIGTERM and SIGKILL
+_GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 _LENGTHS = struct.Struct(">II")
 _MOST = 1 << 28  # bytes of a frame; anything larger is noise
 _BLOCK = 1 << 16
-_PDEATHSIG = 1  # PR_SET_PDEATHSIG: the signal that a process gets when the one above it dies
+_PDEATHSIG = 1  # PR_SET_PDEATHSIG: the signal a process gets when its parent dies
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: orphaned descendants become this process's children
 
 
@@ -53,17 +53,17 @@ def pack(header: dict[str, Any], payload: bytes = b"") -> bytes:
 def unpack(
     read: Callable[[int], bytes], most_header: int = _MOST, most_payload: int = _MOST
 ) -> tuple[dict[str, Any], bytes]:
-    """The next frame; ``read`` gives exactly so many bytes, or raises EOFError.
+    """The next frame; ``read`` returns exactly as many bytes as asked, or raises EOFError.
 
-    ValueError for what is no frame, or a larger one than the given bytes of header and payload.
+    ValueError if it is not a frame, or its header or payload exceeds the given bytes.
     """
     first, second = _LENGTHS.unpack(read(_LENGTHS.size))
     if first > most_header or second > most_payload:
-        raise ValueError("this is no frame")
+        raise ValueError("this is not a frame")
     try:
         header = json.loads(read(first).decode())
     except RecursionError as error:
-        raise ValueError("this is no frame: it is nested without end") from error
+        raise ValueError("this is not a frame: it is nested too deep") from error
     return header, read(second) if second else b""
 
 
@@ -82,7 +82,7 @@ class Agent:
         self._prctl: Any = None
 
     def serve(self) -> None:
-        """Do what the host says until it hangs up; never returns."""
+        """Do what the host asks until it hangs up; never returns."""
         with contextlib.suppress(OSError, AttributeError):  # not Linux: process groups must do
             self._prctl = ctypes.CDLL(None).prctl
             self._prctl(_SUBREAPER, 1, 0, 0, 0)
@@ -94,15 +94,15 @@ class Agent:
         try:
             while True:
                 header, payload = unpack(self._read)
-                self._obey(header, payload)
+                self._handle(header, payload)
         except EOFError:
             pass
-        finally:  # nothing stays behind a bug either
+        finally:  # a bug leaves nothing behind either
             self._end()
 
-    def _obey(self, header: dict[str, Any], payload: bytes) -> None:
+    def _handle(self, header: dict[str, Any], payload: bytes) -> None:
         try:
-            answer = self._act(header, payload)
+            answer = self._execute(header, payload)
         except OSError as error:
             text = error.strerror or str(error)
             self._send({"op": "failed", "error": text, "errno": error.errno})
@@ -110,7 +110,7 @@ class Agent:
         if answer is not None:
             self._send(answer)
 
-    def _act(self, header: dict[str, Any], payload: bytes) -> dict[str, Any] | None:
+    def _execute(self, header: dict[str, Any], payload: bytes) -> dict[str, Any] | None:
         op = header["op"]
         if op == "load":
             module: dict[str, Any] = {"__name__": header["module"]}
@@ -159,14 +159,14 @@ class Agent:
             cwd="/",  # a folder of the home directory could shadow a package
             start_new_session=True,
             pass_fds=tuple(self._locks.values()),
-            # The main thread starts it, so the signal comes with the death of this process.
+            # Started by the main thread, so the signal comes when this process dies.
             preexec_fn=functools.partial(_die_with, os.getpid(), self._prctl),
         )
         self._child = child
         threading.Thread(target=self._follow, args=(child,), daemon=True).start()
 
     def _follow(self, child: subprocess.Popen[bytes]) -> None:
-        """Pass on what a command writes, and when it ends, end what it left behind."""
+        """Forward a command's output; when it ends, end what it left running."""
         pumps = [
             threading.Thread(target=self._pump, args=(stream, number), daemon=True)
             for stream, number in ((child.stdout, 1), (child.stderr, 2))
@@ -211,7 +211,7 @@ class Agent:
             with self._writing:
                 while view:
                     view = view[os.write(self._outgoing, view) :]
-        except OSError:  # nobody listens any more
+        except OSError:  # nobody is listening any more
             self._end()
 
     def _read(self, count: int) -> bytes:
@@ -229,13 +229,13 @@ class Agent:
     def _end(self) -> None:
         """End everything that was started here, then this process; the locks go with it."""
         if not self._ending.acquire(blocking=False):
-            time.sleep(10 * _GRACE)  # another thread is at it, and ends this one, too
+            time.sleep(10 * _GRACE)  # another thread is at it, and will end this one, too
         _end_descendants()
         os._exit(0)
 
 
 def _die_with(parent: int, prctl: Any) -> None:
-    """In a new child: be killed when ``parent`` dies, also if it is dead already."""
+    """In a new child: be killed when ``parent`` dies, even if it is dead already."""
     if prctl is not None:
         prctl(_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != parent:
@@ -243,19 +243,19 @@ def _die_with(parent: int, prctl: Any) -> None:
 
 
 def _end_descendants() -> None:
-    """SIGTERM, and SIGKILL for those who stay, also if they moved to a session of their own."""
+    """SIGTERM, then SIGKILL for those that remain, even in sessions of their own."""
     deadline = time.monotonic() + _GRACE
-    told: set[int] = set()
+    signalled: set[int] = set()
     while True:
         alive = _descendants(os.getpid())
         if not alive:
             return
         late = time.monotonic() > deadline
         for process in alive:
-            if late or process not in told:
+            if late or process not in signalled:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(process, signal.SIGKILL if late else signal.SIGTERM)
-                told.add(process)
+                signalled.add(process)
         if time.monotonic() > deadline + _GRACE:  # stuck in the kernel, or not ours to kill
             return
         time.sleep(0.02)
@@ -273,16 +273,16 @@ def _descendants(root: int) -> list[int]:
         children.setdefault(int(parent), []).append(int(entry.name))
         if state in "ZX":
             dead.add(int(entry.name))
-    found: list[int] = []
+    descendants: list[int] = []
     level = [root]
     while level:
         level = [child for parent in level for child in children.get(parent, [])]
-        found += level
-    return [process for process in found if process not in dead]
+        descendants += level
+    return [process for process in descendants if process not in dead]
 
 
 def main() -> None:
-    """Keep stdout for frames; what anything prints goes to stderr."""
+    """Reserve stdout for frames; anything printed goes to stderr."""
     outgoing = os.dup(1)
     os.dup2(2, 1)
     Agent(0, outgoing).serve()

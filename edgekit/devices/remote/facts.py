@@ -1,7 +1,6 @@
 """What a device is and has; runs there, under its own Python (3.7 or newer, nothing installed).
 
-Sent to the agent as source. Everything is read, nothing is changed, and what a device does not
-tell is left out.
+Sent to the agent as source. It only reads; what a device does not tell is left empty.
 """
 
 from __future__ import annotations
@@ -129,31 +128,31 @@ def _tensorrt() -> str:
 
 
 def _tool(name: str, usual: str = "") -> str:
-    found = shutil.which(name)
-    return found or (usual if usual and os.access(usual, os.X_OK) else "")
+    path = shutil.which(name)
+    return path or (usual if usual and os.access(usual, os.X_OK) else "")
 
 
 def _runtimes(root: Path) -> dict[str, str]:
-    """The environments that edgekit made here, each with what pip was to install."""
-    found = {}
+    """The environments that edgekit made here, each with what pip had to install."""
+    environments = {}
     for stamp in sorted(root.glob("runtimes/*/edgekit-runtime.json")):
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            said = json.loads(stamp.read_text(encoding="utf-8"))
-            found[stamp.parent.name] = str(said.get("requirement", ""))
-    return found
+            content = json.loads(stamp.read_text(encoding="utf-8"))
+            environments[stamp.parent.name] = str(content.get("requirement", ""))
+    return environments
 
 
 def _packages(*names: str) -> dict[str, str]:
-    """Runtimes in the device's own Python: not edgekit's, and good to know."""
+    """Runtimes in the device's own Python: edgekit does not use them, the user may want to know."""
     try:
         from importlib import metadata
     except ImportError:  # before Python 3.8
         return {}
-    found = {}
+    versions = {}
     for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def _bundles(root: Path) -> list[str]:
@@ -169,7 +168,7 @@ def _text(path: str) -> str:
 
 
 def _run(*command: str) -> str:
-    """What a tool prints; nothing if it is not there, fails, or takes its time."""
+    """What a tool prints; "" if it is missing, fails or takes too long."""
     try:
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10, check=False

@@ -1,11 +1,11 @@
-"""Takes files on the device: what is there already, the next block, the checksum at the end.
+"""Receives files on the device: what is there already, the next block, the final checksum.
 
 Sent to the agent like `edgekit.devices.remote.facts`: standard Python 3.7 only. Every file is
-staged under the SHA-256 of what it is to be, with ``.part`` until it is that; a staged file has no
-name that anything could load.
+staged under the SHA-256 it must have, with ``.part`` until it is complete; nothing could load a
+staged file by its name.
 
-What is removed or replaced here lies in edgekit's own folder on the device (``root``), also after
-its links were followed, whatever the host asks for.
+Nothing is removed or replaced outside edgekit's own folder on the device (``root``), even through
+links, whatever the host asks for.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ def survey(
 ) -> dict[str, dict[str, Any]]:
     """What is here of ``files`` (name: SHA-256, size): all of it, or a part and the part's hash.
 
-    A whole file of the folder ``present`` is used again; a part is what an earlier copy left.
+    A complete file in the folder ``present`` is reused; a part is what an earlier copy left.
     """
     folder = _inside(root, staging)
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {digest for digest, _ in files.values()}
+    digests = {digest for digest, _ in files.values()}
     for leftover in folder.iterdir():
-        if leftover.name.replace(_PART, "") not in wanted:
+        if leftover.name.replace(_PART, "") not in digests:
             leftover.unlink()
-    found: dict[str, dict[str, Any]] = {}
+    answers: dict[str, dict[str, Any]] = {}
     for name, (digest, size) in files.items():
         _plain(name)
         if not _DIGEST.fullmatch(digest):
-            raise OSError(errno.EINVAL, repr(digest) + " is no SHA-256")
+            raise OSError(errno.EINVAL, repr(digest) + " is not a SHA-256")
         staged, part, old = folder / digest, folder / (digest + _PART), Path(present) / name
         if present and not _is(staged, digest, size) and _is(old, digest, size):
             remove(root, str(staged))
             _link(old, staged)
         if _is(staged, digest, size):
-            found[name] = {"whole": True}
+            answers[name] = {"whole": True}
         else:
             length = min(part.stat().st_size, size) if part.is_file() else 0
             prefix = _sha256(part, length) if length else ""
-            found[name] = {"whole": False, "bytes": length, "sha256": prefix}
-    return found
+            answers[name] = {"whole": False, "bytes": length, "sha256": prefix}
+    return answers
 
 
 def put(staging: str, digest: str, offset: int, data: bytes) -> int:
-    """Write a block at ``offset``, where the part must end; bytes behind are cut off."""
+    """Write a block at ``offset``, where the part must end; bytes after it are cut off."""
     with (Path(staging) / (digest + _PART)).open("ab") as stream:
         if stream.tell() < offset:  # a block before it failed: no holes
             raise OSError(errno.ESPIPE, "a block is missing")
@@ -66,7 +66,7 @@ def put(staging: str, digest: str, offset: int, data: bytes) -> int:
 
 
 def finish(staging: str, digest: str) -> bool:
-    """Whether the part is what it is to be: then it is whole, otherwise it is removed."""
+    """Complete the part if its hash is right and return True; otherwise remove it."""
     part = Path(staging) / (digest + _PART)
     part.touch()  # an empty file has no block
     with part.open("rb") as stream:
@@ -105,7 +105,7 @@ def read(path: str) -> str | None:
     except OSError:
         return None
     if len(text) > _MOST_TEXT:
-        raise OSError(errno.EFBIG, path + " is larger than any that edgekit writes")
+        raise OSError(errno.EFBIG, path + " is larger than any file that edgekit writes")
     return text
 
 
@@ -123,7 +123,7 @@ def write(root: str, path: str, text: str) -> None:
 
 
 def remove(root: str, path: str) -> None:
-    """Remove a file or a folder below ``root``, if it is there; of a link, the link."""
+    """Remove a file or folder below ``root``, if it exists; of a link, only the link."""
     target = _inside(root, path)
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(str(target), ignore_errors=True)
@@ -155,21 +155,21 @@ def home(folder: str) -> str:
 
 
 def _inside(root: str, path: str) -> Path:
-    """``path`` with the links on the way followed, if that lies below ``root``; else an error."""
+    """``path`` with its parents' links resolved; an error unless that is below ``root``."""
     base, name = Path(root).resolve(), Path(path).name
-    found = Path(path).parent.resolve() / name
-    if name in ("", "..") or base not in found.parents:
+    target = Path(path).parent.resolve() / name
+    if name in ("", "..") or base not in target.parents:
         raise OSError(errno.EPERM, path + " is not in edgekit's folder " + str(base))
-    return found
+    return target
 
 
 def _plain(name: str) -> None:
     if not name or "/" in name or name.startswith("."):
-        raise OSError(errno.EINVAL, repr(name) + " is no plain file name")
+        raise OSError(errno.EINVAL, repr(name) + " is not a plain file name")
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring a new name to disk; file systems that cannot, cannot."""
+    """Flush a new name to disk, where the file system can."""
     handle = os.open(str(folder), os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,7 +1,7 @@
 """``python -m edgekit.devices.remote.place STAGING MANIFEST_SHA256 BUNDLE``, on the device.
 
-Puts staged files, which are named by their hashes, together to a bundle that appears in one step;
-not before it opens as a bundle: every checksum right, made for this architecture.
+Assembles a bundle from staged files, which are named by their hashes. It appears in one step, and
+only if it opens as a bundle: every checksum right, made for this architecture.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edgekit.core.folders import locked, replace_folder
 
 
 def place(staging: Path, manifest_sha256: str, path: Path) -> None:
-    """Make the bundle at ``path`` of the files in ``staging``."""
+    """Make the bundle at ``path`` from the files in ``staging``."""
     try:
         data = (staging / manifest_sha256).read_bytes()
     except OSError as error:
@@ -28,7 +28,7 @@ def place(staging: Path, manifest_sha256: str, path: Path) -> None:
         for name, entry in manifest.files.items():
             link(staging / entry.sha256, folder / name)
         link(staging / manifest_sha256, folder / MANIFEST)
-        open_bundle(folder)  # refused here, it is never seen at its place
+        open_bundle(folder)  # if refused here, it never appears at its path
 
     with locked(path):
         replace_folder(path, fill)

@@ -1,8 +1,8 @@
 """``python -m edgekit.devices.remote.serve BUNDLE``, on the device: images in, answers out.
 
-First a frame that describes the model. Then for every frame of images, uint8 [B, height, width, 3]
-in its payload, one of answers: logits (float32), codes (int64) and margins (float32), one after
-the other, in the machine's little-endian order. Frames are those of `edgekit.devices.remote.agent`.
+First comes a frame that describes the model. Then each frame of images (payload: uint8
+[B, height, width, 3]) gets one of answers: logits (float32), codes (int64) and margins (float32),
+one after the other, little-endian. Frames are those of `edgekit.devices.remote.agent`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def serve(path: Path, incoming: BinaryIO, outgoing: BinaryIO) -> None:
         count = int(header["images"])
         images = np.frombuffer(bytearray(payload), np.uint8)  # writable, as runtimes want it
         if images.size != count * size[0] * size[1] * 3:
-            raise UsageError(f"{count} images do not have {images.size} bytes")
+            raise UsageError(f"{images.size} bytes are not {count} images")
         _send(outgoing, pack_answers(model.run(images.reshape(count, *size, 3))))
 
 
@@ -77,7 +77,7 @@ def _send(outgoing: BinaryIO, data: bytes) -> None:
 def main(arguments: list[str]) -> int:
     """Serve one bundle on stdin and stdout; the exit code."""
     outgoing = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a runtime prints must not get between the frames
+    os.dup2(2, 1)  # what a runtime prints must not mix with the frames
     try:
         if len(arguments) != 1:
             raise UsageError("usage: python -m edgekit.devices.remote.serve BUNDLE")

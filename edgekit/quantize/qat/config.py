@@ -9,8 +9,8 @@ from edgekit.core.errors import UsageError
 from edgekit.core.typed_toml import at_least
 from edgekit.targets.dialects import DEFAULT_DIALECT
 
-# Settings that change how a run is carried out, not what comes out of it.
-_BYSTANDERS = ("out", "workers", "save_every", "guard")
+# Settings that change how a run is executed, but not its result.
+_NOT_DECISIVE = ("out", "workers", "save_every", "guard")
 
 
 @dataclass(frozen=True)
@@ -23,41 +23,41 @@ class FinetuneConfig:
     data: str = "builtin:fashion-mnist"
     out: Path = Path("runs/finetune")
     recipe: str = "nearest"  # of the calibration that it starts from
-    # Which runtime's form of the graph is fine-tuned; what it must be to be exact there.
+    # Which runtime's form of the graph is fine-tuned: only there are the results exact.
     dialect: str = DEFAULT_DIALECT
     skip_bad: bool = False  # leave unreadable images out instead of stopping
-    guard: bool = True  # refuse a result that answers other than the float model
+    guard: bool = True  # refuse a result whose answers differ from the float model's
 
-    # Corruptions of the paired images: as-trained (what the checkpoint has seen, so that unseen
-    # ones stay unseen), or names and groups; none fine-tunes on clean images alone.
+    # Corruptions of the paired images: as-trained (those of the checkpoint's training, so that
+    # unseen ones stay unseen), or names and groups; none fine-tunes on clean images alone.
     seen: str = "as-trained"
     # Corruptions that choose the best epoch: "seen", or names and groups.
     validate_on: str = "seen"
-    train_images: int | None = 3000  # at most so many, every class in proportion; None is all
+    train_images: int | None = 3000  # at most this many, every class in proportion; None is all
     validation_images: int = 200  # likewise
 
     epochs: int = 2
-    batch_size: int = 32  # images; each counts once, its corrupted twin comes along
+    batch_size: int = 32  # images, not counting the corrupted twin of each
     lr: float = 0.003  # of weights and biases, with Adam, in 8-bit levels of their channel
     scale_lr: float = 3e-5  # of the logarithms of the quantizers' scales
     warmup: float = 0.05  # share of the steps in which the learning rate rises
     clip_norm: float = 0.0  # largest gradient norm; 0 does not clip
-    patience: int = 0  # epochs without improvement after which it stops; 0 never stops early
+    patience: int = 0  # stop after this many epochs without improvement; 0 never stops early
 
     task_weight: float = 0.1  # of the cross-entropy with the labels
     distill_weight: float = 1.0  # of KL(float model || quantized model) over classes
     code_weight: float = 1.0  # of the same over codewords; 0 turns code consistency off
     feature_weight: float = 1.0  # of the squared error of the looked-up feature
-    # Of the soft assignment to codewords: cosines (or squared distances over the feature's squared
-    # length) are divided by it. About the noise that quantization adds to them.
+    # The soft assignment to codewords divides cosines (or squared distances over the feature's
+    # squared length) by this. It is about the noise that quantization adds to them.
     code_temperature: float = 0.02
 
     seed: int = 0  # of the order
     data_seed: int = 0  # of the split, the calibration images and the drawn corruptions
-    workers: int | None = None  # loading processes; None is one a CPU
+    workers: int | None = None  # loading processes; None is one per CPU
     threads: int | None = None  # of the arithmetic; None leaves it to torch
     device: str = "auto"
-    save_every: float = 30.0  # seconds between two states that a killed run resumes from
+    save_every: float = 30.0  # seconds between saved states, from which a killed run resumes
 
     def __post_init__(self) -> None:
         """Refuse values with which nothing can be fine-tuned."""
@@ -85,5 +85,5 @@ class FinetuneConfig:
             at_least(0, "workers", self.workers)
 
     def decisive(self) -> dict[str, object]:
-        """The settings that what comes out depends on."""
-        return {name: value for name, value in vars(self).items() if name not in _BYSTANDERS}
+        """The settings that the result depends on."""
+        return {name: value for name, value in vars(self).items() if name not in _NOT_DECISIVE}

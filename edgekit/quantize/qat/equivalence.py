@@ -2,10 +2,10 @@
 
 Comparing logits end to end would prove little: two float32 implementations add in different
 orders, now and then a value on the edge between two levels rounds the other way, and the layers
-behind it amplify that one level, through an attention that magnifies differences. So every Q/DQ
-pair is compared on its own: both implementations are given the same 8-bit inputs (those of ONNX
-Runtime), and what they compute from them must be the same levels, except for values that lie on
-an edge, which are counted. Behind the last pair, codes must be identical and logits equal.
+after it amplify that one level, through an attention that magnifies differences. So every Q/DQ
+pair is compared on its own: both implementations get the same 8-bit inputs (ONNX Runtime's) and
+must compute the same levels from them, except for values that lie on an edge, which are counted.
+After the last pair, codes must be identical and logits equal.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from edgekit.quantize.qat.network import Network
 from edgekit.runtime.onnxruntime import named_outputs, open_session
 
 LOGITS_TOLERANCE = 1e-3  # largest difference over the largest magnitude
-_EDGE = 0.01  # how near to the middle between two levels a value may be called on the edge
+_EDGE = 0.01  # levels from the midpoint of two, within which a value counts as on the edge
 _TIE = 1e-6  # margin over best score below which rounding chooses between two codewords
 _BATCH = 16
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What was compared, and how exactly it agreed."""
+    """What was compared, and how closely it agreed."""
 
     images: int
     pairs: int  # Q/DQ pairs of activations
     values: int  # 8-bit values that both computed
-    edge_values: int  # of these, on the edge between two levels and rounded the other way
+    edge_values: int  # those on the edge between two levels that rounded the other way
     codes: int
     different_codes: int  # ties up to rounding
     logits_error: float  # largest difference over the largest magnitude
@@ -54,16 +54,16 @@ class Proof:
 
 
 class _Follower:
-    """Compares every pair with ONNX Runtime's and lets the network go on with the latter."""
+    """Compares every pair's output with ONNX Runtime's and continues with the latter."""
 
-    def __init__(self, theirs: dict[str, NDArray[np.float32]]) -> None:
-        self._theirs = theirs
+    def __init__(self, reference: dict[str, NDArray[np.float32]]) -> None:
+        self._theirs = reference
         self.values = self.edges = 0
 
     def __call__(self, name: str, level: Tensor, rounded: Tensor, scale: Tensor) -> Tensor:
         """See `Follow`."""
-        theirs = torch.from_numpy(self._theirs[name])
-        their_levels = (theirs / scale).round()
+        reference = torch.from_numpy(self._theirs[name])
+        their_levels = (reference / scale).round()
         different = their_levels != rounded
         self.values += rounded.numel()
         if bool(different.any()):
@@ -75,18 +75,18 @@ class _Follower:
                     f"{name}: nothing was written; this is a bug, please report it"
                 )
             self.edges += int(different.sum())
-        return theirs
+        return reference
 
 
 @torch.no_grad()
 def prove(graph: onnx.ModelProto, network: Network, images: NDArray[np.float32]) -> Proof:
-    """Compare ``graph`` under ONNX Runtime with ``network``; refuse a difference.
+    """Compare ``graph`` in ONNX Runtime with ``network``; raise if they differ.
 
     ``images`` [M, 3, H, W] are normalized.
     """
-    # As ONNX defines the graph, with nothing fused, and what comes out of the pairs.
-    shown = with_outputs(graph, network.pair_outputs).SerializeToString()
-    session = open_session(shown, optimized=False)
+    # The graph as ONNX defines it, with nothing fused, and every pair's output exposed.
+    exposed = with_outputs(graph, network.pair_outputs).SerializeToString()
+    session = open_session(exposed, optimized=False)
     values = edges = codes = different = 0
     error = 0.0
     for start in range(0, len(images), _BATCH):
@@ -99,16 +99,16 @@ def prove(graph: onnx.ModelProto, network: Network, images: NDArray[np.float32])
         scale = max(float(np.abs(logits).max()), 1e-30)
         error = max(error, float(np.abs(logits - theirs["logits"]).max()) / scale)
         if ours.code is not None and ours.scores is not None:
-            other = (ours.code.numpy() != theirs["code"]).reshape(-1)
+            different_rows = (ours.code.numpy() != theirs["code"]).reshape(-1)
             top = ours.scores.topk(min(2, ours.scores.shape[1]), dim=1).values.numpy()
             near = (top[:, 0] - top[:, -1]) <= _TIE * np.abs(top[:, 0])
-            if bool((other & ~near).any()):
+            if bool((different_rows & ~near).any()):
                 raise EdgekitError(
-                    f"the INT8 graph chooses other codewords than the network that was trained for "
-                    f"{int(other.sum())} of {other.size} features: nothing was written; this is a "
-                    "bug, please report it"
+                    f"for {int(different_rows.sum())} of {different_rows.size} features, the INT8 "
+                    "graph chooses other codewords than the network that was trained: nothing was "
+                    "written; this is a bug, please report it"
                 )
-            codes, different = codes + other.size, different + int(other.sum())
+            codes, different = codes + different_rows.size, different + int(different_rows.sum())
     if not error <= LOGITS_TOLERANCE:
         raise EdgekitError(
             f"the INT8 graph's logits differ by {error:.0e} from those of the network that was "

@@ -1,4 +1,4 @@
-"""Judges a quantized network beside the float one on the same clean and corrupted images."""
+"""Validates a quantized network against the float one on the same clean and corrupted images."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from edgekit.training.distributed import World
 from edgekit.training.evaluation import Choices, Evaluation, Tally, choices
 from edgekit.training.stop_signal import StopSignal
 from edgekit.training.validation import Group, image_groups
-from edgekit.training.views import Seen, Unreadable, View
+from edgekit.training.views import LoadedViews, Unreadable, View
 
 
 @dataclass(frozen=True)
-class Judgment:
-    """Errors as fractions in [0, 1]; ``float_`` ones are the original's on the same images.
+class Validation:
+    """Errors as fractions in [0, 1]; the ``float_`` ones are the original's on the same images.
 
     The mean corruption error is `Evaluation`'s.
     """
@@ -39,10 +39,10 @@ class Judgment:
 
     @property
     def criterion(self) -> tuple[float, float]:
-        """What early stopping minimizes: the error beyond the float model's, then other codes.
+        """What early stopping minimizes: the error in excess of the float model's, then flips.
 
-        An error below the float model's is luck of these images and does not count: it would
-        keep whatever was lucky first.
+        An error below the float model's is luck with these images and does not count: otherwise
+        the first lucky epoch would win.
         """
         ours, original = self.mean_corruption_error, self.float_mean_corruption_error
         if ours is None or original is None:
@@ -51,10 +51,10 @@ class Judgment:
 
     @property
     def code_agreement(self) -> float:
-        """Of corrupted images, or of clean ones where there are no others; 1 without codes."""
-        found = self.code_agreement_corrupted
-        found = self.code_agreement_clean if found is None else found
-        return 1.0 if found is None else found
+        """On corrupted images, or on clean ones if there are no others; 1 without codes."""
+        agreement = self.code_agreement_corrupted
+        agreement = self.code_agreement_clean if agreement is None else agreement
+        return 1.0 if agreement is None else agreement
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -78,15 +78,15 @@ def _pair(ours: float, original: float) -> str:
     return f"{100 * ours:.2f}% (float {100 * original:.2f}%)"
 
 
-class Judge:
-    """Validation images, how each is seen, and the float model's choices for them."""
+class Validator:
+    """The validation images, how each is corrupted, and the float model's choices for them."""
 
     def __init__(
         self,
         indices: IndexArray,
         corruptions: Sequence[str],
         preprocessing: Preprocessing,
-        pool: Pool[View, Seen | Unreadable],
+        pool: Pool[View, LoadedViews | Unreadable],
         original: Network,
         device: torch.device,
         stop: StopSignal,
@@ -94,52 +94,52 @@ class Judge:
         self._indices, self._corruptions = indices, tuple(corruptions)
         self._preprocessing, self._pool, self._original = preprocessing, pool, original
         self._device, self._stop = device, stop
-        self._kept: dict[int, Choices] = {}
+        self._float_choices: dict[int, Choices] = {}  # by the number of the group
 
     def groups(self) -> Iterator[Group]:
-        """The images, some at a time, each clean and under every corruption."""
+        """The images in groups, each clean and under every corruption."""
         return image_groups(
             self._indices, self._corruptions, self._preprocessing, self._pool, World()
         )
 
     @torch.inference_mode()
-    def __call__(self, network: Network) -> Judgment:
-        """Judge one network; Ctrl-C ends it, so the caller saves before."""
+    def __call__(self, network: Network) -> Validation:
+        """Validate one network. Ctrl-C interrupts it, so save the state before."""
         each = 1 + len(self._corruptions)
-        found, original = Tally(self._corruptions, None), Tally(self._corruptions, None)
-        same = _Same()
+        tally, float_tally = Tally(self._corruptions, None), Tally(self._corruptions, None)
+        agreement = _Agreement()
         for number, group in enumerate(self.groups()):
             if self._stop.requested:
-                raise Interrupted("interrupted while judging: run the same command to go on")
+                raise Interrupted("interrupted in validation: run the same command to resume")
             images = torch.from_numpy(group.pixels).to(self._device)
-            if number not in self._kept:
-                self._kept[number] = choices(self._original(images), each)
+            if number not in self._float_choices:
+                self._float_choices[number] = choices(self._original(images), each)
             ours = choices(network(images), each)
-            found.add(group.labels, group.severities, ours)
-            original.add(group.labels, group.severities, self._kept[number])
-            same.add(ours, self._kept[number])
+            tally.add(group.labels, group.severities, ours)
+            float_tally.add(group.labels, group.severities, self._float_choices[number])
+            agreement.add(ours, self._float_choices[number])
         cpu = torch.device("cpu")  # where the counts are
-        return same.judgment(found.result(World(), cpu), original.result(World(), cpu))
+        return agreement.validation(tally.result(World(), cpu), float_tally.result(World(), cpu))
 
 
-class _Same:
-    """How often two models chose the same."""
+class _Agreement:
+    """How often two models made the same choices."""
 
     def __init__(self) -> None:
-        # Same ones and all of them: classes of all views, codes of clean and of corrupted ones.
+        # Equal ones and all: classes of all views, codes of clean and of corrupted views.
         self._classes, self._clean, self._corrupted = ([0, 0] for _ in range(3))
 
     def add(self, ours: Choices, original: Choices) -> None:
-        """Their choices for the same images."""
+        """Count both models' choices for the same images."""
         _count(self._classes, ours.top == original.top)
         if ours.code is not None and original.code is not None:
             same = ours.code == original.code
             _count(self._clean, same[:, 0])
             _count(self._corrupted, same[:, 1:])
 
-    def judgment(self, ours: Evaluation, original: Evaluation) -> Judgment:
-        """Together with their errors."""
-        return Judgment(
+    def validation(self, ours: Evaluation, original: Evaluation) -> Validation:
+        """The agreement, together with both models' errors."""
+        return Validation(
             images=ours.images,
             clean_error=ours.clean_error,
             float_clean_error=original.clean_error,

@@ -1,4 +1,4 @@
-"""Quantize and dequantize at once, with gradients: what a Q/DQ pair does, as torch sees it."""
+"""Quantize and dequantize in one step, with gradients: a Q/DQ pair in torch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor
 class _FakeQuantize(torch.autograd.Function):
     """(clamp(round(x / s) + z) - z) * s.
 
-    Gradients: rounding is taken for the identity (straight-through), so x gets its gradient where
+    Gradients: rounding counts as the identity (straight-through), so x gets its gradient wherever
     it is not clipped; the scale gets d/ds of the same expression, which is the rounding error
-    inside the range and the clipped level outside (Esser et al., "Learned step size
+    inside the range and the clipped level outside it (Esser et al., "Learned step size
     quantization", 2020).
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
-        """``low`` and ``high`` are the levels less the zero-point; ``scale`` broadcasts to x."""
+        """``low`` and ``high`` are levels minus the zero-point; ``scale`` broadcasts to x."""
         ctx.save_for_backward(x, scale)
         ctx.range = (low, high)
         # A true division and round-half-to-even, as ONNX defines QuantizeLinear.
@@ -46,12 +46,12 @@ class _FakeQuantize(torch.autograd.Function):
 
 
 def fake_quantize(x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
-    """``x`` as it comes out of a Q/DQ pair of this scale.
+    """``x`` as it comes out of a Q/DQ pair with this scale.
 
-    ``low`` and ``high`` are the range of levels less the zero-point; ``scale`` is a scalar, or
-    has as many dimensions as ``x`` and size 1 but along the channels.
+    ``low`` and ``high`` are the range of levels minus the zero-point; ``scale`` is a scalar, or
+    has as many dimensions as ``x``, all of size 1 except the channels.
     """
-    found: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]
+    result: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]
         x, scale, float(low), float(high)
     )
-    return found
+    return result

@@ -1,4 +1,4 @@
-"""Finds the float weights behind 8-bit ones, by shape and value: calibration renames them."""
+"""Finds the float weights of 8-bit ones by shape and value, because calibration renames them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-_SAME_LAYER = 1.0  # levels that weights are off at most on average if they are this layer's
-_INSIDE = 0.49  # of a level: what is this far from its middle still rounds to it
+_SAME_LAYER = 1.0  # levels: weights that are further off on average belong to another layer
+_INSIDE = 0.49  # of a level: a value this far from its middle still rounds to it
 
 
 def by_shape(graph: onnx.ModelProto | None) -> dict[tuple[int, ...], list[NDArray[np.float32]]]:
-    """A float graph's weights, for `original_of`; None has none."""
-    found: dict[tuple[int, ...], list[NDArray[np.float32]]] = {}
+    """A float graph's weights, for `original_of`; empty for None."""
+    weights: dict[tuple[int, ...], list[NDArray[np.float32]]] = {}
     for tensor in graph.graph.initializer if graph is not None else ():
         if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
-            found.setdefault(tuple(tensor.dims), []).append(numpy_helper.to_array(tensor))
-    return found
+            weights.setdefault(tuple(tensor.dims), []).append(numpy_helper.to_array(tensor))
+    return weights
 
 
 def original_of(
@@ -27,10 +27,11 @@ def original_of(
     scale: NDArray[np.float32],
     originals: Mapping[tuple[int, ...], list[NDArray[np.float32]]],
 ) -> NDArray[np.float32]:
-    """The float weights behind these levels: the original's, where they round to them.
+    """The float weights that these levels stand for: the original's, if they round to them.
 
-    Calibrations that do not round to the nearest level leave the original's next neighbors that do;
-    those that rescale weights (SmoothQuant) leave no original, but the levels' own values.
+    If the calibration did not round to the nearest level, each weight is moved just far enough to
+    round to its level. If it rescaled weights (SmoothQuant), there is no original, and the levels'
+    own values are returned.
     """
     candidates = originals.get(levels.shape, [])
     offsets = [candidate / scale - levels for candidate in candidates]

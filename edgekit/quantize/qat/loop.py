@@ -21,7 +21,7 @@ from edgekit.core.progress import ProgressBar
 from edgekit.data.base import IndexArray
 from edgekit.data.loading import Skipped
 from edgekit.quantize.qat.config import FinetuneConfig
-from edgekit.quantize.qat.evaluation import Judge, Judgment
+from edgekit.quantize.qat.evaluation import Validation, Validator
 from edgekit.quantize.qat.losses import Losses, finite, losses
 from edgekit.quantize.qat.network import Network
 from edgekit.training.batches import Batch, ImageSource
@@ -36,8 +36,8 @@ _SUMS = ("loss", "task", "distill", "code", "feature", "error", "flipped")
 
 
 @dataclass(frozen=True)
-class Job:
-    """All that the loop needs; `edgekit.workflows.finetune` puts it together."""
+class FinetuneJob:
+    """Everything the loop needs; `edgekit.workflows.finetune` assembles it."""
 
     config: FinetuneConfig
     identity: str
@@ -46,7 +46,7 @@ class Job:
     original: Network
     train: IndexArray
     source: ImageSource
-    judge: Judge
+    validate: Validator
     device: torch.device
     console: Console
     stop: StopSignal
@@ -58,10 +58,10 @@ class Job:
         return self.config.out
 
 
-class Run:
-    """One run while it goes on; epoch 0 is the calibrated network, and a candidate."""
+class FinetuneLoop:
+    """A run in progress; epoch 0 is the calibrated network, which is a candidate as well."""
 
-    def __init__(self, job: Job, state: RunState | None) -> None:
+    def __init__(self, job: FinetuneJob, state: RunState | None) -> None:
         self.job = job
         self.progress = state.progress if state else Progress(quantizes=True)
         self.journal = Journal(job.out, self.progress.log_bytes, enabled=True)
@@ -82,13 +82,13 @@ class Run:
             self.sums.copy_(state.sums)
 
     def go(self) -> Progress:
-        """Run to the end; leaves the best and the last network's parameters and the state."""
+        """Run to the end; leaves the best network's parameters and the last state on disk."""
         progress, config = self.progress, self.job.config
         per_epoch = self.job.source.batches_per_epoch()
         total = per_epoch * config.epochs
         try:
             if progress.best is None:
-                self._judge_start()
+                self._validate_start()
             with ProgressBar(self.job.console, "fine-tune", total, progress.step) as bar:
                 while progress.epoch < config.epochs and not progress.stopped_early:
                     self._epoch(per_epoch, total, bar)
@@ -98,12 +98,12 @@ class Run:
             self.journal.close()
         return progress
 
-    def _judge_start(self) -> None:
-        """What calibration alone achieves: the bar that every epoch has to pass."""
-        judgment = self.job.judge(self.job.network)
-        self._note_best(judgment, -1)
-        self.journal.write("start", calibrated=judgment.to_dict(), seed=self.job.config.seed)
-        self.job.console.info(f"calibrated: {judgment.describe()}")
+    def _validate_start(self) -> None:
+        """What calibration alone achieves: the bar that every epoch has to clear."""
+        validation = self.job.validate(self.job.network)
+        self._note_best(validation, -1)
+        self.journal.write("start", calibrated=validation.to_dict(), seed=self.job.config.seed)
+        self.job.console.info(f"calibrated: {validation.describe()}")
         self._save()
 
     def _epoch(self, per_epoch: int, total: int, bar: ProgressBar) -> None:
@@ -119,10 +119,10 @@ class Run:
             bar.advance(1, self._figures())
             due = time.monotonic() - self.saved_at > config.save_every
             if self.job.stop.requested or due or progress.batch == per_epoch:
-                self._save()  # at the epoch's end too: judging may be interrupted
+                self._save()  # also at the end of an epoch: validation may be interrupted
             if self.job.stop.requested:
                 raise Interrupted(
-                    f"interrupted in epoch {progress.epoch + 1}: run the same command to go on"
+                    f"interrupted in epoch {progress.epoch + 1}: run the same command to resume"
                 )
         rate = config.lr * learning_rate(1.0, progress.step - 1, total, config.warmup)
         self._end_epoch(rate, time.monotonic() - started, bar)
@@ -133,20 +133,20 @@ class Run:
         images, labels = batch.inputs.to(job.device), batch.labels.to(job.device)
         with torch.no_grad():
             original = job.original(images)
-        found = losses(job.network(images), original, labels, job.config)
-        if not finite(found.total):
-            raise self._broken(batch, found)
+        parts = losses(job.network(images), original, labels, job.config)
+        if not finite(parts.total):
+            raise self._broken(batch, parts)
         self.optimizer.zero_grad(set_to_none=True)
-        found.total.backward()
+        parts.total.backward()
         if job.config.clip_norm:
             nn.utils.clip_grad_norm_(job.network.parameters(), job.config.clip_norm)
         self.optimizer.step()
-        self._add(found, len(labels), original.scores)
+        self._add(parts, len(labels), original.scores)
 
-    def _broken(self, batch: Batch, found: Losses) -> EdgekitError:
-        """The loss is NaN or infinite: name the batch."""
+    def _broken(self, batch: Batch, parts: Losses) -> EdgekitError:
+        """The error for a loss that is NaN or infinite; it names the batch."""
         place = f"epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}"
-        value = found.total.item()
+        value = parts.total.item()
         self.journal.write("broken", place=place, loss=str(value), images=batch.names)
         names = ", ".join(batch.names[:3]) + (", ..." if len(batch.names) > 3 else "")
         return EdgekitError(
@@ -154,10 +154,10 @@ class Run:
             f"log.jsonl names all {len(batch.names)}"
         )
 
-    def _add(self, found: Losses, views: int, scores: Tensor | None) -> None:
-        means = torch.stack([value.detach().double() for value in found[:5]]).cpu() * views
-        flips = float(found.flipped) * views / (len(scores) if scores is not None else 1)
-        self.sums += torch.cat([means, torch.tensor([float(found.wrong), flips, float(views)])])
+    def _add(self, parts: Losses, views: int, scores: Tensor | None) -> None:
+        means = torch.stack([value.detach().double() for value in parts[:5]]).cpu() * views
+        flips = float(parts.flipped) * views / (len(scores) if scores is not None else 1)
+        self.sums += torch.cat([means, torch.tensor([float(parts.wrong), flips, float(views)])])
 
     def _figures(self) -> str:
         loss, task, distill, code, feature, wrong, flips = (self.sums[:-1] / self.sums[-1]).tolist()
@@ -168,45 +168,45 @@ class Run:
 
     def _end_epoch(self, rate: float, seconds: float, bar: ProgressBar) -> None:
         job, progress = self.job, self.progress
-        judgment = job.judge(job.network)
+        validation = job.validate(job.network)
         record: dict[str, Any] = {"epoch": progress.epoch + 1, "lr": rate}
         if self.sums[-1] > 0:
             means = (self.sums[:-1] / self.sums[-1]).tolist()
             record |= dict(zip(_SUMS, means, strict=True))
-        improved = self._note_best(judgment, progress.epoch)
+        improved = self._note_best(validation, progress.epoch)
         progress.stale_epochs = 0 if improved else progress.stale_epochs + 1
         progress.stopped_early = 0 < job.config.patience <= progress.stale_epochs
         progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.skipped_images = job.skipped.count
         self.sums.zero_()
         bar.line(
-            f"epoch {progress.epoch}: loss {record.get('loss', 0):.4f}, {judgment.describe()}"
+            f"epoch {progress.epoch}: loss {record.get('loss', 0):.4f}, {validation.describe()}"
             + (" *" if improved else "")
         )
         self.journal.write(
             "epoch",
             **record,
-            validation=judgment.to_dict(),
+            validation=validation.to_dict(),
             seconds=round(seconds, 2),
             best=improved,
         )
-        self.journal.figures(progress.epoch, _curves(record, judgment))
+        self.journal.figures(progress.epoch, _curves(record, validation))
         self._save()
 
-    def _note_best(self, judgment: Judgment, epoch: int) -> bool:
-        """Keep the network if it beats all before."""
+    def _note_best(self, validation: Validation, epoch: int) -> bool:
+        """Save the network if it beats all earlier ones; return whether it does."""
         progress = self.progress
-        found = progress.best_validation
-        if found and judgment.criterion >= Judgment(**found).criterion:
+        best = progress.best_validation
+        if best and validation.criterion >= Validation(**best).criterion:
             return False
-        progress.best, progress.best_epoch = judgment.criterion[0], epoch
-        progress.best_validation = judgment.to_dict()
-        self._write_best(judgment, epoch)
+        progress.best, progress.best_epoch = validation.criterion[0], epoch
+        progress.best_validation = validation.to_dict()
+        self._write_best(validation, epoch)
         return True
 
-    def _write_best(self, judgment: Judgment, epoch: int) -> None:
+    def _write_best(self, validation: Validation, epoch: int) -> None:
         state = _cpu(self.job.network.state_dict())
-        card = {"identity": self.job.identity, "epoch": epoch + 1, **judgment.to_dict()}
+        card = {"identity": self.job.identity, "epoch": epoch + 1, **validation.to_dict()}
         metadata = {"edgekit.finetune": json.dumps(card, sort_keys=True)}
         write_bytes(self.job.out / BEST, safetensors.torch.save(state, metadata=metadata))
 
@@ -232,10 +232,10 @@ def _cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
 
-def _curves(record: dict[str, Any], judgment: Judgment) -> dict[str, float | None]:
+def _curves(record: dict[str, Any], validation: Validation) -> dict[str, float | None]:
     figures: dict[str, float | None] = {f"train/{name}": record.get(name) for name in _SUMS}
-    figures["codes/agreement_clean"] = judgment.code_agreement_clean
-    figures["codes/agreement_corrupted"] = judgment.code_agreement_corrupted
-    figures["validation/clean_error"] = judgment.clean_error
-    figures["validation/mean_corruption_error"] = judgment.mean_corruption_error
+    figures["codes/agreement_clean"] = validation.code_agreement_clean
+    figures["codes/agreement_corrupted"] = validation.code_agreement_corrupted
+    figures["validation/clean_error"] = validation.clean_error
+    figures["validation/mean_corruption_error"] = validation.mean_corruption_error
     return figures

@@ -27,14 +27,14 @@ class Losses(NamedTuple):
 def losses(
     ours: NetworkOutput, original: NetworkOutput, labels: Tensor, config: FinetuneConfig
 ) -> Losses:
-    """Compare the quantized model's answers with the float model's and the labels [B]."""
+    """The losses of the quantized model's answers against the float model's and labels [B]."""
     task = F.cross_entropy(ours.logits, labels)
     distill = divergence(original.logits, ours.logits)
     code = feature = flipped = ours.logits.new_zeros(())
     if ours.scores is not None and original.scores is not None:
         assert ours.features is not None
         assert original.features is not None
-        # The float model's length for both: nearness to a codeword is what counts, on one scale.
+        # The float model's length for both: one scale for how near a codeword is.
         length = original.features.norm(dim=1, keepdim=True).clamp(min=1e-12)
         theirs, mine = original.scores / length, ours.scores / length
         code = divergence(theirs / config.code_temperature, mine / config.code_temperature)
@@ -52,16 +52,17 @@ def losses(
     )
 
 
-def divergence(expected: Tensor, found: Tensor) -> Tensor:
-    """KL(softmax(expected) || softmax(found)) [rows, choices], the mean over rows, in nats.
+def divergence(target_scores: Tensor, scores: Tensor) -> Tensor:
+    """The mean over rows of KL(softmax(target_scores) || softmax(scores)), in nats.
 
-    It is the cross-entropy with a soft target less the target's own entropy, so 0 is the best.
+    Both are [rows, choices]. It is the cross-entropy with a soft target minus the target's own
+    entropy, so 0 is the best.
     """
-    target = expected.log_softmax(dim=1)
-    per_row: Tensor = (target.exp() * (target - found.log_softmax(dim=1))).sum(dim=1)
+    target = target_scores.log_softmax(dim=1)
+    per_row: Tensor = (target.exp() * (target - scores.log_softmax(dim=1))).sum(dim=1)
     return per_row.mean()
 
 
 def finite(value: Tensor) -> bool:
-    """Whether a loss is a number one can learn from."""
+    """Whether a loss is neither NaN nor infinite."""
     return bool(torch.isfinite(value))

@@ -1,9 +1,9 @@
 """A Q/DQ ONNX graph as a torch module whose weights and scales learn, and back again.
 
 Training runs the graph that will be deployed, node by node, so there is nothing to convert
-afterwards: `Network.to_onnx` writes what was learned into the very initializers it came from.
-Batch norms are folded into convolutions by the exporter before calibration, so none is left to
-learn or to drift. Of a graph without Q/DQ pairs the same module is the float model.
+afterwards: `Network.to_onnx` writes what was learned into the initializers it came from.
+The exporter folds batch norms into convolutions before calibration, so none is left to learn or to
+drift. For a graph without Q/DQ pairs, the same module is the float model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edgekit.quantize.qat.fake_quantize import fake_quantize
 from edgekit.quantize.qat.float_weights import by_shape, original_of
 from edgekit.quantize.qat.operators import is_supported, run_operator, unsupported
 
-_HALF_RANGE = 64  # of weights for CPUs without VNNI
+_HALF_RANGE = 64  # largest level of weights for CPUs without VNNI
 
 
 class NetworkOutput(NamedTuple):
@@ -35,11 +35,12 @@ class NetworkOutput(NamedTuple):
 
     logits: Tensor  # [B, classes]
     code: Tensor | None  # [B] pooled, [B, P] spatial
-    features: Tensor | None  # [M, D]: what was looked up, M = B or B * P
-    scores: Tensor | None  # [M, N]: whose largest value is the code
+    features: Tensor | None  # [M, D]: what is looked up, M = B or B * P
+    scores: Tensor | None  # [M, N]: the code is where they are largest
 
 
-# Gets the output's name, the pair's input over its scale, the output in levels, and the scale.
+# Takes the output's name, the pair's input over its scale, its output in levels, and the scale;
+# returns the output.
 Follow = Callable[[str, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -54,7 +55,7 @@ Step = Callable[["Network", Values], None]
 
 @dataclass(frozen=True)
 class Pair:
-    """A Q/DQ pair: the name of its scale's initializer and its levels less the zero-point."""
+    """A Q/DQ pair: the name of its scale's initializer and its levels minus the zero-point."""
 
     scale: str
     low: int
@@ -65,17 +66,17 @@ class Pair:
 class Network(nn.Module):
     """The graph's outputs for normalized images [B, 3, H, W].
 
-    All parameters say how far something moved since calibration, so that 0 is exactly the
-    calibrated network: ``weights`` and ``biases`` (of convolutions and products, float also where
-    8-bit ones are deployed) in 8-bit levels of their channel, ``log_scales`` the logarithm of
-    what each scale was multiplied with, so that none can become negative. One learning rate then
-    suits all: folded batch norms leave channels whose weights differ by orders of magnitude, and a
-    step of Adam that is nothing to one ruins another.
-    The codebook and the tables that belong to it are constants: a code keeps its meaning.
+    All parameters are offsets from calibration, and 0 is exactly the calibrated network:
+    ``weights`` and ``biases`` (of convolutions and products; float even where 8-bit ones are
+    deployed) in 8-bit levels of their channel, ``log_scales`` as the logarithm of each scale's
+    factor, which cannot become negative. So one learning rate suits all: folded batch norms leave
+    channels whose weights differ by orders of magnitude, and an Adam step that is negligible for
+    one ruins another.
+    The codebook and its tables are constants: a code keeps its meaning.
     """
 
     def __init__(self, graph: onnx.ModelProto, original: onnx.ModelProto | None = None) -> None:
-        """``original`` is the float graph: its weights tell more than the 8-bit ones."""
+        """``original`` is the float graph: its weights hold more than the 8-bit ones."""
         super().__init__()
         self._graph = graph
         self.weights, self.biases = nn.ParameterDict(), nn.ParameterDict()
@@ -87,7 +88,7 @@ class Network(nn.Module):
         self._inputs = [v.name for v in graph.graph.input if v.name not in self._stored]
         if len(self._inputs) != 1:
             raise EdgekitError(f"the graph has {len(self._inputs)} inputs, expected the images")
-        self._starts: dict[str, str] = {}  # buffers with the values that moves start from
+        self._starts: dict[str, str] = {}  # names of buffers with the calibrated values
         self._steps = self._compile()
         self._last_use = _last_uses(self._steps, [o.name for o in graph.graph.output])
         self._buffer_names: dict[str, str] = {}
@@ -103,12 +104,12 @@ class Network(nn.Module):
     # ---- building -------------------------------------------------------------------------
 
     def _compile(self) -> list[tuple[tuple[str, ...], Step]]:
-        """One function a node, with the names that it reads."""
+        """One function per node, with the names that it reads."""
         self._used_constants: set[str] = set()
         self._numbers: dict[str, Tensor] = {}
         steps: list[tuple[tuple[str, ...], Step]] = []
         self._pair_outputs: list[str] = []
-        waiting: dict[str, tuple[str, Pair]] = {}  # Q without its DQ yet
+        waiting: dict[str, tuple[str, Pair]] = {}  # Q whose DQ is still to come
         unknown: list[str] = []
         for node in self._graph.graph.node:
             options = attributes(node)
@@ -153,7 +154,7 @@ class Network(nn.Module):
             self._used_constants.add(name)
 
     def _add_weight(self, node: onnx.NodeProto, options: Mapping[str, Any]) -> None:
-        """The float values behind 8-bit weights: the original ones where they round to these."""
+        """Make the float values of 8-bit weights learnable: the original ones where possible."""
         name = node.input[0]
         if name in self._quantized:
             return
@@ -172,7 +173,7 @@ class Network(nn.Module):
         self._learn(self.weights, name, original_of(levels, spread, self._originals), spread)
 
     def _add_floats(self, node: onnx.NodeProto) -> None:
-        """Weights and biases that stay float, and constants."""
+        """Make weights and biases that stay float learnable; note which constants are read."""
         for position, name in enumerate(node.input):
             if name not in self._stored or not name:
                 continue
@@ -194,7 +195,7 @@ class Network(nn.Module):
         value: NDArray[np.float32],
         level: NDArray[np.float32] | np.float32,
     ) -> None:
-        """Let a tensor learn, in units of ``level``, which broadcasts."""
+        """Make a tensor learnable, in units of ``level``, which broadcasts."""
         key, place = _key(name), f"start_{len(self._starts)}"
         self._starts[key] = place
         self.register_buffer(place, torch.from_numpy(value.copy()), persistent=False)
@@ -209,8 +210,8 @@ class Network(nn.Module):
     # ---- running --------------------------------------------------------------------------
 
     def forward(self, images: Tensor, follow: Follow | None = None) -> NetworkOutput:
-        """Run the graph; ``follow`` sees every pair's output and says what to go on with."""
-        # On CPUs convolutions of this layout are faster, depthwise ones by far.
+        """Run the graph; ``follow`` sees every pair's output and returns what replaces it."""
+        # On CPUs convolutions are faster in this layout, depthwise ones by far.
         values = Values({self._inputs[0]: images.contiguous(memory_format=torch.channels_last)})
         values.follow = follow
         for number, (_, step) in enumerate(self._steps):
@@ -228,8 +229,8 @@ class Network(nn.Module):
         if name in values:
             return values[name]
         if name in self._buffer_names:
-            found: Tensor = getattr(self, self._buffer_names[name])
-            return found
+            buffer: Tensor = getattr(self, self._buffer_names[name])
+            return buffer
         if name in self._numbers:
             return self._numbers[name]
         if _key(name) in self._starts:
@@ -237,7 +238,7 @@ class Network(nn.Module):
         raise EdgekitError(f"the graph reads {name}, which no node computes")
 
     def value(self, name: str) -> Tensor:
-        """A weight or bias as it has become, not rounded."""
+        """The present value of a weight or bias, not rounded."""
         key = _key(name)
         start: Tensor = getattr(self, self._starts[key])
         level: Tensor = getattr(self, f"{self._starts[key]}_level")
@@ -260,7 +261,7 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def to_onnx(self) -> onnx.ModelProto:
-        """The graph with what was learned in it."""
+        """The graph with the learned weights, biases and scales."""
         graph = copied(self._graph)
         learned: dict[str, Tensor] = {name: self.scale(name) for name in self._calibrated}
         for tensor in graph.graph.initializer:
@@ -278,8 +279,8 @@ class Network(nn.Module):
         """The int8 levels of an 8-bit weight."""
         pair, weight = self._quantized[name], self.value(name)
         scale = _along(self.scale(pair.scale), pair.axis, weight.dim())
-        found: Tensor = (weight / scale).round().clamp(pair.low, pair.high).to(torch.int8)
-        return found
+        rounded: Tensor = (weight / scale).round().clamp(pair.low, pair.high).to(torch.int8)
+        return rounded
 
     def weight(self, name: str) -> Tensor:
         """An 8-bit weight as the graph's DequantizeLinear gives it."""
@@ -326,8 +327,8 @@ def _lookup_step(node: onnx.NodeProto, options: Mapping[str, Any]) -> Step:
         if metric == "l2":
             scores = scores - codebook.square().sum(dim=1) / 2
         values["#features"], values["#scores"] = features, scores
-        for name, found in zip(outputs, best_two(scores), strict=False):
-            values[name] = found
+        for name, output in zip(outputs, best_two(scores), strict=False):
+            values[name] = output
 
     return step
 
@@ -337,26 +338,26 @@ def _operator_step(node: onnx.NodeProto, options: Mapping[str, Any]) -> Step:
 
     def step(network: Network, values: Values) -> None:
         inputs = [network.read(values, name) for name in names]
-        for name, found in zip(outputs, run_operator(kind, inputs, options), strict=False):
-            values[name] = found
+        for name, output in zip(outputs, run_operator(kind, inputs, options), strict=False):
+            values[name] = output
 
     return step
 
 
-def _last_uses(steps: list[tuple[tuple[str, ...], Step]], kept: list[str]) -> list[list[str]]:
-    """After which step each tensor may be forgotten."""
+def _last_uses(steps: list[tuple[tuple[str, ...], Step]], outputs: list[str]) -> list[list[str]]:
+    """For each step, the tensors that may be freed after it."""
     last: dict[str, int] = {}
     for number, (names, _) in enumerate(steps):
         last.update(dict.fromkeys(names, number))
     uses: list[list[str]] = [[] for _ in steps]
     for name, number in last.items():
-        if name not in kept:
+        if name not in outputs:
             uses[number].append(name)
     return uses
 
 
 def _key(name: str) -> str:
-    """An initializer's name as torch allows a parameter to be called."""
+    """An initializer's name, made valid as the name of a torch parameter."""
     return name.replace(".", "/")
 
 

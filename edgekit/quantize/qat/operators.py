@@ -1,7 +1,7 @@
 """The ONNX operators of edgekit's graphs as differentiable torch functions.
 
 Only the forms that exporters write for image classifiers are covered; anything else is refused
-by name instead of being computed almost right.
+by name rather than computed almost right.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Inputs = Sequence[Tensor | None]
 
 
 def run_operator(kind: str, inputs: Inputs, attributes: Attributes) -> tuple[Tensor, ...]:
-    """Compute one node; ``inputs`` are None where the node leaves an optional one out."""
+    """Compute one node; ``inputs`` are None where the node omits an optional one."""
     if kind not in _OPERATORS:
         raise EdgekitError(unsupported([kind]))
-    found = _OPERATORS[kind](inputs, attributes)
-    return found if isinstance(found, tuple) else (found,)
+    outputs = _OPERATORS[kind](inputs, attributes)
+    return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 def unsupported(kinds: Sequence[str]) -> str:
-    """The message for graphs that cannot be fine-tuned."""
+    """The error message for graphs that cannot be fine-tuned."""
     return (
         f"fine-tuning cannot run the ONNX operator {', '.join(sorted(set(kinds)))}: calibrate this "
         "model instead ('edgekit calibrate')"
@@ -57,7 +57,7 @@ def _numbers(inputs: Inputs, position: int) -> list[int] | None:
 
 
 def _padded(x: Tensor, attributes: Attributes, value: float) -> tuple[Tensor, list[int]]:
-    """Resolve padding: symmetric ones are left to the operator, others are done here."""
+    """Resolve padding: symmetric padding is left to the operator, other padding is done here."""
     if attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
         raise EdgekitError(unsupported(["auto_pad"]))
     pads = list(attributes.get("pads", [0] * (2 * (x.dim() - 2))))
@@ -181,7 +181,7 @@ def _slice(inputs: Inputs, attributes: Attributes) -> Tensor:
 def _reshape(inputs: Inputs, attributes: Attributes) -> Tensor:
     x, shape = _need(inputs, 0), _numbers(inputs, 1)
     assert shape is not None
-    if not attributes.get("allowzero", 0):  # 0 keeps the size that is there
+    if not attributes.get("allowzero", 0):  # 0 keeps the input's size
         shape = [x.shape[at] if size == 0 else size for at, size in enumerate(shape)]
     return x.reshape(shape)
 
@@ -212,22 +212,22 @@ def _layer_norm(inputs: Inputs, attributes: Attributes) -> Tensor:
 
 
 def _batch_norm(inputs: Inputs, attributes: Attributes) -> Tensor:
-    """One that the exporter could not fold: its statistics stay what they are."""
+    """A batch norm that the exporter could not fold; its statistics stay fixed."""
     x, scale, bias, mean, variance = (_need(inputs, at) for at in range(5))
     epsilon = float(attributes.get("epsilon", 1e-5))
-    found: Tensor = F.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
-    return found
+    result: Tensor = F.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
+    return result
 
 
 def _hard_sigmoid(inputs: Inputs, attributes: Attributes) -> Tensor:
     alpha, beta = attributes.get("alpha", 0.2), attributes.get("beta", 0.5)
-    found: Tensor = (_need(inputs, 0) * alpha + beta).clamp(0, 1)
-    return found
+    result: Tensor = (_need(inputs, 0) * alpha + beta).clamp(0, 1)
+    return result
 
 
 def _gelu(inputs: Inputs, attributes: Attributes) -> Tensor:
-    how = attributes.get("approximate", b"none").decode()
-    return F.gelu(_need(inputs, 0), approximate=how)
+    mode = attributes.get("approximate", b"none").decode()
+    return F.gelu(_need(inputs, 0), approximate=mode)
 
 
 def _unary(function: Callable[[Tensor], Tensor]) -> Callable[[Inputs, Attributes], Tensor]:

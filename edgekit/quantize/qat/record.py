@@ -1,6 +1,6 @@
-"""What a fine-tuned INT8 graph says about itself, and for which targets it may be used.
+"""How an INT8 graph was fine-tuned, and for which targets it may be used.
 
-The record lies in the ONNX file's metadata, so that the file alone is enough for a build.
+The record is in the ONNX file's metadata, so the file alone is enough for a build.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REMEDY = "run 'edgekit finetune' again"
 
 @dataclass(frozen=True)
 class FinetuneRecord:
-    """How an INT8 graph was fine-tuned; it goes into the manifest of bundles made from it."""
+    """How an INT8 graph was fine-tuned; also in the manifest of bundles built from it."""
 
     checkpoint: str  # SHA-256 of the float original
     dialect: str  # whose form of the graph was fine-tuned
@@ -42,12 +42,12 @@ class FinetuneRecord:
     code_weight: float
     feature_weight: float
     seed: int
-    code_agreement: float | None  # on validation images, corrupted if there were such
+    code_agreement: float | None  # on validation images, corrupted ones if there were any
     mean_corruption_error: float | None
 
     @staticmethod
     def from_dict(value: object, source: str) -> FinetuneRecord:
-        """A record; those of earlier releases do not number their schema."""
+        """Read a record; those of earlier releases have no schema number."""
         if isinstance(value, Mapping):
             value = {"schema": SCHEMA, **value}
         return read(FinetuneRecord, value, source, schema=SCHEMA, remedy=REMEDY)
@@ -59,9 +59,9 @@ class FinetuneRecord:
 
 def write_record(graph: onnx.ModelProto, record: FinetuneRecord) -> None:
     """Put the record into the graph's metadata."""
-    kept = [entry for entry in graph.metadata_props if entry.key != KEY]
+    others = [entry for entry in graph.metadata_props if entry.key != KEY]
     del graph.metadata_props[:]
-    graph.metadata_props.extend(kept)
+    graph.metadata_props.extend(others)
     graph.metadata_props.add(key=KEY, value=json.dumps(record.to_dict(), sort_keys=True))
 
 
@@ -75,7 +75,7 @@ def read_finetuned(path: Path) -> tuple[onnx.ModelProto, FinetuneRecord]:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except DecodeError as error:
-        raise UsageError(f"{path} is no ONNX file, or damaged") from error
+        raise UsageError(f"{path} is not an ONNX file, or is damaged") from error
     for entry in graph.metadata_props:
         if entry.key == KEY:
             source = f"{path}: its record of the fine-tuning"
@@ -84,13 +84,13 @@ def read_finetuned(path: Path) -> tuple[onnx.ModelProto, FinetuneRecord]:
 
 
 def suits(record: FinetuneRecord, dialect: Dialect) -> bool:
-    """Whether the graph is legal for a target's dialect as it is.
+    """Whether the graph is legal in a target's dialect as it is.
 
-    The strictest form (TensorRT's) is legal everywhere but where products saturate.
+    The strictest form (TensorRT's) is legal everywhere except where products saturate.
     """
-    has = find_dialect(record.dialect)
+    made_for = find_dialect(record.dialect)
     return all(
-        getattr(has, name) or not getattr(dialect, name)
+        getattr(made_for, name) or not getattr(dialect, name)
         for name in (
             "saturates",
             "scalar_activations",
@@ -105,6 +105,6 @@ def check_target(record: FinetuneRecord, dialect: Dialect, path: Path) -> None:
     """Refuse a target for which the graph cannot be made legal."""
     if dialect.saturates and not find_dialect(record.dialect).saturates:
         raise UsageError(
-            f"{path} was fine-tuned for CPUs with VNNI: fine-tune with --dialect {dialect.name} "
-            "for one without"
+            f"{path} was fine-tuned for CPUs with VNNI: for one without, fine-tune with "
+            f"--dialect {dialect.name}"
         )

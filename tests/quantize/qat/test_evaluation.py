@@ -1,4 +1,4 @@
-"""The judge of a quantized network counts as one would by hand."""
+"""The validation of a quantized network counts as one would by hand."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from edgekit.data.corruption_grid import rotated_severities
 from edgekit.data.corruptions import corrupt
 from edgekit.data.pool import Pool
 from edgekit.graph.view import constants, copied
-from edgekit.quantize.qat.evaluation import Judge
+from edgekit.quantize.qat.evaluation import Validator
 from edgekit.quantize.qat.network import Network
 from edgekit.training.stop_signal import StopSignal
-from edgekit.training.views import Look, Seen, Unreadable, View
+from edgekit.training.views import LoadedViews, Unreadable, View, ViewLoader
 from tests import bundles
 
 CORRUPTIONS = ("fog", "contrast")
@@ -80,14 +80,14 @@ def test_a_judgment_is_what_one_counts_by_hand(tmp_path: Path) -> None:
     data, graph = dataset(tmp_path), onnx.load(bundles.made().onnx)
     original, network = Network(graph), Network(another(graph))
     preprocessing = bundles.made().card.preprocessing
-    pool: Pool[View, Seen | Unreadable]
-    with Pool(data, Look(preprocessing), 0) as pool, StopSignal() as stop:
-        judge = Judge(
+    pool: Pool[View, LoadedViews | Unreadable]
+    with Pool(data, ViewLoader(preprocessing), 0) as pool, StopSignal() as stop:
+        validator = Validator(
             np.arange(COUNT), CORRUPTIONS, preprocessing, pool, original, torch.device("cpu"), stop
         )
-        found = judge(network)
-        assert judge(network) == found  # with the float model's choices kept
-        itself = judge(original)
+        found = validator(network)
+        assert validator(network) == found  # with the float model's choices kept
+        itself = validator(original)
     (wrong, codes), (float_wrong, float_codes) = by_hand(network, data), by_hand(original, data)
     assert (codes != float_codes).any()
     assert found.images == COUNT

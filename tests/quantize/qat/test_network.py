@@ -18,7 +18,7 @@ from edgekit.graph.legalize import legalize
 from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.qat.config import FinetuneConfig
 from edgekit.quantize.qat.equivalence import prove
-from edgekit.quantize.qat.evaluation import Judgment
+from edgekit.quantize.qat.evaluation import Validation
 from edgekit.quantize.qat.fake_quantize import fake_quantize
 from edgekit.quantize.qat.losses import divergence, losses
 from edgekit.quantize.qat.network import Network
@@ -320,8 +320,12 @@ def test_operators_compute_what_onnx_runtime_does(
 
 
 def test_luck_is_no_reason_to_keep_a_network() -> None:
-    def judged(error: float, same: float) -> Judgment:
-        return Judgment(100, 0.1, 0.1, error, 0.2, same, same, 0.9)
+    def validation(error: float, same: float) -> Validation:
+        return Validation(100, 0.1, 0.1, error, 0.2, same, same, 0.9)
 
-    assert judged(0.19, 0.8).criterion == judged(0.2, 0.8).criterion
-    assert judged(0.2, 0.9).criterion < judged(0.19, 0.8).criterion < judged(0.21, 0.99).criterion
+    assert validation(0.19, 0.8).criterion == validation(0.2, 0.8).criterion
+    assert (
+        validation(0.2, 0.9).criterion
+        < validation(0.19, 0.8).criterion
+        < validation(0.21, 0.99).criterion
+    )
