@@ -229,7 +229,7 @@ def float_answers(bench: Bench, seed: int, probe: Probe) -> tuple[onnx.ModelProt
 def measure(bench: Bench, row: Row, seed: int, dialect: str) -> dict[str, Any]:
     """One row's figures for one seed, out of --work if they are there."""
     slug = _slug(row)
-    found = bench.work / "rows" / f"{slug}-{dialect}-{seed}.json"
+    found = _kept(bench, row, dialect, seed)
     if not found.exists():
         bench.console.info(f"== {bench.name}: {row.name}, {dialect}, seed {seed}")
         start = time.monotonic()
@@ -326,7 +326,7 @@ def table(bench: Bench, seeds: Sequence[int]) -> str:
                 lines.append(
                     f"| float | | {_spread([p['clean_error'] for p in plain])} "
                     f"| {_spread([p['corruption_error'] for p in plain])} | | | | | "
-                    f"{_megabytes(bench, seeds[0]):.1f} |"
+                    f"{bench.exported(seeds[0]).onnx.stat().st_size / 1e6:.1f} |"
                 )
                 first = False
             change, same = pooled(results)
@@ -334,15 +334,14 @@ def table(bench: Bench, seeds: Sequence[int]) -> str:
                 f"| {name} | {dialect} | {_spread([r['clean_error'] for r in results])} "
                 f"| {_spread([r['corruption_error'] for r in results])} | {interval_text(change)} "
                 f"| {_spread([100 * r['code_clean'] for r in results])} "
-                f"| {interval_text(same, 100)[1:]} "
-                f"| {np.mean([r['kl'] for r in results]):.4f} "
+                f"| {interval_text(same, 100)[1:]} | {np.mean([r['kl'] for r in results]):.4f} "
                 f"| {np.mean([r['bytes'] for r in results]) / 1e6:.1f} |"
             )
     return "\n".join(lines)
 
 
-def _kept(bench: Bench, row: Row, dialect: str, what: int) -> Path:
-    return bench.work / "rows" / f"{_slug(row)}-{dialect}-{what}.json"
+def _kept(bench: Bench, row: Row, dialect: str, seed: int) -> Path:
+    return bench.work / "rows" / f"{_slug(row)}-{dialect}-{seed}.json"
 
 
 def _slug(row: Row) -> str:
@@ -350,10 +349,6 @@ def _slug(row: Row) -> str:
         return row.recipe
     longer = "" if row.epochs == Row.epochs else f"-{row.epochs}"
     return f"finetuned-{row.code_weight:g}-{row.recipe}{longer}"
-
-
-def _megabytes(bench: Bench, seed: int) -> float:
-    return bench.exported(seed).onnx.stat().st_size / 1e6
 
 
 def _spread(values: Sequence[float]) -> str:

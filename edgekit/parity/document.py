@@ -205,7 +205,6 @@ class ParityDocument:
     more_images: int | None
     seen: str
     reference: str
-    reference_engine: EngineReport | None
     candidate: str
     same_source: bool
     data: str
@@ -233,6 +232,7 @@ class ParityDocument:
     codes: CodeAgreement | None = None
     per_corruption: Mapping[str, CorruptionChange] | None = None
     # Later additions; older documents lack them.
+    reference_engine: EngineReport | None = None
     measured: str = ""
     device: str | None = None
     """Where the bundle ran: a device's name, or None for the machine that compared."""

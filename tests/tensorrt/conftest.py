@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.tensorrt import kit as nvidia
+from tests.tensorrt.devices import Device
 
 SOURCES = Path(__file__).parents[2] / "targets" / "tensorrt"
 SMS = "87;90;110"
@@ -84,3 +85,8 @@ def built_for_arm(cmake, nvcc, headers, kit, tmp_path_factory) -> Path:
         f"-DEDGEKIT_CUDART={cudart}",
         f"-DEDGEKIT_CUDA_ARCHITECTURES={SMS}",
     )
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    return Device(tmp_path / "root")

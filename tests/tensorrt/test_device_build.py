@@ -1,14 +1,12 @@
 """What a host prepares for a TensorRT device, and the script that builds there.
 
-The script runs here for real, against a made-up root folder with the release files of a Jetson.
-Only trtexec is stood in for, by a program that says its release and copies the ONNX file: nothing
-here is a statement about TensorRT.
+The script runs here for real, against a made-up root folder with the release files of a Jetson; see
+`tests.tensorrt.devices`.
 """
 
 import dataclasses
 import shutil
 import subprocess
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -16,57 +14,20 @@ import onnx
 import pytest
 
 from edgekit.bundle.engine import ENGINE, MODEL, PLUGIN, SCRIPT, EngineState, adopt_engine
-from edgekit.bundle.manifest import Manifest, ModelInput
-from edgekit.bundle.store import open_bundle, write_bundle
+from edgekit.bundle.store import open_bundle
 from edgekit.compilers import device_build
 from edgekit.compilers.base import compiler
 from edgekit.compilers.tensorrt import lookup_form
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
-from edgekit.core.host import host_arch
-from edgekit.devices.engine import check_engine_build
 from edgekit.graph.variants import lookup_node
 from edgekit.runtime.finish_engine import main as device_main
 from edgekit.runtime.runner import open_runner, run_settings
-from edgekit.steps.bundling import _with_plugin
 from edgekit.targets.descriptor import descriptor_names, load_descriptor
 from edgekit.targets.tensorrt_releases import TensorRTFacts
 from tests import bundles
+from tests.tensorrt.devices import any_arch, bundle, compiled, refused
 
 JETSONS = ("jetson-agx-orin", "jetson-orin-nano", "jetson-orin-nx", "jetson-thor", "jetson-xavier")
-
-
-def any_arch(target: str):
-    return dataclasses.replace(load_descriptor(target), arch="any")
-
-
-def compiled(folder: Path, target: str = "jetson-orin-nano", descriptor=None):
-    made = bundles.made()
-    descriptor = descriptor or any_arch(target)
-    return compiler("tensorrt")(made.onnx, made.card.preprocessing, descriptor, folder)
-
-
-def bundle(folder: Path, target: str = "jetson-orin-nano") -> Path:
-    """A bundle as `edgekit build` writes it."""
-    scratch = folder / "scratch"
-    scratch.mkdir()
-    descriptor = any_arch(target)
-    files = compiled(scratch, descriptor=descriptor)
-    card = bundles.made().card
-    manifest = Manifest(
-        model={},
-        classes=len(card.classes),
-        preprocessing=card.preprocessing,
-        input=ModelInput(files.input_name, *card.preprocessing.size),
-        target=descriptor,
-        arch=files.arch,
-        main=files.main,
-        plugins=files.plugins,
-        runtime=files.runtime,
-        sections=files.sections,
-    )
-    path = folder / target
-    write_bundle(path, manifest, {file.name: file for file in files.files}, card.classes)
-    return path
 
 
 def test_every_jetson_is_described():
@@ -148,61 +109,6 @@ def test_a_pending_bundle_says_what_to_run(tmp_path, monkeypatch):
 
 
 # The script, rehearsed.
-
-
-class Device:
-    """A root folder that looks like a Jetson's."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.set_release(36)
-        self.set_tensorrt("100300")
-
-    def set_release(self, release: int) -> None:
-        path = self.root / "etc" / "nv_tegra_release"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"# R{release} (release), REVISION: 4.3, GCID: 1, BOARD: generic\n")
-
-    def set_tensorrt(self, digits: str, fail: bool = False) -> None:
-        path = self.root / "usr" / "src" / "tensorrt" / "bin" / "trtexec"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        end = 'echo "[E] out of luck"; exit 1' if fail else 'cp "$onnx" "$engine"'
-        path.write_text(
-            "#!/bin/bash\n"
-            f'echo "&&&& RUNNING TensorRT.trtexec [TensorRT v{digits}] # trtexec"\n'
-            'if [ "$1" = --help ]; then echo "  --stronglyTyped"; exit 0; fi\n'
-            'for word in "$@"; do case "$word" in\n'
-            '  --onnx=*) onnx="${word#*=}" ;; --saveEngine=*) engine="${word#*=}" ;;\n'
-            "esac; done\n"
-            'echo "$@" >>"$EDGEKIT_ROOT/calls"\n' + end + "\n"
-        )
-        path.chmod(0o755)
-
-    def calls(self) -> list[str]:
-        path = self.root / "calls"
-        return path.read_text().splitlines() if path.exists() else []
-
-    def build(self, path: Path, *options: str, search: str = "/usr/bin:/bin") -> object:
-        return subprocess.run(
-            ["bash", str(path / SCRIPT), *options],
-            env={"PATH": search, "EDGEKIT_ROOT": str(self.root)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-
-@pytest.fixture
-def device(tmp_path):
-    return Device(tmp_path / "root")
-
-
-def refused(run, code: int, *parts: str) -> None:
-    assert run.returncode == code, run.stderr
-    (line,) = run.stderr.strip().splitlines()
-    assert line.startswith("error: ")
-    for part in parts:
-        assert part in line
 
 
 def test_the_script_is_valid_and_explains_itself(tmp_path):
@@ -289,77 +195,6 @@ def test_without_a_compiler_it_says_what_to_install(tmp_path, device):
     refused(device.build(path, search=str(tools)), 4, "no cmake", "apt-get install cmake")
 
 
-def library(folder: Path, source: str, compiler: str = "gcc") -> Path:
-    """A shared library made of ``source``; what it does is never called."""
-    if shutil.which(compiler) is None:
-        pytest.skip(f"no {compiler}")
-    path = folder / "plugin.so"
-    command = [compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", str(path)]
-    subprocess.run(command, input=source.encode(), check=True)
-    return path
-
-
-EXPORTS = "int getCreators(void){return 0;} int edgekit_tensorrt_built_with(void){return 0;}"
-
-
-def test_a_compiled_plugin_goes_with_the_bundle(tmp_path, device):
-    """Then the device needs neither cmake nor nvcc."""
-    scratch = tmp_path / "made"
-    scratch.mkdir()
-    compiled(scratch)
-    plugin = library(tmp_path, EXPORTS)
-    device_build.carry_plugin(scratch, plugin, any_arch("jetson-orin-nano"), size=bundles.SIZE)
-    for said in ("as it came with the bundle", "up to date"):
-        run = device.build(scratch, "--engine-only")
-        assert run.returncode == 0, run.stderr
-        assert f"plugin: {said}" in run.stdout
-    (call,) = device.calls()
-    carried = scratch.with_name("made.build") / "plugin" / PLUGIN
-    assert f"--staticPlugins={carried}" in call
-    assert carried.read_bytes() == plugin.read_bytes()
-    (scratch / PLUGIN).write_bytes(b"changed")
-    shutil.rmtree(scratch.with_name("made.build"))
-    refused(device.build(scratch), 2, "is not the plugin that came with it")
-
-
-def test_a_plugin_that_does_not_fit_is_refused(tmp_path):
-    compiled(tmp_path)
-    here = any_arch("jetson-orin-nano")
-    with pytest.raises(UsageError, match="is not edgekit's TensorRT plugin"):
-        device_build.carry_plugin(tmp_path, library(tmp_path, "int x;"), here, size=bundles.SIZE)
-    with pytest.raises(UsageError, match="cannot read plugin"):
-        device_build.carry_plugin(tmp_path, tmp_path / "none.so", here, size=bundles.SIZE)
-    other = dataclasses.replace(here, arch="aarch64" if host_arch() == "x86_64" else "x86_64")
-    with pytest.raises(UsageError, match=f"is for {host_arch()}, target jetson-orin-nano is"):
-        device_build.carry_plugin(tmp_path, library(tmp_path, EXPORTS), other, size=bundles.SIZE)
-    (tmp_path / device_build.PLUGIN_SOURCE).unlink()
-    with pytest.raises(UsageError, match="needs no plugin"):
-        device_build.carry_plugin(tmp_path, library(tmp_path, EXPORTS), here, size=bundles.SIZE)
-
-
-def test_the_source_has_all_that_a_device_compiles(tmp_path):
-    archive = tmp_path / "source.tar.gz"
-    archive.write_bytes(device_build.plugin_source())
-    with tarfile.open(archive) as packed:
-        names = packed.getnames()
-        packed.extractall(tmp_path, filter="data")
-    assert "targets/tensorrt/CMakeLists.txt" in names
-    assert "targets/codebook/cuda/codebook_cuda.cu" in names
-    assert not any("build_on_device" in name or name.startswith("/") for name in names)
-    cmake = shutil.which("cmake")
-    if cmake is None:
-        pytest.skip("no cmake")
-    # Without TensorRT's headers it must stop and say so.
-    run = subprocess.run(
-        [cmake, "-S", tmp_path / "targets/tensorrt", "-B", tmp_path / "b"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode != 0
-    assert "no NvInferRuntime.h" in " ".join(run.stderr.split())
-
-
 def test_adopting_an_engine(tmp_path):
     path = bundle(tmp_path)
     engine, plugin = tmp_path / "made.plan", tmp_path / "made.so"
@@ -383,30 +218,3 @@ def test_the_device_steps_fail_in_one_line(tmp_path, capsys):
     assert device_main(["selftest", str(tmp_path)]) == 2
     assert device_main([]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 2
-
-
-def test_a_bundle_with_a_compiled_plugin_declares_it(tmp_path):
-    scratch = tmp_path / "made"
-    scratch.mkdir()
-    descriptor = any_arch("jetson-orin-nano")
-    plugin = library(tmp_path, EXPORTS)
-    made = compiled(scratch, descriptor=descriptor)
-    made = _with_plugin(str(plugin), made, descriptor, bundles.SIZE)
-    card = bundles.made().card
-    manifest = Manifest(
-        model={},
-        classes=len(card.classes),
-        preprocessing=card.preprocessing,
-        input=ModelInput(made.input_name, *card.preprocessing.size),
-        target=descriptor,
-        arch=made.arch,
-        main=made.main,
-        plugins=made.plugins,
-        runtime=made.runtime,
-        sections=made.sections,
-    )
-    path = tmp_path / "b"
-    write_bundle(path, manifest, {file.name: file for file in made.files}, card.classes)
-    opened = open_bundle(path)
-    assert (opened.manifest.plugins, opened.manifest.arch) == ((PLUGIN,), host_arch())
-    check_engine_build(opened)

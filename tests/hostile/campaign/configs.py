@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from tests.hostile.campaign.damage import damage
 from tests.hostile.campaign.forked import Forked
 from tests.hostile.campaign.structure import as_toml, spoil
 
-if sys.version_info >= (3, 11):
+try:
     import tomllib
-else:
-    import tomli as tomllib
+except ModuleNotFoundError:
+    import tomli as tomllib  # type: ignore[no-redef]
 
 Words = list[str | Path]
 
@@ -92,13 +91,13 @@ def _devices(draw: random.Random, work: Path) -> Words:
     spoiled = spoil(document, draw)
     data = as_toml(spoiled if isinstance(spoiled, dict) else document, draw)
     (work / "devices.toml").write_bytes(damage(data, draw) if draw.randrange(4) == 0 else data)
-    choices: tuple[Words, ...] = (
+    commands: tuple[list[str | Path], ...] = (
         ["device", "list"],
         ["device", "list", "--json"],
         ["device", "remove", "nano"],
         ["device", "add", "new", "me@nowhere.invalid", "--port", "2222"],
     )
-    return draw.choice(choices)
+    return draw.choice(commands)
 
 
 HAZARDS = (

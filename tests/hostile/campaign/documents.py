@@ -29,7 +29,7 @@ def command(draw: random.Random, bundle: Path) -> Words:
     """One that opens a bundle."""
     work = bundle.parent
     shutil.copy(seeds.keys() / "signers", work)
-    choices: tuple[Words, ...] = (
+    commands: tuple[list[str | Path], ...] = (
         ["inspect", bundle],
         ["inspect", bundle],
         ["inspect", bundle, "--json"],
@@ -38,7 +38,7 @@ def command(draw: random.Random, bundle: Path) -> Words:
         ["predict", bundle, _photo(work), "--json", "--top", "3"],
         ["verify", bundle, "--signers", work / "signers"],
     )
-    return draw.choice(choices)
+    return draw.choice(commands)
 
 
 def _manifest(draw: random.Random, work: Path) -> Words:
@@ -62,13 +62,13 @@ def _evidence(draw: random.Random, work: Path) -> Words:
         name = draw.choice(("bench.json", "parity.json"))
         data = as_json(spoil(json.loads((bundle / name).read_text()), draw), draw)
         seeds.put(bundle, document, {name: data})
-    choices: tuple[Words, ...] = (
+    commands: tuple[list[str | Path], ...] = (
         ["report", bundle, "-o", work / "out.html"],
         ["report", bundle],
         ["inspect", bundle],
         ["inspect", bundle, "--json"],
     )
-    return draw.choice(choices)
+    return draw.choice(commands)
 
 
 def _self_test(draw: random.Random, work: Path) -> Words:

@@ -58,7 +58,7 @@ def bundle(target: str) -> Path:
     )  # fmt: skip
     graph, preprocessing = onnx.load(made.onnx), made.card.preprocessing
     scenes = make_scenes(graph, preprocessing, None, 0)
-    test = make_self_test(graph, preprocessing, scenes, "openvino")
+    test = make_self_test(graph, preprocessing, scenes, "onnxruntime")
     document = json.loads((path / "manifest.json").read_text())
     put(path, document, {"selftest.npz": test.to_bytes()})
     if shutil.which("ssh-keygen"):

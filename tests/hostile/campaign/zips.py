@@ -37,17 +37,17 @@ def spoil_zip(members: Mapping[str, bytes], draw: random.Random) -> bytes:
             target.writestr(info, data)
         for _ in range(draw.choice((0, 0, 1, 2))):
             _extra(target, draw)
-    archive = bytearray(stream.getvalue())
+    content = bytearray(stream.getvalue())
     for _ in range(draw.choice((0, 1, 1, 2))):
-        _lie(archive, draw)
+        _lie(content, draw)
     match draw.randrange(10):
         case 0:
-            return bytes(archive) + draw.randbytes(draw.choice((1, 100, 70_000)))
+            return bytes(content) + draw.randbytes(draw.choice((1, 100, 70_000)))
         case 1:
-            return draw.choice((b"#!/bin/sh\n", b"\x00" * 1000, bytes(data))) + bytes(data)
+            return draw.choice((b"#!/bin/sh\n", b"\x00" * 1000, bytes(content))) + bytes(content)
         case 2 | 3:
-            return damage(bytes(data), draw)
-    return bytes(data)
+            return damage(bytes(content), draw)
+    return bytes(content)
 
 
 def _extra(target: zipfile.ZipFile, draw: random.Random) -> None:
@@ -155,14 +155,14 @@ def _bundle(draw: random.Random, work: Path) -> list[str | Path]:
     path = work / "bundle.zip"
     path.write_bytes(spoil_zip(members, draw))
     (work / "photo.png").write_bytes(seeds.images()["png"])
-    choices: tuple[list[str | Path], ...] = (
+    commands: tuple[list[str | Path], ...] = (
         ["inspect", path],
         ["inspect", path, "--json"],
         ["predict", path, work / "photo.png"],
         ["report", path, "-o", work / "out.html"],
         ["verify", path, "--signers", seeds.keys() / "signers"],
     )
-    return draw.choice(choices)
+    return draw.choice(commands)
 
 
 def _load(draw: random.Random, work: Path) -> list[str | Path]:
