@@ -142,10 +142,10 @@ def main() -> None:
     images = DataOptions(arguments.data, seed=0, skip_bad=False)
     data = open_data(images, exported.card.classes)
     preprocessing = exported.card.preprocessing
-    images = choose_images(data.calibration(), RECIPE, 0)
+    chosen = choose_images(data.calibration(), RECIPE, 0)
     work = Work(
         onnx.load(exported.onnx),
-        load_images(data.calibration(), images, preprocessing, 0, default_workers()),
+        load_images(data.calibration(), chosen, preprocessing, 0, default_workers()),
         hold_out(context, exported, data).probe.flat(),
         probe_of(exported, data, RECIPE.control_images),
         arguments.max_drop,

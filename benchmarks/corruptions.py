@@ -23,6 +23,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURE = ROOT / "tests" / "data" / "fixtures" / "corruptions-224.npz"
 PEER = "imagecorruptions-imaug==1.1.5"
@@ -115,7 +118,7 @@ def work(side: str) -> None:
         print(spent, flush=True)
 
 
-def time_ours(image, corruption: str, severity: int, number: int) -> float:
+def time_ours(image: NDArray[np.uint8], corruption: str, severity: int, number: int) -> float:
     from edgekit.data.corruptions import corrupt
 
     start = time.process_time()
@@ -123,7 +126,7 @@ def time_ours(image, corruption: str, severity: int, number: int) -> float:
     return time.process_time() - start
 
 
-def time_peer(image, corruption: str, severity: int) -> float:
+def time_peer(image: NDArray[np.uint8], corruption: str, severity: int) -> float:
     from imagecorruptions import corrupt
 
     start = time.process_time()

@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ from cuda_kernel import DOT, L2, ROOT, Kernel, Packed, compile_library
 
 
 def unit(rows: torch.Tensor) -> torch.Tensor:
-    return rows / rows.norm(dim=1, keepdim=True)
+    return torch.nn.functional.normalize(rows, eps=0.0)
 
 
 def clustered(n: int, d: int, spread: float) -> torch.Tensor:
@@ -122,7 +123,7 @@ def seconds_of(functions: list[Callable[[], object]], rounds: int = 7) -> float:
                 function()
     graph.replay()
     torch.cuda.synchronize()
-    times = []
+    times: list[float] = []
     for _ in range(rounds):
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
@@ -148,15 +149,15 @@ def torch_times(
     x: torch.Tensor, codebooks: list[torch.Tensor], *, compiled: bool
 ) -> dict[str, float]:
     """Seconds of torch's ways; all but the first may name another row than float32 would."""
-    times = {"torch fp32": seconds_of([lambda c=c: scores_argmax(x, c) for c in codebooks])}
+    times = {"torch fp32": seconds_of([partial(scores_argmax, x, c) for c in codebooks])}
     torch.backends.cuda.matmul.allow_tf32 = True
-    times["torch TF32"] = seconds_of([lambda c=c: scores_argmax(x, c) for c in codebooks])
+    times["torch TF32"] = seconds_of([partial(scores_argmax, x, c) for c in codebooks])
     torch.backends.cuda.matmul.allow_tf32 = False
     halves, narrow = [c.half() for c in codebooks], x.half()
-    times["torch half"] = seconds_of([lambda c=c: scores_argmax(narrow, c) for c in halves])
+    times["torch half"] = seconds_of([partial(scores_argmax, narrow, c) for c in halves])
     if compiled:
         best = torch.compile(scores_argmax, mode="max-autotune-no-cudagraphs")
-        times["torch.compile"] = seconds_of([lambda c=c: best(x, c) for c in codebooks])
+        times["torch.compile"] = seconds_of([partial(best, x, c) for c in codebooks])
     return times
 
 

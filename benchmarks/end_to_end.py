@@ -40,9 +40,9 @@ from edgekit.bench.conditions import cpu_model
 from edgekit.bench.interleaved import ratio
 from edgekit.compilers.openvino import compile_model
 from edgekit.core.console import Console
+from edgekit.data.synthetic import pictures
 from edgekit.data.transforms import IMAGENET, LITE0, Preprocessing
 from edgekit.export.exporter import export_onnx
-from edgekit.export.verify import random_photos
 from edgekit.graph.variants import to_variant
 from edgekit.model.backbones.registry import create_backbone
 from edgekit.model.card import ModelCard, numbered_classes
@@ -91,7 +91,7 @@ class Case:
 
 def photos(count: int, preprocessing: Preprocessing, seed: int) -> NDArray[np.uint8]:
     """Images with large and small structures, uint8 [count, height, width, 3]."""
-    return random_photos(np.random.default_rng(seed), count, preprocessing.size)
+    return pictures(count, preprocessing.size, seed)
 
 
 @torch.no_grad()

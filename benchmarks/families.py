@@ -200,7 +200,8 @@ def _onnxruntime(
     parts = []
     for start in range(0, len(flat), _BATCH):
         images = preprocessing.normalize(flat[start : start + _BATCH])
-        parts.append(Answers(*session.run(["logits", "code"], {"images": images}), None))
+        logits, code = session.run(["logits", "code"], {"images": images})
+        parts.append(Answers(logits, code, None))
     return join(parts)
 
 

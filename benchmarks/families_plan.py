@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from families_schedule import Step
+from families_schedule import Kind, Step
 
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.targets.dialects import Dialect, find_dialect
@@ -84,7 +84,7 @@ def steps(settings: Settings, families: Sequence[Family], command: list[str]) ->
     """All that there is to do, each after what it needs."""
     cuda = settings.device == "cuda"
 
-    def step(name: str, result: Path, needs: tuple[str, ...], kind: str = "cpu") -> Step:
+    def step(name: str, result: Path, needs: tuple[str, ...], kind: Kind = "cpu") -> Step:
         return Step(name, result, needs, kind, [*command, "--step", name])
 
     data = settings.work / "data"

@@ -64,13 +64,13 @@ from timm.models import (  # noqa: E402 - after what makes it importable
 from timm.models.convmixer import ConvMixer  # noqa: E402
 
 
-@register_model
+@register_model  # type: ignore[untyped-decorator]
 def convmixer_256_8(pretrained: bool = False, **options: Any) -> ConvMixer:
     """A ConvMixer for small images: timm's own are ten times as large."""
     return _convmixer("convmixer_256_8", dim=256, depth=8, kernel_size=9, patch_size=4, **options)
 
 
-@register_model
+@register_model  # type: ignore[untyped-decorator]
 def convmixer_32_2(pretrained: bool = False, **options: Any) -> ConvMixer:
     """One that trains in a second; it learns next to nothing."""
     return _convmixer("convmixer_32_2", dim=32, depth=2, kernel_size=5, patch_size=8, **options)
@@ -283,7 +283,8 @@ class _Run:
         self.optimizer.step()
         self.step += 1
         self.last_features = losses.features
-        return losses.wrong
+        wrong: torch.Tensor = losses.wrong
+        return wrong
 
     def _views(self, rows: Tensor) -> Tensor:
         """[2B, 3, h, w]: the images clean, then the same corrupted."""

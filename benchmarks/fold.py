@@ -44,10 +44,11 @@ class Before(nn.Module):
         self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
-        code = (x @ self.rows.T).topk(1, dim=1).indices.squeeze(1)
+        code = (x @ self.get_buffer("rows").T).topk(1, dim=1).indices.squeeze(1)
         assert self.head.codebook is not None
         q = nn.functional.embedding(code, self.head.codebook.embeddings)
-        return self.head.classifier(self.head.combine(q, x))
+        logits: Tensor = self.head.classifier(self.head.combine(q, x))
+        return logits
 
 
 class After(nn.Module):
@@ -59,7 +60,8 @@ class After(nn.Module):
         rows = self.head.lookup.codebook
         code = (x @ rows.T).topk(1, dim=1).indices.squeeze(1)
         q = nn.functional.embedding(code, rows) * nn.functional.embedding(code, self.head.norm)
-        return self.head.classifier(self.head.combine(x, q, code))
+        logits: Tensor = self.head.classifier(self.head.combine(x, q, code))
+        return logits
 
 
 class BeforeBetween(Before):
@@ -100,7 +102,8 @@ def compiled(module: nn.Module, inputs: tuple[Tensor, ...], threads: int) -> Cal
     )
     for index, value in enumerate(inputs):
         request.set_input_tensor(index, ov.Tensor(value.numpy()))
-    return request.infer
+    infer: Callable[[], object] = request.infer
+    return infer
 
 
 def medians(runs: list[Callable[[], object]], rounds: int) -> list[list[float]]:

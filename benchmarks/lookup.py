@@ -87,7 +87,9 @@ def openvino_peer(reduction: str) -> Callable[[np.ndarray, np.ndarray], Contende
         top = ops.topk(scores, one, 1, "max", "none" if reduction == "topk" else "value", "i64")
         if reduction == "argmax":  # as the converter writes ONNX ArgMax
             top = ops.topk(scores, one, 1, "max", "value", "i64", stable=True)
-        graph = ov.Model([ops.squeeze(top.output(1), ops.constant(np.int64([1])))], [source])
+        graph = ov.Model(
+            [ops.squeeze(top.output(1), ops.constant(np.array([1], np.int64)))], [source]
+        )
         options = {
             "INFERENCE_NUM_THREADS": 1,
             "INFERENCE_PRECISION_HINT": "f32",
@@ -98,7 +100,7 @@ def openvino_peer(reduction: str) -> Callable[[np.ndarray, np.ndarray], Contende
 
         def call() -> np.ndarray:
             request.infer()
-            return request.get_output_tensor().data
+            return np.asarray(request.get_output_tensor().data)
 
         return call, lambda: None
 
@@ -274,7 +276,7 @@ def compare_paths(rows: int, width: int, count: int, seconds: float) -> None:
     for path in paths:
         os.environ["EDGEKIT_LOOKUP_PATH"] = path
         with native.Codebook(book) as codebook:
-            spent = []
+            spent: list[float] = []
             end = time.thread_time() + seconds
             while len(spent) < 3 or time.thread_time() < end:
                 start = time.thread_time()

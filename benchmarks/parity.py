@@ -29,7 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -351,11 +351,12 @@ def stopping(options: argparse.Namespace) -> list[str]:
     from edgekit.workflows.parity import parity_of_build
 
     rows = []
-    for name, precision, tolerance in (
+    cases: tuple[tuple[str, Literal["int8", "fp32"], float], ...] = (
         ("float, tolerance 0.5", "fp32", 0.5),
         ("INT8, tolerance 2", "int8", 2.0),
         ("INT8, scales of a layer doubled, tolerance 0.5", "int8", 0.5),
-    ):
+    )
+    for name, precision, tolerance in cases:
         out = options.folder / "built-in"
         config = BuildConfig(out=str(out), precision=precision, tolerance=tolerance)
         context, source = Context(Console(verbosity=-1), cache_root()), config.source()
@@ -370,15 +371,15 @@ def stopping(options: argparse.Namespace) -> list[str]:
         if "doubled" in name:
             broken = doubled(quantized.onnx, options.folder / "doubled")
             quantized = dataclasses.replace(quantized, onnx=broken)
-        options = config.bundle(descriptor, key=name)
-        built = compile_bundle(context, quantized, descriptor, options)
+        written = config.bundle(descriptor, key=name)
+        built = compile_bundle(context, quantized, descriptor, written)
         shutil.rmtree(cache_root() / "parity", ignore_errors=True)
         found = parity_of_build(context, built.path, exported, data, config.comparison())
-        inferences = found["inferences"]
-        everything = 2 * found["images_available"] * 76
+        inferences = found.inferences
+        everything = 2 * found.images_available * 76
         rows.append(
-            f"| {name} | {found['verdict']} | {found['images']:,} | {inferences:,} | "
-            f"{found['seconds']:.0f} | {everything / inferences:.1f} x |"
+            f"| {name} | {found.verdict} | {found.images:,} | {inferences:,} | "
+            f"{found.seconds:.0f} | {everything / inferences:.1f} x |"
         )
         print(rows[-1], flush=True)
     return rows

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ POPULATION = 20_000
 WEIGHTS = cell_weights(BENCHMARK_CORRUPTIONS, SEVERITIES, "none")
 FULL_SET = 50_000
 
-CLUSTERED = {"noise_image_share": 0.8, "fragile_factor": 10.0}
+CLUSTERED: dict[str, Any] = {"noise_image_share": 0.8, "fragile_factor": 10.0}
 COVERAGE_MODELS = {
     "1% differ, no loss": PairedModel((0.0,) * 15, 0.035),
     "3% differ, no loss": PairedModel((0.0,) * 15, 0.107),

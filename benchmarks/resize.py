@@ -50,7 +50,7 @@ def in_graph(
 
     def run(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
         found: NDArray[np.float32] = request.infer({0: frame[np.newaxis]})[0]
-        return found[0].transpose(1, 2, 0)
+        return np.moveaxis(found[0], 0, 2)
 
     return run
 

@@ -15,13 +15,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from full_size import float_graph, half_corrupted
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -29,7 +27,6 @@ from edgekit.bundle.selftest import SelfTest
 from edgekit.core.console import Console
 from edgekit.data.transforms import IMAGENET, Preprocessing
 from edgekit.graph.legalize import legalize
-from edgekit.graph.variants import lookup_node
 from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.engine import answers as openvino_answers
 from edgekit.quantize.guard import onnxruntime_answers
@@ -39,8 +36,8 @@ from edgekit.runtime.selftest import ask, check_answers, stored_part
 from edgekit.steps.selftest import make_self_test
 from edgekit.steps.selftest_scenes import make_scenes
 from edgekit.targets.dialects import DIALECTS
+from tests.planted import classes_exchanged, codewords_exchanged, edited, weight_scales
 
-Edit = Callable[[NDArray[Any]], NDArray[Any]]
 Runner = Callable[[onnx.ModelProto, Preprocessing], Callable[[NDArray[np.uint8]], Answers]]
 HERE = "here"
 
@@ -62,63 +59,17 @@ def with_onnxruntime(
 RUNNERS: dict[str, Runner] = {"OpenVINO": with_openvino, "ONNX Runtime": with_onnxruntime}
 
 
-def edited(model: onnx.ModelProto, names: list[str], edit: Edit) -> onnx.ModelProto:
-    """A copy of ``model`` with some of its stored tensors changed."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for tensor in copy.graph.initializer:
-        if tensor.name in names:
-            array = np.ascontiguousarray(edit(numpy_helper.to_array(tensor)))
-            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    return copy
-
-
-def exchanged(a: int, b: int, axis: int) -> Edit:
-    """Rows ``a`` and ``b`` in each other's place."""
-
-    def edit(array: NDArray[Any]) -> NDArray[Any]:
-        order = np.arange(array.shape[axis])
-        order[[a, b]] = b, a
-        return np.take(array, order, axis=axis)
-
-    return edit
-
-
-def weight_scales(model: onnx.ModelProto) -> list[str]:
-    """The scales of int8 weights, from the first layer to the last."""
-    weights = {
-        tensor.name
-        for tensor in model.graph.initializer
-        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) >= 2
-    }
-    return [
-        node.input[1]
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in weights
-    ]
-
-
 def faults(
     model: onnx.ModelProto, test: SelfTest
 ) -> Iterator[tuple[str, onnx.ModelProto, Preprocessing]]:
     """What may go wrong between a graph and the device that runs it."""
-    node = lookup_node(model)
-    assert node is not None
     assert test.reference.code is not None
     codes = np.argsort(-np.bincount(test.reference.code.ravel()), kind="stable")[:2].tolist()
     yield "nothing", model, IMAGENET
-    rows = edited(model, [node.input[1]], exchanged(*codes, 0))
+    rows = codewords_exchanged(model, codes[0], codes[1])
     yield "the two most used codewords exchanged", rows, IMAGENET
     met = np.unique(test.reference.best)[:2].tolist()
-    swapped = model
-    for axis, rank in ((0, 1), (0, 2), (1, 2)):
-        names = [
-            tensor.name
-            for tensor in model.graph.initializer
-            if len(tensor.dims) == rank and tensor.dims[axis] == test.classes
-        ]
-        names = [name for name in names if name != node.input[1]]
-        swapped = edited(swapped, names, exchanged(*met, axis))
+    swapped = classes_exchanged(model, met[0], met[1], test.classes)
     yield "two classes exchanged", swapped, IMAGENET
     scales = weight_scales(model)
     for place in sorted({0, 1, len(scales) // 4, len(scales) // 2, len(scales) - 3, -2, -1}):

@@ -29,6 +29,7 @@ from edgekit.data.loading import default_workers
 from edgekit.data.pool import Pool
 from edgekit.data.splits import split_dataset, stratified_sample
 from edgekit.model.checkpoint import load_checkpoint
+from edgekit.model.config import OutputForm
 from edgekit.training.config import TrainConfig
 from edgekit.training.determinism import reproducible
 from edgekit.training.distributed import World
@@ -61,12 +62,13 @@ def main_variants() -> Iterator[Variant]:
     clean = dataclasses.replace(BASE, head="none", pairing="clean", seen="none")
     yield Variant("clean images only, no codebook", clean)
     for seen in ("benchmark15", "extra4"):
-        for head, name in (
+        heads: tuple[tuple[OutputForm, str], ...] = (
             ("none", "paired, no codebook"),
             ("replace", "paired, VQ, replace"),
             ("concat", "paired, VQ, concat"),
             ("attention", "paired, VQ-SA, attention"),
-        ):
+        )
+        for head, name in heads:
             config = dataclasses.replace(BASE, head=head, seen=seen)
             yield Variant(name, config)
 

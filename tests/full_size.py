@@ -91,7 +91,8 @@ def _features(state: dict[str, Tensor], images: Tensor) -> Tensor:
             x, dim=(0, 2, 3)
         )
         names = ("running_mean", "running_var", "weight", "bias")
-        return F.batch_norm(x, *(state[f"{prefix}.{name}"] for name in names))
+        mean, var, weight, bias = (state[f"{prefix}.{name}"] for name in names)
+        return F.batch_norm(x, mean, var, weight, bias)
 
     x = F.conv2d(images, state["resnet_layer.0.weight"], stride=2, padding=3)
     x = F.max_pool2d(F.relu(norm(x, "resnet_layer.1")), 3, 2, 1)

@@ -10,9 +10,11 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from edgekit.core.host import cpu_quota, usable_threads
 
@@ -20,38 +22,81 @@ _CPUS: Final = "sys/devices/system/cpu"
 _PACKAGES: Final = ("edgekit", "numpy", "openvino", "onnxruntime", "tensorrt")
 
 
-def conditions(root: Path = Path("/")) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Cores:
+    """The machine's cores, those usable by the process, and its container's limit."""
+
+    machine: int | None
+    usable: int | None
+    limit: float | None
+
+
+@dataclass(frozen=True)
+class State:
+    """What varies during a run."""
+
+    mhz: float | None
+    celsius: Mapping[str, float]
+    throttled: int | None
+    load: float | None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The conditions of a benchmark; None where the machine does not report them."""
+
+    host: str
+    board: str | None
+    cpu: str | None
+    arch: str
+    cores: Cores
+    virtual: bool
+    system: str | None
+    kernel: str
+    memory_mib: int | None
+    governor: str | None
+    driver: str | None
+    mhz_range: tuple[float, ...] | None
+    boost: bool | None
+    power_mode: str | None
+    gpu_driver: str | None
+    l4t: str | None
+    versions: Mapping[str, str]
+    before: State
+
+    @property
+    def machine(self) -> str:
+        """What kind of machine it is."""
+        return self.board or self.cpu or self.arch
+
+
+def conditions(root: Path = Path("/")) -> Conditions:
     """Everything that stays constant during a run, and the state at its start."""
-    return {
-        "host": platform.node(),
-        "board": _text(root / "proc/device-tree/model"),
-        "cpu": cpu_model(root),
-        "arch": platform.machine(),
-        "cores": cores(root),
-        "virtual": _virtual(root),
-        "system": _system(root),
-        "kernel": platform.release(),
-        "memory_mib": _memory(root),
-        "governor": _same(_each(root, "cpufreq/scaling_governor")),
-        "driver": _same(_each(root, "cpufreq/scaling_driver")),
-        "mhz_range": _range(root),
-        "boost": _boost(root),
-        "power_mode": power_mode(root),
-        "gpu_driver": _gpu_driver(root),
-        "l4t": _first_line(root / "etc/nv_tegra_release"),
-        "versions": versions(),
-        "before": state(root),
-    }
+    return Conditions(
+        host=platform.node(),
+        board=_text(root / "proc/device-tree/model"),
+        cpu=cpu_model(root),
+        arch=platform.machine(),
+        cores=cores(root),
+        virtual=_virtual(root),
+        system=_system(root),
+        kernel=platform.release(),
+        memory_mib=_memory(root),
+        governor=_same(_each(root, "cpufreq/scaling_governor")),
+        driver=_same(_each(root, "cpufreq/scaling_driver")),
+        mhz_range=_range(root),
+        boost=_boost(root),
+        power_mode=power_mode(root),
+        gpu_driver=_gpu_driver(root),
+        l4t=_first_line(root / "etc/nv_tegra_release"),
+        versions=versions(),
+        before=state(root),
+    )
 
 
-def state(root: Path = Path("/")) -> dict[str, Any]:
+def state(root: Path = Path("/")) -> State:
     """What changes: clocks, temperatures, load."""
-    return {
-        "mhz": megahertz(root),
-        "celsius": celsius(root),
-        "throttled": throttle_count(root),
-        "load": load(root),
-    }
+    return State(megahertz(root), celsius(root), throttle_count(root), load(root))
 
 
 def cpu_model(root: Path = Path("/")) -> str | None:
@@ -61,13 +106,9 @@ def cpu_model(root: Path = Path("/")) -> str | None:
     return match[1].strip() if match else None
 
 
-def cores(root: Path = Path("/")) -> dict[str, Any]:
+def cores(root: Path = Path("/")) -> Cores:
     """Cores of the machine, those that this process may use, and its container's limit."""
-    return {
-        "machine": os.cpu_count(),
-        "usable": usable_threads(root),
-        "limit": cpu_quota(root),
-    }
+    return Cores(os.cpu_count(), usable_threads(root), cpu_quota(root))
 
 
 def megahertz(root: Path = Path("/")) -> float | None:
@@ -159,10 +200,10 @@ def _memory(root: Path) -> int | None:
     return int(match[1]) // 1024 if match else None
 
 
-def _range(root: Path) -> list[float] | None:
+def _range(root: Path) -> tuple[float, float] | None:
     low = [int(text) for text in _each(root, "cpufreq/scaling_min_freq") if text.isdigit()]
     high = [int(text) for text in _each(root, "cpufreq/scaling_max_freq") if text.isdigit()]
-    return [min(low) / 1000, max(high) / 1000] if low and high else None
+    return (min(low) / 1000, max(high) / 1000) if low and high else None
 
 
 def _boost(root: Path) -> bool | None:

@@ -5,23 +5,24 @@ docs/benchmarking.md describes every key. A key changes its meaning only with `S
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from edgekit.bench.interleaved import Latency, Ratio
+from edgekit.bench.conditions import Conditions
+from edgekit.bench.interleaved import Comparison, Latency, Ratio
 from edgekit.bench.options import BenchOptions
 from edgekit.bench.results import (
-    Conditions,
     LatencyResult,
     Layers,
     Scenarios,
-    SelfTest,
     Start,
     ThroughputResult,
 )
 from edgekit.bundle.store import Bundle
 from edgekit.core.documents import SPARSE, parse_json, plain, read
+from edgekit.runtime.selftest import Proof
 
 SCHEMA: Final = 2
 SECTION_SCHEMA: Final = 1
@@ -122,7 +123,7 @@ class BenchDocument:
     settings: BenchOptions
     conditions: Conditions
     runtime: Mapping[str, str | int]
-    self_test: SelfTest | None
+    self_test: Proof | None
     scenarios: Scenarios
     layers: Layers | None
     not_measured: tuple[Gap, ...]
@@ -153,18 +154,16 @@ class BenchDocument:
         """The headline figures."""
         latency, throughput = self.scenarios.latency, self.scenarios.throughput
         starts, memory = self.scenarios.cold_start, self.scenarios.memory
-        timed: dict[str, Any] = {}
+        timed = BenchSummary()
         if latency is not None:
-            names = ("candidate", "latencies", "ratios", "turns", "warmup_calls", "drift")
-            timed = {name: getattr(latency, name) for name in names}
-            timed |= {"batch": latency.images, "runtime": self.runtime}
-            timed["cores"] = self.conditions.cores.usable
+            cores = self.conditions.cores.usable
+            timed = latency_summary(latency, self.runtime, batch=latency.images, cores=cores)
         headline = None
         if throughput is not None:
             own = throughput.own
             headline = Throughput(own.images_per_second, own.streams, own.images)
-        return BenchSummary(
-            **timed,
+        return dataclasses.replace(
+            timed,
             throughput=headline,
             cold_start_ms=None
             if starts is None
@@ -240,7 +239,22 @@ def read_summary(bundle: Bundle) -> BenchSummary | None:
     return BenchSummary.from_dict(section, f"{bundle.path}: its manifest's section 'bench'")
 
 
-def latency_summary(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a comparison that goes into the manifest."""
-    names = ("candidate", "latencies", "ratios", "turns", "warmup_calls", "drift")
-    return {name: comparison[name] for name in names}
+def latency_summary(
+    timed: Comparison | LatencyResult,
+    runtime: Mapping[str, str | int],
+    *,
+    batch: int,
+    cores: int | None,
+) -> BenchSummary:
+    """What the manifest keeps of a comparison of latencies."""
+    return BenchSummary(
+        batch=batch,
+        runtime=runtime,
+        cores=cores,
+        candidate=timed.candidate,
+        latencies=timed.latencies,
+        ratios=timed.ratios,
+        turns=timed.turns,
+        warmup_calls=timed.warmup_calls,
+        drift=timed.drift,
+    )

@@ -28,12 +28,9 @@ from edgekit.bench.interleaved import Run
 from edgekit.bench.options import BenchOptions
 from edgekit.bench.results import (
     ColdStart,
-    Conditions,
-    Layers,
     Memory,
     Point,
     Scenarios,
-    SelfTest,
     Start,
 )
 from edgekit.bench.scenarios import Load, Timed
@@ -41,7 +38,6 @@ from edgekit.bundle.engine import SCRIPT, engine_pending
 from edgekit.bundle.manifest import creation_time
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.console import Console
-from edgekit.core.documents import part
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.data.synthetic import pictures
 from edgekit.runtime.model import Model, load
@@ -74,10 +70,10 @@ def bench_bundles(
 
 def _bench(bundle: Bundle, options: BenchOptions, console: Console, cache: Path) -> BenchDocument:
     """One bundle's measurement, beside its float original."""
-    at = _conditions()
+    at = conditions()
     model = _load(bundle, options, "latency")
     runtime = model.describe()
-    tested = part(SelfTest, prove(model, bundle).to_dict(), "the self-test")
+    tested = prove(model, bundle)
     images = _images(model)
     rails = bundle.manifest.target.power_rails
     results: dict[str, Any] = {}
@@ -111,7 +107,7 @@ def _bench(bundle: Bundle, options: BenchOptions, console: Console, cache: Path)
     if options.layers:
         from edgekit.bench.layers.profile import layer_times
 
-        layers = part(Layers, layer_times(bundle, options, images), "the layers")
+        layers = layer_times(bundle, options, images)
     measured = Scenarios(**results)
     return BenchDocument(
         edgekit=__version__,
@@ -128,10 +124,6 @@ def _bench(bundle: Bundle, options: BenchOptions, console: Console, cache: Path)
     )
 
 
-def _conditions() -> Conditions:
-    return part(Conditions, conditions(), "the conditions")
-
-
 def _compare_bundles(
     bundles: list[Bundle], options: BenchOptions, console: Console
 ) -> BundleComparison:
@@ -141,7 +133,7 @@ def _compare_bundles(
         prove(models[str(bundle.path)], bundle)
     candidate = str(bundles[0].path)
     images = {name: _images(model) for name, model in models.items()}
-    at = _conditions()
+    at = conditions()
     latency = throughput = None
     if "latency" in options.scenarios:
         console.info(f"latency: {len(bundles)} bundles taking turns, about {options.seconds:.0f} s")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import re
 import shutil
 import stat
@@ -34,7 +33,7 @@ from edgekit.bundle.manifest import (
 )
 from edgekit.bundle.onnx_external import has_external_data
 from edgekit.core.errors import UsageError
-from edgekit.core.files import file_sha256, write_text
+from edgekit.core.files import file_sha256, link, write_text
 from edgekit.core.folders import existing_folder, locked, replace_folder
 from edgekit.core.host import host_arch
 
@@ -185,7 +184,7 @@ def change_bundle(
 
         def fill(folder: Path) -> None:
             for name in set(manifest.files) - set(added):
-                _link(bundle.folder / name, folder / name)
+                link(bundle.folder / name, folder / name)
             for name, content in reports.items():
                 (folder / name).write_bytes(content)
             (folder / MANIFEST).write_text(text, encoding="utf-8")
@@ -333,10 +332,3 @@ def _identity(folder: Path) -> tuple[object, ...] | None:
     return (
         identity if inner is None else (*identity, inner.st_ino, inner.st_ctime_ns, inner.st_size)
     )
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)

@@ -18,6 +18,8 @@ from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import StepName
 
 if TYPE_CHECKING:
+    from edgekit.bench.interleaved import Ratio
+    from edgekit.parity.document import MeanError, OfBoth
     from edgekit.steps.build_record import Outcome
 
 _NOT_PASSED = ("fail", "undecided", "unlabeled")
@@ -153,33 +155,32 @@ _RIGHT = ",".join(_COLUMNS[1:7])
 
 
 def _row(outcome: Outcome) -> list[str]:
-    bench, parity = outcome.bench or {}, outcome.parity or {}
-    latency = bench.get("latencies", {}).get("bundle", {}).get("median_ms")
-    ratios = bench.get("ratios", {})
+    from edgekit.bench.document import BenchSummary
+
+    bench = BenchSummary() if outcome.bench is None else outcome.bench
+    latency, ratios = bench.own, bench.ratios or {}
+    parity = None if outcome.parity is None else outcome.parity.comparison
     size = sum(file.stat().st_size for file in outcome.path.iterdir()) / 1e6
     return [
         outcome.target,
         f"{size:.1f}",
-        "-" if latency is None else f"{latency:.2f}",
+        "-" if latency is None else f"{latency.median_ms:.2f}",
         *(_ratio(ratios.get(name)) for name in ("float, ONNX Runtime", "float, OpenVINO")),
-        _pair(parity, "clean_error"),
-        _pair(parity, "corruption_error"),
+        _pair(None if parity is None else parity.clean_error),
+        _pair(None if parity is None else parity.corruption_error),
         outcome.verdict,
     ]
 
 
-def _ratio(ratio: dict[str, float] | None) -> str:
+def _ratio(ratio: Ratio | None) -> str:
     if ratio is None:
         return "-"
-    return f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+    return f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
-def _pair(parity: dict[str, Any], name: str) -> str:
+def _pair(errors: OfBoth | MeanError | None) -> str:
     """Float and deployed error, such as ``10.9 -> 11.0``."""
-    values = parity.get(name)
-    if values is None:
-        return "-"
-    return f"{values['reference']:.2f} -> {values['candidate']:.2f}"
+    return "-" if errors is None else f"{errors.reference:.2f} -> {errors.candidate:.2f}"
 
 
 def _document(outcome: Outcome) -> dict[str, Any]:
@@ -188,6 +189,6 @@ def _document(outcome: Outcome) -> dict[str, Any]:
         "path": str(outcome.path),
         "up_to_date": outcome.up_to_date,
         "verdict": outcome.verdict,
-        "bench": outcome.bench,
-        "parity": outcome.parity,
+        "bench": None if outcome.bench is None else outcome.bench.to_dict(),
+        "parity": None if outcome.parity is None else outcome.parity.to_dict(),
     }

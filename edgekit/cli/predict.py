@@ -53,13 +53,14 @@ def predict(
 
     Unreadable images are reported and skipped; the command fails only if all are.
     """
+    from edgekit.core.progress import track
     from edgekit.runtime.model import load
 
     paths = list(_image_files(images))
     model = load(bundle, threads=threads, hint=hint)
     size = batch or model.manifest.target.batch or min(len(paths), 32)
     stream = model.predict_stream(paths, batch=size, top=top)
-    results = list(console.track(stream, len(paths), "images") if len(paths) > 64 else stream)
+    results = list(track(console, stream, len(paths), "images") if len(paths) > 64 else stream)
     bad = [result for result in results if result.error is not None]
     for result in bad:
         console.warn(str(result.error))

@@ -12,8 +12,7 @@ import json
 import logging
 import re
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -39,11 +38,11 @@ class Console:
 
     def warn(self, message: str) -> None:
         """Print a line the user must not miss, even with --quiet."""
-        _to_stderr(f"warning: {message}")
+        _to_stderr(f"warning: {shortened(printable(message))}")
 
     def error(self, message: str) -> None:
         """Print why the command fails."""
-        _to_stderr(f"error: {message}")
+        _to_stderr(f"error: {shortened(printable(message))}")
 
     def document(self, value: Any) -> None:
         """Print the command's only JSON document (only with --json)."""
@@ -85,68 +84,8 @@ class Console:
             table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
         Terminal().print(table)
 
-    def track(
-        self, items: Iterable[T], total: int, title: str, note: Callable[[], str] = str
-    ) -> Iterator[T]:
-        """Yield ``items`` with a progress bar and ETA on a terminal, plain lines otherwise.
 
-        ``note`` returns anything else to show, such as a running estimate.
-        """
-        if self.verbosity < 0:
-            yield from items
-        elif sys.stderr.isatty():
-            yield from self._bar(items, total, title, note)
-        else:
-            yield from self._lines(items, total, title, note)
-
-    def _bar(
-        self, items: Iterable[T], total: int, title: str, note: Callable[[], str]
-    ) -> Iterator[T]:
-        from rich.console import Console as Terminal
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        with Progress(*columns, console=Terminal(stderr=True)) as progress:
-            task = progress.add_task(title, total=total, note="")
-            for item in items:
-                yield item
-                progress.update(task, advance=1, note=note())
-
-    def _lines(
-        self, items: Iterable[T], total: int, title: str, note: Callable[[], str]
-    ) -> Iterator[T]:
-        """A line at most every ten seconds, and one at the end."""
-        start = last = time.monotonic()
-        done = 0
-        try:
-            for item in items:
-                now = time.monotonic()
-                if done and now - last >= 10:
-                    remaining = (now - start) / done * (total - done)
-                    rest = ", ".join(filter(None, (f"about {remaining:.0f} s to go", note())))
-                    self.info(f"{title}: {done}/{total}, {rest}")
-                    last = now
-                done += 1
-                yield item
-        finally:  # some consumers stop early
-            self.info(f"{title}: {done}/{total} in {time.monotonic() - start:.1f} s")
-
-
+_MOST_OF_A_LINE = 2000  # characters of an error or a warning
 # C0 and C1 controls except tab and line feed, halves of UTF-16 pairs (how Python represents what is
 # not UTF-8 in a file's name), and characters that change the direction of text.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -157,6 +96,17 @@ def printable(text: str, *, lines: bool = True) -> str:
     if not lines:
         text = text.replace("\t", "\\t").replace("\n", "\\n")
     return _UNPRINTABLE.sub(lambda m: m[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def shortened(message: str) -> str:
+    """``message`` without its middle, if it is endless: names and headers may have 100,000 letters.
+
+    What is wrong stands at the beginning, what to do at the end.
+    """
+    if len(message) <= _MOST_OF_A_LINE:
+        return message
+    head, tail = message[: 2 * _MOST_OF_A_LINE // 3], message[-_MOST_OF_A_LINE // 4 :]
+    return f"{head} ... {len(message) - len(head) - len(tail)} characters left out ... {tail}"
 
 
 def _to_stderr(message: str) -> None:

@@ -6,7 +6,7 @@ import math
 import warnings
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,32 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+
+
+class Header(NamedTuple):
+    """What an array says about itself; nothing of it need be true."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its values."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def impossible(self) -> bool:
+        """Whether a dimension is negative."""
+        return min(self.shape, default=0) < 0
+
+
+def read_header(stream: IO[bytes]) -> Header:
+    """The header that ``stream`` begins with, up to the first value; ValueError for none."""
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"unknown .npy version {version[0]}.{version[1]}")
+    return Header(*_HEADERS[version](stream))
 
 
 class NpzError(UsageError):
@@ -52,15 +78,11 @@ def read_arrays(path: Path, *, most_bytes: int) -> dict[str, NDArray[Any]]:
 
 def _checked_size(stream: IO[bytes], info: zipfile.ZipInfo, left: int) -> int:
     """An array's bytes according to its header, if that is true and not too much."""
-    version = np.lib.format.read_magic(stream)
-    if version not in _HEADERS:
-        raise ValueError(f"'{info.filename}' is of .npy version {version}")
-    shape, _, dtype = _HEADERS[version](stream)
-    if dtype.hasobject:
+    header = read_header(stream)
+    if header.dtype.hasobject:
         raise ValueError(f"'{info.filename}' holds Python objects")
-    size = math.prod(shape) * dtype.itemsize
-    if min(shape, default=1) < 0 or size > left:
-        raise ValueError(f"'{info.filename}' claims to have {size} bytes")
-    if info.file_size != stream.tell() + size:
+    if header.impossible or header.size > left:
+        raise ValueError(f"'{info.filename}' claims to have {header.size} bytes")
+    if info.file_size != stream.tell() + header.size:
         raise ValueError(f"'{info.filename}' is not as long as its header claims")
-    return size
+    return header.size

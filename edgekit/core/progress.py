@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console as Terminal
 from rich.progress import (
@@ -19,11 +21,32 @@ from rich.progress import (
 
 from edgekit.core.console import Console, printable
 
+T = TypeVar("T")
+
 _EVERY = 10.0  # seconds
 
 
+def track(
+    console: Console, items: Iterable[T], total: int, title: str, note: Callable[[], str] = str
+) -> Iterator[T]:
+    """Yield ``items`` with a progress bar on a terminal, plain lines otherwise, one at the end.
+
+    ``note`` returns anything else to show, such as a running estimate.
+    """
+    start, taken = time.monotonic(), 0
+    with ProgressBar(console, title, total) as bar:
+        try:
+            for item in items:
+                taken += 1
+                yield item
+                bar.advance(figures=note)
+        finally:  # some consumers stop early
+            if not bar.shown:
+                console.info(f"{title}: {taken}/{total} in {time.monotonic() - start:.1f} s")
+
+
 class ProgressBar:
-    """Like `Console.track`, but with figures beside the bar that change as the loop runs."""
+    """Like `track`, for a loop that counts by itself or resumes where another process stopped."""
 
     def __init__(self, console: Console, title: str, total: int, done: int = 0) -> None:
         self._console, self._title, self._total, self._done = console, title, total, done
@@ -58,18 +81,23 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.stop()
 
-    def advance(self, count: int = 1, figures: str = "") -> None:
-        """Record that ``count`` more are done."""
+    @property
+    def shown(self) -> bool:
+        """Whether there is a bar, rather than a line now and then."""
+        return self._bar is not None
+
+    def advance(self, count: int = 1, figures: str | Callable[[], str] = "") -> None:
+        """Record that ``count`` more are done; callable ``figures`` are called when shown."""
         self._done += count
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, figures=figures)
+            self._bar.update(self._task, completed=self._done, figures=_text(figures))
             return
         now = time.monotonic()
         if now - self._last >= _EVERY and self._done < self._total:
             speed = (self._done - self._skipped) / (now - self._start)
             remaining = (self._total - self._done) / speed
             text = f"{self._title}: {self._done}/{self._total}, about {remaining:.0f} s to go"
-            self._console.info(f"{text}  {figures}".rstrip())
+            self._console.info(f"{text}  {_text(figures)}".rstrip())
             self._last = now
 
     def line(self, text: str) -> None:
@@ -78,3 +106,7 @@ class ProgressBar:
             self._bar.console.print(printable(text), highlight=False, markup=False)
         else:
             self._console.info(text)
+
+
+def _text(figures: str | Callable[[], str]) -> str:
+    return figures if isinstance(figures, str) else figures()

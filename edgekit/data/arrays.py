@@ -15,14 +15,13 @@ process, so together they must fit within `edgekit.core.limits`.
 from __future__ import annotations
 
 import hashlib
-import math
 import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +30,7 @@ from edgekit.core.damage import DAMAGE, METHODS
 from edgekit.core.errors import UsageError
 from edgekit.core.files import open_regular
 from edgekit.core.limits import check_size
+from edgekit.core.npz import read_header
 from edgekit.data.base import SPLIT_NAMES, IndexArray, array_digest
 from edgekit.data.decode import decode_bytes
 
@@ -229,11 +229,10 @@ class _Npz:
         try:
             with self._zip.open(info) as stream, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of headers that Python 2 wrote: they are read
-                shape, fortran, dtype = _read_header(stream)
-                if dtype.hasobject:
+                header = read_header(stream)
+                if header.dtype.hasobject:
                     raise UsageError(f"{place} holds Python objects: store numbers or texts")
-                claimed = math.prod(shape) * dtype.itemsize
-                if min(shape, default=0) < 0 or claimed > info.file_size:
+                if header.impossible or header.size > info.file_size:
                     raise UsageError(f"{place} is damaged: it claims to be larger than its file")
                 if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
                     self._unpacked += info.file_size
@@ -246,18 +245,9 @@ class _Npz:
                 raw.seek(info.header_offset)
                 name_length, extra_length = _LOCAL_HEADER.unpack(raw.read(_LOCAL_HEADER.size))
             start = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length + skip
-            if 0 in shape:
-                return np.zeros(shape, dtype)
-            order: Any = "F" if fortran else "C"
-            return np.memmap(self._path, dtype, "r", start, shape, order)
+            if 0 in header.shape:
+                return np.zeros(header.shape, header.dtype)
+            order: Any = "F" if header.fortran else "C"
+            return np.memmap(self._path, header.dtype, "r", start, header.shape, order)
         except DAMAGE as error:
             raise UsageError(f"{place} cannot be read: {error}") from error
-
-
-def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(stream)
-    raise ValueError(f"unknown .npy version {version[0]}.{version[1]}")

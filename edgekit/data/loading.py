@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -65,7 +65,7 @@ def load_each(
     workers: int = 0,
     chunk: int = 8,
     on_bad: Callable[[BadImage], object] | None = None,
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """``function(dataset, task)`` for every task, in the order of the tasks.
 
     ``workers = 0`` computes in this process. Otherwise tasks travel in groups of ``chunk``, and

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -85,7 +85,7 @@ class Pool(Generic[T, R]):
         *,
         chunk: int = 8,
         on_bad: Callable[[BadImage], object] | None = None,
-    ) -> Iterator[R]:
+    ) -> Generator[R, None, None]:
         """The results of all tasks, in order; see `edgekit.data.loading.load_each`.
 
         One iteration at a time. Dropping an iterator half-way stops the workers.
@@ -159,7 +159,7 @@ class Pool(Generic[T, R]):
             exhausted = False
             while True:
                 # Bounded by what the caller got, not by what the workers returned: otherwise
-                # results would pile up behind one slow group.
+                # results would pile up while one slow group holds them back.
                 while not exhausted and sent - returned < _AHEAD * len(self._pipes):
                     group = next(groups, None)
                     if group is None:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgekit.core.errors import EdgekitError
+from edgekit.data.synthetic import pictures
 from edgekit.data.transforms import Preprocessing
 from edgekit.export.tracing import Batch
 from edgekit.model.codebook import lookup_scores
@@ -72,7 +73,6 @@ def check_agreement(
     Raises `EdgekitError` if they differ by more than rounding.
     """
     session = open_session(data)
-    generator = np.random.default_rng(seed)
     sizes = (1, 3, 2) if batch == "dynamic" else (batch, batch)
     images = codes = excused = compared = 0
     worst, tolerance = 0.0, TOLERANCE
@@ -80,7 +80,7 @@ def check_agreement(
         if index >= len(sizes) and compared:
             break
         size = sizes[index % len(sizes)]
-        pixels = preprocessing.normalize(random_photos(generator, size, preprocessing.size))
+        pixels = preprocessing.normalize(pictures(size, preprocessing.size, seed + index))
         reference = _run_torch(model, pixels)
         outputs = named_outputs(session, pixels)
         exact = _Float64Answers(model, pixels)
@@ -154,20 +154,6 @@ def _score_rounding(
     own = np.abs(reference.scores - scores).max()
     most = _SCORE_LIMIT * np.abs(scores).max(axis=-1)
     return np.asarray(np.maximum(usual, np.minimum(_ROUNDINGS * own, most)))
-
-
-def random_photos(
-    generator: np.random.Generator, count: int, size: tuple[int, int]
-) -> NDArray[np.uint8]:
-    """uint8 [count, height, width, 3] with large and small structures, like photos."""
-    height, width = size
-    result = np.zeros((count, height, width, 3))
-    for cells, strength in ((4, 90.0), (16, 45.0), (max(size), 20.0)):
-        coarse = generator.normal(128 / 3, strength, (count, cells, cells, 3))
-        rows = np.arange(height) * cells // height
-        columns = np.arange(width) * cells // width
-        result += coarse[:, rows][:, :, columns]
-    return np.clip(result, 0, 255).astype(np.uint8)
 
 
 def _run_torch(model: VQSA, pixels: NDArray[Any]) -> _Reference:

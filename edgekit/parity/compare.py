@@ -18,6 +18,7 @@ from typing import NamedTuple, cast
 from edgekit.bundle.manifest import creation_time
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
+from edgekit.core.progress import track
 from edgekit.metrics.corruption_error import Baseline, choose_baseline, mce, relative_mce
 from edgekit.parity.document import (
     CorruptionChange,
@@ -194,7 +195,7 @@ class _Run:
         pairs = cast("Generator[ImagePair, None, None]", self.sweep.pairs(levels))
         # Always closed: an open one would leave its workers running until it is collected.
         with contextlib.closing(pairs):
-            for pair in self.console.track(pairs, total, title, note=tracker.running):
+            for pair in track(self.console, pairs, total, title, note=tracker.running):
                 tracker.add(tally.add(pair))
                 if stops and tracker.decided and tally.complete:
                     break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.files import file_sha256
 from edgekit.core.host import usable_threads
+from edgekit.core.threads import in_order
 from edgekit.data.transforms import Preprocessing
 from edgekit.model.card import numbered_classes
 from edgekit.runtime.answers import Answers, join
@@ -76,14 +77,13 @@ class OnnxPredictor:
     source: str
     training: str
     session: Any
-    threads: ThreadPoolExecutor
     parallel: int  # inferences at a time
     chunk: int = _CHUNK  # images per inference, at most; bounds the memory of activations
 
     def run(self, images: NDArray[np.uint8]) -> Answers:
         """Normalize on the host, as the graph expects."""
         pieces = shares(len(images), self.chunk, self.parallel)
-        return join(list(self.threads.map(self._answer, np.array_split(images, pieces))))
+        return _side_by_side(self._answer, np.array_split(images, pieces), self)
 
     def _answer(self, images: NDArray[np.uint8]) -> Answers:
         from edgekit.runtime.onnxruntime import named_outputs
@@ -102,7 +102,6 @@ class BundlePredictor:
     source: str
     training: str
     model: Any
-    threads: ThreadPoolExecutor
     parallel: int  # inferences at a time
     chunk: int  # images per inference, at most
     fixed: bool  # the model accepts no other number
@@ -111,7 +110,15 @@ class BundlePredictor:
         """Distribute the images over the runtime's streams."""
         parallel = 1 if self.fixed else self.parallel  # smaller pieces would be padded
         pieces = shares(len(images), self.chunk, parallel)
-        return join(list(self.threads.map(self.model.run, np.array_split(images, pieces))))
+        return _side_by_side(self.model.run, np.array_split(images, pieces), self)
+
+
+def _side_by_side(
+    answer: Callable[[NDArray[np.uint8]], Answers],
+    pieces: Sequence[NDArray[np.uint8]],
+    model: OnnxPredictor | BundlePredictor,
+) -> Answers:
+    return join(list(in_order(answer, pieces, model.parallel, model.name)))
 
 
 def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
@@ -135,7 +142,6 @@ def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
         source=metadata.get("edgekit.source_sha256", ""),
         training=metadata.get("edgekit.training", "seen=unknown"),
         session=session,
-        threads=ThreadPoolExecutor(usable_threads(), thread_name_prefix="reference"),
         parallel=usable_threads(),
     )
 
@@ -161,7 +167,6 @@ def open_bundle_predictor(path: Path) -> BundlePredictor:
         source=manifest.source.checkpoint,
         training=from_dict(TrainingProtocol, training, str(path)).describe_seen(),
         model=model,
-        threads=ThreadPoolExecutor(streams, thread_name_prefix="candidate"),
         parallel=streams,
         chunk=batch or _CHUNK,
         fixed=batch > 0,

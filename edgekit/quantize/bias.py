@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgekit.data.transforms import Preprocessing
-from edgekit.graph.view import PAIR, PASS_THROUGH, Graph, add_outputs, constants, copied
+from edgekit.graph.view import (
+    PAIR,
+    PASS_THROUGH,
+    Graph,
+    add_outputs,
+    constants,
+    copied,
+    drop_unused,
+)
 from edgekit.quantize.emulation import make_float
 from edgekit.quantize.engine import BATCH, CompiledGraph, compile_graph, run_compiled
 
@@ -76,6 +84,7 @@ def correct_biases(
         corrected = (bias - np.where(helps, shift, 0.0)).astype(bias.dtype)
         calibrated.graph.initializer.append(numpy_helper.from_array(corrected, own))
         node.input[2] = own
+    drop_unused(calibrated)  # biases that no layer reads any more
     return CorrectedBiases(len(layers), channels, changed)
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError
+from edgekit.core.progress import track
 from edgekit.data.transforms import Preprocessing
 from edgekit.graph.layers import float_layers, quantized_layers, weight_names
 from edgekit.graph.view import PRODUCTS
@@ -215,7 +216,7 @@ class _Counted:
         if self._shown:
             return iter(items)
         self._shown = True
-        return iter(self._console.track(items, self._total, "calibrate"))
+        return iter(track(self._console, items, self._total, "calibrate"))
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgekit.core.console import Console
+from edgekit.core.progress import track
 from edgekit.data.transforms import Preprocessing
 from edgekit.graph.view import Graph, attributes, constants
 from edgekit.quantize.layer_inputs import Floats, HeldOutInputs, Inputs, Layer, collect_inputs
@@ -66,7 +67,7 @@ def round_weights(
         return Rounded(0, 0, 0, 0)
     parts = _parts(layers)
     total = len(parts) * (len(images) + len(held_out))
-    progress = iter(console.track(range(total), total, "round weights"))
+    progress = iter(track(console, range(total), total, "round weights"))
     count = channels = changed = refused = 0
     for part in parts:
         held_out_inputs = collect_inputs(

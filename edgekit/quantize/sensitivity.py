@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgekit.core.console import Console
+from edgekit.core.progress import track
 from edgekit.graph.layers import float_layers, quantized_layers, weight_names, with_float
 from edgekit.graph.variants import lookup_node
 from edgekit.graph.view import Graph, constants, copied, drop_unused, set_nodes, with_outputs
@@ -115,7 +116,7 @@ def measure(
     clipped = clipped_shares(calibrated, original, probe)
     walk = _Walk(original, probe)
     losses = []
-    for name in console.track(names, len(names), "sensitivity, layer by layer"):
+    for name in track(console, names, len(names), "sensitivity, layer by layer"):
         alone = with_float(calibrated, original, set(names) - {name})
         loss = difference(probe, reference, walk.answers(alone, name))
         losses.append(LayerLoss(name, weights.get(name, ""), operations[name], clipped[name], loss))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from edgekit.bench.conditions import Conditions
 from edgekit.bench.document import BenchDocument, BenchReport, BundleComparison
 from edgekit.bench.interleaved import Histogram, Ratio
-from edgekit.bench.results import Conditions, LatencyResult, Layers, Scenarios, SelfTest, Start
+from edgekit.bench.results import LatencyResult, Layers, Scenarios, Start
 from edgekit.core.console import Console
+from edgekit.runtime.selftest import Proof
 
 _SHOWN: Final = 10
 
@@ -105,7 +107,7 @@ def conditions_line(conditions: Conditions) -> str:
     return "on " + ", ".join(parts)
 
 
-def self_test_line(test: SelfTest | None) -> str:
+def self_test_line(test: Proof | None) -> str:
     """The self-test's result."""
     if test is None:
         return "self-test: not run"

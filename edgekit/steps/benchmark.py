@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from edgekit.bench.baseline import FLOAT_OPENVINO, FLOAT_ORT, float_onnxruntime, float_openvino
-from edgekit.bench.document import latency_summary
+from edgekit.bench.document import BenchSummary, latency_summary
 from edgekit.bench.interleaved import time_in_turns
 from edgekit.bench.monitor import Watch
 from edgekit.bundle.store import update_bundle
@@ -16,7 +14,7 @@ from edgekit.core.host import usable_threads
 from edgekit.steps.artifacts import Built, Exported
 
 
-def bench(console: Console, built: Built, exported: Exported, seconds: float) -> dict[str, Any]:
+def bench(console: Console, built: Built, exported: Exported, seconds: float) -> BenchSummary:
     """Latency at batch 1 of the bundle and the float baselines, taking turns.
 
     The baselines get normalized images; the bundle normalizes its own.
@@ -42,12 +40,6 @@ def bench(console: Console, built: Built, exported: Exported, seconds: float) ->
     watch.finish()
     for note in watch.notes(latency_drift=comparison.drift):
         console.warn(f"bench ({built.descriptor.name}): {note}")
-    document = {
-        "schema": 1,
-        "batch": 1,
-        "runtime": model.describe(),
-        "cores": usable_threads(),
-        **latency_summary(comparison.to_dict()),
-    }
-    update_bundle(built.path, sections={"bench": document})
-    return document
+    summary = latency_summary(comparison, model.describe(), batch=1, cores=usable_threads())
+    update_bundle(built.path, sections={"bench": summary.to_dict()})
+    return summary

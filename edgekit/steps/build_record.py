@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.bench.document import BenchSummary
 from edgekit.bundle.build_record import build_record
 from edgekit.bundle.manifest import BundleError, Manifest, tool_versions
 from edgekit.bundle.store import open_bundle
 from edgekit.core.documents import DocumentError, plain
 from edgekit.core.errors import UsageError
 from edgekit.core.files import file_sha256
-from edgekit.parity.document import ParityDocument
+from edgekit.parity.document import DETAILS, ComparisonBeside, ParityDocument
 from edgekit.quantize.recipes import read_recipe
 from edgekit.steps.build_data import data_fingerprint
 from edgekit.steps.config import BuildConfig
@@ -27,7 +28,23 @@ _OUTSIDE_KEY = (
 )
 
 
-def made_by_build(section: object, config: BuildConfig) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class BuildParity:
+    """The comparison that a build asked for, and how often its bundle has been compared."""
+
+    comparison: ParityDocument | ComparisonBeside
+    looks: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        if isinstance(self.comparison, ComparisonBeside):
+            return {**plain(self.comparison), "looks": self.looks}
+        if all(getattr(self.comparison, name) is None for name in DETAILS):  # read from a summary
+            return self.comparison.summary()
+        return self.comparison.to_dict()
+
+
+def made_by_build(section: object, config: BuildConfig) -> BuildParity | None:
     """The part of a bundle's parity section that a build with ``config`` wrote, or None.
 
     It is beside the evidence once `edgekit parity` has found stronger evidence.
@@ -40,9 +57,17 @@ def made_by_build(section: object, config: BuildConfig) -> dict[str, Any] | None
         return None
     options = config.comparison()
     if (evidence.asked, evidence.device) == (options, None):
-        return evidence.summary()
+        return BuildParity(evidence, evidence.looks)
     own = [run for run in evidence.beside if (run.asked, run.device) == (options, None)]
-    return {**plain(own[0]), "looks": evidence.looks} if own else None
+    return BuildParity(own[0], evidence.looks) if own else None
+
+
+def bench_of_build(section: object) -> BenchSummary | None:
+    """A bundle's bench section, or None."""
+    try:
+        return None if section is None else BenchSummary.from_dict(section, "the section 'bench'")
+    except DocumentError:  # from another edgekit: measured again
+        return None
 
 
 @dataclass(frozen=True)
@@ -52,13 +77,13 @@ class Outcome:
     target: str
     path: Path
     up_to_date: bool
-    bench: dict[str, Any] | None
-    parity: dict[str, Any] | None
+    bench: BenchSummary | None
+    parity: BuildParity | None
 
     @property
     def verdict(self) -> str:
         """Parity's verdict, or why there is none."""
-        return str((self.parity or {}).get("verdict", "not measured"))
+        return "not measured" if self.parity is None else self.parity.comparison.verdict
 
 
 def finished(path: Path, key: str) -> Manifest | None:

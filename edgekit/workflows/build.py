@@ -7,14 +7,13 @@ Targets share everything up to *calibrate* through the cache, as far as they agr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, get_args
 
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.core.step_cache import cache_root
 from edgekit.steps.build_data import check_inputs
-from edgekit.steps.build_record import Outcome, made_by_build
+from edgekit.steps.build_record import Outcome, bench_of_build, made_by_build
 from edgekit.steps.bundling import check_engine
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context, StepName
@@ -80,8 +79,11 @@ def pipeline(
             quantized = Calibrate(context, exported, descriptor, recipe, tuple(calibrations))
             calibrations.append(quantized)
         compiled = Compile(context, place, exported, quantized)
-        enabled: dict[type[Measurement], bool] = {Bench: config.bench, Parity: config.parity}
-        measured = [kind(context, compiled) for kind in enabled if enabled[kind]]
+        measured: list[Measurement[Any]] = []
+        if config.bench:
+            measured.append(Bench(context, compiled))
+        if config.parity:
+            measured.append(Parity(context, compiled))
         ends: list[Step[Any]] = [compiled, *measured, Finish(context, compiled, measured)]
         own = ends if quantized is None else [quantized, *ends]
         for step in own:
@@ -98,11 +100,12 @@ def _outcome(end: Finish) -> Outcome:
     place, earlier = end.place, end.place.earlier
     if end.state == "up to date" and earlier is not None:
         # `edgekit parity` may have replaced the build's own evidence.
-        own = made_by_build(earlier.sections.get("parity"), place.config)
-        sections: Mapping[str, Any] = {**earlier.sections, "parity": own}
+        parity = made_by_build(earlier.sections.get("parity"), place.config)
+        bench = bench_of_build(earlier.sections.get("bench"))
     else:
-        sections = {str(step.name): step.result for step in end.measured if not step.why}
-    bench, parity = sections.get("bench"), sections.get("parity")
+        measured = [step for step in end.measured if not step.why]
+        parity = next((step.result for step in measured if isinstance(step, Parity)), None)
+        bench = next((step.result for step in measured if isinstance(step, Bench)), None)
     return Outcome(place.descriptor.name, place.path, not end.reruns, bench, parity)
 
 

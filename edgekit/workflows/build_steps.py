@@ -8,13 +8,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edgekit.bench.document import BenchSummary
 from edgekit.bundle.manifest import MANIFEST, Manifest
 from edgekit.bundle.store import zip_bundle
 from edgekit.quantize.recipes import Recipe, check_dialect
 from edgekit.report.page import write_report
 from edgekit.steps.artifacts import Built, Checkpoint, Exported, Quantized
 from edgekit.steps.build_data import BuildData, open_data
-from edgekit.steps.build_record import build_key, finished, made_by_build
+from edgekit.steps.build_record import (
+    BuildParity,
+    bench_of_build,
+    build_key,
+    finished,
+    made_by_build,
+)
 from edgekit.steps.bundling import compile_bundle, mark_complete, why_not_measured, zip_path
 from edgekit.steps.calibration import (
     Calibration,
@@ -220,7 +227,7 @@ class Compile(BundleStep[Built]):
         )
 
 
-class Measurement(BundleStep[dict[str, Any]]):
+class Measurement(BundleStep[T]):
     """A measurement of the bundle, if this machine can run it."""
 
     def __init__(self, context: Context, compiled: Compile) -> None:
@@ -228,20 +235,20 @@ class Measurement(BundleStep[dict[str, Any]]):
         self.compiled = compiled
         self.why = why_not_measured(compiled.place.descriptor) or ""
 
-    def _section(self) -> dict[str, Any] | None:
+    def _section(self) -> object:
         earlier = self.place.earlier
         return None if earlier is None else earlier.sections.get(str(self.name))
 
 
-class Bench(Measurement):
+class Bench(Measurement[BenchSummary]):
     """Latency, compared with the float model's."""
 
     name = "bench"
 
-    def _stored(self) -> dict[str, Any] | None:
-        return self._section()
+    def _stored(self) -> BenchSummary | None:
+        return bench_of_build(self._section())
 
-    def _make(self) -> dict[str, Any]:
+    def _make(self) -> BenchSummary:
         from edgekit.steps.benchmark import bench
 
         exported = self.compiled.exported.result.exported
@@ -249,28 +256,29 @@ class Bench(Measurement):
         return bench(self.context.console, self.compiled.result, exported, seconds)
 
 
-class Parity(Measurement):
+class Parity(Measurement[BuildParity]):
     """Robustness, compared with the float model's."""
 
     name = "parity"
 
-    def _stored(self) -> dict[str, Any] | None:
+    def _stored(self) -> BuildParity | None:
         # `edgekit parity` may have replaced it.
         return made_by_build(self._section(), self.place.config)
 
-    def _make(self) -> dict[str, Any]:
+    def _make(self) -> BuildParity:
         from edgekit.workflows.parity import parity_of_build
 
         original, options = self.compiled.exported.result, self.place.config.comparison()
         path = self.compiled.result.path
-        return parity_of_build(self.context, path, original.exported, original.data, options)
+        document = parity_of_build(self.context, path, original.exported, original.data, options)
+        return BuildParity(document, document.looks)
 
 
 class Finish(BundleStep[Path]):
     """The report, the mark that the bundle is complete, and the .zip."""
 
     def __init__(
-        self, context: Context, compiled: Compile, measured: Sequence[Measurement]
+        self, context: Context, compiled: Compile, measured: Sequence[Measurement[Any]]
     ) -> None:
         super().__init__(context, compiled.place, compiled, *measured)
         self.measured = measured

@@ -57,7 +57,7 @@ class _Images(NamedTuple):
 
 def parity_of_build(
     context: Context, path: Path, exported: Exported, data: BuildData, options: ParityOptions
-) -> dict[str, Any]:
+) -> ParityDocument:
     """The parity step of a build, against the float graph that the bundle was made from."""
     reference = open_reference(exported.onnx)
     candidate = open_bundle_predictor(path)
@@ -65,7 +65,7 @@ def parity_of_build(
     images = _Images(data.test(), cells, None, data.labeled)
     manifest = candidate.model.manifest
     document = _compare(context, options, reference, candidate, images, manifest)
-    return save_report(path, document, context.console).to_dict()
+    return save_report(path, document, context.console)
 
 
 def parity_of_bundle(

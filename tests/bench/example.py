@@ -1,13 +1,12 @@
 """A bench document by hand, for tests of what is done with one."""
 
+from edgekit.bench.conditions import Conditions, Cores, State
 from edgekit.bench.document import BenchDocument, BundleFacts, DeviceName, Gap
 from edgekit.bench.interleaved import Histogram, Latency, Ratio, WarmUp
 from edgekit.bench.monitor import Energy, Span, WatchSummary
 from edgekit.bench.options import BenchOptions
 from edgekit.bench.results import (
     ColdStart,
-    Conditions,
-    Cores,
     LatencyResult,
     Layers,
     LayerTime,
@@ -16,12 +15,10 @@ from edgekit.bench.results import (
     Point,
     Rate,
     Scenarios,
-    SelfTest,
-    State,
-    StoredAnswers,
     SustainedResult,
     ThroughputResult,
 )
+from edgekit.runtime.selftest import Proof, SelfTestReport
 
 WATCH = WatchSummary(10.0, Span(2600.0, 2500.0, 2400.0, 2700.0), None, 0, 0.01)
 ENERGY = Energy(
@@ -73,7 +70,7 @@ def document(
         settings=settings,
         conditions=CONDITIONS,
         runtime={"runtime": "openvino 1", "threads": 2, "batch": 1},
-        self_test=SelfTest(8, repeatable=True, spread=0.0, stored=StoredAnswers(4, 0.0, 4, 4, 4)),
+        self_test=Proof(8, repeatable=True, spread=0.0, stored=SelfTestReport(4, 0.0, 4, 4, 4)),
         scenarios=_scenarios(settings, baselines, turns),
         layers=Layers(
             50,

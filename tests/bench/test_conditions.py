@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from edgekit.bench.conditions import celsius, conditions, megahertz, throttle_count
+from edgekit.bench.conditions import State, celsius, conditions, megahertz, throttle_count
 from edgekit.bench.monitor import Watch
 from edgekit.core.host import cpu_quota
 from tests.bench.test_energy import rapl, write
@@ -29,23 +29,18 @@ def machine(root: Path, *, kilohertz: int = 2_000_000, millidegrees: int = 40_00
 
 def test_conditions_are_read_from_the_system(tmp_path: Path) -> None:
     found = conditions(machine(tmp_path))
-    assert found["cpu"] == "Fast 9000"
-    assert found["virtual"]
-    assert found["governor"] == "performance, powersave"
-    assert found["cores"]["limit"] == 1.5
-    assert found["before"] == {
-        "mhz": 2000.0,
-        "celsius": {"x86_pkg_temp": 40.0},
-        "throttled": 3,
-        "load": 0.5,
-    }
+    assert found.cpu == "Fast 9000"
+    assert found.virtual
+    assert found.governor == "performance, powersave"
+    assert found.cores.limit == 1.5
+    assert found.before == State(mhz=2000.0, celsius={"x86_pkg_temp": 40.0}, throttled=3, load=0.5)
 
 
 def test_an_empty_system_is_no_error(tmp_path: Path) -> None:
     found = conditions(tmp_path)
-    assert found["cpu"] is None
-    assert found["governor"] is None
-    assert found["power_mode"] is None
+    assert found.cpu is None
+    assert found.governor is None
+    assert found.power_mode is None
     assert megahertz(tmp_path) is None
     assert celsius(tmp_path) == {}
 

@@ -1,7 +1,6 @@
 """Which measurement stands as a bundle's evidence."""
 
 import dataclasses
-import itertools
 import json
 from typing import Any
 
@@ -9,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekit.bench.conditions import Cores
 from edgekit.bench.document import BenchDocument, DeviceName
 from edgekit.bench.interleaved import Ratio
 from edgekit.bench.options import SCENARIOS, USUAL, BenchOptions
-from edgekit.bench.results import Cores
 from edgekit.bench.strength import MOST_BESIDE, section, settle, strength, why_beside
 from edgekit.core.documents import DocumentError
 from tests.bench import example
+from tests.preorder import assert_total_preorder
 
 document = example.document
 
@@ -42,16 +42,7 @@ def documents(draw: st.DrawFn) -> BenchDocument:
 def test_ranks_are_a_total_preorder(
     one: BenchDocument, two: BenchDocument, three: BenchDocument
 ) -> None:
-    ranks = [strength(found).rank for found in (one, two, three)]
-    for a, b in itertools.product(ranks, repeat=2):
-        assert a <= b or b <= a
-    for a, b, c in itertools.permutations(ranks):
-        assert not (a <= b <= c) or a <= c
-    assert strength(one).at_least(strength(one))
-    if strength(one).at_least(strength(two)):
-        assert ranks[0] >= ranks[1]
-        if strength(two).at_least(strength(three)):
-            assert strength(one).at_least(strength(three))
+    assert_total_preorder(strength(one), strength(two), strength(three))
 
 
 @given(st.lists(documents(), min_size=1, max_size=20))

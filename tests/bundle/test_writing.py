@@ -104,7 +104,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_bundle(how: str, kills: int, tmp_pa
         done = int(process.stdout.readline())  # it writes, over and over
         time.sleep(generator.uniform(0, 0.06))
         process.send_signal(signal.SIGKILL)
-        done = int((process.stdout.read().split() or [done])[-1])
+        done = int((process.stdout.read().split() or [str(done)])[-1])
         process.wait()
         opened = open_bundle(path)
         weights = (opened.folder / "model.bin").read_bytes()
@@ -123,7 +123,7 @@ def test_a_reader_never_sees_half_of_each(tmp_path: Path) -> None:
         [sys.executable, "-c", WRITER, str(path), "exchange", "1"], stdout=subprocess.DEVNULL
     )
     try:
-        seen = set()
+        seen: set[bytes] = set()
         end = time.monotonic() + 60  # a busy machine shows a few in ten
         while len(seen) < 20 and time.monotonic() < end:
             with folders.locked(path, shared=True):

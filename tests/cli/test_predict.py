@@ -125,8 +125,16 @@ def test_the_cpp_example_gives_the_same_answer(tmp_path: Path) -> None:
     if not (packages / "OpenVINOConfig.cmake").is_file():
         pytest.skip("this openvino package has no CMake files")
     bundle = bundles.bundle(lookup="auto")
-    configure = [cmake, "-S", ROOT / "examples/cpp", "-B", tmp_path, f"-DOpenVINO_DIR={packages}"]
-    for command in (configure, [cmake, "--build", tmp_path]):
+    configure: list[str | Path] = [
+        cmake,
+        "-S",
+        ROOT / "examples/cpp",
+        "-B",
+        tmp_path,
+        f"-DOpenVINO_DIR={packages}",
+    ]
+    build: list[str | Path] = [cmake, "--build", tmp_path]
+    for command in (configure, build):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     pixels = bundles.images(1)

@@ -57,7 +57,7 @@ def test_mistakes_name_line_and_key(text: str, message: str) -> None:
     assert str(error.value) == message
 
 
-def test_bad_toml_and_missing_file(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_bad_toml_and_missing_file(tmp_path) -> None:
     with pytest.raises(UsageError, match=r"f\.toml is not valid TOML"):
         parse_toml("a = = 1", Outer, "f.toml")
     with pytest.raises(UsageError, match="cannot read"):

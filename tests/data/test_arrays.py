@@ -3,6 +3,7 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -36,7 +37,9 @@ def test_npz_of_pixels_is_mapped_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(3, 4, 6), (3, 4, 6, 1)])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_npz_of_gray_pixels(shape: tuple[int, ...], order: str, tmp_path: Path) -> None:
+def test_npz_of_gray_pixels(
+    shape: tuple[int, ...], order: Literal["C", "F"], tmp_path: Path
+) -> None:
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     np.savez(tmp_path / "d.npz", images=np.asarray(images, order=order), labels=[[0], [1], [1]])
     dataset = open_dataset(str(tmp_path / "d.npz"))
@@ -97,7 +100,7 @@ def test_npz_pickles_as_its_path(tmp_path: Path) -> None:
     assert len(pickle.loads(data)) == 99
 
 
-GOOD = {"images": np.zeros((2, 4, 4, 3), np.uint8), "labels": np.array([0, 1])}
+GOOD: dict[str, Any] = {"images": np.zeros((2, 4, 4, 3), np.uint8), "labels": np.array([0, 1])}
 
 
 @pytest.mark.parametrize(
@@ -123,7 +126,9 @@ GOOD = {"images": np.zeros((2, 4, 4, 3), np.uint8), "labels": np.array([0, 1])}
 def test_mistakes_in_npz_are_named(
     change: dict[str, np.ndarray | None], message: str, tmp_path: Path
 ) -> None:
-    content = {name: array for name, array in {**GOOD, **change}.items() if array is not None}
+    content: dict[str, Any] = {
+        name: array for name, array in {**GOOD, **change}.items() if array is not None
+    }
     np.savez(tmp_path / "d.npz", **content)
     with pytest.raises(UsageError, match=message) as caught:
         open_dataset(str(tmp_path / "d.npz"))

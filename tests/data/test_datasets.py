@@ -1,7 +1,9 @@
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +51,8 @@ def test_packing_round_trip() -> None:
         generator.integers(0, 4, 5, np.uint8),
         generator.integers(0, 60_000, 5, np.uint16),
     )
-    for before, after in zip(packed, unpack(pack(packed)), strict=True):
+    pairs: Iterator[tuple[Any, Any]] = zip(packed, unpack(pack(packed)), strict=True)
+    for before, after in pairs:
         assert np.array_equal(before, after)
         assert before.dtype == after.dtype
 

@@ -5,8 +5,9 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -25,7 +26,8 @@ from edgekit.data.transforms import IMAGENET, Preprocessing
 SMALL = Preprocessing(size=(32, 32))
 
 
-class Fit(NamedTuple):
+@dataclass(frozen=True)
+class Fit:
     """Index, label, and the image at the network's size; workers get it by pickling."""
 
     preprocessing: Preprocessing
@@ -100,7 +102,9 @@ def test_same_bytes_in_the_same_order_whatever_the_worker_count(dataset: Dataset
 @pytest.mark.parametrize("workers", [0, 2])
 def test_fitted_images_come_in_the_order_asked_for(dataset: Dataset, workers: int) -> None:
     indices = [5, 3, 7999, 3, 10]
-    loaded = list(load_each(dataset, indices, Fit(SMALL), workers=workers))
+    loaded: list[tuple[int, int, np.ndarray]] = list(
+        load_each(dataset, indices, Fit(SMALL), workers=workers)
+    )
     assert [index for index, _, _ in loaded] == indices
     assert [label for _, label, _ in loaded] == [dataset.label(i) for i in indices]
     assert np.array_equal(loaded[3][2], SMALL.fit(dataset.image(3)))
@@ -150,7 +154,7 @@ def test_a_pool_serves_epoch_after_epoch(dataset: Dataset) -> None:
 def test_reading_ahead_is_bounded(dataset: Dataset) -> None:
     taken = []
 
-    def tasks() -> object:
+    def tasks() -> Iterator[int]:
         for index in range(1000):
             taken.append(index)
             yield index
@@ -199,7 +203,9 @@ def test_training_skips_bad_images_and_counts_them_once(
     skipped = Skipped()
     for _ in range(2):
         tasks = range(len(damaged))
-        loaded = list(load_each(damaged, tasks, Fit(SMALL), workers=workers, on_bad=skipped))
+        loaded: list[tuple[int, int, np.ndarray]] = list(
+            load_each(damaged, tasks, Fit(SMALL), workers=workers, on_bad=skipped)
+        )
         keys = {damaged.key(index) for index, _, _ in loaded}
         assert len(keys) == 8
         assert not keys & {"cat/3.png", "dog/4.png"}
@@ -211,7 +217,7 @@ def test_training_skips_bad_images_and_counts_them_once(
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_an_error_comes_after_the_results_before_it(dataset: Dataset, workers: int) -> None:
     results = load_each(dataset, range(40), refuses_13, workers=workers, chunk=4)
-    seen = []
+    seen: list[int] = []
     with pytest.raises(EdgekitError, match="13 is no good"):
         seen.extend(results)
     assert seen == list(range(13))

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgekit.core.errors import UsageError
-from edgekit.data.transforms import IMAGENET, LITE0, Preprocessing
+from edgekit.data.transforms import IMAGENET, LITE0, Interpolation, Preprocessing, Resize
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -44,7 +45,7 @@ def resize_then_crop(image: np.ndarray, resize: int, size: int, interpolation: s
     st.sampled_from(sorted(FILTERS)),
 )
 def test_shortest_side_is_torchvisions_resize_and_center_crop(
-    height: int, width: int, sizes: tuple[int, int], interpolation: str
+    height: int, width: int, sizes: tuple[int, int], interpolation: Interpolation
 ) -> None:
     assume(max(height, width) <= 16 * min(height, width))
     resize, size = sizes
@@ -62,7 +63,7 @@ def test_shortest_side_is_torchvisions_resize_and_center_crop(
     st.sampled_from([0.3, 0.875, 1.0]),
 )
 def test_fit_gives_the_size_whatever_comes_in(
-    shape: tuple[int, int], size: tuple[int, int], resize: str, ratio: float
+    shape: tuple[int, int], size: tuple[int, int], resize: Resize, ratio: float
 ) -> None:
     preprocessing = Preprocessing(size=size, resize=resize, crop_ratio=ratio)
     result = preprocessing.fit(noise(*shape))
@@ -176,7 +177,7 @@ def test_json_round_trip_is_exact(preprocessing: Preprocessing) -> None:
 
 
 def test_fingerprint_sees_every_field_and_not_the_number_type() -> None:
-    changes = [
+    changes: list[dict[str, Any]] = [
         {"size": (224, 225)},
         {"resize": "squash"},
         {"crop_ratio": 0.9},
@@ -187,7 +188,8 @@ def test_fingerprint_sees_every_field_and_not_the_number_type() -> None:
     ]
     prints = {replace(IMAGENET, **change).fingerprint() for change in changes}
     assert len(prints | {IMAGENET.fingerprint()}) == len(changes) + 1
-    whole = replace(LITE0, mean=(127, 127, 127), size=[224.0, 224])
+    size: Any = [224.0, 224]
+    whole = replace(LITE0, mean=(127, 127, 127), size=size)
     assert whole == LITE0
     assert whole.fingerprint() == LITE0.fingerprint()
 

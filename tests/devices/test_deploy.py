@@ -1,6 +1,7 @@
 """The whole flow to another machine, which is this one behind sshd: deploy, bench, parity."""
 
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -27,7 +28,7 @@ from edgekit.devices.remote_predictor import on_device
 from edgekit.devices.session import Session
 from edgekit.devices.wheel import runtime_wheel
 from edgekit.parity.predictors import open_bundle_predictor
-from edgekit.targets.descriptor import load_descriptor
+from edgekit.targets.descriptor import Arch, load_descriptor
 from tests import bundles
 from tests.devices.conftest import Run, Server, arrived, cutting, using, wait_until
 
@@ -105,7 +106,8 @@ def test_deploy_bench_parity(device: Device, bundle: Path, tmp_path: Path, run: 
         np.testing.assert_array_equal(came[name], values)
 
     data = labeled(tmp_path, 6)
-    words = ("--reference", bundles.made().onnx, "--allow-different-reference", "--data", data)
+    words: tuple[object, ...] = ("--reference", bundles.made().onnx)
+    words = (*words, "--allow-different-reference", "--data", data)
     words = (*words, "--corruptions", "fog,contrast", "--severities", "1,3", "--full")
     words = (*words, "--tolerance", "90", "--json")
     code, out, err = run("parity", bundle, "--device", "loop", *words)
@@ -182,7 +184,7 @@ def test_a_device_without_internet_needs_all_wheels(
 def other_arch(path: Path) -> Path:
     """A bundle for the architecture that this machine has not."""
     mine = load_descriptor("cpu").arch
-    arch = "x86_64" if mine == "aarch64" else "aarch64"
+    arch: Arch = "x86_64" if mine == "aarch64" else "aarch64"
     descriptor = dataclasses.replace(
         load_descriptor("cpu"), arch=arch, isa=(), dialect="openvino", precision="fp32"
     )
@@ -243,6 +245,10 @@ def test_two_at_once(device: Device, bundle: Path, run: Run) -> None:
     assert not there(device, bundle).exists()
 
 
+def used_or_ended(device: Device, process: subprocess.Popen[str]) -> bool:
+    return bool(using(Path(device.folder))) or process.poll() is not None
+
+
 def test_ctrl_c_leaves_nothing_there(device: Device, bundle: Path, run: Run) -> None:
     edgekit_command = [sys.executable, "-m", "edgekit"]
     words = ["deploy", str(bundle), "--device", "loop"]
@@ -254,8 +260,7 @@ def test_ctrl_c_leaves_nothing_there(device: Device, bundle: Path, run: Run) -> 
             stderr=subprocess.PIPE,
             text=True,
         )
-        ended = process.poll
-        wait_until(lambda ended=ended: using(Path(device.folder)) or ended() is not None)
+        wait_until(functools.partial(used_or_ended, device, process))
         assert using(Path(device.folder)), process.communicate()
         time.sleep(0.5)
         process.send_signal(how)
@@ -336,7 +341,8 @@ def test_parity_goes_on_after_a_cut(
 ) -> None:
     assert run("deploy", bundle, "--device", "loop")[0] == 0
     count = 40
-    words = ("--reference", bundles.made().onnx, "--allow-different-reference", "--full")
+    words: tuple[object, ...] = ("--reference", bundles.made().onnx)
+    words = (*words, "--allow-different-reference", "--full")
     words = (*words, "--data", labeled(tmp_path, count), "--corruptions", "fog,motion_blur")
     command = ("parity", bundle, "--device", "loop", *words, "--tolerance", "90", "--json")
     with cutting(server, lambda: len(list((tmp_path / "cache/parity").rglob("*"))) > 20):

@@ -22,6 +22,8 @@ import edgekit
 from edgekit.bundle.store import open_bundle
 from edgekit.cli.main import main
 from edgekit.core.files import file_sha256
+from edgekit.data.datasets import open_dataset
+from edgekit.data.splits import split_dataset
 from edgekit.model.checkpoint import load_checkpoint
 from edgekit.targets.descriptor import host_saturates
 from tests.e2e import trained
@@ -102,8 +104,8 @@ def fitted(count: int) -> np.ndarray:
 
 
 def test_bundles_load_and_agree(built: Path) -> None:
-    dataset = trained.open_dataset(trained.DATA)
-    test = trained.split_dataset(dataset).part("test", dataset)
+    dataset = open_dataset(trained.DATA)
+    test = split_dataset(dataset).part("test", dataset)
     images = [test.image(index) for index in range(200)]
     labels = [test.classes[test.label(index)] for index in range(200)]
     found = {}

@@ -172,7 +172,7 @@ def test_a_reference_that_is_not_the_source(
 
     other = tmp_path / "other.safetensors"
     save_checkpoint(other, loaded.model, loaded.card)
-    words = (*SOME, "--images", 6, "--tolerance", 90, "--full", "--reference")
+    words: tuple[object, ...] = (*SOME, "--images", 6, "--tolerance", 90, "--full", "--reference")
     code, _, err = edgekit(capsys, "parity", bundle, *words, other)
     assert code == 2
     ours, theirs = file_sha256(trained.checkpoint())[:12], file_sha256(other)[:12]
@@ -352,7 +352,14 @@ def test_build_ends_with_a_verdict_and_keeps_its_own(
     tmp_path: Path, capsys: Capture, cache: Path
 ) -> None:
     out = tmp_path / "build"
-    words = ("build", "--checkpoint", trained.checkpoint(), "--recipe", "fast", "--no-bench")
+    words: tuple[object, ...] = (
+        "build",
+        "--checkpoint",
+        trained.checkpoint(),
+        "--recipe",
+        "fast",
+        "--no-bench",
+    )
     words = (*words, "--out", out, "--tolerance", 60, "--parity-images", 12)
     code, _, err = edgekit(capsys, *words)
     assert code == 0, err

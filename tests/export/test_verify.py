@@ -10,8 +10,9 @@ from torch import Tensor
 
 import edgekit.export.exporter as export_module
 from edgekit.core.errors import EdgekitError
+from edgekit.data.synthetic import pictures
 from edgekit.export.exporter import export_onnx
-from edgekit.export.verify import CODE_TOLERANCE, _Float64Answers, _run_torch, random_photos
+from edgekit.export.verify import CODE_TOLERANCE, _Float64Answers, _run_torch
 from edgekit.graph.lookup import LookupSpec, lookup_function
 from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
@@ -40,7 +41,7 @@ def cancelling() -> VQSA:
 def test_it_shows_what_it_should() -> None:
     """The model's own float32 is off its float64 by more than the usual tolerance."""
     model = cancelling()
-    photos = random_photos(np.random.default_rng(0), 8, SIZE)
+    photos = pictures(8, SIZE)
     pixels = card(model).preprocessing.normalize(photos)
     single, double = _run_torch(model, pixels), _Float64Answers(model, pixels).answers()
     assert single.margin is not None

@@ -13,7 +13,7 @@ from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.graph.legalize import legalize
 from edgekit.graph.lint import check_file, check_model
 from edgekit.graph.lookup import LookupSpec, lookup_function
-from edgekit.graph.variants import to_variant
+from edgekit.graph.variants import Variant, to_variant
 from edgekit.targets.dialects import find_dialect
 from edgekit.targets.operators import LOOKUP_NODE
 from tests.quantize.graphs import quantized
@@ -23,7 +23,7 @@ TENSORRT = find_dialect("tensorrt")
 
 def rules(model, dialect=TENSORRT) -> dict[str, str]:
     """Rule -> node; every message must be one line with a fix."""
-    found = {}
+    found: dict[str, str] = {}
     for finding in check_model(model, dialect):
         assert "\n" not in finding.describe()
         assert finding.fix
@@ -135,7 +135,7 @@ def test_an_old_opset(legal):
 
 
 # A head: features -> lookup -> table, sigmoid; and a product with weights.
-def head(*, form: str = "function", round_at: str = "") -> onnx.ModelProto:
+def head(*, form: Variant = "function", round_at: str = "") -> onnx.ModelProto:
     random = np.random.default_rng(0)
     constants = {
         "codebook": random.standard_normal((5, 4)).astype(np.float32),

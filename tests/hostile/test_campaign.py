@@ -120,7 +120,7 @@ def test_faults_are_kept_and_counted(tmp_path: Path) -> None:
 
 def test_the_tool_replays_and_refuses() -> None:
     def tool(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, ROOT / "tools" / "campaign.py", *words]
+        command = [sys.executable, str(ROOT / "tools" / "campaign.py"), *words]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
     assert "no such hazard" in tool("--only", "nope", "--minutes", "1").stderr

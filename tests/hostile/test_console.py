@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import edgekit
+from edgekit.cli.main import main
 from edgekit.core.console import Console, expect_document, printable
-from edgekit.core.progress import ProgressBar
+from edgekit.core.progress import ProgressBar, track
 from tests import bundles
 from tests.data.images import png
 
@@ -54,6 +55,25 @@ def test_names_that_are_no_text_do_not_lose_the_run(photos: Path, encoding: str)
     assert f"{photos}/\x1b[2Jgone.png" in sources
 
 
+@pytest.mark.parametrize("letter", ["x", "\x1b"])
+def test_errors_end(
+    letter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A header of an array, a key of a list of devices: 100,000 letters of it were an error."""
+    registry = tmp_path / "devices.toml"
+    registry.write_text(f"[[device]]\n{json.dumps(letter * 9000)} = 1\n")
+    monkeypatch.setenv("EDGEKIT_DEVICES", str(registry))
+    with pytest.raises(SystemExit):
+        main(["device", "list", "--json"])
+    said = capsys.readouterr()
+    for line in (said.err, json.loads(said.out)["error"]):
+        assert "unknown key" in line
+        assert "characters left out" in line
+        assert len(line) < 2100
+    assert said.err.startswith(f"error: {registry}: unknown key")
+    assert said.err.count("\n") == 1
+
+
 def test_errors_are_safe_too() -> None:
     done = run("inspect", b"/nowhere/\x1b[2J\xff")
     assert done.returncode == 2
@@ -67,7 +87,7 @@ def test_everything_a_console_prints_is_safe(capsys: pytest.CaptureFixture[str])
     for say in (console.info, console.detail, console.warn, console.error, console.text):
         say(f"of {TITLE}{RTL}")
     console.table(TITLE, ("name",), [(TITLE,), ("two\nlines",)])
-    list(console.track([1], 1, TITLE))
+    list(track(console, [1], 1, TITLE))
     with ProgressBar(console, TITLE, 1) as bar:
         bar.line(TITLE)
     expect_document()

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import io
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,9 @@ SIZE = (8, 8)
 GRAPH = b"\x08\x08\x3a\x00"
 
 
-def pending(folder: Path, target: Descriptor = ORIN, **changed: bytes) -> Bundle:
+def pending(
+    folder: Path, target: Descriptor = ORIN, changed: Mapping[str, bytes] | None = None
+) -> Bundle:
     """A bundle for a Jetson as `build` writes it, but for files that were ``changed``."""
     scratch = folder / "scratch"
     scratch.mkdir()
@@ -43,7 +46,7 @@ def pending(folder: Path, target: Descriptor = ORIN, **changed: bytes) -> Bundle
         sections={"engine": EngineState().to_section()},
     )
     contents = {file.name: file.read_bytes() for file in scratch.iterdir()}
-    contents |= {name: data for name, data in changed.items() if data is not None}
+    contents.update(changed or {})
     write_bundle(folder / "b", manifest, contents, LABELS)
     return open_bundle(folder / "b")
 
@@ -65,7 +68,7 @@ def test_ours_passes(tmp_path: Path) -> None:
 def test_ours_passes_however_it_was_compressed(tmp_path: Path) -> None:
     again = gzip.compress(gzip.decompress(plugin_source()), 1)
     assert again != plugin_source()
-    check_engine_build(pending(tmp_path, **{PLUGIN_SOURCE: again}))
+    check_engine_build(pending(tmp_path, changed={PLUGIN_SOURCE: again}))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def test_ours_passes_however_it_was_compressed(tmp_path: Path) -> None:
 )
 def test_anything_else_is_refused(name: str, data: bytes, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="this edgekit") as caught:
-        check_engine_build(pending(tmp_path, **{name: data}))
+        check_engine_build(pending(tmp_path, changed={name: data}))
     assert "\n" not in str(caught.value)
 
 

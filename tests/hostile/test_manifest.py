@@ -123,7 +123,7 @@ def test_the_agent_takes_plain_names_only(root: Path) -> None:
     staging = f"{root}/staging"
     for files_there in ({"../precious": ["ab" * 32, 3]}, {"x": ["../../precious", 3]}):
         with pytest.raises(OSError, match=r"is not a (plain|SHA)"):
-            remote_files.survey(str(root), staging, "", files_there)  # type: ignore[arg-type]
+            remote_files.survey(str(root), staging, "", files_there)
     (root / "staging").mkdir(exist_ok=True)
     with pytest.raises(OSError, match="is not a plain file name"):
         remote_files.name_all(str(root), staging, f"{root}/named", {"../x": "ab" * 32})

@@ -96,7 +96,7 @@ def test_a_handful_of_losses_is_covered_where_the_usual_interval_is_not(
     runs = 2000
     ours = usual = 0
     for _ in range(runs):
-        scores = 100.0 * (rng.random(images) < discordance)
+        scores = (rng.random(images) < discordance) * np.full(images, 100.0)
         interval = mean_interval(scores, 100.0)
         ours += interval.lower <= 100 * discordance <= interval.upper
         half = 1.96 * scores.std(ddof=1) / math.sqrt(images)

@@ -144,7 +144,7 @@ def test_plain_lite0_with_imagenet_weights(tmp_path: Path) -> None:
     assert "plain efficientnet-lite0" in notes[0]
     source = torch.load(path, weights_only=True)
     assert torch.equal(model.head.classifier.weight, source["_fc.weight"])
-    assert torch.equal(model.backbone.stem.weight, source["_conv_stem.weight"])
+    assert torch.equal(model.backbone.state_dict()["stem.weight"], source["_conv_stem.weight"])
     del source["_blocks.3._project_conv.weight"]
     with pytest.raises(UsageError, match=r"key '_blocks\.3\._project_conv\.weight' is missing"):
         load_checkpoint(save(tmp_path / "less.pth", source))
@@ -256,7 +256,7 @@ NAN = torch.full((512,), math.nan)
         (lambda: {"model": {}}, "holds no weights at all"),
     ],
 )
-def test_damaged_content_is_one_clear_line(tmp_path: Path, document, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_damaged_content_is_one_clear_line(tmp_path: Path, document, message: str) -> None:
     path = save(tmp_path / "bad.pth", document())
     with pytest.raises(UsageError, match=message) as error:
         load_checkpoint(path)

@@ -1,5 +1,7 @@
 """The fold is exact algebra: in float64 nothing but rounding may differ."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -25,6 +27,10 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max() / a.abs().max().clamp(min=1e-300))
 
 
+def _config(options: dict[str, Any]) -> VQSAConfig:
+    return VQSAConfig(**options)
+
+
 heads = st.fixed_dictionaries(
     {
         "codebook_size": st.integers(1, 40),
@@ -33,7 +39,7 @@ heads = st.fixed_dictionaries(
         "distance": st.sampled_from(["cosine", "l2"]),
         "logit_scale": st.booleans(),
     }
-).map(lambda options: VQSAConfig(**options))
+).map(_config)
 
 
 @settings(max_examples=200, deadline=None)
@@ -77,7 +83,7 @@ def test_folded_equals_unfolded_in_float64(
 
 def test_the_native_lookup_takes_the_folded_codebook_and_gives_ties_to_the_lowest() -> None:
     for distance in ("cosine", "l2"):
-        head = make_head(24, VQSAConfig(codebook_size=30, distance=distance), 1, torch.float32)  # type: ignore[arg-type]
+        head = make_head(24, VQSAConfig(codebook_size=30, distance=distance), 1, torch.float32)
         assert head.codebook is not None
         with torch.no_grad():
             head.codebook.embeddings[15:] = head.codebook.embeddings[:15]

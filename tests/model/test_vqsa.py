@@ -2,6 +2,7 @@ import dataclasses
 import importlib.util
 import math
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from edgekit.core.errors import UsageError
 from edgekit.data.transforms import Preprocessing
 from edgekit.model.backbones.registry import BACKBONES, create_backbone
+from edgekit.model.backbones.timm import TimmBackbone
 from edgekit.model.card import ModelCard
 from edgekit.model.checkpoint import load_checkpoint, save_checkpoint
 from edgekit.model.codebook import Codebook, normalize_rows, perplexity
@@ -198,7 +200,7 @@ def test_backbones_find_their_width(name: str) -> None:
 )
 def test_timm_backbones(name: str, positions: int) -> None:
     backbone = create_backbone(f"timm:{name}").eval()
-    images = torch.randn(1, 3, *backbone.input_size)
+    images = torch.randn(1, 3, *cast(TimmBackbone, backbone).input_size)
     with torch.no_grad():
         pooled, vectors = backbone.pooled(images), backbone.vectors(images)
     assert pooled.shape == (1, backbone.width("pooled"))

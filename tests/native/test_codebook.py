@@ -58,7 +58,7 @@ def test_equals_the_definition_for_every_size(count, monkeypatch):
 def test_a_hundred_thousand_rows():
     rng = np.random.default_rng(5)
     rows = rng.standard_normal((100_000, 64), np.float32)
-    x = rows[rng.integers(0, 100_000, 3)] + rng.standard_normal((3, 64), np.float32) / 8
+    x = rows[rng.integers(0, 100_000, 3)] + rng.standard_normal((3, 64), np.float32) / np.float32(8)
     with native.Codebook(rows) as codebook:
         same(codebook.lookup(x, threads=0), native.lookup_reference(rows, x))
 

@@ -21,7 +21,7 @@ def run_ctest(kind: str, targets: list[str], *settings: str) -> None:
     build = SOURCE / "build/native-tests" / kind
     common = ["-DEDGEKIT_TESTS=ON", "-DEDGEKIT_PLUGINS=OFF"]
     names = "|".join(target.removeprefix("test_") for target in targets)
-    steps = [
+    steps: list[list[str | Path]] = [
         ["cmake", "-S", SOURCE, "-B", build, *common, *settings],
         ["cmake", "--build", build, "--parallel", str(os.cpu_count()), "--target", *targets],
         ["ctest", "--test-dir", build, "--output-on-failure", "-R", f"^({names})$"],

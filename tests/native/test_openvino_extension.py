@@ -122,7 +122,7 @@ def test_many_streams_and_requests(core: Any) -> None:
     found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def keep(request: Any, job: int) -> None:
-        found[job] = tuple(request.get_output_tensor(i).data.copy() for i in (0, 1))  # type: ignore[assignment]
+        found[job] = tuple(request.get_output_tensor(i).data.copy() for i in (0, 1))
 
     requests = ov.AsyncInferQueue(compiled, 8)
     requests.set_callback(keep)

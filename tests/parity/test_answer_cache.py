@@ -3,7 +3,9 @@
 import multiprocessing
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,16 +43,21 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         assert shelf.read("0" * 40) == NO_ANSWERS
         shelf.write("0" * 40, known(7))
         shelf.write(
-            "1" * 40, CachedAnswers(["clean"], Outputs(np.array([3]), np.zeros((1, 2)), None, None))
+            "1" * 40,
+            CachedAnswers(
+                ["clean"], Outputs(np.array([3]), np.zeros((1, 2), np.float16), None, None)
+            ),
         )
         found, bare = shelf.read("0" * 40), shelf.read("1" * 40)
     assert found.labels == known().labels
     assert found.outputs is not None
-    for got, wanted in zip(found.outputs, known(7).outputs or (), strict=True):
+    pairs: Iterator[tuple[Any, Any]] = zip(found.outputs, known(7).outputs or (), strict=True)
+    for got, wanted in pairs:
         assert np.array_equal(got, wanted)
         assert got.dtype == wanted.dtype
     assert bare.outputs is not None
-    assert bare.outputs.code is bare.outputs.margin is None
+    assert bare.outputs.code is None
+    assert bare.outputs.margin is None
 
 
 def test_the_longest_unused_answers_make_room(tmp_path: Path) -> None:

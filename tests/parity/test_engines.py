@@ -125,7 +125,7 @@ def compared(cache: Path, reference: Any, console: Console) -> dict[str, Any]:
 
 def same(one: dict[str, Any], two: dict[str, Any]) -> bool:
     """Whether two documents say the same, who said it and how long it took aside."""
-    aside = ("reference_engine", "seconds", "cpu_seconds", "measured")
+    aside: tuple[str, ...] = ("reference_engine", "seconds", "cpu_seconds", "measured")
     aside += ("inferences", "inferences_cached")
     return {k: v for k, v in one.items() if k not in aside} == {
         k: v for k, v in two.items() if k not in aside

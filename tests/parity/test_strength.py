@@ -1,7 +1,6 @@
 """Which comparison stands as a bundle's evidence."""
 
 import dataclasses
-import itertools
 import json
 from typing import Any
 
@@ -14,6 +13,7 @@ from edgekit.parity.document import ParityDocument
 from edgekit.parity.options import Gates
 from edgekit.parity.strength import MOST_BESIDE, settle, strength, why_beside
 from tests.parity.example import document
+from tests.preorder import assert_total_preorder
 
 GATES = st.builds(
     Gates,
@@ -47,16 +47,7 @@ def documents(draw: st.DrawFn) -> ParityDocument:
 def test_ranks_are_a_total_preorder(
     one: ParityDocument, two: ParityDocument, three: ParityDocument
 ) -> None:
-    ranks = [strength(found).rank for found in (one, two, three)]
-    for a, b in itertools.product(ranks, repeat=2):
-        assert a <= b or b <= a
-    for a, b, c in itertools.permutations(ranks):
-        assert not (a <= b <= c) or a <= c
-    assert strength(one).at_least(strength(one))
-    if strength(one).at_least(strength(two)):
-        assert ranks[0] >= ranks[1]
-        if strength(two).at_least(strength(three)):
-            assert strength(one).at_least(strength(three))
+    assert_total_preorder(strength(one), strength(two), strength(three))
 
 
 @given(st.lists(documents(), min_size=1, max_size=20))

@@ -1,8 +1,10 @@
 import dataclasses
 import multiprocessing
 import shutil
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +37,8 @@ def test_both_models_see_the_same_pixels_in_a_seeded_order(tmp_path: Path) -> No
         assert pair.label == this.dataset.label(index)
         for model, answers in ((reference, pair.reference), (candidate, pair.candidate)):
             expected = condense(model.run(variants))
-            for found, wanted in zip(answers, expected, strict=True):
+            pairs: Iterator[tuple[Any, Any]] = zip(answers, expected, strict=True)
+            for found, wanted in pairs:
                 assert np.array_equal(found, wanted)
 
 
@@ -101,9 +104,8 @@ def test_damaged_answers_are_computed_again(tmp_path: Path, damage: str) -> None
     content = bytearray(file.read_bytes())
     if damage == "flip":
         content[len(content) // 2] ^= 1
-    file.write_bytes(
-        {"truncate": content[:-40], "empty": b"", "not ours": b"x" * 99}.get(damage, content)
-    )
+    damaged = {"truncate": bytes(content[:-40]), "empty": b"", "not ours": b"x" * 99}
+    file.write_bytes(damaged.get(damage, bytes(content)))
     pairs = list(this.pairs())
     assert sum(pair.computed for pair in pairs) == 5
     for pair, log_p in zip(pairs, before, strict=True):

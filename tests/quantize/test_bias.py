@@ -88,6 +88,11 @@ def convolution(*, pool: bool = False, kernel: int = 3, groups: int = 3) -> Pair
     return Pair(model(True), model(False))
 
 
+def assert_all_is_read(model: onnx.ModelProto) -> None:
+    stored = {tensor.name for tensor in model.graph.initializer}
+    assert stored == stored & {name for node in model.graph.node for name in node.input}
+
+
 @pytest.mark.parametrize("pool", [False, True], ids=["direct", "behind a MaxPool"])
 @pytest.mark.parametrize("form", [(3, 3), (1, 1)], ids=["depthwise", "1x1"])
 def test_a_shift_is_taken_back(pool: bool, form: tuple[int, int]) -> None:
@@ -99,6 +104,7 @@ def test_a_shift_is_taken_back(pool: bool, form: tuple[int, int]) -> None:
     assert (found.layers, found.channels) == (1, 3)
     assert found.changed > 0
     assert np.square(pair.off(others)).mean() < 0.8 * before
+    assert_all_is_read(pair.int8)  # the replaced bias is gone
 
 
 def test_the_bias_stays_in_the_range_of_what_the_layer_gives_out() -> None:
@@ -167,6 +173,7 @@ def test_layers_that_share_a_bias_are_corrected_each() -> None:
     assert biases == {"conv/bias", "conv2/bias"}
     names = [tensor.name for tensor in pair.int8.graph.initializer]
     assert len(names) == len(set(names))
+    assert_all_is_read(pair.int8)
     onnx.checker.check_model(pair.int8)
 
 

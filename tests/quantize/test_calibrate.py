@@ -51,12 +51,12 @@ def calibrated(request: pytest.FixtureRequest) -> Calibrated:
     return run(bundles.made(quantize=request.param))
 
 
-def answers(graph: onnx.ModelProto, made: bundles.Made, count: int = 64) -> list[NDArray]:  # type: ignore[type-arg]
+def answers(graph: onnx.ModelProto, made: bundles.Made, count: int = 64) -> list[NDArray]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
     images = made.card.preprocessing.normalize(bundles.images(count, seed=9))
-    found: list[NDArray] = session.run(["logits", "code"], {"images": images})  # type: ignore[type-arg]
+    found: list[NDArray] = session.run(["logits", "code"], {"images": images})
     return found
 
 

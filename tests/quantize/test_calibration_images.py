@@ -25,7 +25,7 @@ SMALL = Preprocessing(size=(32, 32), crop_ratio=1.0)
 RECIPE = Recipe(images=40, corrupted_share=0.25, corruptions="benchmark15", severities=(2, 4))
 
 
-def calibration_part():  # type: ignore[no-untyped-def]
+def calibration_part():
     dataset = open_dataset("builtin:fashion-mnist")
     return split_dataset(dataset).part("calibration", dataset)
 

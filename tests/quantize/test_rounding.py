@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 import onnx
@@ -119,24 +120,24 @@ def test_the_best_of_all_roundings_is_nearly_found() -> None:
         {"kernel_shape": [3, 3], "group": 4, "dilations": [2, 2]},
     ],
 )
-def test_patches_are_what_a_convolution_sums(attributes: dict[str, object]) -> None:
+def test_patches_are_what_a_convolution_sums(attributes: dict[str, Any]) -> None:
     """Products of patches and weights are torch's convolution, at all positions at once."""
     node = helper.make_node("Conv", ["x", "w"], ["y"], **attributes)
     random = np.random.default_rng(0)
     values = random.normal(0, 1, (1, 4, 8, 7)).astype(np.float32)
-    groups = int(attributes.get("group", 1))  # type: ignore[call-overload]
+    groups = int(attributes.get("group", 1))
     kernel = attributes["kernel_shape"]
-    weights = random.normal(0, 1, (8, 4 // groups, *kernel)).astype(np.float32)  # type: ignore[misc]
+    weights = random.normal(0, 1, (8, 4 // groups, *kernel)).astype(np.float32)
     # 64 positions hold all that there are.
-    rows = patches(values, node, kernel, np.random.default_rng(1))  # type: ignore[arg-type]
+    rows = patches(values, node, kernel, np.random.default_rng(1))
     pads = attributes.get("pads", [0, 0, 0, 0])
-    top, left, bottom, right = pads  # type: ignore[misc]
+    top, left, bottom, right = pads
     padded = torch.nn.functional.pad(torch.from_numpy(values), (left, right, top, bottom))
     exact = torch.nn.functional.conv2d(
         padded,
         torch.from_numpy(weights),
-        stride=attributes.get("strides", 1),  # type: ignore[arg-type]
-        dilation=attributes.get("dilations", 1),  # type: ignore[arg-type]
+        stride=attributes.get("strides", 1),
+        dilation=attributes.get("dilations", 1),
         groups=groups,
     )[0].numpy()
     found = np.einsum("gnk,grk->grn", rows, weights.reshape(groups, 8 // groups, -1))

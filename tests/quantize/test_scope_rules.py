@@ -175,7 +175,7 @@ def everything() -> onnx.ModelProto:
     patch = (8, 8, SIDE // 2, SIDE // 2)
     model = graph(
         body, "out", w0=(8, 3, 3, 3), w1=(8, 8, 1, 1), w2=patch, g=(8,),
-        **dict.fromkeys(("wq", "wk", "wv", "wo"), (8, 8)),
+        wq=(8, 8), wk=(8, 8), wv=(8, 8), wo=(8, 8),
     )  # fmt: skip
     return with_axes(with_axes(model, 2, 3), 0, 8, -1, name="shape")
 

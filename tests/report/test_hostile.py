@@ -26,7 +26,7 @@ from tests import bundles
 from tests.bench import example as bench_example
 from tests.parity import example as parity_example
 
-WRONG = (
+WRONG: tuple[Any, ...] = (
     *(None, True, -1, 0, 10**30, 10**5000, 0.5, 1e308, -1e300, math.nan, math.inf),
     *("", "text", "a\nb\x1b[31m", [], [[]], [None], {}, {"a": {}}, {"a\nb": 1}),
 )

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,9 +106,9 @@ def test_a_pillow_image_lies_as_its_file_would(model: Model, tmp_path: Path) -> 
 
 
 def test_a_bad_image_is_named_and_not_fatal(model: Model, photos: Path) -> None:
-    items = [photos / "0.png", photos / "bad.jpg", photos / "absent.png", photos / "cut.png",
+    items: Any = [photos / "0.png", photos / "bad.jpg", photos / "absent.png", photos / "cut.png",
              np.zeros((4, 4), np.uint8), 5, np.zeros((9, 9, 3), np.uint8)]  # fmt: skip
-    predictions = model.predict(items)  # type: ignore[list-item]
+    predictions = model.predict(items)
     assert [one.error is not None for one in predictions] == [False, *[True] * 5, False]
     assert "bad.jpg is not an image" in str(predictions[1].error)
     assert "absent.png: No such file" in str(predictions[2].error)
@@ -189,6 +190,7 @@ def test_many_threads_use_one_model(model: Model) -> None:
         for _ in range(25):
             rows = random.integers(0, len(pixels), random.integers(1, 6))
             raw = model.run(pixels[rows])
+            assert raw.code is not None
             assert expected.code is not None
             if not np.allclose(raw.logits, expected.logits[rows], atol=1e-5) or not np.array_equal(
                 raw.code, expected.code[rows]
@@ -312,13 +314,14 @@ def test_load_finds_a_whole_bundle_after_a_kill_at_any_moment(tmp_path: Path) ->
     expected = bundles.made().expect(pixels)
     number = 0
     for _ in range(20):
-        command = [sys.executable, "-c", WRITER, bundles.bundle(lookup="auto"), target, str(number)]
+        names = (str(bundles.bundle(lookup="auto")), str(target), str(number))
+        command = [sys.executable, "-c", WRITER, *names]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         done = int(process.stdout.readline())
         time.sleep(random.uniform(0, 0.04))
         process.kill()
-        done = int((process.stdout.read().split() or [done])[-1])
+        done = int((process.stdout.read().split() or [str(done)])[-1])
         process.wait()
         model = edgekit.load(target, cache=False)
         number = int(model.labels[0].split()[0])

@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 
 from edgekit.bundle.store import open_bundle
+from edgekit.compilers.base import LookupForm
 from edgekit.compilers.onnxruntime import compile_model
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.runtime.runner import open_runner, run_settings
@@ -19,7 +20,7 @@ from tests.bundles import pack
 
 @pytest.mark.parametrize("order", ["RGB", "BGR"])
 @pytest.mark.parametrize("lookup", ["auto", "inline"])
-def test_uint8_images_give_what_torch_gives(order: str, lookup: str, tmp_path: Path) -> None:
+def test_uint8_images_give_what_torch_gives(order: str, lookup: LookupForm, tmp_path: Path) -> None:
     made, pixels = bundles.made(order), bundles.images(9)
     expected = made.expect(pixels)
     descriptor = replace(load_descriptor("onnxruntime-cpu"), precision="fp32")
@@ -28,6 +29,8 @@ def test_uint8_images_give_what_torch_gives(order: str, lookup: str, tmp_path: P
     raw = open_runner(bundle, run_settings(bundle.manifest.target), None).run(pixels)
     np.testing.assert_allclose(raw.logits, expected.logits, atol=1e-4)
     np.testing.assert_array_equal(raw.code, expected.code)
+    assert raw.margin is not None
+    assert expected.margin is not None
     np.testing.assert_allclose(raw.margin, expected.margin, atol=1e-3)
     onnx.checker.check_model(onnx.load(tmp_path / "b" / "model.onnx"), full_check=True)
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,7 +27,7 @@ from tests import bundles
 from tests.bundles import pack
 
 
-def runner(path: Path, cache: Path | None = None, **options: object) -> OpenVinoRunner:
+def runner(path: Path, cache: Path | None = None, **options: Any) -> OpenVinoRunner:
     bundle = open_bundle(path)
     settings = replace(run_settings(bundle.manifest.target), **options)
     opened = open_runner(bundle, settings, cache)
@@ -63,6 +64,7 @@ def test_uint8_images_give_what_torch_gives(
     raw = runner(tmp_path / "b").run(pixels)  # 4 + 4 + 1 padded to 4
     np.testing.assert_allclose(raw.logits, expected.logits, atol=1e-4)
     np.testing.assert_array_equal(raw.code, expected.code)
+    assert raw.margin is not None
     np.testing.assert_allclose(raw.margin, expected.margin, atol=1e-3)
     assert raw.logits.dtype == np.float32
     assert raw.code is not None
@@ -88,6 +90,7 @@ def test_any_number_of_images_fits_any_compiled_batch(batch: int) -> None:
         part = opened.run(pixels[:count])
         assert part.logits.shape == (count, len(bundles.CLASSES))
         np.testing.assert_allclose(part.logits, whole.logits[:count], atol=1e-5)
+        assert whole.code is not None
         np.testing.assert_array_equal(part.code, whole.code[:count])
 
 

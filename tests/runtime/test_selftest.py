@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import io
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from edgekit import load
 from edgekit.bundle.selftest import (
@@ -30,7 +28,6 @@ from edgekit.core.npz import NpzError
 from edgekit.data.synthetic import pictures
 from edgekit.data.transforms import Preprocessing
 from edgekit.graph.legalize import legalize
-from edgekit.graph.variants import lookup_node
 from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.recipes import Recipe
 from edgekit.runtime.answers import Answers
@@ -49,11 +46,10 @@ from edgekit.steps.selftest_scenes import Scenes, choose, make_scenes
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.targets.dialects import find_dialect
 from tests import bundles
+from tests.planted import classes_exchanged, codewords_exchanged, edited, weight_scales
 
 TARGETS = ("cpu", "onnxruntime-cpu")
 QUIET = Console(verbosity=-1)
-
-Edit = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @functools.cache
@@ -117,39 +113,6 @@ def judged(test: SelfTest, path: Path, **options: Any) -> SelfTestReport:
     return check_answers(test, ask(test, model.run, model.size), where_it_runs(model.describe()))
 
 
-def edited(model: onnx.ModelProto, names: list[str], edit: Edit) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for tensor in copy.graph.initializer:
-        if tensor.name in names:
-            array = np.ascontiguousarray(edit(numpy_helper.to_array(tensor)))
-            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    return copy
-
-
-def exchanged(a: int, b: int, axis: int = 0) -> Edit:
-    def edit(array: NDArray[Any]) -> NDArray[Any]:
-        order = np.arange(array.shape[axis])
-        order[[a, b]] = b, a
-        return np.take(array, order, axis=axis)
-
-    return edit
-
-
-def weight_scales(model: onnx.ModelProto) -> list[str]:
-    """The scales of int8 weights, layer by layer."""
-    weights = {
-        tensor.name
-        for tensor in model.graph.initializer
-        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) >= 2
-    }
-    return [
-        node.input[1]
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in weights
-    ]
-
-
 def used_codes(test: SelfTest) -> tuple[int, int]:
     assert test.reference.code is not None
     count = np.bincount(test.reference.code.ravel())
@@ -162,18 +125,9 @@ def faulty(target: str, fault: str) -> Path:
     model, test = graph(target), good(target)[1]
     preprocessing = bundles.made().card.preprocessing
     if fault == "codebook rows":
-        node = lookup_node(model)
-        assert node is not None
-        model = edited(model, [node.input[1]], exchanged(*used_codes(test)))
+        model = codewords_exchanged(model, *used_codes(test))
     elif fault == "classes":
-        count = len(bundles.CLASSES)
-        for axis, rank in ((0, 1), (0, 2), (1, 2)):
-            names = [
-                tensor.name
-                for tensor in model.graph.initializer
-                if len(tensor.dims) == rank and tensor.dims[axis] == count
-            ]
-            model = edited(model, names, exchanged(2, 5, axis))
+        model = classes_exchanged(model, 2, 5, len(bundles.CLASSES))
     elif fault.startswith("scale"):
         place = {"first": 0, "middle": 1, "last": -1}[fault.split()[1]]
         name = weight_scales(model)[place]
@@ -377,7 +331,8 @@ def test_bundles_of_an_older_edgekit_are_judged_by_their_rule() -> None:
     arrays = old_file(path)
     for logits, passes in ((arrays["logits"], True), (-arrays["logits"], False)):
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **{**arrays, "logits": logits})
+        content: dict[str, Any] = {**arrays, "logits": logits}
+        np.savez_compressed(buffer, **content)
         update_bundle(path, reports={SELFTEST: buffer.getvalue()})
         assert isinstance(read_self_test(path / SELFTEST, bundles.SIZE), OldTest)
         if not passes:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.core import host
 from edgekit.core.errors import UsageError
 from edgekit.core.host import host_arch
 from edgekit.targets import descriptor as descriptors
@@ -71,7 +70,7 @@ def test_the_dialect_follows_the_instruction_set(
     flags: set[str], isa: tuple[str, ...], dialect: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(descriptors, "cpu_flags", lambda: frozenset(flags))
-    monkeypatch.setattr(host.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
     cpu = load_descriptor("cpu")
     assert (cpu.isa, cpu.dialect) == (isa, dialect)
     vnni = load_descriptor("openvino-cpu-vnni")
@@ -80,7 +79,7 @@ def test_the_dialect_follows_the_instruction_set(
 
 def test_arm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(descriptors, "cpu_flags", lambda: frozenset({"asimd", "asimddp"}))
-    monkeypatch.setattr(host.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
     cpu = load_descriptor("cpu")
     assert (cpu.arch, cpu.isa, cpu.dialect) == ("aarch64", ("dotprod",), "openvino")
     assert why_not_here(load_descriptor("openvino-arm")) is None

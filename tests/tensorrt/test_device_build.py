@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -81,7 +82,7 @@ def test_every_jetson_is_described():
 
 
 def test_facts_refuse_nonsense():
-    good = {"sm": (87,), "tensorrt": "10.3", "before": "10.7", "cuda": "12.6"}
+    good: dict[str, Any] = {"sm": (87,), "tensorrt": "10.3", "before": "10.7", "cuda": "12.6"}
     assert TensorRTFacts(**good).covers("10.3.0")
     assert not TensorRTFacts(**good).covers("10.7.0")
     assert not TensorRTFacts(**good).covers("8.6.2")
@@ -130,6 +131,7 @@ def test_a_graph_that_does_not_fit_is_refused_before_anything_is_written(tmp_pat
 
 def test_plugins_need_tensorrt_10():
     facts = load_descriptor("jetson-xavier").tensorrt
+    assert facts is not None
     with pytest.raises(UsageError, match=r"TensorRT 8\.5, plugins need 10\.0"):
         lookup_form(facts, "plugin", "jetson-xavier")
     assert lookup_form(facts, "auto", "jetson-xavier") == "inline"
@@ -292,7 +294,7 @@ def library(folder: Path, source: str, compiler: str = "gcc") -> Path:
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler}")
     path = folder / "plugin.so"
-    command = [compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", path]
+    command = [compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", str(path)]
     subprocess.run(command, input=source.encode(), check=True)
     return path
 

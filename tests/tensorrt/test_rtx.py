@@ -19,9 +19,9 @@ from onnx import TensorProto, numpy_helper
 
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
+from edgekit.data.synthetic import pictures
 from edgekit.data.transforms import IMAGENET
 from edgekit.export.exporter import export_onnx
-from edgekit.export.verify import random_photos
 from edgekit.graph import rtx
 from edgekit.graph.legalize import legalize
 from edgekit.graph.lint import check_model
@@ -29,7 +29,7 @@ from edgekit.graph.uint8_input import add_uint8_input
 from edgekit.graph.variants import lookup_node, to_variant
 from edgekit.model.backbones.registry import create_backbone
 from edgekit.model.card import ModelCard
-from edgekit.model.config import VQSAConfig
+from edgekit.model.config import Quantize, VQSAConfig
 from edgekit.model.vqsa import VQSA
 from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.recipes import read_recipe
@@ -62,13 +62,13 @@ def rtx_here(kit):
     patch.undo()
 
 
-def make(backbone: str, quantize: str, folder: Path) -> Model:
+def make(backbone: str, quantize: Quantize, folder: Path) -> Model:
     torch.manual_seed(0)
     network = create_backbone(backbone)
     config = VQSAConfig(codebook_size=48, quantize=quantize)
     model = VQSA(network, 10, config).eval()
     preprocessing = dataclasses.replace(IMAGENET, size=SIZE)
-    photos = random_photos(np.random.default_rng(0), 12, SIZE)
+    photos = pictures(12, SIZE)
     with torch.no_grad():
         features = network.features(torch.from_numpy(preprocessing.normalize(photos)), quantize)
         rows = features.reshape(-1, features.shape[-1])
@@ -96,7 +96,7 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     made: dict[tuple[str, str], Model] = {}
 
-    def get(backbone: str, quantize: str) -> Model:
+    def get(backbone: str, quantize: Quantize) -> Model:
         if (backbone, quantize) not in made:
             made[backbone, quantize] = make(backbone, quantize, folder)
         return made[backbone, quantize]
@@ -163,7 +163,7 @@ def test_bgr_and_float_input(models, tmp_path):
 def test_both_dialects_compute_nearly_what_the_float_graph_does(models, backbone):
     made = models(backbone, "pooled")
     preprocessing = dataclasses.replace(IMAGENET, size=SIZE)
-    images = preprocessing.normalize(random_photos(np.random.default_rng(0), 12, SIZE))
+    images = preprocessing.normalize(pictures(12, SIZE))
 
     def run(model: bytes) -> list[np.ndarray]:
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])

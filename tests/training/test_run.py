@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 
 from edgekit.cli.train import train as train_command
 from edgekit.core.errors import EdgekitError, Interrupted, UsageError
+from edgekit.core.progress import ProgressBar
 from edgekit.core.typed_toml import to_toml
 from edgekit.model.checkpoint import load_checkpoint
-from edgekit.training import loop
 from edgekit.training.builtin_model import train_builtin
 from edgekit.training.config import TrainConfig
 from edgekit.training.run import run_training
@@ -118,21 +118,21 @@ def test_ctrl_c_saves_and_the_next_call_goes_on_bit_exactly(
     whole = frozen_config(tmp_path, out=tmp_path / "whole")
     run_training(whole, QUIET)
     config = frozen_config(tmp_path, out=tmp_path / "cut")
-    advance = loop.ProgressBar.advance
+    advance = ProgressBar.advance
     calls = 0
 
-    def advance_and_interrupt(bar: loop.ProgressBar, count: int = 1, figures: str = "") -> None:
+    def advance_and_interrupt(bar: ProgressBar, count: int = 1, figures: str = "") -> None:
         nonlocal calls
         calls += 1
         if calls == steps - 1:  # noticed in the next step
             signal.raise_signal(signal.SIGINT)
         advance(bar, count, figures)
 
-    monkeypatch.setattr(loop.ProgressBar, "advance", advance_and_interrupt)
+    monkeypatch.setattr(ProgressBar, "advance", advance_and_interrupt)
     with pytest.raises(Interrupted):
         run_training(config, QUIET)
     assert calls == steps
-    monkeypatch.setattr(loop.ProgressBar, "advance", advance)
+    monkeypatch.setattr(ProgressBar, "advance", advance)
     run_training(config, QUIET)
     for name in ("last", "best"):
         assert_same(weights(tmp_path / "whole", name), weights(tmp_path / "cut", name))

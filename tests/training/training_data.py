@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ CLASSES = ("dark", "middle", "bright")
 def write_data(folder: Path, train: int = 48, validation: int = 15) -> Path:
     """Noisy gray images of three brightness levels, in all four splits."""
     rng = np.random.default_rng(0)
-    arrays: dict[str, np.ndarray] = {"classes": np.array(CLASSES)}
+    arrays: dict[str, Any] = {"classes": np.array(CLASSES)}
     for split, count in (("train", train), ("val", validation), ("calib", 3), ("test", 15)):
         labels = np.arange(count) % len(CLASSES)
         level = 60 + 70 * labels

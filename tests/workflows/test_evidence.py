@@ -56,7 +56,7 @@ def test_a_build_finds_its_own_verdict_beside_a_stronger_one(bundle: Path) -> No
     def own() -> str | None:
         section = open_bundle(bundle).manifest.sections.get("parity")
         found = made_by_build(section, CONFIG)
-        return None if found is None else f"{found['verdict']} after {found['looks']}"
+        return None if found is None else f"{found.comparison.verdict} after {found.looks}"
 
     assert own() is None
     save_report(bundle, PROOF, QUIET)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from edgekit.core.errors import EdgekitError, Interrupted, UsageError
 from edgekit.core.files import file_sha256
+from edgekit.core.progress import ProgressBar
 from edgekit.core.typed_toml import to_toml
 from edgekit.data.transforms import Preprocessing
 from edgekit.model.backbones.registry import create_backbone
@@ -148,17 +149,17 @@ def test_ctrl_c_at_an_epochs_end_saves_and_the_next_call_goes_on_bit_exactly(
     work: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = settings(work, tmp_path / "cut")
-    advance = loop.ProgressBar.advance
+    advance = ProgressBar.advance
     calls = 0
 
-    def advance_and_interrupt(bar: loop.ProgressBar, count: int = 1, figures: str = "") -> None:
+    def advance_and_interrupt(bar: ProgressBar, count: int = 1, figures: str = "") -> None:
         nonlocal calls
         calls += 1
         if calls == 2:
             signal.raise_signal(signal.SIGINT)
         advance(bar, count, figures)
 
-    monkeypatch.setattr(loop.ProgressBar, "advance", advance_and_interrupt)
+    monkeypatch.setattr(ProgressBar, "advance", advance_and_interrupt)
     with pytest.raises(Interrupted):
         finetune(config, QUIET)
     assert calls == 2

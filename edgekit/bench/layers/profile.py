@@ -8,12 +8,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Final, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bench.options import BenchOptions
+from edgekit.bench.results import Layers, LayerTime, PartTime
 from edgekit.bundle.store import Bundle
 from edgekit.runtime.runner import RunSettings, run_settings
 from edgekit.targets.operators import LOOKUP, LOOKUP_NODE
@@ -60,7 +61,7 @@ class _Module(Protocol):
         """The mean times of ``calls`` inferences."""
 
 
-def layer_times(bundle: Bundle, options: BenchOptions, images: NDArray[np.uint8]) -> dict[str, Any]:
+def layer_times(bundle: Bundle, options: BenchOptions, images: NDArray[np.uint8]) -> Layers:
     """The layers for the document, slowest first, and the time of each part of the network."""
     manifest = bundle.manifest
     settings = run_settings(
@@ -73,15 +74,15 @@ def layer_times(bundle: Bundle, options: BenchOptions, images: NDArray[np.uint8]
     for layer in profile.layers:
         parts[layer.part] = parts.get(layer.part, 0.0) + layer.milliseconds
     slowest = sorted(profile.layers, key=lambda layer: -layer.milliseconds)
-    return {
-        "calls": _CALLS,
-        "total_ms": total,
-        "parts": {
-            name: {"ms": value, "share": value / total} for name, value in sorted(parts.items())
-        },
-        "parts_from": profile.parts_from,
-        "layers": [{**asdict(layer), "share": layer.milliseconds / total} for layer in slowest],
-    }
+    return Layers(
+        calls=_CALLS,
+        total_ms=total,
+        parts={name: PartTime(value, value / total) for name, value in sorted(parts.items())},
+        parts_from=profile.parts_from,
+        layers=tuple(
+            LayerTime(**asdict(layer), share=layer.milliseconds / total) for layer in slowest
+        ),
+    )
 
 
 def is_lookup(name: str) -> bool:

@@ -200,5 +200,5 @@ def _sha256(path: Path, length: int) -> str:
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(str(source), str(target))
-    except OSError:  # no hard links here
+    except OSError:  # no hard links here; `edgekit.core.files.link` is not there either
         shutil.copyfile(str(source), str(target))

@@ -6,14 +6,13 @@ only if it opens as a bundle: every checksum right, made for this architecture.
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from pathlib import Path
 
 from edgekit.bundle.manifest import MANIFEST, parse_manifest
 from edgekit.bundle.store import open_bundle
 from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.files import link
 from edgekit.core.folders import locked, replace_folder
 
 
@@ -27,19 +26,12 @@ def place(staging: Path, manifest_sha256: str, path: Path) -> None:
 
     def fill(folder: Path) -> None:
         for name, entry in manifest.files.items():
-            _link(staging / entry.sha256, folder / name)
-        _link(staging / manifest_sha256, folder / MANIFEST)
+            link(staging / entry.sha256, folder / name)
+        link(staging / manifest_sha256, folder / MANIFEST)
         open_bundle(folder)  # if refused here, it never appears at its path
 
     with locked(path):
         replace_folder(path, fill)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)
 
 
 def main(arguments: list[str]) -> int:

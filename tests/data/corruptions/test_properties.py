@@ -138,7 +138,7 @@ for name in names:
 def test_other_processes_get_the_same_pixels():
     image = np.random.RandomState(1).randint(0, 256, (130, 140, 3)).astype(np.uint8)
     here = {
-        name: hashlib.sha256(corrupt(image, name, 2, image_id="x/1.png", seed=3)).hexdigest()
+        name: hashlib.sha256(corrupt(image, name, 2, image_id="x/1.png", seed=3).data).hexdigest()
         for name in ALL19
     }
     for threads, seed in (("1", "5"), ("2", "6")):
@@ -235,8 +235,10 @@ def test_jpeg_and_pixelate_equal_pillow(image, severity):
         32: (0.95, 0.9, 0.85, 0.75, 0.65),
     }
     share = shares[table][severity - 1]
-    coarse = Image.fromarray(image).resize((int(width * share), int(height * share)), Image.BOX)
-    expected = np.array(coarse.resize((width, height), Image.BOX))
+    coarse = Image.fromarray(image).resize(
+        (int(width * share), int(height * share)), Image.Resampling.BOX
+    )
+    expected = np.array(coarse.resize((width, height), Image.Resampling.BOX))
     assert np.array_equal(corrupt(image, "pixelate", severity, image_id="a"), expected)
 
 
@@ -342,9 +344,9 @@ def test_importing_the_names_loads_no_opencv():
 
 def test_keyed_draws_do_not_touch_the_global_state():
     np.random.seed(1)  # noqa: NPY002
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    before = np.random.get_state(legacy=False)["state"]["key"].copy()  # noqa: NPY002
     corrupt(photograph(40, 40), "snow", 1, image_id="a")
-    assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+    assert np.array_equal(before, np.random.get_state(legacy=False)["state"]["key"])  # noqa: NPY002
     assert not np.array_equal(
         KeyedDraws("a", "fog", 1, 0).uniform((4,)), KeyedDraws("a", "fog", 2, 0).uniform((4,))
     )

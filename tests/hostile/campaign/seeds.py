@@ -146,10 +146,11 @@ def images() -> dict[str, bytes]:
     """One image file of each kind, by extension."""
     picture = Image.fromarray(bundles.images(1)[0])
     made = {}
-    for name, options in {
+    formats: dict[str, dict[str, Any]] = {
         "png": {}, "jpg": {"quality": 80}, "webp": {"lossless": True}, "bmp": {},
         "gif": {}, "tiff": {"compression": "tiff_lzw"}, "ppm": {},
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for name, options in formats.items():
         stream = io.BytesIO()
         picture.save(stream, {"jpg": "JPEG"}.get(name, name.upper()), **options)
         made[name] = stream.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,7 +29,7 @@ COUNT = 13  # severities are not met equally often
 
 def dataset(folder: Path) -> NpzDataset:
     labels = np.arange(COUNT) % len(bundles.CLASSES)
-    arrays = {"test_images": bundles.images(COUNT, seed=3), "test_labels": labels}
+    arrays: dict[str, Any] = {"test_images": bundles.images(COUNT, seed=3), "test_labels": labels}
     np.savez(folder / "some.npz", classes=np.array(bundles.CLASSES), **arrays)
     return NpzDataset(folder / "some.npz", "some")
 
