@@ -129,7 +129,7 @@ def remove(console: Console, name: str) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @common
 def check(console: Console, names: tuple[str, ...]) -> None:
-    """Show what devices have, and the commands that install what is missing.
+    """Show what devices have, and how to install what is missing.
 
     Exits with 4 if something required is missing, with 5 if a device is unreachable.
     """
