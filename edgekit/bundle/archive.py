@@ -24,6 +24,7 @@ from edgekit.bundle.manifest import (
     is_file_name,
     parse_manifest,
 )
+from edgekit.core.damage import METHODS
 from edgekit.core.errors import EdgekitError
 from edgekit.core.files import write_atomically
 from edgekit.core.folders import replace_folder
@@ -39,7 +40,6 @@ _MOST_CACHED: Final = 8
 _MOST_CACHED_BYTES: Final = 8 << 30
 _JUST_USED: Final = 600.0  # seconds
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # What Python's zipfile raises for a file that is not a .zip, or an encrypted one.
 _DAMAGED: Final = (
     *(zipfile.BadZipFile, zlib.error, EOFError, ValueError, struct.error, OverflowError),
@@ -218,8 +218,7 @@ def _entries(source: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
                 f"{path}: {info.filename!r} is not a plain file (a folder, a link?): "
                 "do not trust it"
             )
-        if info.compress_type not in _METHODS:
-            # lzma and bz2 take as much memory as the file demands.
+        if info.compress_type not in METHODS:
             raise BundleError(f"{path}: {info.filename} has an unsupported compression method")
         if info.filename in entries:
             raise BundleError(f"{path}: {info.filename!r} is in it twice: do not trust it")
