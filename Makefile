@@ -1,4 +1,4 @@
-# The README's two commands; each sets up .venv on a fresh machine by itself.
+# The README's two commands; each sets up .venv by itself.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +15,7 @@ test: lint native-test
 
 setup: $(STAMP)
 
-# constraints.txt holds the releases that are tested; the extras say what edgekit can live with.
+# constraints.txt holds the tested releases; the extras say what edgekit accepts.
 $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard targets/*/CMakeLists.txt) $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
@@ -29,7 +29,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 
-# The native tests as their own CMake build, with the address and undefined-behavior sanitizers.
+# The native tests are a separate CMake build, with the address and undefined-behavior sanitizers.
 native-test: setup
 	mkdir -p build
 	$(BIN)/cmake -S . -B build/native -DCMAKE_BUILD_TYPE=RelWithDebInfo -DEDGEKIT_TESTS=ON \
@@ -38,7 +38,7 @@ native-test: setup
 	$(BIN)/cmake --build build/native --parallel 2
 	$(BIN)/ctest --test-dir build/native --output-on-failure
 
-# TensorRT's parser, registries and cross-compiler, none of which needs a GPU: downloads 190 MB.
+# TensorRT's parser, registries and cross-compiler; needs no GPU, downloads 190 MB.
 test-tensorrt: setup
 	$(BIN)/python -m tests.tensorrt.kit build/tensorrt-kit
 	EDGEKIT_TENSORRT_KIT=build/tensorrt-kit $(BIN)/python -m pytest tests/tensorrt

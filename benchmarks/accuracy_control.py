@@ -36,7 +36,7 @@ from edgekit.quantize.sensitivity import interval_text
 from edgekit.steps.build_data import open_data
 from edgekit.steps.calibration import probe_of
 from edgekit.steps.context import Context
-from edgekit.steps.float_model import export, load
+from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.steps.guard import hold_out
 from edgekit.steps.options import DataOptions, SourceOptions
 from edgekit.targets.dialects import find_dialect
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--max-drop", type=float, default=3.0, help="points of equal codes")
     arguments = parser.parse_args()
     context, source = Context(Console(), cache_root()), SourceOptions(arguments.checkpoint)
-    exported = export(context, load(context, source), source)
+    exported = export(context, obtain_checkpoint(context, source), source)
     images = DataOptions(arguments.data, seed=0, skip_bad=False)
     data = open_data(images, exported.card.classes)
     preprocessing = exported.card.preprocessing

@@ -345,7 +345,7 @@ def stopping(options: argparse.Namespace) -> list[str]:
     )
     from edgekit.steps.config import BuildConfig
     from edgekit.steps.context import Context
-    from edgekit.steps.float_model import export, load
+    from edgekit.steps.float_model import export, obtain_checkpoint
     from edgekit.targets.descriptor import load_descriptor
     from edgekit.targets.dialects import find_dialect
     from edgekit.workflows.parity import parity_of_build
@@ -360,7 +360,7 @@ def stopping(options: argparse.Namespace) -> list[str]:
         out = options.folder / "built-in"
         config = BuildConfig(out=str(out), precision=precision, tolerance=tolerance)
         context, source = Context(Console(verbosity=-1), cache_root()), config.source()
-        exported = export(context, load(context, source), source)
+        exported = export(context, obtain_checkpoint(context, source), source)
         data = open_data(config.images(), exported.card.classes)
         descriptor = load_descriptor("cpu")
         quantized = leave_float(exported)

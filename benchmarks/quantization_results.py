@@ -47,7 +47,7 @@ from edgekit.steps.artifacts import Exported
 from edgekit.steps.build_data import open_data
 from edgekit.steps.calibration import Calibration, calibrate, choose_calibration_images
 from edgekit.steps.context import Context
-from edgekit.steps.float_model import export, load
+from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.steps.options import DataOptions, SourceOptions
 from edgekit.targets.dialects import find_dialect
 from edgekit.training.builtin_model import BUILTIN
@@ -160,7 +160,7 @@ class Bench:
     def exported(self, seed: int) -> Exported:
         """The float graph of the model trained with ``seed``."""
         source = SourceOptions(str(self.checkpoint(seed)))
-        return export(self.context, load(self.context, source), source)
+        return export(self.context, obtain_checkpoint(self.context, source), source)
 
 
 def int8_graph(bench: Bench, row: Row, seed: int, dialect: str) -> onnx.ModelProto:

@@ -28,7 +28,7 @@ class BenchOptions:
     threads: int | None = None
     """CPU threads; 0 is the runtime's choice, None the bundle's."""
     compare: bool = False
-    """Run the bundles in turns and compare them with the first."""
+    """Let the bundles take turns, and compare them with the first."""
     baseline: str = "auto"
     """A float ONNX file, "none", or "auto": the bundle's own original from the cache."""
     layers: bool = False

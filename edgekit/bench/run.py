@@ -127,7 +127,7 @@ def _bench(bundle: Bundle, options: BenchOptions, console: Console, cache: Path)
 def _compare_bundles(
     bundles: list[Bundle], options: BenchOptions, console: Console
 ) -> BundleComparison:
-    """Latency and throughput of several bundles in turns."""
+    """Latency and throughput of several bundles that take turns."""
     models = {str(bundle.path): _load(bundle, options, "latency") for bundle in bundles}
     for bundle in bundles:
         prove(models[str(bundle.path)], bundle)
@@ -136,7 +136,7 @@ def _compare_bundles(
     at = conditions()
     latency = throughput = None
     if "latency" in options.scenarios:
-        console.info(f"latency: {len(bundles)} bundles in turns, about {options.seconds:.0f} s")
+        console.info(f"latency: {len(bundles)} bundles taking turns, about {options.seconds:.0f} s")
         latency = scenarios.latency(
             candidate,
             {name: Timed(model, images[name]) for name, model in models.items()},
@@ -144,7 +144,9 @@ def _compare_bundles(
             seconds=options.seconds,
         )
     if "throughput" in options.scenarios:
-        console.info(f"throughput: {len(bundles)} bundles in turns, about {options.seconds:.0f} s")
+        console.info(
+            f"throughput: {len(bundles)} bundles taking turns, about {options.seconds:.0f} s"
+        )
         throughput = scenarios.throughput(
             candidate,
             {str(bundle.path): _load_streams(bundle, options) for bundle in bundles},

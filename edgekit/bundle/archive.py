@@ -28,6 +28,7 @@ from edgekit.core.damage import METHODS
 from edgekit.core.errors import EdgekitError
 from edgekit.core.files import write_atomically
 from edgekit.core.folders import replace_folder
+from edgekit.core.limits import mebibytes
 from edgekit.core.step_cache import cache_root
 
 T = TypeVar("T")
@@ -37,7 +38,8 @@ _BLOCK: Final = 1 << 20
 _MOST_MANIFEST_BYTES: Final = 16 << 20
 # Unpacked bundles are cached: the latest few.
 _MOST_CACHED: Final = 8
-_MOST_CACHED_BYTES: Final = 8 << 30
+CACHE_VARIABLE: Final = "EDGEKIT_BUNDLE_CACHE_MB"
+_MOST_CACHED_MIB: Final = 8 << 10
 _JUST_USED: Final = 600.0  # seconds
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # What Python's zipfile raises for a file that is not a .zip, or an encrypted one.
@@ -77,6 +79,7 @@ def open_zip(path: Path, open_folder: Callable[[Path, bytes], T]) -> T:
     ``open_folder`` gets the folder and the manifest that must be in it: the cache is never trusted,
     and replacing the file meanwhile has no effect.
     """
+    room = mebibytes(CACHE_VARIABLE, _MOST_CACHED_MIB, least=0)
     try:
         source = zipfile.ZipFile(path)
     except OSError as error:
@@ -89,7 +92,7 @@ def open_zip(path: Path, open_folder: Callable[[Path, bytes], T]) -> T:
         if _holds(folder, archive.data):
             archive.copy(None)
             try:
-                return _used(folder, open_folder(folder, archive.data))
+                return _used(folder, open_folder(folder, archive.data), room)
             except BundleError:  # damaged in the cache, or refused for good: unpacking tells which
                 pass
         try:
@@ -101,7 +104,7 @@ def open_zip(path: Path, open_folder: Callable[[Path, bytes], T]) -> T:
                 f"cannot unpack {path} ({error}): set EDGEKIT_CACHE to a writable folder"
             ) from error
     try:
-        return _used(folder, open_folder(folder, archive.data))
+        return _used(folder, open_folder(folder, archive.data), room)
     except BundleError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -185,8 +188,11 @@ def _holds(folder: Path, manifest: bytes) -> bool:
         return False
 
 
-def _used(folder: Path, opened: T) -> T:
-    """Mark a folder as used, and remove cached ones that have not been used for long."""
+def _used(folder: Path, opened: T, room: int) -> T:
+    """Mark a folder as used, and remove cached ones that have not been used for long.
+
+    The others may take ``room`` bytes.
+    """
     with contextlib.suppress(OSError):  # a read-only cache is not cleaned either
         os.utime(folder)
     unused = []
@@ -195,7 +201,7 @@ def _used(folder: Path, opened: T) -> T:
             if _DIGEST.fullmatch(other.name) and other != folder:
                 size = sum(file.stat().st_size for file in other.iterdir())
                 unused.append((other.stat().st_mtime, size, other))
-    room, places = _MOST_CACHED_BYTES, _MOST_CACHED - 1
+    places = _MOST_CACHED - 1
     for used, size, other in sorted(unused, reverse=True):
         room, places = room - size, places - 1
         # A bundle that was just opened may not have been loaded yet.

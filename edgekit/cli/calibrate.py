@@ -145,9 +145,9 @@ class _Request:
         """Calibrate, or use the cached result; also returns the images."""
         from edgekit.steps import calibration as step
         from edgekit.steps.build_data import open_data
-        from edgekit.steps.float_model import export, load
+        from edgekit.steps.float_model import export, obtain_checkpoint
 
-        exported = export(self.context, load(self.context, self.source), self.source)
+        exported = export(self.context, obtain_checkpoint(self.context, self.source), self.source)
         data = open_data(self.data, exported.card.classes)
         console = self.context.console
         chosen = step.choose_calibration_images(console, data, self.recipe, self.listing)

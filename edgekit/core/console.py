@@ -38,11 +38,11 @@ class Console:
 
     def warn(self, message: str) -> None:
         """Print a line the user must not miss, even with --quiet."""
-        _to_stderr(f"warning: {message}")
+        _to_stderr(f"warning: {shortened(printable(message))}")
 
     def error(self, message: str) -> None:
         """Print why the command fails."""
-        _to_stderr(f"error: {message}")
+        _to_stderr(f"error: {shortened(printable(message))}")
 
     def document(self, value: Any) -> None:
         """Print the command's only JSON document (only with --json)."""
@@ -85,6 +85,7 @@ class Console:
         Terminal().print(table)
 
 
+_MOST_OF_A_LINE = 2000  # characters of an error or a warning
 # C0 and C1 controls except tab and line feed, halves of UTF-16 pairs (how Python represents what is
 # not UTF-8 in a file's name), and characters that change the direction of text.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -95,6 +96,17 @@ def printable(text: str, *, lines: bool = True) -> str:
     if not lines:
         text = text.replace("\t", "\\t").replace("\n", "\\n")
     return _UNPRINTABLE.sub(lambda m: m[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def shortened(message: str) -> str:
+    """``message`` without its middle, if it is endless: names and headers may have 100,000 letters.
+
+    What is wrong stands at the beginning, what to do at the end.
+    """
+    if len(message) <= _MOST_OF_A_LINE:
+        return message
+    head, tail = message[: 2 * _MOST_OF_A_LINE // 3], message[-_MOST_OF_A_LINE // 4 :]
+    return f"{head} ... {len(message) - len(head) - len(tail)} characters left out ... {tail}"
 
 
 def _to_stderr(message: str) -> None:

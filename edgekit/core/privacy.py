@@ -31,7 +31,7 @@ def turn_off_telemetry() -> None:
 
 def _agreed() -> bool:
     """Whether the user has opted in to Intel's reports."""
-    consent = os.path.join(os.path.expanduser("~"), "intel", _INTEL)  # noqa: PTH111, PTH118 # no HOME is no error here
+    consent = os.path.join(os.path.expanduser("~"), "intel", _INTEL)  # noqa: PTH111, PTH118 # a missing HOME is no error
     try:
         with open(consent, encoding="ascii") as file:  # noqa: PTH123 # pathlib costs 5 ms here
             return file.read(2).strip() == "1"

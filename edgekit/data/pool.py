@@ -159,7 +159,7 @@ class Pool(Generic[T, R]):
             exhausted = False
             while True:
                 # Bounded by what the caller got, not by what the workers returned: otherwise
-                # results would pile up behind one slow group.
+                # results would pile up while one slow group holds them back.
                 while not exhausted and sent - returned < _AHEAD * len(self._pipes):
                     group = next(groups, None)
                     if group is None:

@@ -17,7 +17,7 @@ _MOST_NUMBER: Final = 1 << 53  # what every JSON reader can represent
 _SHOWN: Final = 60  # characters of a wrong value in a message
 
 
-class Nonsense(EdgekitError):
+class InvalidAnswer(EdgekitError):
     """A device's answer is not what was asked for."""
 
 
@@ -68,7 +68,7 @@ class Answer:
         """An entry of an object, which must exist."""
         entry = self.table().get(key)
         if entry is None:
-            raise Nonsense(f"{self.name} makes no sense: it has no '{key}'")
+            raise InvalidAnswer(f"{self.name} makes no sense: it has no '{key}'")
         return entry
 
     def fill(self, cls: type[T]) -> T:
@@ -79,12 +79,12 @@ class Answer:
         values = {name: _READ[hints[name]](self.item(name)) for name in names}
         return typing.cast(T, typing.cast(type[Any], cls)(**values))
 
-    def wrong(self, expected: str) -> Nonsense:
+    def wrong(self, expected: str) -> InvalidAnswer:
         """The error for a value that is not ``expected``."""
         shown = repr(self.value) if isinstance(self.value, str | int | float | None) else ""
         kind = type(self.value).__name__
         shown = shown if 0 < len(shown) <= _SHOWN else f"a value of type {kind}"
-        return Nonsense(f"{self.name} makes no sense: it must be {expected}, not {shown}")
+        return InvalidAnswer(f"{self.name} makes no sense: it must be {expected}, not {shown}")
 
 
 def parse_json(text: str) -> object:

@@ -82,7 +82,7 @@ def deploy(
     if not there:
         copied = send(session, place.root, place.staging, place.bundle, blobs, console)
         console.info(
-            f"copy: {copied.files} files, {copied.bytes / 1e6:.1f} MB; {copied.kept} were there"
+            f"copy: {copied.files} files, {copied.bytes / 1e6:.1f} MB; {copied.kept} already there"
         )
         _remote(
             session,

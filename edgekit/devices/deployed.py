@@ -13,7 +13,7 @@ from typing import Final
 from edgekit.bundle.manifest import Manifest, is_file_name
 from edgekit.bundle.store import Bundle
 from edgekit.core.errors import UsageError
-from edgekit.devices.answers import Answer, Nonsense, parse_json
+from edgekit.devices.answers import Answer, InvalidAnswer, parse_json
 from edgekit.devices.remote import files as remote_files
 from edgekit.devices.session import Session
 from edgekit.devices.stamp import Stamp
@@ -103,7 +103,7 @@ def read_state(session: Session, place: Place) -> DeployState | None:
         return None
     try:
         return Answer(parse_json(text), answer.name).fill(DeployState)
-    except (ValueError, Nonsense):  # of another release, or damaged: deploy again
+    except (ValueError, InvalidAnswer):  # of another release, or damaged: deploy again
         return None
 
 

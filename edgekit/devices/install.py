@@ -27,7 +27,7 @@ from edgekit.targets.tensorrt_releases import version
 _STAMP: Final = "edgekit-runtime.json"
 _OLDEST: Final = (3, 10)
 _LAST_LINES: Final = 200  # of a command's output, for its error message
-# Bytes of an installed runtime with all that it needs, rounded up (docs/devices.md measures them).
+# Bytes of an installed runtime with its requirements, rounded up (measured in docs/devices.md).
 _BYTES: Final = {"openvino": 350 << 20, "onnxruntime": 250 << 20, "tensorrt": 150 << 20}
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from edgekit.core.errors import DeviceUnreachable, EdgekitError, ToolchainMissing
-from edgekit.devices.answers import Nonsense
+from edgekit.devices.answers import InvalidAnswer
 from edgekit.devices.frames import Frame, Inbox
 from edgekit.devices.registry import Device
 from edgekit.devices.remote import agent
@@ -277,7 +277,7 @@ class Link:
             pass
         except ValueError as error:
             text = f"{self.device.name} sent something unrequested ({error})"
-            self.give_up(Nonsense(f"{text}: check that nothing else answers at that address"))
+            self.give_up(InvalidAnswer(f"{text}: check that nothing else answers at that address"))
         finally:
             self.inbox.close()
             self._ready.set()

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.console import Console
 from edgekit.data.transforms import Preprocessing
-from edgekit.devices.answers import Answer, Nonsense
+from edgekit.devices.answers import Answer, InvalidAnswer
 from edgekit.devices.deployed import require_deployed
 from edgekit.devices.facts import DeviceFacts, gather_facts
 from edgekit.devices.failures import remote_failure
@@ -53,7 +53,7 @@ class _AnswerStream:
         try:
             header, payload = unpack(self._read, _MOST_HEADER)
         except ValueError as error:
-            raise Nonsense(f"{name} makes no sense: {error}") from error
+            raise InvalidAnswer(f"{name} makes no sense: {error}") from error
         return Answer(header, name), payload
 
     def _read(self, count: int) -> bytes:
@@ -106,7 +106,7 @@ class DevicePredictor:
         for values in (answers.code, answers.margin):
             fits = fits and (values is None or values.shape[:1] == (count,))
         if not fits:
-            raise Nonsense(f"{header.name} is for other images than the ones sent")
+            raise InvalidAnswer(f"{header.name} is for other images than the ones sent")
         return answers
 
 
@@ -132,12 +132,12 @@ def unpack_answers(header: Answer, payload: bytes) -> Answers:
             shape = [side.number() for side in shape_item.listed()]
             count = math.prod(shape)
             if offset + count * np.dtype(kind).itemsize > len(payload):
-                raise Nonsense(f"{shape_item.name} makes no sense: its payload is too short")
+                raise InvalidAnswer(f"{shape_item.name} makes no sense: its payload is too short")
             values = np.frombuffer(payload, kind, count, offset)
             arrays[name] = values.reshape(shape)
             offset += values.nbytes
     if arrays["logits"] is None or offset != len(payload):
-        raise Nonsense(f"{header.name} makes no sense: logits are missing, or bytes are left over")
+        raise InvalidAnswer(f"{header.name} makes no sense: logits are missing, or bytes left over")
     return Answers(arrays["logits"], arrays["code"], arrays["margin"])
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
-from edgekit.devices.answers import Answer, Nonsense, parse_json
+from edgekit.devices.answers import Answer, InvalidAnswer, parse_json
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Stamp:
         """The inverse of `to_json`; None for any other text."""
         try:
             return Answer(parse_json(text), "stamp").fill(Stamp)
-        except (ValueError, Nonsense):
+        except (ValueError, InvalidAnswer):
             return None
 
     def to_json(self) -> str:

@@ -181,7 +181,7 @@ def set_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
 
 
 def insert_after(model: onnx.ModelProto, added: Mapping[str, Sequence[onnx.NodeProto]]) -> None:
-    """Insert nodes after the one that computes the value, their input, that they are keyed by."""
+    """Insert nodes after the one that computes their input, by whose name they are keyed."""
     nodes: Nodes = []
     for node in model.graph.node:
         nodes.append(node)

@@ -55,7 +55,7 @@ IMAGENET_CLASSES = 1000
 
 @dataclass(frozen=True)
 class MeanCorruptionError:
-    """A mean corruption error and all that is needed to say what it is a mean of."""
+    """A mean corruption error, with everything that defines it."""
 
     value_percent: float
     baseline: Baseline

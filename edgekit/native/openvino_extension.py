@@ -1,4 +1,4 @@
-"""Our OpenVINO operators (`targets/openvino`): where they are, for which release, do they work.
+"""Our OpenVINO operators (`targets/openvino`): their file, the release they need, a check of them.
 
 In plain OpenVINO:
 

@@ -67,7 +67,7 @@ class Judgment:
 class _Mode(NamedTuple):
     """How a comparison ended."""
 
-    full: bool  # all images were to be evaluated in any case
+    full: bool  # everything had to be evaluated
     ended: bool  # the images ran out before the gates were decided
 
     def fixed(self, state: SequentialState) -> bool:

@@ -60,7 +60,9 @@ def read_list(path: Path) -> ImageList:
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the image list {path}: {error}") from error
     if not isinstance(table, dict):
-        raise UsageError(f"{path} is no list of calibration images: 'edgekit calibrate' writes one")
+        raise UsageError(
+            f"{path} is not a list of calibration images: 'edgekit calibrate' writes one"
+        )
     return from_dict(ImageList, table, str(path))
 
 
@@ -127,14 +129,14 @@ def choose_stratified(
     chosen: list[int] = []
     for number in range(count):
         # The stratum furthest behind its share, then its most useful image.
-        behind = max(
+        lagging = max(
             (name for name, places in strata.items() if places),
             key=lambda name: _share(pool, name) * (number + 1) - _taken(pool, chosen, name),
         )
         best = max(
-            strata[behind], key=lambda place: sum(1 / (1 + uses[code]) for code in own[place])
+            strata[lagging], key=lambda place: sum(1 / (1 + uses[code]) for code in own[place])
         )
-        strata[behind].remove(best)
+        strata[lagging].remove(best)
         uses.update(own[best])
         chosen.append(best)
     return tuple(pool[place] for place in sorted(chosen))

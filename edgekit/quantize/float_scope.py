@@ -104,10 +104,10 @@ def attention_products(model: onnx.ModelProto) -> list[str]:
         if softmax.op_type != "Softmax":
             continue
         before, logits = flow.back(softmax.input[0], _BETWEEN, MATRIX_PRODUCTS)
-        behind, sums = flow.ahead(softmax.output[0], (*SHAPES, "Cast", "Dropout"), MATRIX_PRODUCTS)
+        after, sums = flow.ahead(softmax.output[0], (*SHAPES, "Cast", "Dropout"), MATRIX_PRODUCTS)
         if not logits or not sums:
             continue  # a classifier's softmax, or a gate
-        scope.update((node.name, None) for node in (*logits, *before, softmax, *behind, *sums))
+        scope.update((node.name, None) for node in (*logits, *before, softmax, *after, *sums))
         for product in (*logits, *sums):
             for name in product.input:
                 scaling, _ = flow.back(name, _SCALING, (), stop=flow.adds_bias)
@@ -172,7 +172,7 @@ def normed_sums(model: onnx.ModelProto) -> list[str]:
     They carry the residual stream, in which a few channels grow far beyond the others from block
     to block until a layer norm scales them back: a single step loses most of the others.
     Batch norm is folded away and leaves no such stream. An INT8 addition gains nothing here,
-    because the layer norm behind it reads float.
+    because the layer norm after it reads float.
     """
     flow = _Flow(model)
     if not any(node.op_type in _NORMS for node in model.graph.node):

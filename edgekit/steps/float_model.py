@@ -20,7 +20,9 @@ from edgekit.steps.options import SourceOptions
 BUILTIN_FOLDER = "builtin"  # in the cache
 
 
-def load(context: Context, source: SourceOptions, *, again: bool = False) -> Checkpoint:
+def obtain_checkpoint(
+    context: Context, source: SourceOptions, *, again: bool = False
+) -> Checkpoint:
     """The user's checkpoint, or the built-in one, trained on first use.
 
     ``again`` trains it even if it is in the cache.
@@ -33,7 +35,7 @@ def load(context: Context, source: SourceOptions, *, again: bool = False) -> Che
 
 
 def known_checkpoint(context: Context, source: SourceOptions) -> Checkpoint | None:
-    """Like `load`, but None where the built-in model would have to be trained first."""
+    """Like `obtain_checkpoint`, but None if the built-in model would have to be trained first."""
     if source.checkpoint is not None:
         return _hashed(Path(source.checkpoint))
     from edgekit.training.builtin_model import builtin_checkpoint

@@ -31,7 +31,7 @@ class Step(ABC, Generic[T]):
         self.target, self.writes = target, str(writes)
         self.needed_for: Sequence[Step[Any]] = ()  # the final steps that need its result
         self.state: State = "to do"
-        self.anew = False  # it runs this time, or depends on a step that does
+        self.reruns = False  # it runs this time, or depends on a step that does
         self.why = ""  # why it cannot run here
         self._result: T | None = None
 
@@ -64,11 +64,11 @@ class Step(ABC, Generic[T]):
 
     def look(self) -> None:
         """Decide whether to run, without asking for results that do not exist yet."""
-        self.state, self.anew = self._decide()
+        self.state, self.reruns = self._decide()
 
     def _decide(self) -> tuple[State, bool]:
         forced, ends = self.context.forced, self.needed_for
-        follows = self.name in forced or any(step.anew for step in self.after)
+        follows = self.name in forced or any(step.reruns for step in self.after)
         if self.why:
             return "not measured here", False
         if ends and not forced and all(end.settled for end in ends):
@@ -85,7 +85,7 @@ class Step(ABC, Generic[T]):
         """Do what `look` decided, and report it."""
         report = self.context.console.info
         if self.state == "not measured here":
-            if self.after[0].anew or self.name in self.context.forced:
+            if self.after[0].reruns or self.name in self.context.forced:
                 report(f"{self.name} ({self.target}): {self.state}: {self.why}")
         elif self.state == "cached":
             if self._result is None:  # produced by another step since

@@ -16,8 +16,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Augment = Literal["none", "flip", "crop"]
 AttentionStart = Literal["self", "random"]
 
-# Settings that change how a run is carried out, not what comes out of it.
-_BYSTANDERS = ("out", "cache", "workers", "save_every")
+# Settings that change how a run is executed, but not its result.
+_NOT_DECISIVE = ("out", "cache", "workers", "save_every")
 
 
 @dataclass(frozen=True)
@@ -146,4 +146,4 @@ class TrainConfig:
 
     def decisive(self) -> dict[str, object]:
         """The settings that the result depends on."""
-        return {name: value for name, value in vars(self).items() if name not in _BYSTANDERS}
+        return {name: value for name, value in vars(self).items() if name not in _NOT_DECISIVE}

@@ -89,7 +89,7 @@ def choices(output: _Output, each: int) -> Choices:
 
 
 class Tally:
-    """The counts behind an `Evaluation`; those of several processes can be added."""
+    """The counts for an `Evaluation`; those of several processes can be added."""
 
     def __init__(self, corruptions: Sequence[str], codebook_size: int | None) -> None:
         self._names = ("", *corruptions)

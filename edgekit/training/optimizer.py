@@ -14,7 +14,7 @@ from edgekit.training.config import TrainConfig
 
 
 def create_optimizer(model: VQSA, config: TrainConfig) -> Optimizer:
-    """An optimizer of all that learns; weights decay, but codewords, biases and norms do not."""
+    """An optimizer of everything that learns; weights decay, codewords, biases and norms do not."""
     decaying: list[Tensor] = []
     free: list[Tensor] = []
     for name, parameter in model.named_parameters():

@@ -106,7 +106,7 @@ def _outcome(end: Finish) -> Outcome:
         measured = [step for step in end.measured if not step.why]
         parity = next((step.result for step in measured if isinstance(step, Parity)), None)
         bench = next((step.result for step in measured if isinstance(step, Bench)), None)
-    return Outcome(place.descriptor.name, place.path, not end.anew, bench, parity)
+    return Outcome(place.descriptor.name, place.path, not end.reruns, bench, parity)
 
 
 def _row(step: Step[Any]) -> dict[str, str]:

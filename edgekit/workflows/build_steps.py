@@ -40,8 +40,8 @@ from edgekit.steps.float_model import (
     cached_export,
     export,
     known_checkpoint,
-    load,
     name_classes,
+    obtain_checkpoint,
 )
 from edgekit.steps.options import BundleOptions, DataOptions, SourceOptions
 from edgekit.steps.step import State, Step
@@ -65,7 +65,7 @@ class Load(Step[Checkpoint]):
 
     def _make(self) -> Checkpoint:
         again = self.name in self.context.forced  # another build may be training it right now
-        return load(self.context, self.source, again=again)
+        return obtain_checkpoint(self.context, self.source, again=again)
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class BundlePlace:
     @cached_property
     def earlier(self) -> Manifest | None:
         """The manifest of a complete bundle of the same build; None if the checkpoint is new."""
-        return None if self.loaded.anew else finished(self.path, self.options.record.key)
+        return None if self.loaded.reruns else finished(self.path, self.options.record.key)
 
 
 class BundleStep(Step[T]):

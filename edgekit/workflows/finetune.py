@@ -37,7 +37,7 @@ from edgekit.steps.artifacts import Exported
 from edgekit.steps.build_data import BuildData, check_inputs, open_data
 from edgekit.steps.calibration import Calibration, calibrate, choose_calibration_images
 from edgekit.steps.context import Context
-from edgekit.steps.float_model import export, load, name_classes
+from edgekit.steps.float_model import export, name_classes, obtain_checkpoint
 from edgekit.steps.guard import HeldOut, check_graph, enforce, hold_out, worst_layers
 from edgekit.steps.options import DataOptions, SourceOptions
 from edgekit.targets.dialects import find_dialect
@@ -172,7 +172,7 @@ def _starting_point(config: FinetuneConfig, console: Console) -> _Start:
     """Export and calibrate, through the cache; the calibration is kept in the run's folder."""
     context = Context(console, cache_root())
     source = SourceOptions(config.checkpoint, config.backbone, config.labels)
-    exported = export(context, load(context, source), source)
+    exported = export(context, obtain_checkpoint(context, source), source)
     images = DataOptions(config.data, config.data_seed, config.skip_bad)
     data = open_data(images, exported.card.classes)
     if data.note:

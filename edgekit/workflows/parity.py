@@ -39,7 +39,7 @@ from edgekit.report.model_facts import model_facts
 from edgekit.steps.artifacts import Exported
 from edgekit.steps.build_data import BuildData, match_classes, open_data
 from edgekit.steps.context import Context
-from edgekit.steps.float_model import export, load
+from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.steps.options import DataOptions, SourceOptions
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def _reference(
     if path.suffix == ".onnx":
         return open_reference(path)
     source = SourceOptions(str(path), labels=options.labels)
-    checkpoint = load(context, source)
+    checkpoint = obtain_checkpoint(context, source)
     if not options.allow_different_reference:  # before it is exported, which takes a while
         check_source(checkpoint.sha256, manifest.source.checkpoint)
     return open_reference(export(context, checkpoint, source).onnx)

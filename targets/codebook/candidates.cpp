@@ -58,7 +58,8 @@ void Candidates::drop_below_threshold() {
   vector_.count = remaining;
 }
 
-// Makes room in a full list: drops candidates below the threshold, or else scores all exactly.
+// Makes room in a full list: drops candidates below the threshold and, if more than half of the
+// list remains, scores the rest exactly.
 void Candidates::thin_out() {
   drop_below_threshold();
   if (vector_.count <= Arena::kCandidates / 2) return;

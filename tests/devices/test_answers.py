@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgekit.core.errors import EdgekitError, ToolchainMissing
-from edgekit.devices.answers import Answer, Nonsense
+from edgekit.devices.answers import Answer, InvalidAnswer
 from edgekit.devices.failures import remote_failure
 from edgekit.devices.remote.agent import unpack
 from edgekit.devices.remote.serve import pack_answers
@@ -57,7 +57,7 @@ def test_there_and_back(shape: tuple[int, ...] | None) -> None:
     ],
 )
 def test_nonsense(shapes: dict[str, object]) -> None:
-    with pytest.raises(Nonsense, match="makes no sense"):
+    with pytest.raises(InvalidAnswer, match="makes no sense"):
         unpack_answers(Answer({"shapes": shapes}, "it"), bytes(28))
 
 

@@ -23,7 +23,7 @@ from edgekit.runtime.answers import Answers
 from edgekit.steps import guard
 from edgekit.steps.build_data import open_data
 from edgekit.steps.context import Context
-from edgekit.steps.float_model import export, load
+from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.steps.options import DataOptions, SourceOptions
 from tests.e2e import trained
 
@@ -130,7 +130,7 @@ def test_every_setting_gives_the_same_answers() -> None:
 def _held_out() -> guard.HeldOut:
     context = Context(Console(verbosity=-1), trained.folder() / "cache")
     source = SourceOptions(str(trained.checkpoint()))
-    exported = export(context, load(context, source), source)
+    exported = export(context, obtain_checkpoint(context, source), source)
     data = open_data(DataOptions(trained.DATA, seed=0, skip_bad=False), exported.card.classes)
     return guard.hold_out(context, exported, data)
 

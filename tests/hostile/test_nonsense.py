@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.cli.main import main
-from edgekit.devices.answers import Answer, Nonsense
+from edgekit.devices.answers import Answer, InvalidAnswer
 from edgekit.devices.deployed import DeployState
 from edgekit.devices.facts import DeviceFacts
 from edgekit.devices.registry import add_device
@@ -56,7 +56,7 @@ NONSENSE: list[object] = [
 
 @pytest.mark.parametrize("value", NONSENSE)
 def test_facts_are_checked(value: object) -> None:
-    with pytest.raises(Nonsense, match="makes no sense") as caught:
+    with pytest.raises(InvalidAnswer, match="makes no sense") as caught:
         DeviceFacts.from_dict(value, "it")
     assert len(str(caught.value)) < 200
     assert "\n" not in str(caught.value)

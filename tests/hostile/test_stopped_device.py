@@ -9,7 +9,7 @@ import pytest
 from edgekit.core.console import Console
 from edgekit.core.errors import DeviceUnreachable, EdgekitError
 from edgekit.core.files import file_sha256
-from edgekit.devices.answers import Nonsense
+from edgekit.devices.answers import InvalidAnswer
 from edgekit.devices.fleet import on_all
 from edgekit.devices.frames import Frame, Inbox
 from edgekit.devices.link import Limits
@@ -125,7 +125,7 @@ def test_closing_ends_a_write_that_waits(network: Network) -> None:
 def test_it_sends_what_was_not_asked_for(script: str, network: Network) -> None:
     begin = time.monotonic()
     with (
-        pytest.raises(Nonsense, match="enemy sent something unrequested") as caught,
+        pytest.raises(InvalidAnswer, match="enemy sent something unrequested") as caught,
         Session(network.enemy(f"write(MAGIC)\ntime.sleep(0.3)\n{script}")) as session,
     ):
         call_until_it_fails(session)

@@ -35,7 +35,7 @@ from edgekit.steps.bundling import compile_bundle
 from edgekit.steps.calibration import legal_onnx, take_finetuned
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context
-from edgekit.steps.float_model import export, load
+from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.workflows.build import plan
 from edgekit.workflows.finetune import INT8, finetune
@@ -204,7 +204,7 @@ def test_a_build_takes_the_graph_in_the_place_of_a_calibration(work: Path, whole
     assert rows["calibrate"]["state"] == "given"
     assert rows["calibrate"]["writes"] == str(whole / INT8)
     context, source = Context(QUIET, Path(os.environ["EDGEKIT_CACHE"])), config.source()
-    exported = export(context, load(context, source), source)
+    exported = export(context, obtain_checkpoint(context, source), source)
     descriptor = load_descriptor("onnxruntime-cpu")
 
     def take(dialect: str, exported: Exported = exported) -> Quantized:

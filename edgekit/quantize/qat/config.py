@@ -9,8 +9,8 @@ from edgekit.core.errors import UsageError
 from edgekit.core.typed_toml import at_least
 from edgekit.targets.dialects import DEFAULT_DIALECT
 
-# Settings that change how a run is carried out, not what comes out of it.
-_BYSTANDERS = ("out", "workers", "save_every", "guard")
+# Settings that change how a run is executed, but not its result.
+_NOT_DECISIVE = ("out", "workers", "save_every", "guard")
 
 
 @dataclass(frozen=True)
@@ -86,4 +86,4 @@ class FinetuneConfig:
 
     def decisive(self) -> dict[str, object]:
         """The settings that the result depends on."""
-        return {name: value for name, value in vars(self).items() if name not in _BYSTANDERS}
+        return {name: value for name, value in vars(self).items() if name not in _NOT_DECISIVE}

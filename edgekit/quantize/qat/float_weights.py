@@ -27,11 +27,11 @@ def original_of(
     scale: NDArray[np.float32],
     originals: Mapping[tuple[int, ...], list[NDArray[np.float32]]],
 ) -> NDArray[np.float32]:
-    """The float weights behind these levels: the original's, if they round to them.
+    """The float weights that these levels stand for: the original's, if they round to them.
 
-    If the calibration did not round to the nearest level, each is moved just far enough that it
-    does; if it rescaled weights (SmoothQuant), there is no original, and the levels' own values
-    are the answer.
+    If the calibration did not round to the nearest level, each weight is moved just far enough to
+    round to its level. If it rescaled weights (SmoothQuant), there is no original, and the levels'
+    own values are returned.
     """
     candidates = originals.get(levels.shape, [])
     offsets = [candidate / scale - levels for candidate in candidates]

@@ -154,7 +154,7 @@ class Network(nn.Module):
             self._used_constants.add(name)
 
     def _add_weight(self, node: onnx.NodeProto, options: Mapping[str, Any]) -> None:
-        """Learn the float values behind 8-bit weights, the original ones where possible."""
+        """Make the float values of 8-bit weights learnable: the original ones where possible."""
         name = node.input[0]
         if name in self._quantized:
             return
@@ -173,7 +173,7 @@ class Network(nn.Module):
         self._learn(self.weights, name, original_of(levels, spread, self._originals), spread)
 
     def _add_floats(self, node: onnx.NodeProto) -> None:
-        """Learn weights and biases that stay float; note which constants are read."""
+        """Make weights and biases that stay float learnable; note which constants are read."""
         for position, name in enumerate(node.input):
             if name not in self._stored or not name:
                 continue

@@ -178,13 +178,20 @@ class Watched:
 
 
 def watch(
-    pid: int, begin: float, seconds: float, megabytes: float, *, base: float | None = None
+    pid: int,
+    begin: float,
+    seconds: float,
+    megabytes: float,
+    *,
+    fork_of: tuple[float, float] | None = None,
 ) -> Watched:
     """Wait for a leader of a session; kill all of it at a limit.
 
-    Of a process that is a fork without a program of its own, ``base`` MiB are not its own. With
-    one, what the kernel says at its end counts the memory that it had before, which is ours.
+    ``fork_of`` says that it is a fork that runs no program of its own: MiB, in all and without
+    pages of files, that it shares with the process that it came from. Pages of files come to it
+    only when it uses them, so that its peak is known but for those.
     """
+    all_of_it, anonymous = fork_of or (0.0, 0.0)
     peak, stopped = 0.0, ""
     pause = 0.002
     while True:
@@ -192,7 +199,8 @@ def watch(
         took = time.monotonic() - begin
         if got:
             break
-        peak = max(peak, _tree_megabytes(pid) - (base or 0))
+        highest, now = _megabytes(pid, "VmHWM:"), _tree_megabytes(pid)
+        peak = max(peak, highest - all_of_it, now - anonymous)
         if not stopped and took > seconds:
             stopped = f"ran longer than {seconds:g} s"
         if not stopped and peak > megabytes:
@@ -201,8 +209,8 @@ def watch(
             _kill(pid)
         time.sleep(pause)
         pause = min(0.02, pause * 1.5)
-    if base is not None:
-        peak = max(peak, usage.ru_maxrss / 1024 - base)
+    if fork_of:  # of a program, this counts the memory of whoever started it
+        peak = max(peak, usage.ru_maxrss / 1024 - all_of_it)
     if not stopped and peak > megabytes:
         stopped = f"took {peak:.0f} MB, more than {megabytes:g} MB"
     code = os.waitstatus_to_exitcode(status)
@@ -240,23 +248,29 @@ def _living(stat: Path, group: int) -> bool:
 
 
 def _tree_megabytes(pid: int) -> float:
-    """Memory of a process, the most that it ever had, and its descendants, now; MiB."""
-    kilobytes, waiting = _kilobytes(pid, "VmHWM:"), [pid]
+    """What a process and its descendants have now without pages of files, MiB."""
+    found, waiting = 0.0, [pid]
     while waiting:
         one = waiting.pop()
+        found += _megabytes(one, "RssAnon:", "RssShmem:")
         with contextlib.suppress(OSError, ValueError):
-            children = Path(f"/proc/{one}/task/{one}/children").read_text().split()
-            kilobytes += sum(_kilobytes(int(child), "VmRSS:") for child in children)
-            waiting += map(int, children)
-    return kilobytes / 1024
+            waiting += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
+    return found
 
 
-def _kilobytes(pid: int, field: str) -> int:
+def _megabytes(pid: int, *fields: str) -> float:
+    """Entries of /proc/PID/status, together, MiB."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith(field))
+    return sum(int(line.split()[1]) for line in lines if line.startswith(fields)) / 1024
+
+
+def memory_now() -> tuple[float, float]:
+    """Of this process, as `watch` wants it of what a fork came from."""
+    pid = os.getpid()
+    return _megabytes(pid, "VmRSS:"), _tree_megabytes(pid)
 
 
 _TRACEBACK = re.compile(

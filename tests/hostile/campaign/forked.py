@@ -31,7 +31,6 @@ from typing import Any, NoReturn
 
 from edgekit.core.errors import EdgekitError
 from tests.hostile.campaign.case import (
-    MIB,
     REFUSED,
     ROOT,
     Ended,
@@ -39,6 +38,7 @@ from tests.hostile.campaign.case import (
     Verdict,
     Watched,
     judge,
+    memory_now,
     text_of,
     watch,
 )
@@ -179,18 +179,13 @@ def _serve() -> None:
     for line in sys.stdin:
         order = Order(**json.loads(line))
         begin = time.monotonic()
+        memory = memory_now()
         pid = os.fork()
         if not pid:
             answers.close()
             _child(order)
-        base = _resident() if pid else 0
-        watched = watch(pid, begin, order.seconds, order.megabytes, base=base)
+        watched = watch(pid, begin, order.seconds, order.megabytes, fork_of=memory)
         print(json.dumps(asdict(watched)), file=answers, flush=True)
-
-
-def _resident() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / MIB
 
 
 def _child(order: Order) -> NoReturn:
