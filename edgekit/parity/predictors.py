@@ -172,18 +172,7 @@ def check_comparable(
     reference: Predictor, candidate: Predictor, *, allow_different_source: bool
 ) -> None:
     """Refuse two models whose difference would not mean what the report says."""
-    ours, theirs = candidate.classes, reference.classes
-    if len(theirs) != len(ours):
-        raise UsageError(
-            f"the reference has {len(theirs)} classes, the candidate {len(ours)}: they are not "
-            "the same model"
-        )
-    if theirs != ours and not _nameless(theirs) and not _nameless(ours):
-        place = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
-        raise UsageError(
-            f"class {place} is '{theirs[place]}' in the reference and '{ours[place]}' in the "
-            "candidate: they are not the same model, or one was given other --labels"
-        )
+    check_classes(reference, candidate)
     if reference.preprocessing.size != candidate.preprocessing.size:
         raise UsageError(
             f"the reference takes images of {_size(reference)}, the candidate of "
@@ -198,6 +187,22 @@ def check_comparable(
         )
     if not allow_different_source:
         check_source(reference.source, candidate.source)
+
+
+def check_classes(reference: Predictor, candidate: Predictor) -> None:
+    """Refuse two models that do not tell the same classes apart."""
+    ours, theirs = candidate.classes, reference.classes
+    if len(theirs) != len(ours):
+        raise UsageError(
+            f"the reference has {len(theirs)} classes, the candidate {len(ours)}: they are not "
+            "the same model"
+        )
+    if theirs != ours and not _nameless(theirs) and not _nameless(ours):
+        place = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
+        raise UsageError(
+            f"class {place} is '{theirs[place]}' in the reference and '{ours[place]}' in the "
+            "candidate: they are not the same model, or one was given other --labels"
+        )
 
 
 def check_source(reference: str, candidate: str) -> None:
