@@ -23,7 +23,7 @@ from edgekit.data.base import Dataset, labels
 from edgekit.data.corruption_grid import Cells, MakeVariants
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.data.datasets import open_dataset
-from edgekit.data.loading import load, rng_for
+from edgekit.data.loading import load_each, rng_for
 from edgekit.data.splits import SplitSizes, split_dataset, stratified_sample
 from edgekit.data.transforms import Preprocessing
 from edgekit.metrics.corruption_error import SEVERITIES
@@ -135,7 +135,7 @@ def _pairs(dataset: Dataset, rows: NDArray[np.int64], workers: int) -> NDArray[n
     for row in rows.tolist():
         drawn = rng_for(SEED, 0, f"families {row}").choice(count, CORRUPTED, replace=False)
         tasks.append((row, (0, *(1 + drawn).tolist())))
-    return np.stack(list(load(dataset, tasks, make, workers=workers, chunk=32)))
+    return np.stack(list(load_each(dataset, tasks, make, workers=workers, chunk=32)))
 
 
 @dataclass(frozen=True)

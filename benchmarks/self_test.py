@@ -35,7 +35,7 @@ from edgekit.quantize.engine import answers as openvino_answers
 from edgekit.quantize.guard import onnxruntime_answers
 from edgekit.quantize.recipes import Recipe
 from edgekit.runtime.answers import Answers
-from edgekit.runtime.selftest import ask, judge, stored_part
+from edgekit.runtime.selftest import ask, check_answers, stored_part
 from edgekit.steps.selftest import make_self_test
 from edgekit.steps.selftest_scenes import make_scenes
 from edgekit.targets.dialects import DIALECTS
@@ -168,7 +168,7 @@ def main() -> int:
         for fault, damaged, preprocessing in faults(graph, test):
             raw = ask(test, runner(damaged, preprocessing), IMAGENET.size)
             for against, chosen in tests.items():
-                report = judge(chosen, raw, HERE)
+                report = check_answers(chosen, raw, HERE)
                 verdict = "passes" if report.passed else f"fails: {'; '.join(report.problems)}"
                 rms = f"{report.logits_rms:.3f} of {report.logits_allowed:.3f}"
                 print(f"{runtime}, {against}, {fault}: {rms}, {verdict}", flush=True)

@@ -37,7 +37,7 @@ from edgekit.training.feature_cache import FeatureCache, usable_rows
 from edgekit.training.run import run_training
 from edgekit.training.stop_signal import StopSignal
 from edgekit.training.validation import evaluate_images
-from edgekit.training.views import Look
+from edgekit.training.views import ViewLoader
 
 SEEDS = (0, 1, 2)
 TRAIN_IMAGES, TEST_IMAGES = 3000, 1000
@@ -119,7 +119,7 @@ def test(config: TrainConfig, console: Console) -> Evaluation:
     rows = stratified_sample(dataset, TEST_IMAGES, indices=split_dataset(dataset).test)
     with StopSignal() as stop, reproducible(0, config.threads):
         if config.finetune_epochs:
-            with Pool(dataset, Look(preprocessing), default_workers()) as pool:
+            with Pool(dataset, ViewLoader(preprocessing), default_workers()) as pool:
                 return evaluate_images(
                     model, dataset, rows, BENCHMARK15, preprocessing, pool, CPU, World()
                 )

@@ -1,1 +1,1 @@
-"""Bundles: what is built here and runs on a device, in one folder or .zip."""
+"""Bundles: built here, run on a device, kept in one folder or .zip."""

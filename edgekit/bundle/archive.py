@@ -1,4 +1,4 @@
-"""Bundles as one .zip: written the same way every time, unpacked without trusting what is in it."""
+"""Bundles as one .zip: written reproducibly, unpacked without trusting the content."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from edgekit.bundle.manifest import (
     is_file_name,
     parse_manifest,
 )
+from edgekit.core.damage import METHODS
 from edgekit.core.errors import EdgekitError
 from edgekit.core.files import write_atomically
 from edgekit.core.folders import replace_folder
@@ -34,13 +35,12 @@ T = TypeVar("T")
 _DATE: Final = (1980, 1, 1, 0, 0, 0)  # the earliest a .zip can say
 _BLOCK: Final = 1 << 20
 _MOST_MANIFEST_BYTES: Final = 16 << 20
-# What is unpacked stays for the next time: the latest few.
+# Unpacked bundles are cached: the latest few.
 _MOST_CACHED: Final = 8
 _MOST_CACHED_BYTES: Final = 8 << 30
 _JUST_USED: Final = 600.0  # seconds
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# What Python's zipfile raises for bytes that are no .zip, or one that is encrypted.
+# What Python's zipfile raises for a file that is not a .zip, or an encrypted one.
 _DAMAGED: Final = (
     *(zipfile.BadZipFile, zlib.error, EOFError, ValueError, struct.error, OverflowError),
     *(RuntimeError, IndexError),  # NotImplementedError is a RuntimeError
@@ -48,7 +48,7 @@ _DAMAGED: Final = (
 
 
 def write_zip(path: Path, contents: Mapping[str, Path | bytes]) -> None:
-    """Write a .zip whose bytes depend on names and contents alone: fixed dates and order.
+    """Write a .zip whose bytes depend only on names and contents: dates and order are fixed.
 
     Stored, not deflated: weights hardly shrink, and zlib's output depends on its version.
     """
@@ -73,9 +73,9 @@ def write_zip(path: Path, contents: Mapping[str, Path | bytes]) -> None:
 def open_zip(path: Path, open_folder: Callable[[Path, bytes], T]) -> T:
     """Unpack ``path`` into the user's cache, or find it there, and open the folder.
 
-    Every byte of the archive is compared with its manifest each time, through one open file, and
-    ``open_folder`` gets the folder and the manifest that must be in it: nothing that lies in the
-    cache is believed, and a file that is exchanged meanwhile is not taken for another.
+    Every byte of the archive is checked against its manifest each time, through one open file, and
+    ``open_folder`` gets the folder and the manifest that must be in it: the cache is never trusted,
+    and replacing the file meanwhile has no effect.
     """
     try:
         source = zipfile.ZipFile(path)
@@ -98,7 +98,7 @@ def open_zip(path: Path, open_folder: Callable[[Path, bytes], T]) -> T:
             raise
         except EdgekitError as error:
             raise EdgekitError(
-                f"cannot unpack {path} ({error}): set EDGEKIT_CACHE to a folder that can be written"
+                f"cannot unpack {path} ({error}): set EDGEKIT_CACHE to a writable folder"
             ) from error
     try:
         return _used(folder, open_folder(folder, archive.data))
@@ -109,7 +109,7 @@ def open_zip(path: Path, open_folder: Callable[[Path, bytes], T]) -> T:
 
 @dataclass(frozen=True)
 class _Archive:
-    """An open .zip whose table of contents is that of a bundle."""
+    """An open .zip whose table of contents matches its manifest."""
 
     path: Path
     source: zipfile.ZipFile
@@ -119,7 +119,7 @@ class _Archive:
     manifest: Manifest
 
     def copy(self, folder: Path | None) -> None:
-        """Write all files to ``folder``, hashed on the way; without one they are only hashed."""
+        """Write all files to ``folder`` and check their hashes; without one, only check."""
         for name, expected in self.manifest.files.items():
             total = hashlib.sha256()
             with contextlib.ExitStack() as opened:
@@ -129,15 +129,13 @@ class _Archive:
                     if target:
                         target.write(block)
             if total.hexdigest() != expected.sha256:
-                raise BundleError(
-                    f"{self.path}: {name} differs from what its manifest says: copy it again"
-                )
+                raise BundleError(f"{self.path}: {name} does not match its manifest: copy it again")
         if folder:
             (folder / MANIFEST).write_bytes(self.data)
 
 
 def _read_archive(source: zipfile.ZipFile, path: Path) -> _Archive:
-    """The manifest of a .zip that has the files it lists, no others, and none of another size."""
+    """Check that a .zip holds exactly the files of its manifest, in their sizes."""
     entries = _entries(source, path)
     if MANIFEST not in entries:
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST} at its top")
@@ -154,12 +152,12 @@ def _read_archive(source: zipfile.ZipFile, path: Path) -> _Archive:
         if name not in entries:
             raise BundleError(f"{path}: {name} is missing: copy the bundle again")
         if entries[name].file_size != expected.size:
-            raise BundleError(f"{path}: {name} differs from what its manifest says: copy it again")
+            raise BundleError(f"{path}: {name} does not match its manifest: copy it again")
     return _Archive(path, source, entries, data, manifest)
 
 
 def _blocks(source: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> Iterator[bytes]:
-    """A file's content; whatever is wrong with it is said in one line."""
+    """A file's content; anything wrong with it is an error of one line."""
     try:
         with source.open(entry) as stream:
             while block := stream.read(_BLOCK):
@@ -171,7 +169,7 @@ def _blocks(source: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> Iter
 
 
 def _damaged(path: Path, error: Exception) -> BundleError:
-    return BundleError(f"{path} is damaged or no .zip ({error}): copy it again")
+    return BundleError(f"{path} is damaged or not a .zip ({error}): copy it again")
 
 
 def _cache() -> Path:
@@ -179,7 +177,7 @@ def _cache() -> Path:
 
 
 def _holds(folder: Path, manifest: bytes) -> bool:
-    """Whether a folder of the cache claims to be what the archive holds."""
+    """Whether a cached folder claims to hold this archive."""
     file = folder / MANIFEST
     try:
         return file.stat().st_size == len(manifest) and file.read_bytes() == manifest
@@ -188,8 +186,8 @@ def _holds(folder: Path, manifest: bytes) -> bool:
 
 
 def _used(folder: Path, opened: T) -> T:
-    """Note that a folder was used, and remove those of the cache that were not for long."""
-    with contextlib.suppress(OSError):  # a cache that cannot be written is not cleaned, either
+    """Mark a folder as used, and remove cached ones that have not been used for long."""
+    with contextlib.suppress(OSError):  # a read-only cache is not cleaned either
         os.utime(folder)
     unused = []
     for other in folder.parent.glob("[0-9a-f]*"):
@@ -200,14 +198,14 @@ def _used(folder: Path, opened: T) -> T:
     room, places = _MOST_CACHED_BYTES, _MOST_CACHED - 1
     for used, size, other in sorted(unused, reverse=True):
         room, places = room - size, places - 1
-        # One just opened may not have been loaded yet.
+        # A bundle that was just opened may not have been loaded yet.
         if (room < 0 or places < 0) and time.time() - used > _JUST_USED:
             shutil.rmtree(other, ignore_errors=True)
     return opened
 
 
 def _most_bytes(path: Path) -> int:
-    """What a .zip of this size may unpack to; ours are stored, others may have packed it again."""
+    """What a .zip of this size may unpack to; ours are stored, but may have been repacked."""
     return 20 * path.stat().st_size + (16 << 20)
 
 
@@ -220,9 +218,8 @@ def _entries(source: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
                 f"{path}: {info.filename!r} is not a plain file (a folder, a link?): "
                 "do not trust it"
             )
-        if info.compress_type not in _METHODS:
-            # lzma and bz2 take as much memory as the file says.
-            raise BundleError(f"{path}: {info.filename} is packed in a way that is not read here")
+        if info.compress_type not in METHODS:
+            raise BundleError(f"{path}: {info.filename} has an unsupported compression method")
         if info.filename in entries:
             raise BundleError(f"{path}: {info.filename!r} is in it twice: do not trust it")
         entries[info.filename] = info

@@ -15,20 +15,20 @@ REMEDY: Final = "build the bundle again"
 
 @dataclass(frozen=True)
 class BuildRecord:
-    """What a later command must know of the build."""
+    """What later commands need to know about the build."""
 
     key: str = ""
-    """The hash of all that the bundle depends on."""
+    """Hash of everything that the bundle depends on."""
     complete: bool = False
-    """Whether every step was done; a build that was killed left this false."""
+    """Whether every step finished; a build that was killed leaves this false."""
     data: str | None = None
     """The images, as `--data` names them."""
     seed: int = 0
-    """Of their split."""
+    """Seed of their split."""
 
     @staticmethod
     def from_dict(value: object, source: str) -> BuildRecord:
-        """A section ``build``; those of earlier releases do not number their schema."""
+        """A section ``build``; earlier releases wrote no schema number."""
         if isinstance(value, Mapping):
             value = {"schema": SCHEMA, **value}
         return read(BuildRecord, value, source, schema=SCHEMA, remedy=REMEDY)

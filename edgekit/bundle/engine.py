@@ -1,4 +1,4 @@
-"""A TensorRT bundle's engine: its files, whether it is there, and putting one into the bundle.
+"""A TensorRT bundle's engine: its files, whether it exists, and adding one to the bundle.
 
 Imports nothing heavy: `adopt_engine` runs on the device.
 """
@@ -30,20 +30,20 @@ class EngineState:
     """Whether a TensorRT bundle has its engine: the manifest's section ``engine``."""
 
     tensorrt: str = ""
-    """The release that built it; empty while it is to be built on the device."""
+    """The release that built it; empty until it is built on the device."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no release: `EngineState()` is pending, nothing else."""
+        """Refuse anything but a release: only `EngineState()` is pending."""
         if self.tensorrt:
             RuntimeNeed("tensorrt", self.tensorrt, "exact")
 
     @property
     def pending(self) -> bool:
-        """Whether the bundle runs only after a build on its device."""
+        """Whether the engine must still be built on the device."""
         return not self.tensorrt
 
     def describe(self) -> str:
-        """A few words for people."""
+        """The state in a few words."""
         return f"{_FORMER_BUILT}{self.tensorrt}" if self.tensorrt else _FORMER_PENDING
 
     def to_section(self) -> dict[str, str]:
@@ -54,7 +54,7 @@ class EngineState:
 
     @classmethod
     def of(cls, manifest: Manifest) -> EngineState | None:
-        """What a manifest says; None for bundles that need no engine."""
+        """The state in a manifest; None for bundles that need no engine."""
         match manifest.sections.get("engine"):
             case None:
                 return None
@@ -62,7 +62,7 @@ class EngineState:
                 return cls()
             case {"state": "built", "tensorrt": str(release), **rest} if release and not rest:
                 return cls(release)
-            case str(text) if text == _FORMER_PENDING:  # manifests had sentences here
+            case str(text) if text == _FORMER_PENDING:  # older manifests had a sentence here
                 return cls()
             case str(text) if text.startswith(_FORMER_BUILT) and text != _FORMER_BUILT:
                 return cls(text.removeprefix(_FORMER_BUILT))
@@ -82,7 +82,7 @@ def adopt_engine(path: Path, engine: Path, tensorrt: str, plugin: Path | None = 
     bundle = open_bundle(path)
     manifest = bundle.manifest
     if manifest.target.backend != "tensorrt":
-        raise UsageError(f"{path} is for {manifest.target.backend}, it takes no TensorRT engine")
+        raise UsageError(f"{path} is for {manifest.target.backend} and takes no TensorRT engine")
     if path.is_file():
         raise UsageError(f"{path} is a .zip: unpack it, and build the engine in the folder")
     facts = tensorrt_facts(manifest.target)
@@ -109,7 +109,7 @@ def adopt_engine(path: Path, engine: Path, tensorrt: str, plugin: Path | None = 
 
 
 def tensorrt_facts(descriptor: Descriptor) -> TensorRTFacts:
-    """The descriptor's table [tensorrt]; refuses a target that has none."""
+    """The descriptor's table [tensorrt]; refuses a target without one."""
     if descriptor.tensorrt is None:
         raise UsageError(f"target {descriptor.name} is not a TensorRT device")
     return descriptor.tensorrt

@@ -1,8 +1,8 @@
 """``manifest.json``: what a bundle is, what it needs, and the checksum of every file in it.
 
-The manifest guards itself too: ``digest`` covers all of it but ``created``, the one field that
-differs between two builds of the same thing. Values come from an untrusted file, so every field is
-checked for its type, and names for being plain file names.
+The manifest guards itself, too: ``digest`` covers all of it except ``created``, the only field that
+differs between two builds of the same thing. Values come from an untrusted file, so every field's
+type is checked, and names must be plain file names.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ LABELS: Final = "labels.txt"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-# A release as Python packages spell theirs. It becomes a folder's name on devices and a word of
-# commands to paste: digits, dots and a known suffix cannot be anything else there.
+# A release as Python packages write it. It becomes a folder's name on devices and part of commands
+# to paste: digits, dots and a known suffix are harmless there.
 _RELEASE = re.compile(
     r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}((a|b|rc|\.dev|\.post)[0-9]{1,12})?"
     r"(\+[a-z0-9]{1,20}(\.[a-z0-9]{1,20}){0,3})?"
@@ -42,8 +42,8 @@ _MAIN_SUFFIXES: Final = {
     "onnxruntime": (".onnx",),
     "tensorrt": (".onnx", ".plan"),
 }
-_MOST_SAID: Final = 600  # characters of what is wrong, which may quote a long value
-_MOST_DIGITS: Final = 18  # of a whole number: what 64 bits hold
+_LONGEST_MESSAGE: Final = 600  # characters; a message may quote a long value
+_MOST_DIGITS: Final = 18  # of a whole number, to fit into 64 bits
 _TOOLS = ("edgekit", "torch", "nncf", "onnx", "openvino", "onnxruntime", "numpy", "pillow")
 
 
@@ -64,7 +64,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class RuntimeNeed:
-    """The package that executes the model: this very release, or this one and later ones."""
+    """The package that executes the model: exactly this release, or this or a later one."""
 
     name: RuntimeName
     version: str
@@ -76,17 +76,17 @@ class RuntimeNeed:
             known = ", ".join(get_args(RuntimeName))
             raise UsageError(f"the runtime {self.name!r} is unknown (known: {known})")
         if not _RELEASE.fullmatch(self.version):
-            raise UsageError(f"{self.version!r} is no release of {self.name}: do not trust it")
+            raise UsageError(f"{self.version!r} is not a release of {self.name}: do not trust it")
 
     @property
     def requirement(self) -> str:
-        """What pip is to install."""
+        """The requirement for pip."""
         return f"{self.name}{'==' if self.match == 'exact' else '>='}{self.version}"
 
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What the deployed graph takes: RGB images at the model's size, normalized inside."""
+    """The deployed graph's input: RGB images at the model's size, normalized inside the graph."""
 
     name: str
     height: int
@@ -98,7 +98,7 @@ class ModelInput:
 
 @dataclass(frozen=True)
 class Source:
-    """SHA-256 hashes of what the bundle was made from; empty where there was none."""
+    """SHA-256 hashes of what the bundle was made from; "" where there was none."""
 
     checkpoint: str = ""
     recipe: str = ""
@@ -107,7 +107,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that a bundle says about itself."""
+    """Everything a bundle declares about itself."""
 
     model: Mapping[str, Any]
     """The model card without its classes and preprocessing; for people, not used to run."""
@@ -122,7 +122,7 @@ class Manifest:
     plugins: tuple[str, ...]
     runtime: RuntimeNeed
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Every tool that took part in the build."""
+    """Releases of the tools used in the build."""
     source: Source = field(default_factory=Source)
     rebuild: str = ""
     """The command that builds it again; `rebuild_line` is the form to show."""
@@ -137,12 +137,12 @@ class Manifest:
         return name == LABELS or name in self.plugins or name.rsplit(".", 1)[0] == stem
 
     def identity(self) -> str:
-        """SHA-256 of what decides how the bundle computes: no summaries, reports or date."""
+        """SHA-256 of everything that determines its results: no summaries, reports or date."""
         files = {name: entry for name, entry in self.files.items() if self.is_essential(name)}
         return _digest(dataclasses.replace(self, sections={}, files=files).to_dict())
 
     def rebuild_line(self) -> str:
-        """`rebuild` as it may be pasted: one edgekit command, whatever the manifest says."""
+        """`rebuild` in a form that is safe to paste: one edgekit command, or ""."""
         try:
             words = shlex.split(self.rebuild)
         except ValueError:  # an open quote
@@ -168,16 +168,16 @@ def parse_manifest(data: bytes, source: str) -> Manifest:
     try:
         return _parse(data, source)
     except BundleError as error:
-        text = " ".join(str(error).split())  # it may quote a value of any length and form
-        if text == str(error) and len(text) <= len(source) + _MOST_SAID:
+        text = " ".join(str(error).split())  # it may quote a value of any length and content
+        if text == str(error) and len(text) <= len(source) + _LONGEST_MESSAGE:
             raise
-        raise BundleError(text[: len(source) + _MOST_SAID]) from error
+        raise BundleError(text[: len(source) + _LONGEST_MESSAGE]) from error
 
 
 def _parse(data: bytes, source: str) -> Manifest:
     try:
         document = json.loads(data.decode("utf-8"), parse_int=_whole_number)
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested without end
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested too deep
         raise BundleError(f"{source}: {MANIFEST} is damaged: copy the bundle again") from error
     if not isinstance(document, dict) or "format_version" not in document:
         raise BundleError(f"{source}: {MANIFEST} does not describe an edgekit bundle")
@@ -206,7 +206,7 @@ def is_file_name(name: str) -> bool:
 
 
 def creation_time() -> str:
-    """Now in UTC, or what SOURCE_DATE_EPOCH says, for builds that must be reproducible."""
+    """The current UTC time, or SOURCE_DATE_EPOCH for reproducible builds."""
     text = os.environ.get("SOURCE_DATE_EPOCH", "")
     try:
         seconds = int(text) if text else int(time.time())
@@ -230,7 +230,7 @@ def tool_versions() -> dict[str, str]:
 
 def _whole_number(text: str) -> int:
     if len(text.lstrip("-")) > _MOST_DIGITS:
-        raise ValueError("a number that nothing here can hold")
+        raise ValueError("a number that is too large")
     return int(text)
 
 
@@ -292,10 +292,10 @@ def _check(manifest: Manifest, source: str) -> None:
         if not is_file_name(name) or name == MANIFEST:
             raise BundleError(f"{source}: {name!r} is not a plain file name: do not trust it")
         if not _SHA256.fullmatch(entry.sha256) or entry.size < 0:
-            raise BundleError(f"{source}: the checksum or size of {name} is not one")
+            raise BundleError(f"{source}: the checksum or size of {name} is malformed")
     for name in (manifest.main, LABELS, *manifest.plugins):
         if name not in manifest.files:
-            raise BundleError(f"{source}: {name!r} is needed and not among its files")
+            raise BundleError(f"{source}: {name!r} is required but not among its files")
     _check_main(manifest, source)
     if manifest.runtime.name != manifest.target.backend:
         raise BundleError(
@@ -309,15 +309,15 @@ def _check(manifest: Manifest, source: str) -> None:
 
 
 def _check_main(manifest: Manifest, source: str) -> None:
-    """The runtime opens a file of its own kind, and what it reads beside is listed, too."""
+    """The main file must be of the runtime's kind, and the files read with it must be listed."""
     kinds = _MAIN_SUFFIXES[manifest.target.backend]
     stem, dot, suffix = manifest.main.rpartition(".")
     if dot + suffix not in kinds:
         raise BundleError(
-            f"{source}: {manifest.main!r} is nothing that {manifest.target.backend} opens "
+            f"{source}: {manifest.main!r} is not a file that {manifest.target.backend} opens "
             f"({', '.join(kinds)}): do not trust it"
         )
-    # OpenVINO reads the weights beside a graph without being told their name.
+    # OpenVINO reads the weights beside a graph without being given their name.
     if suffix == "xml" and f"{stem}.bin" not in manifest.files:
         raise BundleError(f"{source}: the weights {stem}.bin are not among its files")
 

@@ -1,7 +1,7 @@
-"""``selftest.npz``: the stored images of a bundle, and the answers that must come out.
+"""``selftest.npz``: a bundle's stored images, and the answers expected for them.
 
 docs/bundle-format.md describes it. Read on devices: imports nothing heavy, unpickles nothing, and
-knows every size before it unpacks.
+checks every size before unpacking.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgekit.core.npz import NpzError, read_arrays
 SELFTEST: Final = "selftest.npz"
 SCHEMA: Final = 2
 MOST_BYTES: Final = 2_000_000
-"""What a stored test may take in a bundle."""
+"""The most that a stored test may take in a bundle."""
 
 _MOST_IMAGES: Final = 256
 _MOST_UNPACKED: Final = 256 << 20  # 8 images of 3,000 x 3,000, as the first schema stored them
@@ -30,7 +30,7 @@ _MOST_CELL: Final = 1024
 
 @dataclass(frozen=True, eq=False)
 class StoredAnswers:
-    """What a model said about the M stored images, of K classes and P positions a feature map."""
+    """A model's answers to the M stored images: K classes, P positions of the feature map."""
 
     logits: NDArray[np.float32]  # [M, K]
     best: NDArray[np.int64]  # [M]: the most probable of all classes
@@ -39,7 +39,7 @@ class StoredAnswers:
     margin: NDArray[np.float32] | None  # [M, P]; None where the graph leaves it out
 
     def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """Its fields as arrays of an .npz."""
+        """Its fields as arrays for an .npz."""
         values = {name: getattr(self, name) for name in _ANSWERS}
         return {f"{prefix}_{name}": value for name, value in values.items() if value is not None}
 
@@ -51,7 +51,7 @@ _ANSWERS: Final = tuple(field.name for field in dataclasses.fields(StoredAnswers
 class SelfTest:
     """The content of ``selftest.npz``."""
 
-    images: NDArray[np.uint8]  # [M, rows, columns, 3], each pixel standing for a cell of the image
+    images: NDArray[np.uint8]  # [M, rows, columns, 3]; each pixel stands for a cell of the image
     cell: int  # side of a cell in pixels
     classes: int  # of the model
     columns: NDArray[np.int64]  # [K]: the classes whose logits are stored
@@ -61,8 +61,8 @@ class SelfTest:
     where: str  # runtime and kind of CPU of `own`
     noise: float  # root mean square difference between two runtimes, in units of `_scale`
     margin_noise: float  # that of the margins
-    # What the logits change by, [M, K], if every pixel is ten gray levels brighter and if red and
-    # blue change places: two mistakes that look like noise, image by image, but not in all of them.
+    # Change of the logits, [M, K], if every pixel is ten gray levels brighter, and if red and blue
+    # are swapped: two mistakes that look like noise in one image, but not across all of them.
     brighter: NDArray[np.float32]
     swapped: NDArray[np.float32]
 
@@ -100,7 +100,7 @@ class OldTest:
 
 
 def read_self_test(path: Path, size: tuple[int, int]) -> SelfTest | OldTest:
-    """Read a stored test for images of ``size``; one line for anything that is none."""
+    """Read a stored test for images of ``size``; an error of one line if it is not one."""
     arrays = read_arrays(path, most_bytes=_MOST_UNPACKED)
     if "schema" not in arrays:
         return _read_old(arrays, path, size)
@@ -112,20 +112,20 @@ def read_self_test(path: Path, size: tuple[int, int]) -> SelfTest | OldTest:
     if images.shape[1:] != (rows, columns, 3) or not 1 <= len(images) <= _MOST_IMAGES:
         raise take.wrong(f"images {list(images.shape)} do not fit a model of {list(size)}")
     count, classes = len(images), take.number("classes", 1 << 31)
-    kept, positions = take.array("columns", "i8", 1), take.array("positions", "i8", 1)
-    if not len(kept) or kept.min() < 0 or kept.max() >= classes:
+    stored, positions = take.array("columns", "i8", 1), take.array("positions", "i8", 1)
+    if not len(stored) or stored.min() < 0 or stored.max() >= classes:
         raise take.wrong(f"its columns are not among {classes} classes")
     if len(positions) and positions.min() < 0:
         raise take.wrong("its positions are negative")
     noise = take.shaped("noise", "f8", (2,))
     if not (noise >= 0).all():
         raise take.wrong("its noise is not a number")
-    logits = (count, len(kept))
+    logits = (count, len(stored))
     return SelfTest(
         images=images,
         cell=cell,
         classes=classes,
-        columns=kept,
+        columns=stored,
         positions=positions,
         reference=take.answers("reference", logits, (count, len(positions))),
         own=take.answers("own", logits, (count, len(positions)))
@@ -149,7 +149,7 @@ def _read_old(arrays: Mapping[str, NDArray[Any]], path: Path, size: tuple[int, i
         raise take.wrong(f"{len(images)} images, {len(logits)} answers")
     code = arrays.get("code")
     if code is not None and (code.dtype.kind != "i" or len(code) != len(images)):
-        raise take.wrong("'code' is not one answer an image")
+        raise take.wrong("'code' does not have one answer per image")
     return OldTest(images, logits, code)
 
 
@@ -161,7 +161,7 @@ class _Taker:
     path: Path
 
     def wrong(self, why: str) -> NpzError:
-        return NpzError(f"{self.path} is no self-test ({why}): build the bundle again")
+        return NpzError(f"{self.path} is not a valid self-test ({why}): build the bundle again")
 
     def array(self, name: str, kind: str, axes: int) -> NDArray[Any]:
         if name not in self.arrays:
@@ -177,7 +177,7 @@ class _Taker:
         if array.shape != shape:
             raise self.wrong(f"'{name}' is {list(array.shape)}, not {list(shape)}")
         if kind.startswith("f") and np.isnan(array).any():
-            raise self.wrong(f"'{name}' holds values that are no numbers")
+            raise self.wrong(f"'{name}' holds NaN")
         return array
 
     def number(self, name: str, most: int) -> int:

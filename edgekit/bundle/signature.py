@@ -1,9 +1,9 @@
-"""Signs a bundle with a key that its owner has for ssh, and checks whose signature it bears.
+"""Signs a bundle with its owner's ssh key, and checks who signed a bundle.
 
-OpenSSH does both (``ssh-keygen -Y``): hardware keys and agents work, and a device has it already.
-What is signed is a statement about the bundle, not its files one by one: the identity of what is
-executed (edgekit.bundle.manifest), and parity's verdict. Benchmarks and reports made later leave
-it as it is; another model, another class name or another verdict does not. Runs on devices.
+OpenSSH does both (``ssh-keygen -Y``): hardware keys and agents work, and devices have it already.
+The signature covers a statement about the bundle, not its files one by one: the identity of what is
+executed (edgekit.bundle.manifest), and parity's verdict. Later benchmarks and reports do not
+invalidate it; another model, class name or verdict does. Runs on devices.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 
 SIGNATURE: Final = "signature.json"
 NAMESPACE: Final = "edgekit-bundle"
-"""What a key's entry in allowed_signers may be restricted to."""
+"""The namespace that a key's entry in allowed_signers may be restricted to."""
 
 SCHEMA: Final = 1
 _MOST_BYTES: Final = 64 << 10  # an RSA signature of 16,384 bits takes 4 KiB
-_SECONDS: Final = 30  # for a check, which needs no person
+_SECONDS: Final = 30  # for a check, which needs no user input
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class _Stored:
 
 
 def statement(manifest: Manifest) -> str:
-    """What a signature says about a bundle; equal bundles give equal text."""
+    """The text that a signature covers; equal bundles give equal text."""
     parity = manifest.sections.get("parity")
     document = {
         "schema": SCHEMA,
@@ -66,12 +66,12 @@ def statement(manifest: Manifest) -> str:
 
 
 def sign(path: Path, key: Path) -> str:
-    """Sign the bundle in the folder ``path``; what was signed.
+    """Sign the bundle in the folder ``path``; returns the signed statement.
 
-    ``key`` is a private key, or the public half of one that an agent or a hardware key holds.
+    ``key`` is a private key, or the public half of one held by an agent or a hardware key.
     """
     if not key.is_file():
-        raise UsageError(f"{key} is no key: name a private key of ssh, such as ~/.ssh/id_ed25519")
+        raise UsageError(f"{key} is not a file: name a private ssh key, such as ~/.ssh/id_ed25519")
     bundle = open_bundle(path, any_arch=True)
     if bundle.path.is_file():
         raise UsageError(f"{path} is a .zip: sign the folder it was made from and zip it again")
@@ -79,7 +79,7 @@ def sign(path: Path, key: Path) -> str:
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         message = Path(folder) / "statement"
         message.write_text(text, encoding="utf-8")
-        # Without a limit: a passphrase may be asked for, or a touch of a hardware key.
+        # No time limit: it may ask for a passphrase, or a touch of a hardware key.
         signed = subprocess.run(
             [_ssh_keygen(), "-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(message)],
             stdout=subprocess.DEVNULL,
@@ -95,17 +95,17 @@ def sign(path: Path, key: Path) -> str:
 
 
 def verify(bundle: Bundle, signers: Path) -> Signer:
-    """Whose signature the bundle bears; an error unless ``signers`` allows that key to sign it.
+    """Who signed the bundle; an error unless ``signers`` allows that key to sign it.
 
     ``signers`` has the format of OpenSSH's allowed_signers (``man ssh-keygen``).
     """
     if not signers.is_file():
-        raise UsageError(f"{signers} is not there: name a file in the format of allowed_signers")
+        raise UsageError(f"{signers} does not exist: name a file in the format of allowed_signers")
     stored = _stored(bundle)
     if stored.statement != statement(bundle.manifest):
         raise BundleError(
-            f"{bundle.path}: what its signature vouches for was changed after it was signed (the "
-            "model, its labels, or parity's verdict): sign it again if you made the change"
+            f"{bundle.path}: its model, labels or parity verdict were changed after it was signed: "
+            "sign it again if you made the change"
         )
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         signature = Path(folder) / "signature"
@@ -122,10 +122,10 @@ def verify(bundle: Bundle, signers: Path) -> Signer:
 
 
 def _principal(bundle: Bundle, signature: Path, signers: Path) -> str:
-    found = _run("find-principals", "-s", str(signature), "-f", str(signers), message="")
-    names = found.stdout.splitlines()
-    if found.returncode != 0 or not names:
-        raise BundleError(_refusal(bundle, found.stderr, signers))
+    result = _run("find-principals", "-s", str(signature), "-f", str(signers), message="")
+    names = result.stdout.splitlines()
+    if result.returncode != 0 or not names:
+        raise BundleError(_refusal(bundle, result.stderr, signers))
     return names[0]
 
 
@@ -151,24 +151,24 @@ def _stored(bundle: Bundle) -> _Stored:
     return stored
 
 
-def _refusal(bundle: Bundle, said: str, signers: Path) -> str:
-    """Why ssh-keygen does not accept a signature, in our words where we know its."""
-    if "expired" in said or "not yet valid" in said:
+def _refusal(bundle: Bundle, stderr: str, signers: Path) -> str:
+    """Why ssh-keygen rejects a signature, in our words where we know the case."""
+    if "expired" in stderr or "not yet valid" in stderr:
         why = f"its signer's entry in {signers} is not valid today"
-    elif "not permitted for use in signature namespace" in said:
+    elif "not permitted for use in signature namespace" in stderr:
         why = f"its signer's entry in {signers} is not for the namespace {NAMESPACE}"
-    elif "namespace does not match" in said:
-        why = "its signature was made for something else than a bundle of edgekit"
-    elif "incorrect signature" in said:
-        why = "its signature is not of this bundle"
-    elif "parse signature" in said or "armor" in said or "incomplete message" in said:
+    elif "namespace does not match" in stderr:
+        why = "its signature was not made for an edgekit bundle"
+    elif "incorrect signature" in stderr:
+        why = "its signature belongs to another bundle"
+    elif "parse signature" in stderr or "armor" in stderr or "incomplete message" in stderr:
         why = f"its {SIGNATURE} is damaged"
-    elif "missing key" in said:
+    elif "missing key" in stderr:
         why = f"{signers} is not in the format of allowed_signers"
-    elif "No principal matched" in said:
+    elif "No principal matched" in stderr:
         why = f"the key that signed it is not in {signers}"
     else:
-        why = _reason(said, "ssh-keygen does not accept its signature")
+        why = _reason(stderr, "ssh-keygen rejects its signature")
     return f"{bundle.path} is not trusted: {why}"
 
 
@@ -187,14 +187,14 @@ def _run(action: str, *words: str, message: str) -> subprocess.CompletedProcess[
 
 
 def _ssh_keygen() -> str:
-    found = shutil.which("ssh-keygen")
-    if found is None:
+    path = shutil.which("ssh-keygen")
+    if path is None:
         raise ToolchainMissing("ssh-keygen is missing: run 'apt-get install openssh-client'")
-    return found
+    return path
 
 
-def _reason(said: str, otherwise: str) -> str:
-    return " ".join(said.split())[:200] or otherwise
+def _reason(stderr: str, otherwise: str) -> str:
+    return " ".join(stderr.split())[:200] or otherwise
 
 
 def _digest(value: Any) -> str:

@@ -1,9 +1,9 @@
-"""A bundle: one folder (or one .zip of it) that runs a model on a device, and proves it is whole.
+"""A bundle: one folder (or a .zip of it) that runs a model on a device, and can prove it is intact.
 
 Writing is all or nothing. Opening checks every file against the manifest and refuses, in one
-line, whatever was changed, is missing, was slipped in, or was made for another machine. Loading
+line, a bundle with a changed, missing or added file, or one made for another machine. Loading
 executes the plugins that the manifest declares and nothing else, and nothing is unpickled. (A
-deploy of a TensorRT bundle also runs its script, if it is the one that we would have written:
+deploy of a TensorRT bundle also runs its script, if it is exactly what we would have written:
 `edgekit.compilers.device_build.check_device_build`.)
 """
 
@@ -41,15 +41,15 @@ from edgekit.core.host import host_arch
 _LIBRARY = re.compile(r".*\.(so(\.[0-9.]+)?|dll|dylib|pyd)", re.IGNORECASE)
 _ELF_MACHINES: Final = {0x3E: "x86_64", 0xB7: "aarch64"}
 _MOST_MANIFEST_BYTES: Final = 16 << 20
-_PATIENCE: Final = 30.0  # seconds for a reader beside a writer that never rests
+_PATIENCE: Final = 30.0  # seconds that a reader tries beside a writer that never stops
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that was checked; its files are in ``folder``."""
+    """A checked bundle; its files are in ``folder``."""
 
     path: Path
-    """What the user named: the folder or the .zip."""
+    """The folder or .zip that the user named."""
     folder: Path
     manifest: Manifest
     labels: tuple[str, ...]
@@ -69,8 +69,8 @@ def write_bundle(
 ) -> Manifest:
     """Write ``files`` and ``labels`` with ``manifest``, whose file table and date are filled in.
 
-    With ``zipped`` a file ``path`` is written that holds the same. A bundle that was there is
-    replaced in one step; any other folder or file there is refused.
+    With ``zipped``, ``path`` is a .zip file instead of a folder. An existing bundle is replaced in
+    one step; any other existing folder or file is refused.
     """
     contents = {**files, LABELS: labels_text(labels)}
     for name in contents:
@@ -84,7 +84,7 @@ def write_bundle(
     )
     _check_plugins(manifest, contents)
     text = manifest.to_json()
-    parse_manifest(text.encode(), str(path))  # what is written can be read, or is not written
+    parse_manifest(text.encode(), str(path))  # refuse to write what could not be read back
     if zipped:
         if path.is_dir():
             raise UsageError(f"{path} is a folder: name a file that ends with .zip")
@@ -115,7 +115,7 @@ def zip_bundle(path: Path, target: Path) -> None:
 def open_bundle(path: Path, *, any_arch: bool = False) -> Bundle:
     """Check a bundle and read its manifest and labels; every refusal is one line.
 
-    ``any_arch`` takes one for another machine as well, which can be copied but not run here.
+    ``any_arch`` also accepts one for another machine, which can be copied but not run here.
     """
     if path.is_file():
         return archive.open_zip(
@@ -126,18 +126,18 @@ def open_bundle(path: Path, *, any_arch: bool = False) -> Bundle:
         folder = existing_folder(path)
         before = _identity(folder)
         if before is None:
-            raise BundleError(f"{path} is not there: name a bundle's folder or .zip")
+            raise BundleError(f"{path} does not exist: name a bundle's folder or .zip")
         try:
             return _open_folder(folder, path, any_arch)
         except BundleError:
-            # A build may have put a new bundle in place while we read the old one. It cannot go
-            # on doing so for ever: whoever reads beside it takes its lock.
+            # A build may have replaced the bundle while we read the old one. Retries are bounded:
+            # whoever must read beside a busy writer takes the lock.
             if _identity(existing_folder(path)) == before or time.monotonic() > end:
                 raise
 
 
 def update_manifest_section(path: Path, name: str, value: Any) -> None:
-    """Put one summary (``value`` as plain JSON values) into the manifest, in one step."""
+    """Store one summary (``value``: plain JSON values) in the manifest, in one step."""
     update_bundle(path, sections={name: value})
 
 
@@ -150,7 +150,7 @@ def update_bundle(
     """Add or replace summaries in the manifest, and report files (parity.json, report.html).
 
     Neither touches what is executed: the model's files keep their checksums, and the bundle its
-    identity. A kill leaves the bundle as it was or as it should be.
+    identity. A kill leaves either the old bundle or the new one.
     """
     return change_bundle(path, lambda _: (sections or {}, reports or {}))
 
@@ -158,9 +158,9 @@ def update_bundle(
 def change_bundle(
     path: Path, change: Callable[[Bundle], tuple[Mapping[str, Any], Mapping[str, bytes]]]
 ) -> Manifest:
-    """Like `update_bundle`, with sections and reports that depend on those that are there.
+    """Like `update_bundle`, but ``change`` computes the sections and reports from the bundle.
 
-    Nobody else changes the bundle between what ``change`` reads and what it returns.
+    The bundle is locked meanwhile, so nobody else changes it in between.
     """
     if path.is_file():
         raise UsageError(f"{path} is a .zip: update the folder it was made from and zip it again")
@@ -195,7 +195,7 @@ def change_bundle(
 
 
 def labels_text(labels: Sequence[str]) -> bytes:
-    """The content of ``labels.txt``: a name a line, white space within a name made one space."""
+    """The content of ``labels.txt``: one name per line, its white space collapsed."""
     if not labels:
         raise UsageError("a bundle needs at least one class name")
     names = [" ".join(label.split()) or f"class {index}" for index, label in enumerate(labels)]
@@ -213,7 +213,7 @@ def elf_arch(data: bytes, name: str) -> str:
 def _open_folder(
     folder: Path, path: Path, any_arch: bool = False, expected: bytes | None = None
 ) -> Bundle:
-    """Check the files in ``folder``, whose manifest must be the one ``expected``, if given."""
+    """Check the files in ``folder``; its manifest must equal ``expected``, if given."""
     manifest_path = folder / MANIFEST
     if not manifest_path.is_file() or manifest_path.is_symlink():
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}")
@@ -222,7 +222,7 @@ def _open_folder(
     try:
         data = manifest_path.read_bytes()
         if expected is not None and data != expected:
-            raise BundleError(f"{path}: what was unpacked of it was changed: open it again")
+            raise BundleError(f"{path}: its unpacked copy was changed: open it again")
         manifest = parse_manifest(data, str(path))
         present = sorted(entry.name for entry in folder.iterdir())
         for name in present:
@@ -257,18 +257,16 @@ def _check_file(file: Path, name: str, entry: FileEntry, path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise BundleError(f"{path}: {name} is not a regular file (a link?): copy the bundle again")
     if status.st_size != entry.size or file_sha256(file) != entry.sha256:
-        raise BundleError(
-            f"{path}: {name} differs from what its manifest says: copy the bundle again"
-        )
+        raise BundleError(f"{path}: {name} does not match its manifest: copy the bundle again")
 
 
 def _check_weights(file: Path, path: Path) -> None:
-    """A graph's weights are in it, where its checksum covers them."""
+    """A graph's weights must be inside it, where its checksum covers them."""
     try:
         outside = has_external_data(file)
     except ValueError as error:
         raise BundleError(
-            f"{path}: {file.name} is no ONNX file ({error}): build it again"
+            f"{path}: {file.name} is not an ONNX file ({error}): build it again"
         ) from error
     if outside:
         raise BundleError(
@@ -286,10 +284,10 @@ def _check_arch(manifest: Manifest, path: Path) -> None:
 
 
 def _check_plugins(manifest: Manifest, contents: Mapping[str, Path | bytes]) -> None:
-    """The declared architecture is that of the libraries inside, and no library is undeclared."""
+    """Every library must be declared, and be for the declared architecture."""
     for name, content in contents.items():
         if _LIBRARY.fullmatch(name) and name not in manifest.plugins:
-            raise UsageError(f"{name} is a library but not among the plugins of the manifest")
+            raise UsageError(f"{name} is a library that the manifest does not list as a plugin")
         if name in manifest.plugins:
             start = content[:20] if isinstance(content, bytes) else _start(content)
             if elf_arch(start, name) != manifest.arch:
@@ -321,9 +319,9 @@ def _start(path: Path) -> bytes:
 
 
 def _identity(folder: Path) -> tuple[object, ...] | None:
-    """Changes when another folder, or another manifest, is put in its place.
+    """Changes when another folder, or another manifest, replaces this one.
 
-    Numbers of files alone do not tell: a new folder gets the number of one just removed.
+    Inode numbers alone do not tell: a new folder may get the number of one just removed.
     """
     try:
         status = folder.stat()
@@ -331,8 +329,10 @@ def _identity(folder: Path) -> tuple[object, ...] | None:
         inner = manifest.stat() if manifest.exists() else None
     except OSError:
         return None
-    found = (status.st_dev, status.st_ino, status.st_ctime_ns)
-    return found if inner is None else (*found, inner.st_ino, inner.st_ctime_ns, inner.st_size)
+    identity = (status.st_dev, status.st_ino, status.st_ctime_ns)
+    return (
+        identity if inner is None else (*identity, inner.st_ino, inner.st_ctime_ns, inner.st_size)
+    )
 
 
 def _link(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""``edgekit bench``: how fast a bundle is where it runs, and under which conditions."""
+"""``edgekit bench``: how fast a bundle is where it runs, and the conditions of the test."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from edgekit.core.console import Console
 
 @click.command(
     cls=Command,
+    short_help="Measure latency, throughput, cold start, memory, energy.",
     examples="""
     edgekit bench build/cpu
     edgekit bench build/cpu --scenario latency --seconds 30 --layers
     edgekit bench build/cpu --minutes 10 -o sustained.json
     edgekit bench build/new build/old --compare
     edgekit bench build/jetson-orin-nano --device nano
-    edgekit bench build/cpu --json | jq '.bundles[0].scenarios.latency.latencies.bundle.p99_ms'
+    edgekit bench build/cpu --json | jq '.bundles[0].scenarios.latency.latencies'
     """,
 )
 @click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -33,21 +34,23 @@ from edgekit.core.console import Console
     help=f"Repeatable; default: {', '.join(USUAL)}.",
 )
 @click.option(
-    "--seconds", type=float, default=10.0, show_default=True, help="For latency and throughput."
+    "--seconds", type=float, default=10.0, show_default=True, help="For latency and for throughput."
 )
-@click.option("--minutes", type=float, help="Adds sustained load for so long.  [5]")
-@click.option("--batch", type=int, help="Images an inference (default: the target's).")
+@click.option("--minutes", type=float, help="Add a sustained load of this length.  [5]")
+@click.option("--batch", type=int, help="Images per inference (default: the target's).")
 @click.option("--threads", type=int, help="CPU threads (0: the runtime's choice).")
-@click.option("--compare", is_flag=True, help="Run the bundles in turns; ratios to the first.")
+@click.option(
+    "--compare", is_flag=True, help="Let the bundles take turns; print ratios to the first."
+)
 @click.option(
     "--baseline",
     default="auto",
     show_default=True,
-    help="Float .onnx to compare with, or none; auto: the bundle's original in the cache.",
+    help="Float .onnx to compare with, none, or auto: the bundle's original in the cache.",
 )
 @click.option("--layers", is_flag=True, help="Time every layer, too.")
 @click.option("--replace", is_flag=True, help="Replace bench.json, even by a weaker run.")
-@click.option("--device", help="Measure there: a registered device, or user@host.")
+@click.option("--device", help="Measure on a registered device, or user@host.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Also write the JSON document here."
 )
@@ -69,8 +72,8 @@ def bench(
 ) -> None:
     """Measure BUNDLES: latency, throughput, cold start, memory, sustained load, energy.
 
-    Here or on a device. A self-test comes first. The result is kept in each bundle as bench.json,
-    or beside the one that is there if that is stronger.
+    Runs here or on a device, after a self-test. The result is stored in each bundle as
+    bench.json, or beside an existing one that is stronger.
     """
     from edgekit.bench.evidence import save
     from edgekit.bench.run import bench_bundles

@@ -1,4 +1,4 @@
-"""``edgekit build``: options in, summary table out."""
+"""``edgekit build``: takes options, prints a summary table."""
 
 from __future__ import annotations
 
@@ -25,36 +25,39 @@ _NOT_PASSED = ("fail", "undecided", "unlabeled")
 
 @click.command(
     cls=Command,
+    short_help="Turn a checkpoint into a verified INT8 bundle per target.",
     needs=BUILD,
     examples="""
     edgekit build
-    edgekit build --checkpoint best.pth --data ./photos --target cpu --target onnxruntime-cpu
+    edgekit build --checkpoint best.pth --data ./photos --target cpu
     edgekit build --config build.toml --recipe robust --out build/robust
     edgekit build --dry-run
     """,
 )
-@click.option("--checkpoint", help="Trained model; the built-in one if not given.")
+@click.option("--checkpoint", help="Trained model; default: the built-in one.")
 @click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
-@click.option("--labels", help="Text file, a class name a line.")
+@click.option("--labels", help="Text file, one class name per line.")
 @click.option("--data", help="Images: folder, .npz, .csv, .jsonl or builtin:fashion-mnist.")
-@click.option("--target", multiple=True, help="Device, repeatable; 'edgekit targets' lists them.")
+@click.option("--target", multiple=True, help="Target device, repeatable; see 'edgekit targets'.")
 @click.option("--out", help=f"Folder for the bundles, one per target.  [{BuildConfig.out}]")
 @click.option(
     "--recipe", help="Calibration recipe: default, stratified, controlled, clean, fast or a file."
 )
-@click.option("--quantized", help="Fine-tuned INT8 graph of the checkpoint; none is calibrated.")
-@click.option("--max-drop", type=float, help="Points INT8 may lose before layers stay float.")
+@click.option("--quantized", help="The checkpoint's fine-tuned INT8 graph; skips calibration.")
+@click.option("--max-drop", type=float, help="Points INT8 may lose before layers stay in float.")
 @click.option(
     "--metric",
     type=click.Choice(get_args(Metric)),
-    help=f"What --max-drop is measured in.  [{METRIC}]",
+    help=f"Unit of --max-drop.  [{METRIC}]",
 )
-@click.option("--precision", type=click.Choice(["auto", "int8", "fp32"]), help="Of the weights.")
-@click.option("--seed", type=int, help="Of the split and of every choice of images.")
+@click.option(
+    "--precision", type=click.Choice(["auto", "int8", "fp32"]), help="Precision of the weights."
+)
+@click.option("--seed", type=int, help="Seed of the split and of every choice of images.")
 @click.option(
     "--tolerance", type=float, help=f"Parity gate, points of corruption error.  [{TOLERANCE}]"
 )
-@click.option("--parity-images", type=int, help="Test images at most, 0 for all.")
+@click.option("--parity-images", type=int, help="Most test images to use; 0 for all.")
 @click.option("--bench-seconds", type=float, help="Time for the latency comparison.")
 @click.option("--skip-bad/--no-skip-bad", default=None, help="Leave unreadable images out.")
 @click.option("--zip/--no-zip", default=None, help="Write each bundle as a .zip, too.")
@@ -63,25 +66,29 @@ _NOT_PASSED = ("fail", "undecided", "unlabeled")
 @click.option(
     "--guard/--no-guard",
     default=None,
-    help="Refuse an INT8 model whose answers are not float's.  [guard]",
+    help="Refuse an INT8 model whose answers differ from float's.  [guard]",
 )
 @click.option(
     "--selftest-photos/--no-selftest-photos",
     default=None,
     help="Put coarse mosaics of some of your images into the self-test.  [selftest-photos]",
 )
-@click.option("--plugin", help="TensorRT plugin compiled for the device, to go with the bundle.")
+@click.option(
+    "--plugin", help="TensorRT plugin, compiled for the device, to include in the bundle."
+)
 @click.option(
     "--require-engine/--no-require-engine",
     default=None,
-    help="Fail (4) where a TensorRT engine can only be built on its device.",
+    help="Exit with 4 if a TensorRT engine can only be built on its device.",
 )
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file.")
-@click.option("--save-config", type=click.Path(path_type=Path), help="Write what runs as TOML.")
-@click.option("--dry-run", is_flag=True, help="Show the steps and their state, do nothing.")
-@click.option("--force", is_flag=True, help="Do every step again.")
 @click.option(
-    "--only", type=click.Choice(get_args(StepName)), help="Do one step again, and what follows."
+    "--save-config", type=click.Path(path_type=Path), help="Write the settings used, as TOML."
+)
+@click.option("--dry-run", is_flag=True, help="Show the steps and their state, run nothing.")
+@click.option("--force", is_flag=True, help="Run every step again.")
+@click.option(
+    "--only", type=click.Choice(get_args(StepName)), help="Run one step again, and those after it."
 )
 @common
 def build(
@@ -93,9 +100,9 @@ def build(
     only: StepName | None,
     **options: Any,
 ) -> None:
-    """Turn a checkpoint into a verified INT8 bundle per target: benchmark and parity included.
+    """Turn a checkpoint into a verified INT8 bundle per target, with benchmark and parity.
 
-    With no options at all: the built-in model and images, for this machine's CPU.
+    Without options: the built-in model and images, for this machine's CPU.
     """
     from edgekit.core.files import write_text
     from edgekit.core.typed_toml import read_toml, to_toml

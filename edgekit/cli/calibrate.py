@@ -1,4 +1,4 @@
-"""``edgekit calibrate``: the INT8 ONNX file of a checkpoint, and which layers INT8 hurts."""
+"""``edgekit calibrate``: a checkpoint's INT8 ONNX file, and the layers that INT8 hurts."""
 
 from __future__ import annotations
 
@@ -30,17 +30,18 @@ _SHOWN = 15  # layers in the table; the report has them all
 
 @click.command(
     cls=Command,
+    short_help="Quantize a checkpoint to INT8 ONNX.",
     needs=BUILD,
     examples="""
-    edgekit calibrate best.pth --data ./photos -o model-int8.onnx
-    edgekit calibrate best.pth --data ./photos --recipe stratified --dialect tensorrt -o jetson.onnx
-    edgekit calibrate best.pth --data ./photos --max-drop 0.5 -o model-int8.onnx
-    edgekit calibrate best.pth --data ./photos --images model-int8.onnx.images.json -o again.onnx
+    edgekit calibrate best.pth --data ./photos -o int8.onnx
+    edgekit calibrate best.pth --data ./photos --dialect tensorrt -o jetson.onnx
+    edgekit calibrate best.pth --data ./photos --max-drop 0.5 -o int8.onnx
+    edgekit calibrate best.pth --data . --images int8.onnx.images.json -o b.onnx
     edgekit calibrate --sensitivity -o report.json
     """,
 )
 @click.argument("checkpoint", required=False)
-@click.option("--data", help="Images; those of its calibration part are used.")
+@click.option("--data", help="Images; their calibration part is used.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.")
 @click.option(
     "--recipe", default=BuildConfig.recipe, show_default=True, help="A name, or a .toml file."
@@ -48,32 +49,34 @@ _SHOWN = 15  # layers in the table; the report has them all
 @click.option(
     "--images", type=click.Path(path_type=Path), help="Image list of another calibration."
 )
-@click.option("--max-drop", type=float, help="Points at most that INT8 may lose; see --metric.")
+@click.option("--max-drop", type=float, help="Most points that INT8 may lose; see --metric.")
 @click.option(
     "--metric",
     type=click.Choice(get_args(Metric)),
-    help=f"What --max-drop is measured in.  [{METRIC}]",
+    help=f"Unit of --max-drop.  [{METRIC}]",
 )
-@click.option("--sensitivity", is_flag=True, help="Rank the layers by what their INT8 does.")
-@click.option("--probe-images", type=int, default=100, show_default=True, help="For --sensitivity.")
+@click.option("--sensitivity", is_flag=True, help="Rank the layers by the harm their INT8 does.")
+@click.option(
+    "--probe-images", type=int, default=100, show_default=True, help="Images for --sensitivity."
+)
 @click.option(
     "--dialect",
     type=click.Choice(list(DIALECTS)),
     default=DEFAULT_DIALECT,
     show_default=True,
-    help="What the graph may contain: that of the runtime it is for.",
+    help="The runtime's dialect: what the graph may contain.",
 )
 @click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
-@click.option("--labels", help="Text file, a class name a line.")
+@click.option("--labels", help="Text file, one class name per line.")
 @click.option(
-    "--seed", type=int, help=f"Of the split and the choice of images.  [{BuildConfig.seed}]"
+    "--seed", type=int, help=f"Seed of the split and the choice of images.  [{BuildConfig.seed}]"
 )
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out.")
 @click.option(
     "--guard/--no-guard",
     default=True,
     show_default=True,
-    help="Refuse an INT8 graph whose answers are not float's.",
+    help="Refuse an INT8 graph whose answers differ from float's.",
 )
 @common
 def calibrate(
@@ -94,9 +97,9 @@ def calibrate(
     skip_bad: bool,
     guard: bool,
 ) -> None:
-    """Quantize CHECKPOINT to INT8 ONNX; the list of images it saw is written beside it.
+    """Quantize CHECKPOINT to INT8 ONNX, and list the calibration images beside it.
 
-    Without a CHECKPOINT: the built-in model.
+    Without CHECKPOINT: the built-in model.
     """
     from edgekit.core.step_cache import cache_root
     from edgekit.quantize.calibration_images import read_list
@@ -108,9 +111,9 @@ def calibrate(
         raise UsageError("--data is missing: name the images to calibrate with")
     if output is None and not sensitivity:
         raise UsageError("-o is missing: name the .onnx file to write")
-    if seed is None:  # a stored list decides it unless the command line does
+    if seed is None:  # a stored list decides, unless the command line does
         seed = BuildConfig.seed if images is None else read_list(images).seed
-    asked = _Asked(
+    request = _Request(
         Context(console, cache_root()),
         SourceOptions(checkpoint, backbone, labels),
         DataOptions(data or BuildConfig.data, seed, skip_bad),
@@ -121,15 +124,15 @@ def calibrate(
     if sensitivity:
         if output is not None:
             _refuse_existing(output, output.with_suffix(".svg"))
-        _rank(asked, output, probe_images)
+        _rank(request, output, probe_images)
     else:
         assert output is not None
-        _write(asked, output, guard=guard)
+        _write(request, output, guard=guard)
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A calibration as the command line asks for it."""
+class _Request:
+    """A calibration as requested on the command line."""
 
     context: Context
     source: SourceOptions
@@ -139,7 +142,7 @@ class _Asked:
     listing: Path | None
 
     def calibrate(self) -> tuple[Quantized, BuildData]:
-        """Calibrate, or take what an earlier call left; with the images."""
+        """Calibrate, or use the cached result; also returns the images."""
         from edgekit.steps import calibration as step
         from edgekit.steps.build_data import open_data
         from edgekit.steps.float_model import export, load
@@ -152,15 +155,15 @@ class _Asked:
         return step.calibrate(self.context, calibration), data
 
 
-def _write(asked: _Asked, output: Path, *, guard: bool) -> None:
+def _write(request: _Request, output: Path, *, guard: bool) -> None:
     from edgekit.core.files import write_bytes
     from edgekit.steps.calibration import legal_onnx
     from edgekit.steps.guard import guard_graph
 
     listing = output.with_name(f"{output.name}.images.json")
     _refuse_existing(output, listing)
-    context = asked.context
-    quantized, data = asked.calibrate()
+    context = request.context
+    quantized, data = request.calibrate()
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         legal = legal_onnx(quantized, Path(folder))
         closeness = guard_graph(context, quantized, legal, data, insist=guard)
@@ -171,7 +174,7 @@ def _write(asked: _Asked, output: Path, *, guard: bool) -> None:
     context.console.text(f"wrote {output} and {listing.name}")
 
 
-def _rank(asked: _Asked, output: Path | None, count: int) -> None:
+def _rank(request: _Request, output: Path | None, count: int) -> None:
     import json
 
     import onnx
@@ -181,25 +184,25 @@ def _rank(asked: _Asked, output: Path | None, count: int) -> None:
     from edgekit.report.sensitivity import rows, svg
     from edgekit.steps.calibration import probe_of
 
-    console = asked.context.console
-    quantized, data = asked.calibrate()
+    console = request.context.console
+    quantized, data = request.calibrate()
     exported = quantized.exported
-    found = measure(
+    ranking = measure(
         onnx.load(quantized.onnx),
         onnx.load(exported.onnx),
         probe_of(exported, data, count),
         console,
     )
-    console.document(found.to_dict())
+    console.document(ranking.to_dict())
     columns = ("layer", "operation", "margin", "KL", "codes %", "corruption error", "clipped %")
-    title = f"loss with one layer in INT8, of {len(found.layers)} layers"
-    table = rows(found)
+    title = f"loss with one layer in INT8, of {len(ranking.layers)} layers"
+    table = rows(ranking)
     console.table(title, columns, table[:_SHOWN], right=",".join(columns[2:]))
-    for line in found.messages():
+    for line in ranking.messages():
         console.text(line)
     if output is not None:
-        write_text(output, json.dumps(found.to_dict(), indent=1))
-        write_text(output.with_suffix(".svg"), svg(found))
+        write_text(output, json.dumps(ranking.to_dict(), indent=1))
+        write_text(output.with_suffix(".svg"), svg(ranking))
         console.text(f"wrote {output} and {output.with_suffix('.svg').name}")
 
 

@@ -13,10 +13,11 @@ from edgekit.core.errors import EdgekitError, UsageError
 
 @click.command(
     cls=Command,
+    short_help="List the nodes of an ONNX file that a runtime would refuse.",
     needs=("onnx",),
     examples="""
     edgekit check model-int8.onnx --dialect tensorrt
-    edgekit check model-int8.onnx --dialect tensorrt --rtx --plugin libedgekit_tensorrt.so
+    edgekit check int8.onnx --rtx --plugin libedgekit_tensorrt.so
     edgekit check model.onnx --dialect openvino --json
     """,
 )
@@ -27,24 +28,26 @@ from edgekit.core.errors import EdgekitError, UsageError
     show_default=True,
     help="openvino, openvino-novnni, onnxruntime or tensorrt.",
 )
-@click.option("--rtx", is_flag=True, help="Also let TensorRT-RTX parse and build it (no GPU).")
+@click.option(
+    "--rtx", is_flag=True, help="Also let TensorRT-RTX parse and build it (needs no GPU)."
+)
 @click.option(
     "--plugin", type=click.Path(path_type=Path), help="With --rtx: a plugin library to load."
 )
 @common
 def check(console: Console, file: Path, dialect: str, rtx: bool, plugin: Path | None) -> None:
-    """Name every node of an ONNX FILE that a runtime would refuse or slow down, and the fix.
+    """List every node of an ONNX FILE that a runtime would refuse or run slowly.
 
-    Exits with 1 when something would be refused; warnings alone pass.
+    Each comes with a fix. Exits with 1 if a node would be refused; warnings alone pass.
     """
     from edgekit.targets.dialects import find_dialect
 
-    wanted = find_dialect(dialect)
+    chosen = find_dialect(dialect)
     if plugin is not None and not rtx:
-        raise UsageError("--plugin is only used by --rtx: add --rtx, or leave --plugin out")
+        raise UsageError("--plugin works only with --rtx: add --rtx, or leave --plugin out")
     from edgekit.graph.lint import check_file
 
-    findings = check_file(file, wanted)
+    findings = check_file(file, chosen)
     report = None
     if rtx:
         from edgekit.graph.rtx import check_with_rtx

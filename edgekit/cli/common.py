@@ -1,4 +1,4 @@
-"""What every command of ``edgekit`` shares: examples in its help, --json, -v and -q."""
+"""Shared by all commands of ``edgekit``: examples in the help, --json, -v and -q."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ F = TypeVar("F", bound=Callable[..., None])
 
 @dataclass
 class Invocation:
-    """What the command line asks for, known before a command runs: click's ``obj``."""
+    """What is known of the command line before a command runs: click's ``obj``."""
 
     as_json: bool = False
 
 
 def _note_json(ctx: click.Context, params: Sequence[click.Parameter], words: list[str]) -> None:
-    """Note whether ``words`` hold --json as an option, also where they are wrong otherwise.
+    """Note whether ``words`` contain --json as an option, even if they are invalid otherwise.
 
-    Then the error is to be a document, too; and click has parsed nothing by the time that it stops.
+    Then the error must be a document, too, and when click fails it has parsed nothing yet.
     """
     invocation = ctx.find_object(Invocation)
-    if invocation is None:  # a command that is called without `edgekit.cli.main`
+    if invocation is None:  # a command called without `edgekit.cli.main`
         return
     flags = {name for flag in params if _takes_no_value(flag) for name in flag.opts}
-    # A value given to a flag would end the parsing: what comes after it would go unread.
+    # A value given to a flag would end the parsing, and everything after it would be ignored.
     words = [name if (name := word.split("=", 1)[0]) in flags else word for word in words]
     command = click.Command("", params=list(params))
     with click.Context(command, resilient_parsing=True, ignore_unknown_options=True) as aside:
-        found, _, _ = command.make_parser(aside).parse_args(words)
-    invocation.as_json = bool(found.get("as_json"))
+        values, _, _ = command.make_parser(aside).parse_args(words)
+    invocation.as_json = bool(values.get("as_json"))
 
 
 def _takes_no_value(parameter: click.Parameter) -> bool:
@@ -45,9 +45,9 @@ def _takes_no_value(parameter: click.Parameter) -> bool:
 
 
 class Command(click.Command):
-    """A command whose examples are shown verbatim under its options.
+    """A command whose examples are shown verbatim below its options.
 
-    ``needs`` are packages without which it does not begin.
+    It does not start without the packages in ``needs``.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Command(click.Command):
         self.needs = tuple(needs)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, if what it needs is there."""
+        """Run the command, if the packages it needs are installed."""
         require(self.needs, ctx.command_path)
         return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse as click does, and note in which form an error is to be told."""
+        """Parse as click does, and note the form in which to report errors."""
         _note_json(ctx, self.params, args)
         try:
             return super().parse_args(ctx, args)
@@ -81,19 +81,19 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group whose errors, such as an unknown command, have the form that was asked for."""
+    """A group whose errors, such as an unknown command, respect --json."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse as click does; the command that is found, if any, knows better about --json."""
+        """Parse as click does; the command itself, if there is one, decides about --json again."""
         _note_json(ctx, [click.Option(["--json", "as_json"], is_flag=True)], args)
         return super().parse_args(ctx, args)
 
 
 def common(command: F) -> F:
-    """Give a command --json, -v and -q, and hand it one `Console`."""
+    """Give a command --json, -v and -q, and pass it a `Console`."""
 
     @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-    @click.option("-v", "--verbose", count=True, help="Say more; repeatable.")
+    @click.option("-v", "--verbose", count=True, help="Print more details; repeatable.")
     @click.option("-q", "--quiet", is_flag=True, help="Only results, warnings and errors.")
     @functools.wraps(command)
     def with_console(as_json: bool, verbose: int, quiet: bool, **options: Any) -> None:
@@ -103,7 +103,7 @@ def common(command: F) -> F:
 
 
 def raise_failures(failures: Sequence[tuple[str, EdgekitError]]) -> None:
-    """Raise what happened on devices as one error, whose exit code is the worst."""
+    """Raise the failures of several devices as one error, with the highest exit code."""
     if not failures:
         return
     worst = max((error for _, error in failures), key=lambda error: error.exit_code)

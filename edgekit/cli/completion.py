@@ -1,4 +1,4 @@
-"""``edgekit completion``: commands and options in the user's shell."""
+"""``edgekit completion``: completes commands and options in the user's shell."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from edgekit.core.console import Console
 
 @click.command(
     cls=Command,
+    short_help="Print a completion script for your shell.",
     examples="""
     eval "$(edgekit completion bash)"
     edgekit completion fish > ~/.config/fish/completions/edgekit.fish
@@ -18,7 +19,7 @@ from edgekit.core.console import Console
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @common
 def completion(console: Console, shell: str) -> None:
-    """Print the script that completes edgekit's commands and options in your shell."""
+    """Print a script that completes edgekit's commands and options in your shell."""
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)

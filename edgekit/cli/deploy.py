@@ -1,4 +1,4 @@
-"""``edgekit deploy``: a bundle onto devices, ready to run."""
+"""``edgekit deploy``: puts a bundle on devices, ready to run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from edgekit.core.errors import EdgekitError
 
 @click.command(
     cls=Command,
+    short_help="Put a bundle on devices, ready to run.",
     examples="""
     edgekit deploy build/jetson-orin-nano --device nano
     edgekit deploy build/cpu --device pi@10.0.0.7 --device lab
-    edgekit deploy build/cpu --device nano --wheels ./wheels    no internet there
+    edgekit deploy build/cpu --device nano --wheels ./wheels    without internet
     """,
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -33,7 +34,7 @@ from edgekit.core.errors import EdgekitError
 @click.option(
     "--signers",
     type=click.Path(path_type=Path),
-    help="Deploy only what somebody in this list of allowed_signers signed.",
+    help="Deploy only if signed by somebody in this allowed_signers file.",
 )
 @common
 def deploy(
@@ -43,10 +44,10 @@ def deploy(
     wheels: Path | None,
     signers: Path | None,
 ) -> None:
-    """Copy BUNDLE to devices, install its runtime there, build its engine if need be, test it.
+    """Copy BUNDLE to devices, install its runtime, build its engine if needed, test it.
 
-    Only what changed is copied, and a copy that broke off goes on. Devices are served side by
-    side; one that fails leaves the others, and the exit code is the worst.
+    Only changes are copied, and a copy that broke off resumes. Devices are served in
+    parallel; a failure does not affect the others. The exit code is the highest of all.
     """
     from edgekit.devices.deploy import deploy_all
     from edgekit.devices.registry import find_device

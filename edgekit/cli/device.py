@@ -13,7 +13,7 @@ from edgekit.core.errors import EdgekitError, ToolchainMissing
 
 @click.group(cls=Group)
 def device() -> None:
-    """Register and check devices that are reached over ssh."""
+    """Register and check the devices that edgekit reaches over ssh."""
 
 
 @device.command(
@@ -21,29 +21,31 @@ def device() -> None:
     examples="""
     edgekit device add nano nano@orin.local --descriptor jetson-orin-nano
     edgekit device add pi pi@10.0.0.7 --port 2222 --folder /data/edgekit
-    edgekit device add lab me@box --ssh-option ProxyJump=bastion --python /opt/py/bin/python3
+    edgekit device add lab me@box --ssh-option ProxyJump=bastion
     """,
 )
 @click.argument("name")
 @click.argument("host", metavar="USER@HOST")
-@click.option("--port", type=click.IntRange(1, 65535), help="If it is not in your ssh config.")
-@click.option("--descriptor", default="", help="The target it is: refuse bundles for others.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="The ssh port, unless your ssh config has it."
+)
+@click.option("--descriptor", default="", help="Its target; bundles for other targets are refused.")
 @click.option("--python", default="python3", show_default=True, help="Its Python, 3.10 or newer.")
 @click.option(
-    "--folder", default="~/.edgekit", show_default=True, help="Where everything goes there."
+    "--folder", default="~/.edgekit", show_default=True, help="edgekit's folder on the device."
 )
 @click.option(
     "--ssh-option",
     "options",
     multiple=True,
-    help="As in ssh -o, or an argument such as -F/path; repeatable.",
+    help="As for ssh -o, or an argument such as -F/path; repeatable.",
 )
 @click.option(
     "--signers",
     default="",
-    help="Deploy only what somebody in this list of allowed_signers signed.",
+    help="Deploy only if signed by somebody in this allowed_signers file.",
 )
-@click.option("--require-signature", is_flag=True, help="Deploy nothing unless it is signed.")
+@click.option("--require-signature", is_flag=True, help="Deploy signed bundles only.")
 @common
 def add(
     console: Console,
@@ -57,10 +59,10 @@ def add(
     signers: str,
     require_signature: bool,
 ) -> None:
-    """Register a device under NAME; one of that name is replaced.
+    """Register a device under NAME, replacing an existing one.
 
-    USER@HOST is what you would give to ssh; your ssh config, keys and jump hosts are used. edgekit
-    asks for no passwords, and its host key must be known to ssh.
+    USER@HOST is what you would pass to ssh; your ssh config, keys and jump hosts are used.
+    edgekit never asks for passwords, and ssh must already know the device's host key.
     """
     from edgekit.devices.registry import Device, add_device, registry_path
     from edgekit.targets.descriptor import load_descriptor
@@ -109,12 +111,12 @@ def list_devices(console: Console) -> None:
 @click.argument("name")
 @common
 def remove(console: Console, name: str) -> None:
-    """Forget a device; nothing is changed on it."""
+    """Remove a device from the list; nothing changes on the device itself."""
     from edgekit.devices.registry import remove_device
 
-    gone = remove_device(name)
+    removed = remove_device(name)
     console.document({"name": name})
-    console.info(f"removed {name}; what was deployed there stays in {gone.folder}")
+    console.info(f"removed {name}; what was deployed there stays in {removed.folder}")
 
 
 @device.command(
@@ -127,9 +129,9 @@ def remove(console: Console, name: str) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @common
 def check(console: Console, names: tuple[str, ...]) -> None:
-    """Show what devices have, and the command that gets what is missing.
+    """Show what devices have, and the commands that install what is missing.
 
-    Exits with 4 when something that is needed is missing, with 5 when a device is unreachable.
+    Exits with 4 if something required is missing, with 5 if a device is unreachable.
     """
     from dataclasses import asdict
 
@@ -139,10 +141,10 @@ def check(console: Console, names: tuple[str, ...]) -> None:
     from edgekit.devices.registry import find_device
 
     chosen = [find_device(name) for name in names]
-    found = on_all(chosen, console, lambda session, _: examine(session))
+    results = on_all(chosen, console, lambda session, _: examine(session))
     documents = []
     failures: list[tuple[str, EdgekitError]] = []
-    for one, result in zip(chosen, found, strict=True):
+    for one, result in zip(chosen, results, strict=True):
         if isinstance(result, EdgekitError):
             failures.append((one.name, result))
             documents.append({"name": one.name, "ready": False, "error": str(result)})

@@ -11,6 +11,7 @@ from edgekit.core.errors import ToolchainMissing
 
 @click.command(
     cls=Command,
+    short_help="Show what this machine can build, and how to get the rest.",
     examples="""
     edgekit doctor
     edgekit doctor --json | jq '.checks[] | select(.status == "missing")'
@@ -20,7 +21,7 @@ from edgekit.core.errors import ToolchainMissing
 def doctor(console: Console) -> None:
     """Show what this machine can build and run, and how to get what is missing.
 
-    Exits with 4 when the default target (OpenVINO on this CPU) cannot be built.
+    Exits with 4 if the default target (OpenVINO on this CPU) cannot be built.
     """
     from dataclasses import asdict
 

@@ -25,6 +25,7 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
 
 @click.command(
     cls=Command,
+    short_help="Write a checkpoint as a float ONNX file.",
     needs=("torch", "safetensors", "onnx", "onnxscript"),
     examples="""
     edgekit export best.pth
@@ -43,26 +44,28 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
     default="dynamic",
     show_default=True,
     metavar="dynamic|N",
-    help="Images an inference.",
+    help="Images per inference.",
 )
 @click.option(
     "--vq",
     type=click.Choice(["function", "inline", "plugin"]),
     default="function",
     show_default=True,
-    help="The lookup: our operator with a body that any runtime expands, that body in its place, "
+    help="The lookup: our operator with a body that any runtime can expand, the body inlined, "
     "or our operator alone.",
 )
 @click.option(
     "--tables/--no-tables",
     default=True,
-    help="Store every codeword's projections: more bytes, less work.",
+    help="Store every codeword's projections: larger, but faster.",
 )
 @click.option(
-    "--margin/--no-margin", default=True, help="An output that tells how sure each lookup is."
+    "--margin/--no-margin", default=True, help="Add an output with each lookup's certainty."
 )
 @click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
-@click.option("--labels", type=click.Path(path_type=Path), help="Text file, a class name a line.")
+@click.option(
+    "--labels", type=click.Path(path_type=Path), help="Text file, one class name per line."
+)
 @common
 def export(
     console: Console,
@@ -78,7 +81,7 @@ def export(
 ) -> None:
     """Write CHECKPOINT as a float ONNX file and check it against PyTorch.
 
-    The file takes normalized images (float32 NCHW) and gives logits, codes and margins.
+    The graph takes normalized images (float32 NCHW) and returns logits, codes and margins.
     """
     from edgekit.core.files import file_sha256
     from edgekit.export.exporter import export_onnx

@@ -19,58 +19,61 @@ _FILE = click.Path(path_type=Path)
 
 @click.command(
     cls=Command,
+    short_help="Fine-tune an INT8 model to answer like its float original.",
     needs=BUILD,
     examples="""
-    edgekit finetune best.safetensors --data ./photos --out runs/q
+    edgekit finetune best.pth --data ./photos --out runs/q
     edgekit finetune --data builtin:fashion-mnist --out runs/q
-    edgekit finetune best.safetensors --data ./photos --dialect tensorrt --out runs/q-jetson
-    edgekit build --checkpoint best.safetensors --quantized runs/q/model-int8.onnx --data ./photos
+    edgekit finetune best.pth --data ./photos --dialect tensorrt --out runs/jetson
+    edgekit build --checkpoint best.pth --quantized runs/q/model-int8.onnx
     """,
 )
 @click.argument("checkpoint", required=False)
 @click.option("--config", "file", type=_FILE, help="TOML file with any of these options.")
 @click.option("--data", help="Folder, .npz, .csv, .jsonl or builtin:fashion-mnist.")
 @click.option("--out", type=_FILE, help="Folder for results and log; one with a run resumes.")
-@click.option("--restart", is_flag=True, help="Forget the run in --out and start anew.")
-@click.option("--recipe", help="Calibration it starts from: a name, or a .toml file.")
+@click.option("--restart", is_flag=True, help="Discard the run in --out and start over.")
+@click.option("--recipe", help="Calibration to start from: a name, or a .toml file.")
 @click.option(
     "--dialect",
     type=click.Choice(list(DIALECTS)),
-    help=f"The form of the runtime that it is for.  [{DEFAULT_DIALECT}]",
+    help=f"The runtime's dialect.  [{DEFAULT_DIALECT}]",
 )
 @click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
-@click.option("--labels", help="Text file, a class name a line.")
+@click.option("--labels", help="Text file, one class name per line.")
 @click.option("--skip-bad/--no-skip-bad", default=None, help="Leave unreadable images out.")
 @click.option(
-    "--guard/--no-guard", default=None, help="Refuse a graph whose answers are not float's."
+    "--guard/--no-guard", default=None, help="Refuse a graph whose answers differ from float's."
 )
-@click.option("--seen", help="Corruptions of the paired images; default: the checkpoint's own.")
+@click.option("--seen", help="Corruptions of the paired images; default: the checkpoint's.")
 @click.option("--validate-on", help="Corruptions that choose the best epoch; default: --seen.")
-@click.option("--train-images", type=int, help="Train on at most so many images.")
-@click.option("--validation-images", type=int, help="At most so many.")
+@click.option("--train-images", type=int, help="Most images to train on.")
+@click.option("--validation-images", type=int, help="Most images to validate on.")
 @click.option("--epochs", type=int, help="Passes over the training images.")
-@click.option("--batch-size", type=int, help="Images a step; each comes clean and corrupted.")
+@click.option("--batch-size", type=int, help="Images per step, each clean and corrupted.")
 @click.option("--lr", type=float, help="Highest learning rate of weights and biases.")
 @click.option("--scale-lr", type=float, help="Highest learning rate of the scales' logarithms.")
-@click.option("--warmup", type=float, help="Share of the steps in which the rates rise.")
-@click.option("--clip-norm", type=float, help="Largest gradient norm; 0 does not clip.")
-@click.option("--patience", type=int, help="Stop after so many epochs without improvement.")
+@click.option("--warmup", type=float, help="Share of the steps in which the learning rates rise.")
+@click.option("--clip-norm", type=float, help="Largest gradient norm; 0 turns clipping off.")
+@click.option("--patience", type=int, help="Stop after this many epochs without improvement.")
 @click.option("--task-weight", type=float, help="Weight of the cross-entropy with the labels.")
 @click.option("--distill-weight", type=float, help="Weight of agreement with the float classes.")
 @click.option("--code-weight", type=float, help="Weight of code consistency; 0 turns it off.")
 @click.option("--feature-weight", type=float, help="Weight of the feature's squared error.")
-@click.option("--code-temperature", type=float, help="Of the soft assignment to codewords.")
-@click.option("--seed", type=int, help="Of the order.")
-@click.option("--data-seed", type=int, help="Of the split and of the drawn corruptions.")
-@click.option("--workers", type=int, help="Loading processes.")
-@click.option("--threads", type=int, help="Threads of the arithmetic.")
+@click.option(
+    "--code-temperature", type=float, help="Temperature of the soft assignment to codewords."
+)
+@click.option("--seed", type=int, help="Seed of the image order.")
+@click.option("--data-seed", type=int, help="Seed of the split and of the drawn corruptions.")
+@click.option("--workers", type=int, help="Processes that load images.")
+@click.option("--threads", type=int, help="Threads for computing.")
 @click.option("--device", help="auto, cpu or cuda.")
-@click.option("--save-every", type=float, help="Seconds between states to resume from.")
+@click.option("--save-every", type=float, help="Seconds between saved states.")
 @common
 def finetune(console: Console, file: Path | None, restart: bool, **options: Any) -> None:
-    """Fine-tune the INT8 form of CHECKPOINT so that it answers, and codes, like the float model.
+    """Fine-tune the INT8 form of CHECKPOINT to match the float model's answers and codes.
 
-    Without CHECKPOINT: the built-in model. A killed run resumes where it was.
+    Without CHECKPOINT: the built-in model. A killed run resumes where it stopped.
     """
     from edgekit.quantize.qat.config import FinetuneConfig
 

@@ -21,7 +21,9 @@ from edgekit.core.console import Console
 )
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
-@click.option("--labels", type=click.Path(path_type=Path), help="Text file, a class name a line.")
+@click.option(
+    "--labels", type=click.Path(path_type=Path), help="Text file, one class name per line."
+)
 @common
 def inspect(console: Console, path: Path, backbone: str | None, labels: Path | None) -> None:
     """Show what a checkpoint or a bundle is, and where it comes from."""
@@ -34,7 +36,7 @@ def inspect(console: Console, path: Path, backbone: str | None, labels: Path | N
         console.document(bundle.to_dict())
         console.table(str(path), ("", ""), bundle.rows())
         return
-    if path.exists():  # else that is what to say
+    if path.exists():  # otherwise report that it is missing
         require(("torch", "safetensors"), "edgekit inspect of a checkpoint")
     report = inspect_checkpoint(path, backbone, read_labels(labels) if labels else None)
     console.document(report.to_dict())

@@ -1,6 +1,6 @@
-"""The ``edgekit`` command: its subcommands, and the exit code of whatever happens.
+"""The ``edgekit`` command: its subcommands, and the exit code of every outcome.
 
-No logic lives in this package, and nothing heavy is imported before a command needs it.
+This package holds no logic, and imports nothing heavy before a command needs it.
 """
 
 from __future__ import annotations
@@ -99,10 +99,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _fail(error.format_message(), UsageError.exit_code, invocation)
     except EdgekitError as error:
         _fail(str(error), error.exit_code, invocation)
-    except BrokenPipeError:  # the reader of a pipe (head, say) has enough
+    except BrokenPipeError:  # the reader of a pipe, such as head, has closed it
         sys.stderr.close()
         sys.exit(1)
-    except ModuleNotFoundError as error:  # of an extra; what commands need is asked before
+    except ModuleNotFoundError as error:  # from an extra; commands check their own needs earlier
         package = (error.name or "").split(".")[0]
         if package in ("", "edgekit"):
             raise
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _stop_at(number: int) -> Any:
-    """End at that signal as at Ctrl-C; the former handler, where handlers can be set."""
+    """Treat that signal like Ctrl-C; the former handler, where handlers can be set."""
     if threading.current_thread() is not threading.main_thread():
         return None
     return signal.signal(number, _interrupt)

@@ -20,17 +20,18 @@ if TYPE_CHECKING:
     from edgekit.steps.context import Context
 
 
-_REASONS = 3  # in the one line of an error; the report has all
+_REASONS = 3  # in the error line; the report has all
 
 
 @click.command(
     cls=Command,
+    short_help="Compare a bundle's robustness with its float original's.",
     needs=("onnx", "onnxruntime", "scipy", "cv2"),
     examples="""
     edgekit parity build/cpu
-    edgekit parity build/cpu --tolerance 0.3 --min-code-agreement 0.97 || echo "robustness lost"
+    edgekit parity build/cpu --tolerance 0.3 || echo "robustness lost"
     edgekit parity build/cpu --data imagenet-c:/data/imagenet-c --full
-    edgekit parity build/cpu --reference best.pth --max-corruption-delta 2 --json > parity.json
+    edgekit parity build/cpu --reference best.pth --max-corruption-delta 2
     edgekit parity build/new --reference build/old --allow-different-reference
     edgekit parity build/jetson-orin-nano --device nano
     edgekit parity int8.onnx --reference float.onnx --preprocessing imagenet --data photos
@@ -63,7 +64,7 @@ _REASONS = 3  # in the one line of an error; the report has all
 )
 @click.option("--corruptions", help="Names or a group, comma-separated.  [benchmark15]")
 @click.option("--severities", default="1,2,3,4,5", show_default=True, help="Some of 1 to 5.")
-@click.option("--extra", is_flag=True, help="The four extra corruptions as well, not averaged.")
+@click.option("--extra", is_flag=True, help="Also the four extra corruptions, outside the mean.")
 @click.option(
     "--baseline",
     type=click.Choice(["auto", "alexnet", "none"]),
@@ -71,15 +72,21 @@ _REASONS = 3  # in the one line of an error; the report has all
     show_default=True,
     help="What mCE is normalized by; auto: AlexNet for 1000 classes.",
 )
-@click.option("--full", is_flag=True, help="Everything of all images, even if less would decide.")
-@click.option("--images", type=click.IntRange(0), default=0, help="Images at most; 0 is all.")
-@click.option("--min-code-agreement", type=float, help="Gate, a fraction.")
-@click.option("--max-corruption-delta", type=float, help="Gate, points for any one corruption.")
-@click.option("--seed", type=int, help="Of order and corruptions; default: the build's.")
+@click.option("--full", is_flag=True, help="Evaluate everything, even if less would decide.")
+@click.option("--images", type=click.IntRange(0), default=0, help="Most images to use; 0 for all.")
+@click.option(
+    "--min-code-agreement", type=float, help="Gate: least share of equal codes, a fraction."
+)
+@click.option(
+    "--max-corruption-delta", type=float, help="Gate: most points lost on any single corruption."
+)
+@click.option("--seed", type=int, help="Seed of order and corruptions; default: the build's.")
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out.")
-@click.option("--allow-different-reference", is_flag=True, help="Compare different sources.")
-@click.option("--replace", is_flag=True, help="Replace the bundle's evidence, even by weaker.")
-@click.option("--device", help="Where the bundle answers: a registered device, or user@host.")
+@click.option(
+    "--allow-different-reference", is_flag=True, help="Allow a reference from another checkpoint."
+)
+@click.option("--replace", is_flag=True, help="Replace the bundle's evidence, even if weaker.")
+@click.option("--device", help="Run the bundle on a registered device, or user@host.")
 @common
 def parity(
     console: Console,
@@ -111,14 +118,15 @@ def parity(
 ) -> None:
     """Compare CANDIDATE with its reference on clean and corrupted images.
 
-    CANDIDATE and --reference are each a bundle, a file of anybody's classifier (.onnx, .xml of
-    OpenVINO, .tflite) or command:PROGRAM; the reference may be a checkpoint, too. What such a file
-    cannot say of itself is said by --preprocessing and the options below it.
+    CANDIDATE and --reference are each a bundle, a classifier's file (.onnx, .xml of
+    OpenVINO, .tflite) or command:PROGRAM; the reference may also be a checkpoint. What
+    such a file does not say, --preprocessing and the options after it do.
 
-    A bundle's result is its evidence if nothing stronger is there; else it is kept beside it.
+    A bundle's result becomes its evidence, unless stronger evidence exists; then it is
+    kept beside that.
 
-    Exits with 0 when the loss is within the tolerance, with 3 when it is not, when the images do
-    not decide, or when they have no labels to judge by.
+    Exits with 0 if the loss is within the tolerance, and with 3 if it is not, if the
+    images do not decide, or if they have no labels.
     """
     from edgekit.core.step_cache import cache_root
     from edgekit.foreign.open import ForeignOptions

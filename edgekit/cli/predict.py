@@ -20,23 +20,24 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Command,
+    short_help="Classify images with a bundle.",
     examples="""
     edgekit predict build/cpu photo.jpg
     edgekit predict build/cpu photos/ --top 3
-    edgekit predict build/cpu.zip photos/ --hint throughput --json | jq '.predictions[].label'
+    edgekit predict build/cpu.zip photos/ --json | jq '.predictions[].label'
     """,
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Labels shown.")
 @click.option(
-    "--batch", type=click.IntRange(1), help="Images an inference (default: the target's)."
+    "--batch", type=click.IntRange(1), help="Images per inference (default: the target's)."
 )
 @click.option("--threads", type=click.IntRange(0), help="CPU threads (0: the runtime's choice).")
 @click.option(
     "--hint",
     type=click.Choice(["latency", "throughput"]),
-    help="Answer soon, or answer many (default: the target's).",
+    help="What to optimize for (default: the target's).",
 )
 @common
 def predict(
@@ -48,9 +49,9 @@ def predict(
     threads: int | None,
     hint: Literal["latency", "throughput"] | None,
 ) -> None:
-    """Classify IMAGES (files, or folders of them) with BUNDLE (a folder or a .zip).
+    """Classify IMAGES (files or folders) with BUNDLE (a folder or a .zip).
 
-    A file that is no readable image is named and skipped; only if all are, the command fails.
+    Unreadable images are reported and skipped; the command fails only if all are.
     """
     from edgekit.runtime.model import load
 
@@ -84,17 +85,17 @@ def predict(
 
 
 def _image_files(paths: tuple[Path, ...]) -> Iterator[Path]:
-    """Files as they are named; of folders, every image in them, in alphabetical order."""
+    """The named files, and every image in the named folders, in alphabetical order."""
     from edgekit.data.image_files import EXTENSIONS
 
     for path in paths:
         if not path.is_dir():
             yield path
             continue
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
-        if not found:
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
+        if not files:
             raise UsageError(f"{path} has no images in it ({', '.join(EXTENSIONS)})")
-        yield from found
+        yield from files
 
 
 def _rows(result: Prediction) -> list[tuple[str, ...]]:
@@ -120,7 +121,7 @@ def _document(result: Prediction) -> dict[str, Any]:
     document["top"] = [
         {"label": label, "probability": probability} for label, probability in result.top
     ]
-    # A codebook of one row has no second best, and JSON has no infinity.
+    # With a single codeword there is no second best: the margin is infinite, which JSON lacks.
     if isinstance(result.margin, tuple):
         document["margin"] = [value if math.isfinite(value) else None for value in result.margin]
     elif result.margin is not None and not math.isfinite(result.margin):

@@ -12,6 +12,7 @@ from edgekit.core.console import Console
 
 @click.command(
     cls=Command,
+    short_help="Put everything known about a bundle on one HTML page.",
     examples="""
     edgekit report build/cpu
     edgekit report build/cpu.zip -o report.html
@@ -23,13 +24,13 @@ from edgekit.core.console import Console
 )
 @common
 def report(console: Console, bundle: Path, output: Path | None) -> None:
-    """Put all that is known of BUNDLE on one HTML page: speed, robustness, and the gaps.
+    """Put everything known about BUNDLE on one HTML page: speed, robustness, gaps.
 
-    The page stands alone. It reads bench.json and parity.json, which 'edgekit bench' and
-    'edgekit parity' leave in the bundle.
+    The page is self-contained. Its figures come from bench.json and parity.json,
+    which 'edgekit bench' and 'edgekit parity' store in the bundle.
     """
     from edgekit.report.page import write_report
 
-    written = write_report(bundle, output)
-    console.document({"bundle": str(bundle), "report": str(written)})
-    console.text(f"wrote {written}")
+    path = write_report(bundle, output)
+    console.document({"bundle": str(bundle), "report": str(path)})
+    console.text(f"wrote {path}")

@@ -1,4 +1,4 @@
-"""``edgekit sign`` and ``edgekit verify``: whose bundle is this?"""
+"""``edgekit sign`` and ``edgekit verify``: who vouches for a bundle."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from edgekit.core.console import Console
 
 @click.command(
     cls=Command,
+    short_help="Sign a bundle with your ssh key.",
     examples="""
     edgekit sign build/cpu --key ~/.ssh/id_ed25519
-    edgekit sign build/cpu --key ~/.ssh/id_ed25519_sk.pub     a hardware key or an agent
+    edgekit sign build/cpu --key ~/.ssh/id_ed25519_sk.pub    hardware key or agent
     """,
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--key", required=True, type=click.Path(path_type=Path), help="A key of yours for ssh."
-)
+@click.option("--key", required=True, type=click.Path(path_type=Path), help="One of your ssh keys.")
 @common
 def sign(console: Console, bundle: Path, key: Path) -> None:
-    """Sign BUNDLE: its model, labels and parity's verdict, with a key that you have for ssh.
+    """Sign BUNDLE (its model, labels and parity verdict) with your ssh key.
 
-    Benchmarks and reports made later do not break the signature. See docs/security.md.
+    Later benchmarks and reports do not invalidate the signature. See docs/security.md.
     """
     from edgekit.bundle.signature import sign as sign_bundle
 
@@ -36,6 +35,7 @@ def sign(console: Console, bundle: Path, key: Path) -> None:
 
 @click.command(
     cls=Command,
+    short_help="Check a bundle's files and its signature.",
     examples="""
     edgekit verify build/cpu --signers allowed_signers
     """,
@@ -45,11 +45,11 @@ def sign(console: Console, bundle: Path, key: Path) -> None:
     "--signers",
     required=True,
     type=click.Path(path_type=Path),
-    help="Whose signatures count, in the format of OpenSSH's allowed_signers.",
+    help="Trusted signers, in the format of OpenSSH's allowed_signers.",
 )
 @common
 def verify(console: Console, bundle: Path, signers: Path) -> None:
-    """Check every file of BUNDLE, and that somebody in SIGNERS signed it; exit code 2 if not."""
+    """Check every file of BUNDLE, and that a trusted signer signed it; else exit with 2."""
     from edgekit.bundle.signature import verify as verify_bundle
     from edgekit.bundle.store import open_bundle
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Command,
+    short_help="List the devices that a bundle can be built for.",
     examples="""
     edgekit targets
     edgekit targets openvino-cpu-vnni
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @common
 def targets(console: Console, name: str | None) -> None:
-    """List the targets that come with edgekit, or show one (NAME, or a .toml file of yours)."""
+    """List edgekit's targets, or show one: a NAME, or your own .toml file."""
     from edgekit.targets.descriptor import descriptor_names, load_descriptor, why_not_here
 
     if name is not None:
@@ -34,13 +35,13 @@ def targets(console: Console, name: str | None) -> None:
         console.document({**asdict(descriptor), "runs_here": reason is None, "why_not": reason})
         console.table(descriptor.title, ("", ""), _rows(descriptor, reason))
         return
-    found = [load_descriptor(known) for known in descriptor_names()]
-    reasons = [why_not_here(descriptor) for descriptor in found]
+    descriptors = [load_descriptor(known) for known in descriptor_names()]
+    reasons = [why_not_here(descriptor) for descriptor in descriptors]
     console.document(
         {
             "targets": [
                 {**asdict(descriptor), "runs_here": reason is None, "why_not": reason}
-                for descriptor, reason in zip(found, reasons, strict=True)
+                for descriptor, reason in zip(descriptors, reasons, strict=True)
             ]
         }
     )
@@ -52,7 +53,7 @@ def targets(console: Console, name: str | None) -> None:
             descriptor.precision,
             reason or "yes",
         )
-        for descriptor, reason in zip(found, reasons, strict=True)
+        for descriptor, reason in zip(descriptors, reasons, strict=True)
     ]
     console.table("", ("target", "what it is", "dialect", "precision", "runs here"), rows)
 

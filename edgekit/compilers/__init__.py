@@ -1,1 +1,1 @@
-"""From INT8 ONNX to the files of a bundle, on a workstation; one file a backend."""
+"""From INT8 ONNX to the files of a bundle, on a workstation; one module per backend."""

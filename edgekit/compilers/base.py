@@ -1,4 +1,4 @@
-"""Compilers: one a backend, each turns a calibrated ONNX file into the files of a bundle.
+"""Compilers, one per backend: each turns a calibrated ONNX file into the files of a bundle.
 
 They are listed here by name; nothing is discovered.
 """
@@ -27,7 +27,7 @@ _COMPILE: Final = {
 
 @dataclass(frozen=True)
 class CompiledFiles:
-    """What the compile side wrote."""
+    """What a compiler wrote."""
 
     main: str
     """The file that the runtime opens."""
@@ -35,15 +35,15 @@ class CompiledFiles:
     """All files, in one folder, plugins included."""
     plugins: tuple[str, ...]
     arch: str
-    """Of the plugins; "any" without."""
+    """The plugins' architecture; "any" without plugins."""
     runtime: RuntimeNeed
     input_name: str
     sections: Mapping[str, Any] = field(default_factory=dict)
-    """What the manifest is to say beside: a TensorRT engine may be pending."""
+    """Additional sections of the manifest: a TensorRT engine may be pending."""
 
 
 class Compiler(Protocol):
-    """The compile side of a backend."""
+    """A backend's compiler."""
 
     def __call__(
         self,
@@ -53,16 +53,16 @@ class Compiler(Protocol):
         out_dir: Path,
         lookup: LookupForm = "auto",
     ) -> CompiledFiles:
-        """Turn the (calibrated) ONNX file into the files of a bundle, with uint8 images in."""
+        """Turn the (calibrated) ONNX file into the files of a bundle that takes uint8 images."""
 
 
 class _CompileModule(Protocol):
-    """What every module in `_COMPILE` has."""
+    """The interface of every module in `_COMPILE`."""
 
     compile_model: Compiler
 
 
 def compiler(backend: str) -> Compiler:
-    """The compile side of ``backend``."""
+    """The compiler of ``backend``."""
     module = import_backend(_COMPILE, backend, "build a bundle", "pip install 'edgekit[build]'")
     return cast(_CompileModule, module).compile_model

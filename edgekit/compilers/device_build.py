@@ -1,4 +1,4 @@
-"""What a TensorRT bundle carries so that its engine can be built on the device.
+"""What a TensorRT bundle contains for building its engine on the device.
 
 An engine fits one GPU and one TensorRT release, so the host prepares everything else: the graph,
 the plugin's source, a script that builds on the device, and a self-test with expected outputs.
@@ -30,13 +30,13 @@ PLUGIN_SOURCE: Final = "plugin-source.tar.gz"
 _PLUGIN_SYMBOLS: Final = (b"getCreators\0", b"edgekit_tensorrt_built_with\0")
 _SOURCE_FOLDERS: Final = ("targets/tensorrt", "targets/codebook/cuda")
 _SOURCE_SUFFIXES: Final = frozenset({".cpp", ".h", ".cu", ".txt", ".map", ".cmake"})
-_FREE_BATCH: Final = (1, 8, 32)  # least, typical and greatest batch where any is allowed
+_FREE_BATCH: Final = (1, 8, 32)  # smallest, typical and largest batch if any size is allowed
 
 
 def write_device_build(
     folder: Path, descriptor: Descriptor, *, size: tuple[int, int], plugin: bool
 ) -> tuple[Path, ...]:
-    """Write what builds the engine of ``folder``'s model.onnx on the device; the files' paths.
+    """Write the files that build an engine from ``folder``'s model.onnx; return their paths.
 
     ``size`` is the (height, width) of the model's images; with ``plugin`` the graph's lookup needs
     our plugin, whose source is packed as well.
@@ -58,9 +58,9 @@ def write_device_build(
 def carry_plugin(
     folder: Path, library: Path, descriptor: Descriptor, *, size: tuple[int, int]
 ) -> Path:
-    """Put a plugin that was compiled already into ``folder``, so that the device needs no compiler.
+    """Copy a compiled plugin into ``folder``, so that the device needs no compiler.
 
-    ``folder`` is what `write_device_build` wrote to; its script is written anew.
+    ``folder`` is the one that `write_device_build` wrote to; its script is written again.
     """
     try:
         data = library.read_bytes()
@@ -94,7 +94,7 @@ def build_script(
     plugin: bool,
     compiled: bytes = b"",
 ) -> str:
-    """The text of ``build_on_device.sh``; ``compiled`` is the plugin where the bundle has it."""
+    """The text of ``build_on_device.sh``; ``compiled`` is the plugin if the bundle contains it."""
     facts = tensorrt_facts(descriptor)
     height, width = size
     batches = (descriptor.batch,) * 3 if descriptor.batch else _FREE_BATCH
@@ -122,10 +122,10 @@ def build_script(
 
 
 def check_device_build(folder: Path, manifest: Manifest, source: str) -> None:
-    """Refuse files in ``folder`` that the device would execute and this edgekit did not write.
+    """Refuse files in ``folder`` that the device would execute but this edgekit did not write.
 
-    The script must be, byte for byte, what the template gives for ``manifest``, and the plugin's
-    source what is packed here (compared unpacked: zlib's releases compress differently).
+    The script must equal, byte for byte, the one that the template gives for ``manifest``, and the
+    plugin's source the one packed here (compared unpacked: zlib's releases compress differently).
     """
     advice = (
         "build the bundle again with this edgekit, or read the script and run it there yourself"

@@ -1,7 +1,7 @@
-"""ONNX Runtime, compile side: the calibrated ONNX file with uint8 images as its input.
+"""ONNX Runtime's compiler: the calibrated ONNX file with uint8 images as its input.
 
-The graph stays as it is, the codebook lookup a function of standard operators, so the bundle
-needs nothing but ONNX Runtime.
+The graph is otherwise unchanged, with the codebook lookup as a function of standard operators, so
+the bundle needs only ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgekit.graph.uint8_input import INPUT, add_uint8_input
 from edgekit.graph.variants import to_variant
 from edgekit.targets.descriptor import Descriptor
 
-# What ONNX Runtime 1.20, the oldest release we support, reads.
+# The newest formats that ONNX Runtime 1.20, the oldest release we support, reads.
 _OLDEST: Final = "1.20.0"
 _OLDEST_IR, _OLDEST_OPSET = 10, 21
 
@@ -52,7 +52,7 @@ def compile_model(
 
 
 def _oldest_runtime(model: onnx.ModelProto) -> str:
-    """The oldest release that is known to read the file; newer ones read older files."""
+    """The oldest release known to read the file; newer ones read older files."""
     opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if model.ir_version <= _OLDEST_IR and opset <= _OLDEST_OPSET:
         return _OLDEST

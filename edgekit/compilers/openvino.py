@@ -1,7 +1,7 @@
-"""OpenVINO, compile side: a calibrated ONNX file becomes an IR that takes uint8 images.
+"""OpenVINO's compiler: a calibrated ONNX file becomes an IR that takes uint8 images.
 
 Normalization, channel order and layout are compiled into the graph. Weights keep their type: int8
-stays int8, and nothing is rounded to f16, because the codebook and the head's tables would be.
+stays int8, and nothing is rounded to f16, which would include the codebook and the head's tables.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def compile_model(
 ) -> CompiledFiles:
     """Write ``model.xml`` and ``model.bin`` (and the plugin) to ``out_dir``.
 
-    ``lookup`` says how the codebook lookup is executed: "plugin" by our compiled operator, which
-    goes into the bundle; "inline" by OpenVINO's own; "auto" takes the plugin where there is one
-    for the target's architecture. The IR takes any number of images.
+    ``lookup`` says what executes the codebook lookup: "plugin" is our compiled operator, which
+    goes into the bundle; "inline" is OpenVINO's own operators; "auto" uses the plugin if there is
+    one for the target's architecture. The IR takes any number of images.
     """
     graph = onnx.load(onnx_path)
     plugin = _plugin(descriptor, lookup) if lookup_node(graph) is not None else None
@@ -56,7 +56,7 @@ def compile_model(
     try:
         model = core.read_model(graph.SerializeToString())
         model = _with_uint8_input(model, preprocessing)
-        _name_alike(model, names)
+        _name_reproducibly(model, names)
         ov.save_model(model, str(out_dir / "model.xml"), compress_to_fp16=False)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
@@ -76,7 +76,7 @@ def compile_model(
 
 
 def _plugin(descriptor: Descriptor, lookup: LookupForm) -> Path | None:
-    """Our compiled operator for the target's architecture, if it is wanted and there."""
+    """Our compiled operator for the target's architecture, if requested and installed."""
     if lookup == "inline":
         return None
     from edgekit.native.openvino_extension import extension_path
@@ -91,7 +91,7 @@ def _plugin(descriptor: Descriptor, lookup: LookupForm) -> Path | None:
         return plugin
     if lookup == "plugin":
         raise ToolchainMissing(
-            f"the compiled lookup here is for {_arch(plugin)}, {descriptor.name} is "
+            f"the compiled lookup here is for {_arch(plugin)}, but {descriptor.name} is "
             f"{descriptor.arch}: build the bundle on such a machine"
         )
     return None
@@ -103,7 +103,7 @@ def _arch(plugin: Path) -> str:
 
 
 def _with_uint8_input(model: Any, preprocessing: Preprocessing) -> Any:
-    """Put `Preprocessing.normalize` in front: RGB uint8 [B, height, width, 3] comes in."""
+    """Prepend `Preprocessing.normalize`: the input becomes RGB uint8 [B, height, width, 3]."""
     steps = preprocess.PrePostProcessor(model)
     image = steps.input()
     image.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
@@ -120,12 +120,12 @@ def _with_uint8_input(model: Any, preprocessing: Preprocessing) -> Any:
     return model
 
 
-def _name_alike(model: Any, known: set[str]) -> None:
-    """Rename what OpenVINO numbered itself: it counts through the life of the process.
+def _name_reproducibly(model: Any, onnx_names: set[str]) -> None:
+    """Rename the nodes that OpenVINO numbered, because its count spans the whole process.
 
-    With the ONNX file's own names, and the others counted from here, the same model gives the
-    same bytes.
+    With the ONNX file's own names, and the others numbered here, the same model gives the same
+    bytes.
     """
     for index, node in enumerate(model.get_ordered_ops()):
-        if node.get_friendly_name() not in known:
+        if node.get_friendly_name() not in onnx_names:
             node.set_friendly_name(f"edgekit/{node.get_type_name()}_{index}")

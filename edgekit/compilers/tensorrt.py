@@ -1,7 +1,7 @@
-"""TensorRT, compile side: everything but the engine, and the engine too where this is the device.
+"""TensorRT's compiler: everything but the engine, and on the device itself the engine as well.
 
-An engine fits one GPU and one TensorRT release, so it is built on the device: by the bundle's
-``build_on_device.sh``, which this module runs itself when it finds itself on such a device.
+An engine fits one GPU and one TensorRT release, so the bundle's ``build_on_device.sh`` builds it on
+the device. If this machine is such a device, this module runs that script.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ def compile_model(
     )
 
 
-def lookup_form(facts: TensorRTFacts, wanted: LookupForm, target: str) -> Variant:
+def lookup_form(facts: TensorRTFacts, requested: LookupForm, target: str) -> Variant:
     """The form of the lookup in the graph."""
-    if wanted == "inline":
+    if requested == "inline":
         return "inline"
-    if wanted == "plugin" and not facts.has_plugins:
+    if requested == "plugin" and not facts.has_plugins:
         raise UsageError(
             f"target {target} has TensorRT {facts.tensorrt}, plugins need 10.0: use lookup 'inline'"
         )
@@ -77,7 +77,7 @@ def lookup_form(facts: TensorRTFacts, wanted: LookupForm, target: str) -> Varian
 
 
 def builds_here(descriptor: Descriptor) -> bool:
-    """Whether this machine is of the target's kind and has what builds engines."""
+    """Whether this machine is of the target's kind and can build engines."""
     facts = descriptor.tensorrt
     if facts is None or descriptor.arch not in ("any", host_arch()):
         return False
@@ -97,7 +97,7 @@ def _refuse_what_does_not_fit(model: onnx.ModelProto, path: Path, descriptor: De
 
 
 def _with_engine(folder: Path, files: tuple[Path, ...], plugin: bool) -> CompiledFiles:
-    """Run the script here; it leaves engine and plugin beside the folder."""
+    """Run the script here; it leaves the engine and the plugin in a folder beside this one."""
     run = subprocess.run(
         ["bash", str(folder / SCRIPT), "--engine-only"],
         capture_output=True,
@@ -111,20 +111,20 @@ def _with_engine(folder: Path, files: tuple[Path, ...], plugin: bool) -> Compile
             raise UsageError(message)
         raise EdgekitError(f"the engine was not built: {message}")
     work = folder.with_name(f"{folder.name}.build")
-    found = (work / "tensorrt.version").read_text(encoding="utf-8").strip()
-    assert version(found)
-    made = [folder / ENGINE]
+    release = (work / "tensorrt.version").read_text(encoding="utf-8").strip()
+    assert version(release)
+    built = [folder / ENGINE]
     shutil.move(work / ENGINE, folder / ENGINE)
     if plugin:
         shutil.copyfile(work / "plugin" / PLUGIN, folder / PLUGIN)
-        made.append(folder / PLUGIN)
+        built.append(folder / PLUGIN)
     shutil.rmtree(work)
     return CompiledFiles(
         main=ENGINE,
-        files=(*files, *made),
+        files=(*files, *built),
         plugins=(PLUGIN,) if plugin else (),
         arch=host_arch() if plugin else "any",
-        runtime=RuntimeNeed("tensorrt", found, "exact"),
+        runtime=RuntimeNeed("tensorrt", release, "exact"),
         input_name=INPUT,
-        sections={"engine": EngineState(found).to_section()},
+        sections={"engine": EngineState(release).to_section()},
     )

@@ -1,1 +1,1 @@
-"""What everything else stands on: errors, console, files, cache, typed TOML, the host."""
+"""The base of everything else: errors, console, files, cache, typed TOML, the host."""

@@ -1,9 +1,9 @@
-"""What edgekit says to its user: results on stdout, everything else on stderr.
+"""Output to the user: results on stdout, everything else on stderr.
 
-With ``--json`` stdout carries exactly one JSON document, so that scripts can rely on it.
+With ``--json`` stdout carries exactly one JSON document, so scripts can rely on it.
 
-Names of files, labels, manifests and devices are other people's text: whatever in it could move
-the cursor, change the terminal or cannot be encoded is shown as an escape (`printable`).
+Names of files, labels, manifests and devices are other people's text: anything in them that could
+move the cursor, change the terminal or not be encoded is shown as an escape (`printable`).
 """
 
 from __future__ import annotations
@@ -22,48 +22,48 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Console:
-    """How much to say and in which form; ``verbosity`` is -1 quiet, 0 normal, 1 and up verbose."""
+    """How much to print, and how; ``verbosity`` is -1 quiet, 0 normal, 1 and up verbose."""
 
     as_json: bool = False
     verbosity: int = 0
 
     def info(self, message: str) -> None:
-        """A line on what is happening; silenced by --quiet."""
+        """Print a line of progress; silenced by --quiet."""
         if self.verbosity >= 0:
             _to_stderr(message)
 
     def detail(self, message: str) -> None:
-        """A line for --verbose."""
+        """Print a line for --verbose."""
         if self.verbosity >= 1:
             _to_stderr(message)
 
     def warn(self, message: str) -> None:
-        """A line the user should not miss, even with --quiet."""
+        """Print a line the user must not miss, even with --quiet."""
         _to_stderr(f"warning: {message}")
 
     def error(self, message: str) -> None:
-        """Why the command fails."""
+        """Print why the command fails."""
         _to_stderr(f"error: {message}")
 
     def document(self, value: Any) -> None:
-        """The command's one JSON document (with --json only)."""
+        """Print the command's only JSON document (only with --json)."""
         if self.as_json:
             _printed.append(True)
             text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
-            # What the pattern finds stands within strings alone, where JSON has escapes for it.
+            # The pattern matches only inside strings, where JSON has escapes for it.
             print(_UNPRINTABLE.sub(lambda m: f"\\u{ord(m[0]):04x}", text), flush=True)
 
     def text(self, text: str) -> None:
-        """A result for people; left out with --json."""
+        """Print a result for people; left out with --json."""
         if not self.as_json:
             print(printable(text), flush=True)
 
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: str = ""
     ) -> None:
-        """A result table for people; ``right`` names the columns to align right, comma-separated.
+        """Print a result table; ``right`` names the columns to align right, comma-separated.
 
-        Colors and lines appear on a terminal only; elsewhere columns are plain text.
+        Colors and lines appear only on a terminal; elsewhere columns are plain text.
         """
         if self.as_json:
             return
@@ -90,7 +90,7 @@ class Console:
     ) -> Iterator[T]:
         """Yield ``items`` with a progress bar and ETA on a terminal, plain lines otherwise.
 
-        ``note`` is asked for what else there is to say, such as a running estimate.
+        ``note`` returns anything else to show, such as a running estimate.
         """
         if self.verbosity < 0:
             yield from items
@@ -138,17 +138,17 @@ class Console:
                 now = time.monotonic()
                 if done and now - last >= 10:
                     remaining = (now - start) / done * (total - done)
-                    said = ", ".join(filter(None, (f"about {remaining:.0f} s to go", note())))
-                    self.info(f"{title}: {done}/{total}, {said}")
+                    rest = ", ".join(filter(None, (f"about {remaining:.0f} s to go", note())))
+                    self.info(f"{title}: {done}/{total}, {rest}")
                     last = now
                 done += 1
                 yield item
-        finally:  # some consumers take what they want and never ask again
+        finally:  # some consumers stop early
             self.info(f"{title}: {done}/{total} in {time.monotonic() - start:.1f} s")
 
 
-# C0 and C1 controls but for tab and line feed, halves of UTF-16 pairs (how Python holds what is
-# no UTF-8 in a file's name), and what turns the direction of text around.
+# C0 and C1 controls except tab and line feed, halves of UTF-16 pairs (how Python represents what is
+# not UTF-8 in a file's name), and characters that change the direction of text.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -164,7 +164,7 @@ def _to_stderr(message: str) -> None:
 
 
 class _Log(logging.Handler):
-    """Warnings of the modules that have no console, printed as Python does by itself, but safe."""
+    """Prints warnings of modules that have no console, as Python does by default, but escaped."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""
@@ -172,7 +172,7 @@ class _Log(logging.Handler):
 
 
 def set_up_streams() -> None:
-    """For a command line: no name stops it, whatever the terminal's encoding is."""
+    """For a command line: no name can make it fail, whatever the terminal's encoding."""
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")  # as stderr has from the start
@@ -184,7 +184,7 @@ _printed: list[bool] = []
 
 
 def expect_document() -> None:
-    """A command begins: it has not printed its document yet."""
+    """Mark the start of a command, which has not printed its document yet."""
     _printed.clear()
 
 

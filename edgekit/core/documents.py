@@ -1,9 +1,8 @@
 """JSON documents that one command leaves for another, as frozen dataclasses.
 
-`read` checks every value for its type and says in one line what is wrong; `plain` is its inverse.
-Documents come out of bundles, and those from anywhere: what is read is finite, and no larger than
-a float holds exactly enough to be shown. Keys that nobody knows are passed over, so that a later
-edgekit may add some within a schema.
+`read` checks the type of every value and reports an error in one line; `plain` is its inverse.
+Documents come from bundles, and bundles from anywhere, so numbers must be finite and of ordinary
+size. Unknown keys are ignored, so a later edgekit may add some within a schema.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ _WORDS: Final = {bool: "true or false", int: "a whole number", float: "a number"
 
 
 SPARSE: Final = MappingProxyType({"sparse": True})
-"""Metadata of a field that is left out of the JSON while it is None. A field whose key in JSON is
-no Python name has that in its metadata, as ``"key"``."""
+"""Metadata of a field that is left out of the JSON while it is None. A field whose JSON key is not
+a Python name has it in its metadata, as ``"key"``."""
 
 
 class DocumentError(UsageError):
-    """A document is damaged, or of another schema than this edgekit reads."""
+    """A document is damaged, or its schema is not the one this edgekit reads."""
 
 
 def parse_json(data: bytes | str, source: str) -> Any:
@@ -59,12 +58,12 @@ def read(cls: type[T], value: object, source: str, *, schema: int, remedy: str) 
 
 
 def part(cls: type[T], value: object, source: str) -> T:
-    """``value`` as a ``cls``, for a part of a document that has no schema of its own."""
+    """``value`` as a ``cls``, for a part of a document without a schema number."""
     return _table(cls, value, source, ())
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, tuples and mappings as the plain values that JSON has."""
+    """Dataclasses, tuples and mappings as plain JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             _key(field): plain(getattr(value, field.name))
@@ -101,7 +100,7 @@ def _table(cls: type[T], value: object, source: str, keys: tuple[str, ...]) -> T
 
 @functools.cache
 def _hints(cls: type[Any]) -> dict[str, Any]:
-    return typing.get_type_hints(cls)  # slow: annotations are text
+    return typing.get_type_hints(cls)  # slow: it evaluates annotations
 
 
 def _convert(hint: Any, value: Any, source: str, keys: tuple[str, ...]) -> Any:
@@ -134,7 +133,7 @@ def _convert(hint: Any, value: Any, source: str, keys: tuple[str, ...]) -> Any:
 
 
 def _alternative(arguments: tuple[Any, ...], value: Any, source: str, keys: tuple[str, ...]) -> Any:
-    """One of several types: nothing, or the first that is simple and the value's own."""
+    """One of several types: None, or the value's own type, or else the first."""
     if value is None and type(None) in arguments:
         return None
     others = [argument for argument in arguments if argument is not type(None)]
@@ -144,7 +143,7 @@ def _alternative(arguments: tuple[Any, ...], value: Any, source: str, keys: tupl
 
 def _simple(hint: Any, value: Any, source: str, keys: tuple[str, ...]) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and not abs(value) < _LARGEST:  # NaN is not, either
+    if number and not abs(value) < _LARGEST:  # also catches NaN
         raise _wrong(source, keys, "a number of ordinary size", value)
     if hint is float and number:
         return float(value)
@@ -158,7 +157,7 @@ def _key(field: dataclasses.Field[Any]) -> str:
 
 
 def _dotted(keys: tuple[str, ...]) -> str:
-    """Where in the document; its keys may hold anything, and the message is one line."""
+    """The place in the document, escaped: its keys may contain anything."""
     text = ascii(".".join(keys))
     return text if len(text) <= 2 * _SHOWN else f"{text[: 2 * _SHOWN]}...'"
 
@@ -169,12 +168,12 @@ def _wrong(source: str, keys: tuple[str, ...], expected: str, value: object) -> 
 
 
 def _shown(value: object) -> str:
-    """A wrong value in a few characters; a hostile one may be of any length."""
+    """A wrong value in a few characters; a hostile one may have any length."""
     if isinstance(value, Mapping):
         return "an object"
     if isinstance(value, (list, tuple)):
         return "a list"
     if isinstance(value, int) and abs(value) >= _LARGEST:
-        return "a number beyond 2**63"  # Python refuses to write the longest ones
+        return "a number beyond 2**63"  # Python refuses to print the longest ones
     text = ascii(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

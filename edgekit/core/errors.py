@@ -50,5 +50,5 @@ _BY_EXIT_CODE: dict[int, type[EdgekitError]] = {
 
 
 def error_of(exit_code: int, message: str) -> EdgekitError:
-    """The error with which a command elsewhere has ended, from its exit code."""
+    """The error for a command that ended elsewhere, from its exit code."""
     return _BY_EXIT_CODE.get(exit_code, EdgekitError)(message)

@@ -1,4 +1,4 @@
-"""Writes files whole or not at all, and tells one content from another."""
+"""Writes files whole or not at all, reads regular files only, and hashes content."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
-        # Not tempfile's: its files are the user's alone, and asking for the umask, to undo that,
-        # means to be without one for a moment, in all threads.
+        # Not from tempfile, whose files only the user can read: to undo that one must ask for the
+        # umask, which can only be done by changing it for a moment, in all threads.
         handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise EdgekitError(f"cannot write {path}: {error.strerror}") from error
@@ -44,7 +44,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Bring the names in a folder to disk: without that, losing power undoes a rename."""
+    """Flush the names in a folder to disk: without that, a power loss undoes a rename."""
     handle = os.open(path, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # some file systems have nothing to sync there
@@ -54,7 +54,7 @@ def sync_folder(path: Path) -> None:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a user's file for reading; an OSError if it is a pipe or a device, which may never end.
+    """Open a user's file for reading; OSError if it is a pipe or a device, which may never end.
 
     A pipe is opened without waiting for its writer.
     """
@@ -68,7 +68,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_regular(path: Path) -> bytes:
-    """The content of a user's file, if it is one, and not too large."""
+    """The content of a user's file, if it is a regular file and not too large."""
     with open_regular(path) as stream:
         check_size(os.fstat(stream.fileno()).st_size, str(path))
         return stream.read()

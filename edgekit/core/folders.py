@@ -1,6 +1,6 @@
-"""Replaces a folder whole or not at all, also when the process is killed in the middle.
+"""Replaces a folder whole or not at all, even if the process is killed midway.
 
-The new folder is written beside the old one under a hidden name, brought to disk, and then
+The new folder is written beside the old one under a hidden name, flushed to disk, and then
 exchanged with the old one in a single step of the kernel (Linux's RENAME_EXCHANGE). Where the
 file system cannot do that, the old folder is moved aside first; `existing_folder` finds it there
 if the process dies before the new one is in place.
@@ -31,15 +31,15 @@ _LOCK_SECONDS: Final = 120.0
 def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Let ``fill`` write files into an empty folder, then put that folder at ``path``.
 
-    What was at ``path`` is removed after the exchange. Leftovers of writers that were killed are
-    removed first; those of writers still at work are locked, and left alone.
+    The former content is removed after the exchange. Leftovers of killed writers are removed
+    first; folders of running writers are locked, and left alone.
     """
-    path = path.resolve()  # a link keeps pointing where it points; what it points at is replaced
+    path = path.resolve()  # a link is kept, and its target replaced
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.parent):
             _clean(path)
-            # Not tempfile's, for the reason in `write_atomically`.
+            # Not from tempfile, for the reason in `write_atomically`.
             new = path.parent / f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}"
             new.mkdir()
             lock = os.open(new, os.O_RDONLY)
@@ -59,16 +59,16 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def existing_folder(path: Path) -> Path:
-    """``path``, or where its last content lies if a writer died between moving old and new."""
+    """``path``, or the place of its last content if a writer died between moving old and new."""
     aside = _aside(path)
     return aside if aside.is_dir() and not path.exists() else path
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold the folder ``path``, if there is one, against others that replace or change it.
+    """Lock the folder ``path``, if it exists, against others that replace or change it.
 
-    Readers share the lock, so that none sees one file of the old content and one of the new.
+    Readers share the lock, so none sees one file of the old content and one of the new.
     """
     while path.is_dir():
         with _locked(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX) as inode:
@@ -111,7 +111,7 @@ def _clean(path: Path) -> None:
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
         try:
             handle = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:  # gone in the meantime, or none of ours: a pipe, say
+        except OSError:  # gone in the meantime, or not ours, such as a pipe
             continue
         try:
             if _try_lock(handle):
@@ -124,7 +124,7 @@ def _try_lock(handle: int) -> bool:
     """Whether the lock was free; it is held until ``handle`` is closed or the process ends."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # somebody holds it, or the file system has no locks: then nothing is removed
+    except OSError:  # held by somebody, or the file system has no locks: then nothing is removed
         return False
     return True
 
@@ -141,7 +141,7 @@ def _locked(folder: Path, kind: int = fcntl.LOCK_EX) -> Iterator[int]:
 
 
 def _wait_for_lock(handle: int, folder: Path, kind: int) -> None:
-    """Whoever may read a folder may lock it, and forget about it: the wait has a limit."""
+    """Wait with a limit: whoever may read a folder may lock it, and never let go."""
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         try:

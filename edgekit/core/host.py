@@ -1,4 +1,4 @@
-"""What this machine is: its architecture, its CPU's features, and how much of it is ours."""
+"""This machine: its architecture, its CPU's features, and how much of it we may use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def cpu_flags() -> frozenset[str]:
-    """The CPU's feature names as Linux spells them; empty where it does not tell."""
+    """The CPU's feature names as Linux spells them; empty if unknown."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -20,32 +20,32 @@ def cpu_flags() -> frozenset[str]:
 
 
 def usable_threads(root: Path = Path("/")) -> int:
-    """How many threads of this process can really run at a time; at least one.
+    """How many threads of this process can actually run at a time; at least one.
 
     Affinity (taskset, cpusets) and the quota of every control group around the process count. A
-    quota is rounded down: with one thread more than it pays for, all of them are made to wait.
+    quota is rounded down: one thread more than it covers makes all of them wait.
     """
     allowed = len(_allowed())
     quota = cpu_quota(root)
     return allowed if quota is None else max(1, min(allowed, int(quota)))
 
 
-def runtime_threads(asked: int, root: Path = Path("/")) -> int:
-    """What to tell a runtime: ``asked``, or 0 (its own choice) if the whole machine is ours.
+def runtime_threads(requested: int, root: Path = Path("/")) -> int:
+    """Threads for a runtime: ``requested``, or 0 (its own choice) if we have the whole machine.
 
-    Left to themselves on a part of a machine, runtimes start a thread for each of its cores.
+    On part of a machine, runtimes left to themselves start a thread for each of its cores.
     """
     usable = usable_threads(root)
-    if asked or usable == os.cpu_count():
-        return asked
+    if requested or usable == os.cpu_count():
+        return requested
     return min(usable, _physical_cores(root))
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """CPUs' worth of time that this process's control groups may use; None is no limit.
+    """CPUs' worth of time that this process's control groups may use; None means no limit.
 
-    The groups are nested, and any of them may hold a limit. In a container the path that the
-    kernel tells may begin outside of what is mounted, so whatever of it is there is looked at.
+    The groups are nested, and any of them may have a limit. In a container the path that the
+    kernel reports may begin outside the mounted tree, so every part of it that exists is read.
     """
     limits = []
     for folder in _groups(root):
@@ -79,7 +79,7 @@ def _allowed() -> set[int]:
 
 
 def _physical_cores(root: Path) -> int:
-    """The cores that the allowed CPUs are part of: a second thread on one adds little."""
+    """The cores that the allowed CPUs belong to: a second thread on one adds little."""
     cores = set()
     for cpu in _allowed():
         topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"

@@ -1,7 +1,7 @@
 """How much memory the content of one file may take.
 
-A few hundred bytes can say that gigabytes follow. What a header says is compared with this limit
-before anything is built from it.
+A few hundred bytes can claim that gigabytes follow, so sizes in headers are checked against this
+limit before anything is allocated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _DEFAULT_MIB: Final = 1024
 
 
 def memory_limit() -> int:
-    """Bytes; $EDGEKIT_MAX_FILE_MB times 2^20 where that is set."""
+    """The limit in bytes; $EDGEKIT_MAX_FILE_MB times 2^20 if set."""
     text = os.environ.get(VARIABLE, "")
     if not text:
         return _DEFAULT_MIB << 20
@@ -33,6 +33,6 @@ def check_size(
     if size > limit:
         need = -(-size // (1 << 20))
         raise error(
-            f"{what} would take {need} MiB of memory, more than {limit >> 20} MiB: {hint}if it is "
-            f"what it should be, set {VARIABLE} to more"
+            f"{what} would take {need} MiB of memory, more than {limit >> 20} MiB: {hint}if "
+            f"that is right, set {VARIABLE} to more"
         )

@@ -1,4 +1,4 @@
-"""Which optional packages are there: asked before any work is done, and without importing them."""
+"""Checks for optional packages before any work is done, without importing them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgekit.core.errors import ToolchainMissing
 
 TRAIN: Final = ("torch", "safetensors", "scipy", "cv2")
 BUILD: Final = (*TRAIN, "onnx", "onnxscript", "onnxruntime", "nncf")
-"""What turns a checkpoint into an INT8 graph."""
+"""Packages that turn a checkpoint into an INT8 graph."""
 
 
 def require(names: Sequence[str], task: str) -> None:
@@ -21,7 +21,7 @@ def require(names: Sequence[str], task: str) -> None:
 
 
 def missing(name: str, task: str) -> ToolchainMissing:
-    """That ``task`` cannot be done without the package ``name``, and what to run."""
+    """The error that ``task`` needs the package ``name``, and what to run."""
     return ToolchainMissing(
         f"{task} needs {name}, which is not installed: run pip install 'edgekit[build]'"
     )

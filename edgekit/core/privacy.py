@@ -1,9 +1,9 @@
-"""Keeps the packages that edgekit stands on from reporting its use to their makers.
+"""Keeps the packages that edgekit depends on from reporting usage to their makers.
 
-OpenVINO sends an event whenever it is imported, and so does NNCF for each calibration, both by
-the package `openvino_telemetry` and both unasked. They have no switch, but do without the package
-where it is not installed. Whoever has said yes to it (``opt_in_out --opt_in``) is left alone, as is
-who has set one of the variables that the others look at.
+OpenVINO sends an event on every import, and NNCF on every calibration, both unasked and through the
+package `openvino_telemetry`. They have no switch, but work without the package if it is not
+installed. Users who opted in (``opt_in_out --opt_in``), or who set one of the variables that the
+other packages read, keep their choice.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Final
 
 _INTEL: Final = "openvino_telemetry"
 _SWITCHES: Final = {
-    # Official builds send events from their library, and keep an identifier in HOME.
+    # Official builds send events from their library, and store an identifier in HOME.
     "ORT_DISABLE_TELEMETRY": "1",
-    # For weights of timm: the hub is told with each download what the machine is.
+    # timm's weights: every download describes the machine to the hub.
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 
 
 def turn_off_telemetry() -> None:
-    """For this process and those that it starts; must run before what would report is imported."""
+    """For this process and its children; must run before the reporting packages are imported."""
     for name, value in _SWITCHES.items():
         os.environ.setdefault(name, value)
     if _INTEL not in sys.modules and not _agreed():
@@ -30,7 +30,7 @@ def turn_off_telemetry() -> None:
 
 
 def _agreed() -> bool:
-    """Whether the user has told Intel's tools that they may report."""
+    """Whether the user has opted in to Intel's reports."""
     consent = os.path.join(os.path.expanduser("~"), "intel", _INTEL)  # noqa: PTH111, PTH118 # no HOME is no error here
     try:
         with open(consent, encoding="ascii") as file:  # noqa: PTH123 # pathlib costs 5 ms here

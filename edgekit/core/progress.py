@@ -1,4 +1,4 @@
-"""How far a long loop is: a bar with ETA on a terminal, a line every ten seconds elsewhere."""
+"""Progress of a long loop: a bar with ETA on a terminal, a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ProgressBar:
 
     def __init__(self, console: Console, title: str, total: int, done: int = 0) -> None:
         self._console, self._title, self._total, self._done = console, title, total, done
-        self._skipped = done  # not done by this process: they say nothing about its speed
+        self._skipped = done  # not done by this process, so not counted in its speed
         self._start = self._last = time.monotonic()
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -59,7 +59,7 @@ class ProgressBar:
             self._bar.stop()
 
     def advance(self, count: int = 1, figures: str = "") -> None:
-        """``count`` more of the total are done."""
+        """Record that ``count`` more are done."""
         self._done += count
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, figures=figures)
@@ -73,7 +73,7 @@ class ProgressBar:
             self._last = now
 
     def line(self, text: str) -> None:
-        """A line that stays, above the bar."""
+        """Print a permanent line, above the bar."""
         if self._bar is not None:
             self._bar.console.print(printable(text), highlight=False, markup=False)
         else:

@@ -1,6 +1,6 @@
 """Finds the files that ship with edgekit but are not Python: recipes, descriptors, libraries.
 
-Three places are possible: inside edgekit (a regular install), the project's top level (a
+There are three possible places: inside edgekit (a regular install), the project's top level (a
 source checkout), and the install location of an editable build, whose Python files stay in
 the checkout while its compiled files do not.
 """
@@ -29,7 +29,7 @@ def find_resource(name: str) -> Path | None:
 
 def resource(name: str) -> Path:
     """Like `find_resource`, but a missing file is an error: the installation is damaged."""
-    found = find_resource(name)
-    if found is None:
+    path = find_resource(name)
+    if path is None:
         raise EdgekitError(f"{name} is missing from this installation: run 'pip install edgekit'")
-    return found
+    return path

@@ -1,8 +1,8 @@
-"""The step cache: every step's output, keyed by all that it depends on.
+"""The step cache: every step's output, keyed by everything it depends on.
 
 An entry is a folder that appears in one rename, with a record of its inputs and of every file's
-hash. A stale entry cannot be used, because its key differs; a damaged one is found by its hashes
-and made again.
+hash. A stale entry cannot be used, because its key differs; a damaged one is detected by its hashes
+and built again.
 """
 
 from __future__ import annotations
@@ -32,24 +32,23 @@ def cache_root() -> Path:
     chosen = os.environ.get("EDGEKIT_CACHE") or os.path.join(base, "edgekit")  # noqa: PTH118
     try:
         return Path(chosen).expanduser()
-    except RuntimeError as error:  # a container's user that has neither a home nor a name
+    except RuntimeError as error:  # a container's user with neither a home nor a name
         raise UsageError(
-            f"the cache {chosen} has no place, for this user has no home: set EDGEKIT_CACHE to a "
-            "folder"
+            f"this user has no home folder for the cache {chosen}: set EDGEKIT_CACHE to a folder"
         ) from error
 
 
 def versions_of(*packages: str) -> dict[str, str]:
-    """The installed releases of what a step computes with."""
-    found = {}
+    """The installed releases of the packages that a step computes with."""
+    versions = {}
     for name in packages:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError as error:
             raise ToolchainMissing(
-                f"{name} is not installed: pip install 'edgekit[build]'"
+                f"{name} is not installed: run pip install 'edgekit[build]'"
             ) from error
-    return found
+    return versions
 
 
 def key_of(step: str, inputs: Mapping[str, object]) -> str:
@@ -59,13 +58,15 @@ def key_of(step: str, inputs: Mapping[str, object]) -> str:
 
 
 def find(root: Path, step: str, inputs: Mapping[str, object], console: Console) -> Path | None:
-    """The folder of a whole cached result, or None; a damaged one is removed and said."""
+    """The folder of an intact cached result, or None; warns about and removes a damaged one."""
     entry = _entry(root, step, inputs)
     if not entry.exists():
         return None
     if _intact(entry):
         return entry
-    console.warn(f"the cached result of step '{step}' is damaged and will be made again: {entry}")
+    console.warn(
+        f"the cached result of step '{step}' is damaged and will be computed again: {entry}"
+    )
     shutil.rmtree(entry)
     return None
 

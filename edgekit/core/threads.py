@@ -1,9 +1,9 @@
-"""The process's background threads: few are ever started, and no wait for one lasts for ever.
+"""The process's background threads: few are ever started, and no wait for one lasts forever.
 
-Starting a thread waits, without a limit, for a wakeup that glibc before 2.41 may lose; the more
-seldom one is started the better. So threads stay for the next task, whoever has it, and callers
-keep the number of their tasks at a time small. They are daemons: one that is stuck inside a
-runtime does not keep the process from ending.
+Starting a thread waits, without a limit, for a wakeup that glibc before 2.41 may lose, so threads
+should be started as rarely as possible: they are reused for the next task, and callers keep the
+number of their concurrent tasks small. They are daemons: one that is stuck inside a runtime does
+not keep the process from ending.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WAIT_SECONDS: Final = 600.0
-"""How long to wait for one inference or one file; slower than that is stuck."""
+"""How long to wait for one inference or one file; anything slower is stuck."""
 _END_SECONDS: Final = 5.0
 
 
@@ -34,8 +34,8 @@ class _Threads:
     def __init__(self) -> None:
         self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._free = 0  # threads without a task, less the tasks that wait for one
-        self.busy = 0  # tasks that have not ended
+        self._free = 0  # idle threads, minus the tasks waiting for one
+        self.busy = 0  # unfinished tasks
 
     def add(self, task: Callable[[], None]) -> None:
         with self._lock:
@@ -64,20 +64,20 @@ class _Threads:
         while True:
             task = self._tasks.get()
             task()
-            del task  # what it refers to, images say, need not live until the next one comes
+            del task  # frees what it refers to, such as images, before the next task comes
 
 
 _threads = _Threads()
 
 
 def _forget() -> None:
-    """In a forked child, where only the thread that forked goes on."""
+    """In a forked child, where only the forking thread survives."""
     global _threads
     _threads = _Threads()
 
 
 def _finish() -> None:
-    """At the end of the process: a runtime must not lose its memory while it computes."""
+    """At process exit: a runtime must not lose its memory while it computes."""
     deadline = time.monotonic() + _END_SECONDS
     while _threads.busy and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -98,11 +98,11 @@ def submit(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Futur
             return
         try:
             result = call(*arguments, **named)
-        except BaseException as error:  # noqa: BLE001 # raised again where the result is wanted
+        except BaseException as error:  # noqa: BLE001 # raised again by the caller of result()
             threads.done()
             future.set_exception(error)
         else:
-            threads.done()  # first: who sees the result may submit the next task at once
+            threads.done()  # first: whoever gets the result may submit the next task at once
             future.set_result(result)
 
     threads.add(task)
@@ -110,7 +110,7 @@ def submit(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Futur
 
 
 def result_of(future: Future[T], what: str, seconds: float = WAIT_SECONDS) -> T:
-    """The result of a `submit`; ``what`` says, in the error, what has not come in time."""
+    """The result of a `submit`; ``what`` names it in the error if it does not arrive in time."""
     try:
         return future.result(seconds)
     except FutureTimeout as error:
@@ -122,7 +122,7 @@ def result_of(future: Future[T], what: str, seconds: float = WAIT_SECONDS) -> T:
 
 
 def in_order(call: Callable[[A], T], items: Iterable[A], at_once: int, what: str) -> Iterator[T]:
-    """``call`` of every item, ``at_once`` at a time; leaving early drops what has not begun."""
+    """``call`` every item, ``at_once`` at a time; leaving early cancels what has not begun."""
     waiting: deque[Future[T]] = deque()
     try:
         for item in items:
@@ -137,5 +137,5 @@ def in_order(call: Callable[[A], T], items: Iterable[A], at_once: int, what: str
 
 
 def late(what: str, seconds: float = WAIT_SECONDS) -> EdgekitError:
-    """That ``what`` has not come in time."""
-    return EdgekitError(f"{what}: nothing came in {seconds:.0f} s; it may be stuck, start again")
+    """The error for ``what`` that did not arrive in time."""
+    return EdgekitError(f"{what}: nothing arrived in {seconds:.0f} s: it may be stuck, start again")

@@ -1,7 +1,7 @@
-"""Turns TOML tables into frozen dataclasses and back; a key nobody knows is an error.
+"""Turns TOML tables into frozen dataclasses and back; an unknown key is an error.
 
 Supported field types: bool, int, float, str, Literal[...], tuple[T, ...], Optional of those,
-and nested dataclasses (TOML tables). Nothing else, on purpose: a settings file stays flat
+and nested dataclasses (TOML tables). Deliberately nothing else, so settings files stay flat
 enough to read.
 """
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """``" (did you mean 'x'?)"`` for the closest known name, or the list of what is known."""
+    """``" (did you mean 'x'?)"`` for the closest known name, or the list of known names."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else f" (known: {', '.join(known)})"
 
@@ -58,7 +58,7 @@ def parse_toml(text: str, cls: type[T], source: str) -> T:
 
 
 def from_dict(cls: type[T], table: dict[str, Any], source: str) -> T:
-    """Like `parse_toml`, from values already parsed (JSON, say)."""
+    """Like `parse_toml`, from values that are already parsed, such as JSON."""
     return _build(cls, table, (), _Source(source, ""))
 
 
@@ -98,7 +98,7 @@ def _build(cls: type[T], table: dict[str, Any], keys: tuple[str, ...], source: _
     known = [field.name for field in dataclasses.fields(cls) if field.init]
     values: dict[str, Any] = {}
     for key, value in table.items():
-        name = key.replace("-", "_")  # the command line spells options with dashes
+        name = key.replace("-", "_")  # as options are spelled on the command line
         if name not in known:
             raise UsageError(
                 f"{source.at((*keys, key))}: unknown key '{'.'.join((*keys, key))}'"
@@ -160,10 +160,10 @@ def _wrong(keys: tuple[str, ...], source: _Source, expected: str, value: Any) ->
 
 
 def _shown(value: Any) -> str:
-    """``value`` for a message of one line."""
+    """``value`` for a one-line message."""
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # a number of 5,000 digits, or very deep
+    except (ValueError, RecursionError):  # a number of 5,000 digits, or nested very deep
         return "something very long"
     return text if len(text) <= 200 else f"{text[:200]}..."
 
@@ -192,13 +192,13 @@ def _literal(value: Any) -> str:
 
 
 def at_least(minimum: int, name: str, value: float) -> None:
-    """Refuse the setting ``name`` if it is smaller, or NaN."""
+    """Refuse the setting ``name`` if it is below ``minimum``, or NaN."""
     if not value >= minimum:
         raise UsageError(f"{name} must be at least {minimum}, not {value}")
 
 
 def differences(ours: Mapping[str, object], theirs: Mapping[str, object]) -> list[str]:
-    """``name: ours, theirs`` for every setting that makes two runs different ones."""
+    """``name: ours, was theirs`` for every setting in which two runs differ."""
     return [
         f"{name}: {value!r}, was {theirs[name]!r}"
         for name, value in ours.items()

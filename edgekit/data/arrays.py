@@ -5,22 +5,20 @@ Per split prefix (``train_``, ``val_``, ``calibration_``, ``test_``, or none at 
     images [N, H, W] or [N, H, W, 1 or 3] uint8,   labels [N] integers
     jpeg [bytes] uint8,  offsets [N + 1] integers,  labels [N] integers
 
-and once ``classes`` [C] of text. Image i of the second form is jpeg[offsets[i]:offsets[i + 1]].
+and, once, ``classes`` [C] of text. Image i of the second form is jpeg[offsets[i]:offsets[i + 1]].
 
 `numpy.savez` stores arrays uncompressed, and those are mapped from the file, never read as a
-whole. `numpy.savez_compressed` leaves no choice but to unpack them into memory, in every worker
+whole. Arrays from `numpy.savez_compressed` have to be unpacked into memory, in every worker
 process, so together they must fit within `edgekit.core.limits`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import lzma
 import math
 import struct
-import tokenize
+import warnings
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,18 +27,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.core.damage import DAMAGE, METHODS
 from edgekit.core.errors import UsageError
 from edgekit.core.files import open_regular
 from edgekit.core.limits import check_size
 from edgekit.data.base import SPLIT_NAMES, IndexArray, array_digest
 from edgekit.data.decode import decode_bytes
 
-# What readers of .zip and .npy files raise on damaged ones.
-_DAMAGE = (
-    *(OSError, ValueError, EOFError, RuntimeError, OverflowError, TypeError, MemoryError),
-    *(KeyError, IndexError, SyntaxError, struct.error, zlib.error, lzma.LZMAError),
-    *(zipfile.BadZipFile, tokenize.TokenError),
-)
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: the lengths of its name and extras
 
 
@@ -55,7 +48,7 @@ class _Part:
 
 
 class NpzDataset:
-    """An .npz file as a dataset. A pickled one opens its file anew."""
+    """An .npz file as a dataset. A pickled one reopens its file."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._path, self._name = path, name
@@ -147,8 +140,10 @@ class NpzDataset:
                 for text in array.tolist()
             )
         if lowest < 0 or highest >= len(classes):
-            wrong = lowest if lowest < 0 else highest
-            raise UsageError(f"{self._name}: label {wrong} is not among the {len(classes)} classes")
+            invalid = lowest if lowest < 0 else highest
+            raise UsageError(
+                f"{self._name}: label {invalid} is not among the {len(classes)} classes"
+            )
         return classes
 
 
@@ -205,7 +200,7 @@ class _Npz:
         try:
             self._stream = open_regular(path)
             self._zip = zipfile.ZipFile(self._stream)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise UsageError(f"cannot read {path} as .npz: {error}") from error
         self._members = {info.filename.removesuffix(".npy"): info for info in self._zip.infolist()}
         self._unpacked = 0
@@ -229,14 +224,17 @@ class _Npz:
         """One array; pickled objects are refused."""
         info = self._members[array]
         place = f"{self._name}: array '{array}'"
+        if info.compress_type not in METHODS:
+            raise UsageError(f"{place} is packed in a way that is not read here: use numpy.savez")
         try:
-            with self._zip.open(info) as stream:
+            with self._zip.open(info) as stream, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of headers that Python 2 wrote: they are read
                 shape, fortran, dtype = _read_header(stream)
                 if dtype.hasobject:
                     raise UsageError(f"{place} holds Python objects: store numbers or texts")
                 claimed = math.prod(shape) * dtype.itemsize
                 if min(shape, default=0) < 0 or claimed > info.file_size:
-                    raise UsageError(f"{place} is damaged: it says that it is larger than its file")
+                    raise UsageError(f"{place} is damaged: it claims to be larger than its file")
                 if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
                     self._unpacked += info.file_size
                     hint = "save the file with numpy.savez, not savez_compressed; "
@@ -252,7 +250,7 @@ class _Npz:
                 return np.zeros(shape, dtype)
             order: Any = "F" if fortran else "C"
             return np.memmap(self._path, dtype, "r", start, shape, order)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise UsageError(f"{place} cannot be read: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""What a dataset is, and the views on one: a subset, and one with another model's classes.
+"""The interface of datasets, and two views of one: a subset, and one with a model's classes.
 
 A dataset is read image by image and keeps no image in memory, unless it is small. It can be
 pickled, because worker processes get a copy of it.
@@ -54,13 +54,13 @@ class Dataset(Protocol):
         """The class of image ``i``."""
 
     def key(self, i: int) -> str:
-        """A readable name of image ``i`` (a relative path, an index) that stays the same."""
+        """A readable, stable name of image ``i`` (a relative path, an index)."""
 
     def digest(self, i: int) -> str:
         """SHA-256 of image ``i`` as it is stored, computed when asked for."""
 
     def image(self, i: int) -> NDArray[np.uint8]:
-        """Image ``i`` as RGB, uint8 [H, W, 3]; `edgekit.data.decode.BadImage` if it is none."""
+        """Image ``i`` as RGB, uint8 [H, W, 3]; raises `edgekit.data.decode.BadImage`."""
 
 
 class Subset:
@@ -88,7 +88,7 @@ class Subset:
 
     @property
     def given_splits(self) -> Mapping[str, IndexArray]:
-        """None, unless they were translated to this subset's numbers."""
+        """Empty, unless they were translated to this subset's numbers."""
         return self._given_splits
 
     def __len__(self) -> int:
@@ -162,20 +162,24 @@ def subset(dataset: Dataset, indices: ArrayLike) -> Dataset:
 
 
 def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
-    """``dataset`` with its labels translated, by name, to the class list of a model.
+    """``dataset`` with its labels translated, by name, to a model's list of classes.
 
     Without this, a folder that lacks one of the model's classes would shift every label after
     it. A class that the model does not know is an error; one without images is not.
     """
-    wanted = tuple(classes)
-    if dataset.classes == wanted:
+    model_classes = tuple(classes)
+    if dataset.classes == model_classes:
         return dataset
-    positions = {name: position for position, name in enumerate(wanted)}
+    positions = {name: position for position, name in enumerate(model_classes)}
     for name in dataset.classes:
         if name not in positions:
-            hint = nearest(name, list(wanted)) if len(wanted) <= 20 else f" among {len(wanted)}"
+            hint = (
+                nearest(name, list(model_classes))
+                if len(model_classes) <= 20
+                else f" among {len(model_classes)}"
+            )
             raise UsageError(f"{dataset.name}: the model knows no class '{name}'{hint}")
-    return Relabeled(dataset, wanted, [positions[name] for name in dataset.classes])
+    return Relabeled(dataset, model_classes, [positions[name] for name in dataset.classes])
 
 
 def labels(dataset: Dataset, indices: ArrayLike | None = None) -> IndexArray:

@@ -1,20 +1,20 @@
-"""What one image is put through: clean, and every corruption at every severity.
+"""The variants of an image: clean, and every corruption at every severity (a *cell*).
 
-Either corrupted in memory, at the network's size, or read from the published ImageNet-C layout.
+They are either made in memory, at the network's size, or read from the published ImageNet-C layout.
 The two are not comparable (the published files were resized and stored as JPEG), so every report
 names its kind.
 
-Not everybody can afford all 75 cells of an image. Who sees what:
+Not every purpose can afford all 75 cells of an image. Which variants each uses:
 
-| purpose | an image is seen | which severities |
+| purpose | variants of an image | which severities |
 |---|---|---|
 | parity and its sample | clean and in all cells, or in some of each corruption | `Cells.sample` |
 | validation in training and fine-tuning | clean and once a corruption | `rotated_severities` |
 | accuracy control, sensitivity, the guard | clean and in a few cells | `variant_cells` |
 | calibration | clean or in one cell | drawn by the image's own hash, as the recipe says |
-| training | as its pairing says, another cell each epoch | `edgekit.training.corruption_schedule` |
+| training | as its pairing says, a new cell each epoch | `edgekit.training.corruption_schedule` |
 
-All of them are fixed by seeds and hashes, and each severity is as likely as another: the expected
+All of them are fixed by seeds and hashes, and all severities are equally likely: the expected
 error is that of the full grid.
 """
 
@@ -43,7 +43,7 @@ Cell = tuple[str, int]  # corruption, severity
 Task = tuple[int, tuple[int, ...]]  # an image of the dataset, and which of its variants
 
 _LEVELS = 5  # severities of a corruption
-_PIXELS = 1  # bump when decoding or fitting changes pixels: kept answers are then stale
+_PIXELS = 1  # bump when decoding or fitting changes pixels: it makes cached answers stale
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,9 @@ class Cells:
         return [(name, level) for name in self.corruptions for level in self.severities]
 
     def sample(self, image: str, levels: int) -> tuple[int, ...]:
-        """The variants that an image goes through: clean, and ``levels`` severities of everything.
+        """An image's variants: clean, and ``levels`` severities of every corruption (0: all).
 
-        Drawn from the image's digest and the seed alone, so that a resumed run draws the same.
-        0 stands for all severities.
+        Drawn from the image's digest and the seed alone, so a resumed run draws the same ones.
         """
         steps = len(self.severities)
         if levels == 0 or levels >= steps:
@@ -84,14 +83,14 @@ class Cells:
         return (0, *(1 + np.flatnonzero(measured)).tolist())
 
     def names(self) -> list[str]:
-        """What error messages call the variants of an image, the clean one first."""
+        """The names of an image's variants in error messages, the clean one first."""
         return ["clean", *(f"{name} severity {level}" for name, level in self.pairs)]
 
 
 def choose_cells(
     corruptions: str | None, severities: tuple[int, ...], extra: bool, seed: int
 ) -> Cells:
-    """The sweep that the user asked for; all 15 corruptions unless named otherwise."""
+    """The sweep that the user asked for; all 15 corruptions unless some are named."""
     names = BENCHMARK15 if corruptions is None else parse_seen(corruptions)
     if extra:
         names = (*names, *(name for name in EXTRA4 if name not in names))
@@ -104,16 +103,16 @@ def choose_cells(
 
 
 class PublishedImages:
-    """A folder in ImageNet-C's layout as a dataset: the images that all wanted cells have.
+    """A folder in ImageNet-C's layout as a dataset: the images that all ``cells`` have.
 
-    The cells are listed once, when it is opened. Image ``i`` is the clean one; `variant` gives
+    The cells are listed once, when it is opened. Image ``i`` is the clean one; `variant` returns
     the others.
     """
 
     def __init__(self, data: ImageNetC, cells: Cells) -> None:
-        have = data.cells()
+        available = data.cells()
         for cell in cells.pairs:
-            if cell not in have:
+            if cell not in available:
                 raise UsageError(
                     f"{data.name} has no {cell[0]}/{cell[1]}: add it, or leave it out with "
                     "--corruptions and --severities"
@@ -125,12 +124,12 @@ class PublishedImages:
                 "folders and file names as in every cell"
             )
         order = {key: i for i, key in enumerate(clean.paths)}
-        first = have[cells.pairs[0]]
+        first = available[cells.pairs[0]]
         rows = [i for i, key in enumerate(first.paths) if key in order]
         if len(rows) < len(first):
-            lacking = next(key for key in first.paths if key not in order)
+            missing = next(key for key in first.paths if key not in order)
             raise UsageError(
-                f"{data.name}: its folder 'clean' lacks {lacking}, which the corrupted ones have: "
+                f"{data.name}: its folder 'clean' lacks {missing}, which the corrupted ones have: "
                 "name the clean files like the corrupted ones"
             )
         self._clean = replace(
@@ -139,8 +138,8 @@ class PublishedImages:
             paths=first.paths,
             labels=clean.labels[[order[key] for key in first.paths]],
         )
-        # One list of paths and labels for all: 75 copies would travel to every worker.
-        parts = (have[cell] for cell in cells.pairs)
+        # All share one list of paths and labels: otherwise each worker would get 75 copies.
+        parts = (available[cell] for cell in cells.pairs)
         clean_part = self._clean
         self._variants = (
             clean_part,
@@ -154,7 +153,7 @@ class PublishedImages:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The class folders, or what ``classes.txt`` calls them."""
+        """The class folders, or their names in ``classes.txt``."""
         return self._clean.classes
 
     @property
@@ -188,10 +187,10 @@ class PublishedImages:
 
 @dataclass(frozen=True)
 class MakeVariants:
-    """The loading function: runs in worker processes, one image a call.
+    """The loading function: runs in worker processes, one image per call.
 
-    ``published`` is set when ``cells`` are read and not made; it lies here, beside the dataset,
-    because that may have been relabeled or cut.
+    ``published`` is set if the cells are read rather than made. It is stored here, apart from the
+    dataset, because that may have been relabeled or reduced.
     """
 
     preprocessing: Preprocessing
@@ -204,7 +203,7 @@ class MakeVariants:
         return 1 + self.cells.count
 
     def __call__(self, dataset: Dataset, task: Task) -> NDArray[np.uint8]:
-        """The wanted variants of an image: uint8 [variants, height, width, 3]."""
+        """Make an image's variants: uint8 [variants, height, width, 3]."""
         index, numbers = task
         if not numbers:
             return np.empty((0, *self.preprocessing.size, 3), np.uint8)
@@ -224,13 +223,13 @@ class MakeVariants:
 
     def _read(self, published: PublishedImages, index: int, number: int) -> NDArray[np.uint8]:
         image = published.variant(number).image(index)
-        # Published files were resized and cropped already; doing it again would zoom in.
+        # Published files are already resized and cropped; doing it again would zoom in.
         if number and image.shape[:2] == self.preprocessing.size:
             return image
         return self.preprocessing.fit(image)
 
     def labels(self, dataset: Dataset, index: int, numbers: tuple[int, ...]) -> list[str]:
-        """Names of some of an image's variants that change when their pixels would."""
+        """Labels for an image's variants that change whenever their pixels would."""
         every = ["clean", *(f"{name}/{level}" for name, level in self.cells.pairs)]
         names = [every[number] for number in numbers]
         if self.published is None:
@@ -239,7 +238,7 @@ class MakeVariants:
         return [f"{name} {part.digest(index)}" for name, part in zip(names, parts, strict=True)]
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that decides an image's pixels, beside itself and the variant's label."""
+        """SHA-256 of what determines a variant's pixels, besides the image and its label."""
         from edgekit.data.corruptions.version import code_version
 
         document = {
@@ -255,12 +254,12 @@ class MakeVariants:
 def sample_severities(
     bits: npt.NDArray[np.uint64], severities: int, levels: int
 ) -> npt.NDArray[np.bool_]:
-    """Which cells images go through, ``levels`` severities of every corruption: bool [B, C, S].
+    """Which cells of each image to measure, ``levels`` severities per corruption: bool [B, C, S].
 
-    ``bits`` [B, S + C] are random. A severity is as likely as any other for every corruption,
-    whatever happened to other images, so that the score of an image has the same mean as that from
-    all of its cells. An image's corruptions share the severities out evenly, which is worth much:
-    most of what tells images apart tells severities apart, too.
+    ``bits`` [B, S + C] are random. For every corruption all severities are equally likely,
+    independently of other images, so an image's score has the same mean as the one over all of its
+    cells. Its corruptions divide the severities evenly among themselves, which is worth a lot: most
+    of what tells images apart tells severities apart, too.
     """
     order = np.argsort(bits[:, :severities], axis=1, kind="stable")
     start = np.argsort(bits[:, severities:], axis=1, kind="stable")
@@ -272,11 +271,11 @@ def sample_severities(
 
 
 def rotated_severities(count: int, corruptions: int) -> IndexArray:
-    """The severity at which each image meets each corruption: [count, corruptions].
+    """The severity of each corruption for each image: [count, corruptions].
 
-    Every image meets every type at one severity, and each severity has a fifth of the images:
-    a fifth of the work of the full grid for the same expected mean corruption error. Images take
-    turns in shuffled order, because their own order may follow the classes.
+    Every image gets every type at one severity, and each severity gets a fifth of the images:
+    a fifth of the full grid's work for the same expected mean corruption error. Severities rotate
+    over the images in shuffled order, because their own order may follow the classes.
     """
     rank = np.empty(count, np.int64)
     rank[epoch_order(count, 0, 0)] = np.arange(count)
@@ -284,9 +283,9 @@ def rotated_severities(count: int, corruptions: int) -> IndexArray:
 
 
 def variant_cells(images: int, views: int, corruptions: int) -> IndexArray:
-    """Which cells each image is seen in: [images, views], all different in a row."""
+    """The cells of each image: [images, views], all different within a row."""
     number = np.arange(images)[:, None] * views + np.arange(views)
     corruption = number % corruptions
-    # The severity goes up with the image, and once more with every round of corruptions.
+    # The severity advances with the image, and once more with every round of corruptions.
     severity = (np.arange(images)[:, None] + corruption + number // corruptions) % _LEVELS
     return np.asarray(corruption * _LEVELS + severity, np.int64)

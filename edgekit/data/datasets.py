@@ -1,4 +1,4 @@
-"""Opens data by name: the one entrance to every source.
+"""Opens data by name: the single entry point to all sources.
 
 builtin:fashion-mnist      8,000 images that ship with edgekit, with fixed splits
 ./photos                   a folder of class folders, or of train/val/test of those
@@ -38,11 +38,11 @@ _log = logging.getLogger(__name__)
 
 
 def open_dataset(uri: str, *, skip_bad: bool = False, workers: int = 0) -> Dataset:
-    """Open the dataset ``uri`` (see the module's description); no image is read yet.
+    """Open the dataset ``uri`` (see the module's docstring); no image is read yet.
 
-    With ``skip_bad`` every image is read once, by ``workers`` processes, and those that cannot
-    be are named in the log and left out. (Not in `ImageNetC`, whose millions of files are left
-    to the loader; there it means that an image missing from one cell is left out of all.)
+    With ``skip_bad`` every image is read once, by ``workers`` processes, and unreadable ones are
+    logged and left out. (Not in `ImageNetC`, whose millions of files are checked as they are
+    loaded; there, an image missing from one cell is left out of all.)
     """
     dataset = _open(uri, skip_bad)
     if not skip_bad or isinstance(dataset, ImageNetC):
@@ -71,7 +71,7 @@ def _open(uri: str, skip_bad: bool) -> Dataset:
         return NpzDataset(path, uri)
     if suffix in (".csv", ".jsonl"):
         return open_list(path, uri)
-    raise UsageError(f"{uri} is no data: give a folder, .npz, .csv or .jsonl")
+    raise UsageError(f"{uri} is not data: give a folder, .npz, .csv or .jsonl")
 
 
 def _existing(text: str, uri: str) -> Path:

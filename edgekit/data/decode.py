@@ -2,11 +2,11 @@
 
 - The EXIF orientation is applied.
 - Gray and palette images become RGB; animations give their first frame.
-- Transparent pixels are composited on black: a color that nobody sees must not count.
-- 16-bit samples keep their high byte (that is what Pillow does for 16-bit color, so gray
-  follows it). 32-bit samples have no fixed range and are refused.
-- CMYK is converted without a color profile; profiles of RGB images are ignored too, as
-  torchvision and OpenCV do.
+- Transparent pixels are composited on black: an invisible color must not count.
+- 16-bit samples keep their high byte (as Pillow does for 16-bit color, so gray does the same).
+  32-bit samples have no fixed range and are refused.
+- CMYK is converted without a color profile; profiles of RGB images are ignored as well, as in
+  torchvision and OpenCV.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from edgekit.core.errors import UsageError
 from edgekit.core.files import open_regular
 from edgekit.core.limits import check_size
 
-# Only these decoders see user files: some of Pillow's others start external programs. Importing
-# a plugin registers it, which `Image.open(formats=...)` does not do by itself.
+# Only these decoders read user files, because some of Pillow's others start external programs.
+# Importing a plugin registers it, which `Image.open(formats=...)` alone does not.
 FORMATS = (
     BmpImagePlugin.BmpImageFile.format,
     GifImagePlugin.GifImageFile.format,
@@ -47,7 +47,7 @@ FORMATS = (
     TiffImagePlugin.TiffImageFile.format,
     WebPImagePlugin.WebPImageFile.format,
 )
-# Pillow has at most four bytes a pixel, the result three.
+# Pillow takes at most four bytes per pixel, the result three.
 _BYTES_PER_PIXEL = 7
 _STRIP_PIXELS = 1 << 20
 
@@ -82,13 +82,13 @@ def decode_file(path: Path) -> NDArray[np.uint8]:
 
 
 def decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
-    """Decode the content of an image file; ``name`` is what error messages call it."""
+    """Decode the content of an image file; ``name`` is its name in error messages."""
     return decode(io.BytesIO(data), name)
 
 
 def decode(stream: BinaryIO, name: str) -> NDArray[np.uint8]:
-    """Decode an open image file; ``name`` is what error messages call it."""
-    # Warnings about odd metadata or large images: the pixels either decode or they do not.
+    """Decode an open image file; ``name`` is its name in error messages."""
+    # Warnings about odd metadata or large images are noise: the pixels decode or they do not.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -103,7 +103,9 @@ def decode(stream: BinaryIO, name: str) -> NDArray[np.uint8]:
                 image.load()  # a damaged file fails here at the latest
                 return pixels_of(image, name)
         except Image.DecompressionBombError as error:
-            raise BadImage(f"{name} has more pixels than Pillow takes: make it smaller") from error
+            raise BadImage(
+                f"{name} has more pixels than Pillow accepts: make it smaller"
+            ) from error
         except UnidentifiedImageError as error:
             formats = ", ".join(FORMATS)
             raise BadImage(
@@ -115,9 +117,9 @@ def decode(stream: BinaryIO, name: str) -> NDArray[np.uint8]:
 
 
 def pixels_of(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    """A loaded Pillow image upright, composited, as RGB.
+    """A loaded Pillow image as RGB, composited and upright.
 
-    Converted in strips: the conversions' copies would take several times as much as the image.
+    It is converted in strips: copies of the whole would take several times the image's memory.
     """
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
@@ -148,10 +150,10 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _upright(pixels: NDArray[np.uint8], image: Image.Image) -> NDArray[np.uint8]:
-    """``pixels`` turned as the EXIF data of ``image``, which they came from, say."""
+    """``pixels`` rotated as the EXIF data of their ``image`` says."""
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG)
     except (OSError, *_PARSE_ERRORS):
-        return pixels  # damaged metadata beside an intact image: nothing says that it lies
+        return pixels  # intact pixels with damaged metadata: take them as upright
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))

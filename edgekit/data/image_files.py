@@ -67,16 +67,16 @@ class FileDataset:
 
 
 def open_folder(root: Path, name: str) -> FileDataset:
-    """A folder of class folders, or of split folders (train, val, ...) of class folders.
+    """Open a folder of class folders, or of split folders (train, val, ...) of class folders.
 
-    Labels number the class folders in the order of their names, unless ``classes.txt`` in the
-    folder lists them in another order.
+    Labels number the class folders in alphabetical order, unless ``classes.txt`` in the folder
+    lists them in another order.
     """
     outer = folders(root)
     splits = [folder for folder in outer if folder.lower() in SPLIT_NAMES]
     if not outer:
         raise UsageError(
-            f"{name} has no class folders: put the images of each class into a folder of its name"
+            f"{name} has no class folders: put each class's images into a folder of its name"
         )
     if splits and len(splits) < len(outer):
         other = next(folder for folder in outer if folder not in splits)
@@ -85,21 +85,21 @@ def open_folder(root: Path, name: str) -> FileDataset:
             f"keep class folders inside the split folders, or use no split folders"
         )
     tops = [f"{split}/" for split in splits] or [""]
-    found = {class_ for top in tops for class_ in folders(root / top)}
-    folder_names, classes = class_list(root, sorted(found), name)
+    class_folders = {class_ for top in tops for class_ in folders(root / top)}
+    folder_names, classes = class_list(root, sorted(class_folders), name)
     label_of = {folder: label for label, folder in enumerate(folder_names)}
     paths: list[str] = []
     labels: list[int] = []
     members: dict[str, list[int]] = {}
     for top in tops:
-        begin = len(paths)
+        first = len(paths)
         for folder in folders(root / top):
             files = list(image_files(root, f"{top}{folder}"))
             paths.extend(files)
             labels.extend([label_of[folder]] * len(files))
         if top:
             split = SPLIT_NAMES[top[:-1].lower()]
-            members.setdefault(split, []).extend(range(begin, len(paths)))
+            members.setdefault(split, []).extend(range(first, len(paths)))
     if not paths:
         raise UsageError(f"{name} has no images in its class folders ({', '.join(EXTENSIONS)})")
     for label in sorted(set(range(len(classes))) - set(labels)):
@@ -109,10 +109,10 @@ def open_folder(root: Path, name: str) -> FileDataset:
 
 
 def open_list(path: Path, name: str) -> FileDataset:
-    """A CSV or JSONL file of ``path``, ``label`` and, if wanted, ``split``.
+    """Open a CSV or JSONL file of ``path``, ``label`` and optionally ``split``.
 
-    Paths are relative to the file's folder. Labels are class names, or numbers throughout;
-    ``classes.txt`` beside the list gives the order of the names, or the names of the numbers.
+    Paths are relative to the file's folder. Labels are all names or all numbers; ``classes.txt``
+    beside the list gives the order of the names, or the names of the numbers.
     """
     rows = list(_jsonl_rows(path) if path.suffix.lower() == ".jsonl" else _csv_rows(path))
     if not rows:
@@ -122,7 +122,7 @@ def open_list(path: Path, name: str) -> FileDataset:
         longest = max(texts, key=len)
         highest = max(map(int, texts)) if len(longest) < 20 else 1 << 64
         if highest > 1_000_000:
-            raise UsageError(f"{name}: label {longest[:20]} is no class number")
+            raise UsageError(f"{name}: label {longest[:20]} is too large for a class number")
         _, classes = class_list(path.parent, None, name)
         classes = classes or tuple(str(label) for label in range(highest + 1))
         if highest >= len(classes):
@@ -217,7 +217,7 @@ def _row(place: str, path: object, label: object, split: object) -> _Row:
 
 
 def folders(parent: Path) -> list[str]:
-    """The names of the folders in ``parent``, sorted; hidden ones and macOS litter left out."""
+    """The names of the folders in ``parent``, sorted, without hidden ones and macOS litter."""
     try:
         with os.scandir(parent) as entries:
             return sorted(
@@ -252,17 +252,17 @@ def _unreadable(error: OSError) -> None:
 
 
 def class_list(
-    folder: Path, found: Sequence[str] | None, name: str
+    folder: Path, data_classes: Sequence[str] | None, name: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of the classes in the data and for people, in label order.
+    """The classes' names in the data, and their names for people, in label order.
 
-    ``classes.txt`` has one class a line, in label order, and after a tab the name for people
-    if that is another. Without it the classes ``found`` are numbered in their order. It may
-    list classes that are not found, but must list all that are.
+    ``classes.txt`` has one class per line, in label order, with a different name for people after
+    a tab. It may list classes that are not among ``data_classes``, but must list all that are.
+    Without it, ``data_classes`` are numbered in their order.
     """
     path = folder / "classes.txt"
     if not path.is_file():
-        plain = tuple(found or ())
+        plain = tuple(data_classes or ())
         return plain, plain
     try:
         text = read_regular(path).decode("utf-8-sig")
@@ -270,13 +270,13 @@ def class_list(
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path} as UTF-8 text: {error}") from error
     pairs = [line.split("\t", 1) for line in lines if line]
-    raw = tuple(pair[0].strip() for pair in pairs)
-    shown = tuple(pair[-1].strip() for pair in pairs)
-    for names in (raw, shown):
-        name_, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    names_in_data = tuple(pair[0].strip() for pair in pairs)
+    display_names = tuple(pair[-1].strip() for pair in pairs)
+    for names in (names_in_data, display_names):
+        duplicate, count = Counter(names).most_common(1)[0] if names else ("", 0)
         if count != 1:
-            raise UsageError(f"{path} lists '{name_}' {count} times")
-    for class_ in found or ():
-        if class_ not in raw:
+            raise UsageError(f"{path} lists '{duplicate}' {count} times")
+    for class_ in data_classes or ():
+        if class_ not in names_in_data:
             raise UsageError(f"{name} has a class '{class_}' that {path} does not list")
-    return raw, shown
+    return names_in_data, display_names

@@ -19,9 +19,9 @@ _log = logging.getLogger(__name__)
 class ImageNetC:
     """The published layout of ImageNet-C: ``corruption/severity/class/image.JPEG``.
 
-    As a dataset it is its clean images (the folder ``clean``, which one adds oneself; without
-    it there are none). `cells` gives the corrupted ones. The corruptions may also lie one
-    folder deeper, as the published archives (blur, digital, ...) unpack.
+    As a dataset it consists of its clean images (the folder ``clean``, which users add themselves;
+    without it there are none); `cells` returns the corrupted ones. The corruptions may also be one
+    folder deeper, where the published archives (blur, digital, ...) unpack them.
     """
 
     def __init__(self, root: Path, name: str, skip_bad: bool = False) -> None:
@@ -49,7 +49,7 @@ class ImageNetC:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The class folders, or what ``classes.txt`` calls them."""
+        """The class folders, or their names in ``classes.txt``."""
         return self._classes
 
     @property
@@ -59,7 +59,7 @@ class ImageNetC:
 
     @property
     def clean(self) -> FileDataset | None:
-        """The clean images, if they are there."""
+        """The clean images, if there are any."""
         return self._clean
 
     def __len__(self) -> int:
@@ -84,21 +84,21 @@ class ImageNetC:
     def cells(self) -> dict[tuple[str, int], FileDataset]:
         """A dataset per (corruption, severity), all with the same images in the same order.
 
-        An image that some cell lacks (an archive unpacked halfway) is an error, or with
-        ``skip_bad`` is left out of every cell and counted in the log.
+        An image that some cell lacks (a partly unpacked archive) is an error; with ``skip_bad`` it
+        is left out of every cell and counted in the log.
         """
         keys: dict[tuple[str, int], list[str]] = {}
         for cell, folder in self._cells.items():
-            found, first = self._keys(folder), next(iter(keys.values()), None)
+            cell_keys, first = self._keys(folder), next(iter(keys.values()), None)
             # 75 cells x 50,000 paths: equal lists are kept once.
-            keys[cell] = first if first is not None and first == found else found
+            keys[cell] = first if first is not None and first == cell_keys else cell_keys
         everywhere, anywhere = set(next(iter(keys.values()))), set[str]()
-        for found in {id(found): found for found in keys.values()}.values():
-            everywhere &= set(found)
-            anywhere |= set(found)
-        for (corruption, severity), found in keys.items():
-            if not self._skip_bad and len(found) > len(everywhere):
-                example = next(key for key in found if key not in everywhere)
+        for cell_keys in {id(cell_keys): cell_keys for cell_keys in keys.values()}.values():
+            everywhere &= set(cell_keys)
+            anywhere |= set(cell_keys)
+        for (corruption, severity), cell_keys in keys.items():
+            if not self._skip_bad and len(cell_keys) > len(everywhere):
+                example = next(key for key in cell_keys if key not in everywhere)
                 lacking = next(cell for cell, others in keys.items() if example not in others)
                 raise UsageError(
                     f"{self._name}: {lacking[0]}/{lacking[1]} lacks {example}, which "
@@ -113,10 +113,10 @@ class ImageNetC:
         return {cell: self._dataset(folder, common) for cell, folder in self._cells.items()}
 
     def _find_severities(self, corruption: Path) -> bool:
-        found = [severity for severity in range(1, 6) if (corruption / str(severity)).is_dir()]
-        for severity in found:
+        severities = [severity for severity in range(1, 6) if (corruption / str(severity)).is_dir()]
+        for severity in severities:
             self._cells[corruption.name, severity] = corruption / str(severity)
-        return bool(found)
+        return bool(severities)
 
     def _require_clean(self) -> FileDataset:
         if self._clean is None:

@@ -1,8 +1,8 @@
 """Reads images in worker processes: in order, bounded in memory, the same for any worker count.
 
 The unit of work is ``function(dataset, task)``, a pure function of its arguments; a task is an
-index or whatever else says what to do (an index with a corruption, an epoch, a seed). Randomness
-comes from `rng_for`, never from a worker's own state, so who computes a task cannot matter.
+index or another description of the work (an index with a corruption, an epoch, a seed). Randomness
+comes from `rng_for`, never from a worker's own state, so it does not matter who computes a task.
 
 Workers are started by a fork server, not forked from a process that may hold torch's threads and
 locks. As with all of multiprocessing, ``function`` must be importable (no lambda), and a script
@@ -33,14 +33,14 @@ _log = logging.getLogger(__name__)
 class Skipped:
     """Collects unreadable images during training: pass it as ``on_bad``.
 
-    Each is named once in the log, however many epochs meet it.
+    Each is logged once, in however many epochs it occurs.
     """
 
     def __init__(self) -> None:
         self.messages: list[str] = []
 
     def __call__(self, error: BadImage) -> None:
-        """Take note of one bad image."""
+        """Record one bad image."""
         if str(error) not in self.messages:
             self.messages.append(str(error))
             _log.warning("left out: %s", error)
@@ -52,12 +52,12 @@ class Skipped:
 
 
 def default_workers() -> int:
-    """One worker a usable CPU, at most 8; none on a single CPU."""
+    """One worker per usable CPU, at most 8; none on a single CPU."""
     usable = usable_threads()
     return 0 if usable == 1 else min(8, usable)
 
 
-def load(
+def load_each(
     dataset: Dataset,
     tasks: Iterable[T],
     function: Callable[[Dataset, T], R],
@@ -70,8 +70,8 @@ def load(
 
     ``workers = 0`` computes in this process. Otherwise tasks travel in groups of ``chunk``, and
     about two groups per worker are computed ahead of the caller. A `BadImage` ends the loading,
-    unless ``on_bad`` takes it: then that task has no result.
-    To load many times (every epoch), keep a `edgekit.data.pool.Pool` and call its ``map``.
+    unless ``on_bad`` is given: it gets the error, and the task has no result.
+    To load many times (every epoch), keep an `edgekit.data.pool.Pool` and call its ``map``.
     """
     with Pool(dataset, function, workers) as pool:
         yield from pool.map(tasks, chunk=chunk, on_bad=on_bad)
@@ -92,10 +92,10 @@ def batched(results: Iterable[R], size: int, *, drop_last: bool = False) -> Iter
 
 
 def without_bad(dataset: Dataset, *, workers: int = 0) -> tuple[Dataset, list[str]]:
-    """The dataset without the images that cannot be decoded, and the reasons; reads them all."""
+    """The dataset without unreadable images, and the reason for each; reads every image."""
     bad: list[str] = []
     indices = range(len(dataset))
-    readable = load(
+    readable = load_each(
         dataset, indices, _decodes, workers=workers, on_bad=lambda error: bad.append(str(error))
     )
     good = np.fromiter(readable, np.int64)
@@ -120,7 +120,7 @@ def rng_for(seed: int, epoch: int, key: str) -> np.random.Generator:
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> IndexArray:
-    """A permutation of 0 to ``count`` - 1, another one each epoch.
+    """A permutation of 0 to ``count`` - 1, a different one each epoch.
 
     Sorts the raw output of the bit generator, which NumPy promises never to change;
     it makes no such promise for `Generator.permutation`.

@@ -1,9 +1,8 @@
 """Worker processes that compute ``function(dataset, task)`` and hand results back in order.
 
-Each worker has one pipe. It computes what arrives and sends results from a thread of its own,
-so that a caller who is busy does not stall it. The pipe is also the lifeline: a worker whose
-parent is gone, even by kill -9, reads the end of the pipe and exits; a worker that dies is
-noticed the same way.
+Each worker has one pipe. It sends results from a separate thread, so a busy caller does not stall
+it. The pipe is also the lifeline: a worker whose parent is gone, even by kill -9, reads the end of
+the pipe and exits; the parent notices a dead worker the same way.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ class WorkerCrashed(EdgekitError):
 
 
 class WorkerBug(RuntimeError):
-    """The function raised what no user's mistake raises; the message is its traceback."""
+    """The function raised an unexpected error; the message is its traceback."""
 
 
 @dataclass(frozen=True)
 class _Results(Generic[R]):
-    """What came of a group of tasks; a failure ends it, after the values before it."""
+    """The results of a group of tasks; a failure ends the group, after the values before it."""
 
     values: list[R | BadImage]
     failure: EdgekitError | WorkerBug | None
@@ -54,7 +53,7 @@ class _Results(Generic[R]):
 class Pool(Generic[T, R]):
     """Workers for one dataset and one function; use it in a ``with`` statement.
 
-    ``workers = 0`` has no processes: everything happens in the caller's.
+    ``workers = 0`` starts no processes: everything happens in the caller's.
     """
 
     def __init__(
@@ -87,9 +86,9 @@ class Pool(Generic[T, R]):
         chunk: int = 8,
         on_bad: Callable[[BadImage], object] | None = None,
     ) -> Iterator[R]:
-        """The results of all tasks, in order; see `edgekit.data.loading.load`.
+        """The results of all tasks, in order; see `edgekit.data.loading.load_each`.
 
-        One iteration at a time. An iterator that is dropped half-way stops the workers.
+        One iteration at a time. Dropping an iterator half-way stops the workers.
         """
         if self._closed or self._busy:
             raise RuntimeError("this Pool is " + ("closed" if self._closed else "in use"))
@@ -111,7 +110,7 @@ class Pool(Generic[T, R]):
             process.terminate()
         for process in self._processes:
             process.join(_END_SECONDS)
-            if process.exitcode is None:  # stopped, or deep in a file system that does not answer
+            if process.exitcode is None:  # suspended, or stuck in a file system that hangs
                 process.kill()
                 process.join(_END_SECONDS)
         self._pipes, self._processes = [], []
@@ -139,7 +138,7 @@ class Pool(Generic[T, R]):
                 self._processes.append(process)
                 self._pipes.append(ours)
             job = pickle.dumps((self._dataset, self._function), protocol=5)
-            for pipe in self._pipes:  # all are starting up by now
+            for pipe in self._pipes:  # by now all are starting up in parallel
                 try:
                     pipe.send_bytes(job)
                 except OSError as error:
@@ -154,14 +153,14 @@ class Pool(Generic[T, R]):
         finished = False
         try:
             load = dict.fromkeys(self._pipes, 0)  # groups a worker has, done or not
-            done: dict[int, _Results[R]] = {}
+            waiting: dict[int, _Results[R]] = {}
             sent = 0  # groups
-            given_back = 0
+            returned = 0
             exhausted = False
             while True:
-                # Bounded by what was handed to the caller, not by what came back: one slow group
-                # must not let the others pile up behind it.
-                while not exhausted and sent - given_back < _AHEAD * len(self._pipes):
+                # Bounded by what the caller got, not by what the workers returned: otherwise
+                # results would pile up behind one slow group.
+                while not exhausted and sent - returned < _AHEAD * len(self._pipes):
                     group = next(groups, None)
                     if group is None:
                         exhausted = True
@@ -170,25 +169,25 @@ class Pool(Generic[T, R]):
                     self._send(pipe, (sent, group))
                     load[pipe] += 1
                     sent += 1
-                if given_back == sent:
+                if returned == sent:
                     break
-                while given_back not in done:
-                    answers = wait(self._pipes, WAIT_SECONDS)
-                    if not answers:
+                while returned not in waiting:
+                    ready_pipes = wait(self._pipes, WAIT_SECONDS)
+                    if not ready_pipes:
                         raise WorkerCrashed(
-                            f"the loading workers have sent nothing in {WAIT_SECONDS:.0f} s: are "
-                            "they stopped, or is the file system with the images?"
+                            f"the loading workers sent nothing for {WAIT_SECONDS:.0f} s: check "
+                            "that they are running and that the images' file system responds"
                         )
-                    for ready in answers:
-                        assert isinstance(ready, Connection)
-                        number, results = self._receive(ready)
-                        load[ready] -= 1
-                        done[number] = results
-                results = done.pop(given_back)
+                    for ready_pipe in ready_pipes:
+                        assert isinstance(ready_pipe, Connection)
+                        number, results = self._receive(ready_pipe)
+                        load[ready_pipe] -= 1
+                        waiting[number] = results
+                results = waiting.pop(returned)
                 yield from results.values
                 if results.failure is not None:
                     raise results.failure
-                given_back += 1
+                returned += 1
             finished = True
         finally:
             self._busy = False
@@ -229,9 +228,9 @@ def _grouped(tasks: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _serve(pipe: Connection) -> None:
-    """A worker's life: receive groups of tasks, compute, let a thread send the results."""
+    """A worker's main loop: receive groups of tasks, compute, let a thread send the results."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    # The workers are the parallelism: OpenCV and BLAS threads below them would only fight.
+    # The workers provide the parallelism: OpenCV's and BLAS's threads would compete with them.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
         os.environ[variable] = "1"
     failure: WorkerBug | None = None
@@ -262,15 +261,15 @@ def _serve(pipe: Connection) -> None:
 
 
 def _unpack(job: bytes) -> Any:
-    """Dataset and function; whatever importing their modules raises becomes a `WorkerBug`."""
+    """Dataset and function; anything that importing their modules raises becomes a `WorkerBug`."""
     arrived = False
     try:
-        found = pickle.loads(job)
+        dataset_and_function = pickle.loads(job)
         arrived = True
     finally:
         if not arrived:
             raise WorkerBug(f"a loading worker cannot start:\n{traceback.format_exc()}")
-    return found
+    return dataset_and_function
 
 
 def _compute(dataset: Dataset, function: Callable[[Dataset, T], R], tasks: list[T]) -> _Results[R]:
@@ -286,7 +285,7 @@ def _compute(dataset: Dataset, function: Callable[[Dataset, T], R], tasks: list[
 
 
 def _call(function: Callable[[Dataset, T], R], dataset: Dataset, task: T) -> R:
-    """What the function returns or refuses; whatever else it raises becomes a `WorkerBug`."""
+    """Call the function; anything it raises but an `EdgekitError` becomes a `WorkerBug`."""
     explained = False
     try:
         result = function(dataset, task)
@@ -295,7 +294,7 @@ def _call(function: Callable[[Dataset, T], R], dataset: Dataset, task: T) -> R:
         explained = True
         raise
     finally:
-        if not explained:  # it may not survive pickling, and its traceback never does
+        if not explained:  # such an error may not survive pickling, and its traceback never does
             raise WorkerBug(f"in a loading worker:\n{traceback.format_exc()}")
     return result
 

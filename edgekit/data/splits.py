@@ -1,13 +1,13 @@
-"""Which images train, stop the training, calibrate and judge.
+"""Which images are for training, validation, calibration and testing.
 
 Four parts that share no image: *train*, *validation* (early stopping and choices made while
 building), *calibration* (activation ranges), *test* (parity and every published number).
 
-1. Splits that come with the data win. What they lack is cut out of *train*, and where train and
-   validation are all there is, as in ImageNet's folders, the latter is the test set.
+1. Splits that come with the data win. Missing parts are cut out of *train*; if there are only
+   train and validation, as in ImageNet's folders, the latter becomes the test set.
 2. Otherwise a seeded split, in which every class has its share of every part. An image's place
    follows from the seed and its content: files may be renamed, and copies of one image, which
-   real collections have, always end in the same part.
+   occur in real collections, always end up in the same part.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SplitSizes:
-    """How much each part takes: a fraction of the images below 1, a number of images from 1 on.
+    """The size of each part: below 1 a fraction of the images, from 1 on a number of images.
 
-    *train* gets the rest. A part that came with the data keeps its size.
+    *train* gets the rest. A part that comes with the data keeps its size.
     """
 
     validation: float = 0.1
@@ -47,7 +47,7 @@ class SplitSizes:
     test: float = 0.2
 
     def __post_init__(self) -> None:
-        """Refuse sizes that mean nothing."""
+        """Refuse invalid sizes."""
         for field in fields(self):
             value = getattr(self, field.name)
             if not 0 <= value < float("inf") or (value >= 1 and value != int(value)):
@@ -75,7 +75,7 @@ class Splits:
     identity: str  # SHA-256 of the keys and labels, part by part
 
     def part(self, name: str, dataset: Dataset) -> Dataset:
-        """The images of one part; an error that says what to do if there are none."""
+        """The images of one part; an empty one is an error that says what to do."""
         indices: IndexArray = getattr(self, name)
         if not len(indices):
             raise UsageError(
@@ -85,7 +85,7 @@ class Splits:
         return subset(dataset, indices)
 
     def fingerprint(self) -> str:
-        """SHA-256 over which image is in which part; equal wherever the data lie."""
+        """SHA-256 of which image is in which part, independent of where the data are stored."""
         return self.identity
 
     def summary(self) -> dict[str, Any]:
@@ -95,28 +95,28 @@ class Splits:
 
 
 _PARTS = ("train", "validation", "calibration", "test")
-_CUT_ORDER = ("test", "calibration", "validation")  # the judge first, if images are few
+_CUT_ORDER = ("test", "calibration", "validation")  # if images are few, the test part first
 
 
 def split_dataset(dataset: Dataset, sizes: SplitSizes | None = None, *, seed: int = 0) -> Splits:
     """Split ``dataset`` by the rules at the top of this module.
 
-    Refuses given splits whose test images also calibrate. Reads the stored bytes of every
-    image for a seeded split, and those of calibration and test for a given one.
+    Refuses given splits that share images between calibration and test. Reads the stored bytes of
+    every image for a seeded split, and those of calibration and test for a given one.
     """
     sizes = sizes or SplitSizes()
     parts = {name: rows for name, rows in dataset.given_splits.items() if len(rows)}
     given = bool(parts)
     if "train" in parts and "validation" in parts and "test" not in parts:
         parts["test"] = parts.pop("validation")
-    lacking = [name for name in _CUT_ORDER if name not in parts]
+    missing = [name for name in _CUT_ORDER if name not in parts]
     pool = parts.get("train", np.zeros(0, np.int64)) if given else np.arange(len(dataset))
-    counts = {name: sizes.count(name, len(pool)) for name in lacking}
+    counts = {name: sizes.count(name, len(pool)) for name in missing}
     if sum(counts.values()) > len(pool) > 0:
-        wanted = ", ".join(f"{count} {name}" for name, count in counts.items())
-        raise UsageError(f"{dataset.name}: {wanted} are more than the {len(pool)} images to split")
+        listed = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise UsageError(f"{dataset.name}: {listed} are more than the {len(pool)} images to split")
     if given and len(pool):
-        # Hashing a whole training folder only to cut a little out of it is not worth it.
+        # Not worth hashing a whole training folder to cut a little out of it.
         parts |= _cut(dataset, pool, [dataset.key(int(i)) for i in pool], counts, seed)
     elif not given:
         contents = _contents(dataset)
@@ -132,7 +132,7 @@ def split_dataset(dataset: Dataset, sizes: SplitSizes | None = None, *, seed: in
         )
     origin = "seeded"
     if given:
-        origin = "given, rest seeded" if len(pool) and lacking else "given"
+        origin = "given, rest seeded" if len(pool) and missing else "given"
     return Splits(
         **ordered,
         origin=origin,
@@ -142,9 +142,9 @@ def split_dataset(dataset: Dataset, sizes: SplitSizes | None = None, *, seed: in
 
 
 def check_disjoint(a: Dataset, b: Dataset, names: tuple[str, str] | None = None) -> None:
-    """Refuse two datasets that share an image, by the content of its stored bytes.
+    """Refuse two datasets that share an image, judged by its stored bytes.
 
-    A file that cannot be read shares nothing; the loader is the one to complain about it.
+    An unreadable file shares nothing; the loader will report it.
     """
     first = {content: i for i, content in enumerate(_contents(a)) if content}
     shared = [(first[text], j) for j, text in enumerate(_contents(b)) if text in first]
@@ -163,7 +163,7 @@ def stratified_sample(
 ) -> IndexArray:
     """``count`` of the ``indices`` (default: all), every class in proportion, ascending.
 
-    What calibration takes its images by. All of them, if there are not more than ``count``.
+    If there are no more than ``count``, all of them.
     """
     pool = (
         np.arange(len(dataset))
@@ -183,11 +183,11 @@ def _cut(
     counts: Mapping[str, int],
     seed: int,
 ) -> dict[str, IndexArray]:
-    """Deal ``pool`` out to the parts ``counts``, class by class; what remains is "train".
+    """Deal ``pool`` out to the parts of ``counts``, class by class; the rest is "train".
 
-    Within a class, images go by the hash of (seed, identity): a shuffle that depends on no
-    random generator's version. Equal identities stay together, so that counts may be exceeded
-    by the copies of one image.
+    Within a class, images are sorted by the hash of (seed, identity): a shuffle that does not
+    depend on any random generator's version. Equal identities stay together, so copies of one
+    image may exceed a count.
     """
     targets = labels(dataset, pool)
     quotas = _quotas(targets, counts)
@@ -198,7 +198,7 @@ def _cut(
         filled = dict.fromkeys(counts, 0)
         shuffled = sorted((_place(seed, identities[row]), identities[row], row) for row in rows)
         for _, identity, row in shuffled:
-            if identity not in part_of:  # else a copy has decided, perhaps of another class
+            if identity not in part_of:  # else a copy decided before, perhaps in another class
                 open_parts = (name for name in counts if filled[name] < quotas[name][label])
                 part_of[identity] = next(open_parts, "train")
             part = part_of[identity]
@@ -215,8 +215,8 @@ def _place(seed: int, identity: str) -> bytes:
 def _quotas(targets: IndexArray, counts: Mapping[str, int]) -> dict[str, dict[int, int]]:
     """How many images of each class each part gets: in proportion, largest remainders first.
 
-    One part after the other, out of what the parts before have left, so that no class is
-    promised more images than it has.
+    The parts take their share one after another, each from what the earlier ones left, so no class
+    is promised more images than it has.
     """
     classes, left = np.unique(targets, return_counts=True)
     quotas = {}

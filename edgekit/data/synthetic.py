@@ -1,4 +1,4 @@
-"""Made-up pictures for self-tests and benchmarks: the same on every machine, and no data needed."""
+"""Synthetic images for self-tests and benchmarks: the same on every machine, without any data."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 def pictures(
     count: int, size: tuple[int, int], seed: int = 0, *, fine: bool = True
 ) -> NDArray[np.uint8]:
-    """Made-up images with large and small structures, uint8 [count, height, width, 3].
+    """Synthetic images with large and small structures, uint8 [count, height, width, 3].
 
-    Without the ``fine`` structures, of single pixels, they compress to almost nothing.
+    Without ``fine``, single-pixel structures are left out, and they compress to almost nothing.
     """
     random = np.random.default_rng(seed)
     height, width = size

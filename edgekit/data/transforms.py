@@ -1,4 +1,4 @@
-"""Preprocessing: the one way from a decoded image to what the network reads.
+"""Preprocessing: the only way from a decoded image to the network's input.
 
 It happens in two steps, because the corruptions are applied between them, at the network's
 own size, as in ImageNet-C:
@@ -37,10 +37,10 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-# Of a longer image only the middle is kept before anything else. The center crop would drop the
-# rest anyway, but not before a 20,000 x 10 panorama had grown to 512,000 x 256 pixels.
+# An image with a larger aspect ratio is first cut to its middle. The center crop would drop the
+# rest anyway, but only after a 20,000 x 10 panorama had grown to 512,000 x 256 pixels.
 _LONGEST = 16
-_LARGEST = 1e30  # of any number here: whole numbers from JSON may be beyond what floats hold
+_LARGEST = 1e30  # for any number here: integers from JSON may exceed the range of floats
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Preprocessing:
 
     ``resize = "shortest-side"`` keeps the aspect ratio: the image is scaled until it just covers
     ``size / crop_ratio``, and the center of that is cropped to ``size`` (for 224 x 224 and a
-    ratio of 0.875 that is the usual "resize 256, center crop 224"). ``"squash"`` scales each
-    side by itself to the same effect, so nothing is lost at the sides but the aspect ratio.
+    ratio of 0.875 that is the usual "resize 256, center crop 224"). ``"squash"`` scales each side
+    independently to that size, which loses the aspect ratio but nothing at the sides.
     """
 
     size: tuple[int, int] = (224, 224)  # height, width
@@ -63,7 +63,7 @@ class Preprocessing:
     layout: Layout = "NCHW"
 
     def __post_init__(self) -> None:
-        """Refuse what no image can be brought to; take numbers as they come from JSON or TOML."""
+        """Refuse impossible values; accept numbers as they come from JSON or TOML."""
         size = _numbers("size", self.size, 2)
         if any(side != int(side) or not 1 <= side <= 8192 for side in size):
             raise UsageError(f"preprocessing: size must be height and width, 1 to 8192, not {size}")
@@ -101,8 +101,8 @@ class Preprocessing:
         if self.resize == "shortest-side":
             image = _center(image, _LONGEST * image.shape[1], _LONGEST * image.shape[0])
         full_height, full_width = self._cover(image.shape[0], image.shape[1])
-        # One axis at a time, because the order in which Pillow takes them when it is asked for
-        # both depends on its version, and the rounding between them shows in the result.
+        # One axis at a time: for both at once, the order depends on Pillow's version, and the
+        # rounding in between shows in the result.
         wide = _resample(image, (image.shape[0], full_width), self.interpolation)
         wide = _center(wide, image.shape[0], self.size[1])
         tall = _resample(wide, (full_height, self.size[1]), self.interpolation)
@@ -136,7 +136,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """The inverse of `to_dict`: every key must be there, and no other."""
+        """The inverse of `to_dict`; every key must be present, and no other."""
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:
@@ -147,12 +147,12 @@ class Preprocessing:
         return cls(**values)
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that changes a pixel."""
+        """SHA-256 of everything that changes a pixel."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     def _cover(self, height: int, width: int) -> tuple[int, int]:
-        """The size an image of ``height`` x ``width`` is scaled to before its center is cropped."""
-        # Rounded, because 224 / 0.875 is 256 but 96 / 0.875 is no whole number.
+        """The size to which a ``height`` x ``width`` image is scaled before the center crop."""
+        # Rounded, because 224 / 0.875 is 256 but 96 / 0.875 is not a whole number.
         rows, columns = (max(side, round(side / self.crop_ratio)) for side in self.size)
         if self.resize == "squash":
             return rows, columns
@@ -179,16 +179,16 @@ def _resample(
 
 
 def _numbers(name: str, values: object, count: int) -> tuple[float, ...]:
-    """``count`` finite numbers as floats; an error for anything else, such as text or null."""
+    """``count`` finite numbers as floats; anything else, such as text or null, is an error."""
     if (
         not isinstance(values, (tuple, list))
         or len(values) != count
         or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
-        or not all(abs(v) < _LARGEST for v in values)  # NaN is not, nor is infinity
+        or not all(abs(v) < _LARGEST for v in values)  # also false for NaN and infinity
     ):
-        wanted = "a number" if count == 1 else f"{count} numbers"
+        expected = "a number" if count == 1 else f"{count} numbers"
         shown = values[0] if count == 1 and isinstance(values, tuple) else values
-        raise UsageError(f"preprocessing: {name} must be {wanted}, not {shown!r}")
+        raise UsageError(f"preprocessing: {name} must be {expected}, not {shown!r}")
     return tuple(float(value) for value in values)
 
 

@@ -1,4 +1,4 @@
-"""What a device says, taken apart value by value: nothing of it is believed to have a shape."""
+"""Validates a device's answers value by value; nothing about their form is taken for granted."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from edgekit.core.errors import EdgekitError
 
 T = TypeVar("T")
 
-_MOST_NUMBER: Final = 1 << 53  # what every JSON reader can hold
+_MOST_NUMBER: Final = 1 << 53  # what every JSON reader can represent
 _SHOWN: Final = 60  # characters of a wrong value in a message
 
 
 class Nonsense(EdgekitError):
-    """A device answered with something else than what was asked for."""
+    """A device's answer is not what was asked for."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A value from a device, and what messages call it."""
+    """A value from a device, and its name in messages."""
 
     value: object
     name: str
@@ -39,7 +39,7 @@ class Answer:
         return None if self.value is None else self.text()
 
     def number(self) -> int:
-        """A whole number from 0."""
+        """A whole number, at least 0."""
         if type(self.value) is not int or not 0 <= self.value <= _MOST_NUMBER:
             raise self.wrong("a whole number")
         return self.value
@@ -65,14 +65,14 @@ class Answer:
         }
 
     def item(self, key: str) -> Answer:
-        """An entry of an object, which must be there."""
-        found = self.table().get(key)
-        if found is None:
-            raise Nonsense(f"{self.name} makes no sense: it says nothing of '{key}'")
-        return found
+        """An entry of an object, which must exist."""
+        entry = self.table().get(key)
+        if entry is None:
+            raise Nonsense(f"{self.name} makes no sense: it has no '{key}'")
+        return entry
 
     def fill(self, cls: type[T]) -> T:
-        """A dataclass of plain fields, every one of which must be there."""
+        """A dataclass of plain fields, all of which must exist."""
         assert dataclasses.is_dataclass(cls)
         hints = typing.get_type_hints(cls)
         names = [field.name for field in dataclasses.fields(cls)]
@@ -80,7 +80,7 @@ class Answer:
         return typing.cast(T, typing.cast(type[Any], cls)(**values))
 
     def wrong(self, expected: str) -> Nonsense:
-        """What to say of a value that is not ``expected``."""
+        """The error for a value that is not ``expected``."""
         shown = repr(self.value) if isinstance(self.value, str | int | float | None) else ""
         kind = type(self.value).__name__
         shown = shown if 0 < len(shown) <= _SHOWN else f"a value of type {kind}"
@@ -88,7 +88,7 @@ class Answer:
 
 
 def parse_json(text: str) -> object:
-    """Any JSON; ValueError for what is none, or is nested too deep to be ours."""
+    """Any JSON; ValueError if it is invalid, or nested too deep."""
     try:
         return json.loads(text)
     except RecursionError as error:

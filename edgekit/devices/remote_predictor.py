@@ -83,7 +83,7 @@ class DevicePredictor:
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     source: str
-    seen: str
+    training: str
     session: Session = field(repr=False)
     answering: _AnswerStream = field(repr=False)
     chunk: int
@@ -165,7 +165,7 @@ def device_predictor(
         preprocessing=manifest.preprocessing,
         classes=bundle.labels,
         source=manifest.source.checkpoint,
-        seen=from_dict(
+        training=from_dict(
             TrainingProtocol, manifest.model.get("training", {}), str(bundle.path)
         ).describe_seen(),
         session=session,

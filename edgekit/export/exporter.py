@@ -1,6 +1,6 @@
 """Writes a trained model as a float ONNX file, and proves that the file computes the same.
 
-The graph takes ``images`` float32 [batch, 3, H, W], normalized, and gives ``logits`` float32
+The graph takes ``images`` float32 [batch, 3, H, W], normalized, and returns ``logits`` float32
 [batch, classes], ``code`` int64 and ``margin`` float32 ([batch] pooled, [batch, P] spatial).
 """
 
@@ -19,21 +19,21 @@ from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.files import write_bytes
 from edgekit.core.typed_toml import nearest
 from edgekit.export.tracing import Batch, Prepared, prepare, trace, weight_bytes
-from edgekit.export.verify import Agreement, check_structure, compare
+from edgekit.export.verify import Agreement, check_agreement, check_structure
 from edgekit.graph.lookup import lookup_function
 from edgekit.graph.variants import VARIANTS, Variant, lookup_node, to_variant
 from edgekit.model.card import ModelCard
 from edgekit.model.vqsa import VQSA
 from edgekit.targets.operators import LOOKUP_NODE
 
-OPSETS = range(18, 24)  # what the exporter writes and TensorRT, OpenVINO and ONNX Runtime all read
-# Protobuf, and with it a one-file ONNX model, ends at 2 GiB; the graph itself needs some room.
+OPSETS = range(18, 24)  # written by the exporter, and read by TensorRT, OpenVINO and ONNX Runtime
+# Protobuf, and thus a one-file ONNX model, is limited to 2 GiB; the graph itself needs some room.
 _MAX_BYTES = 2**31 - 2**24
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written and what was proven about it."""
+    """What was written, and what was proven about it."""
 
     path: str
     bytes: int
@@ -66,32 +66,32 @@ def export_onnx(
 ) -> ExportReport:
     """Export ``model`` to ``path``; nothing is written unless every check passes.
 
-    ``batch`` is "dynamic" or the one batch size that the file shall take; ``vq`` the form of the
-    lookup (`edgekit.graph.variants`); ``tables`` is `fold`'s, and ignored where they would not
-    fit into the file. ``margin = False`` leaves out that output and its cost, ``folded = False``
-    keeps the head's matrices as they were trained, for comparisons. ``source`` is the SHA-256 of
-    the checkpoint, noted in the file. The same input gives the same bytes.
+    ``batch`` is "dynamic" or the only batch size that the file will accept; ``vq`` is the form of
+    the lookup (`edgekit.graph.variants`); ``tables`` is `fold`'s, ignored if they would not fit
+    into the file. ``margin = False`` leaves out that output and its cost, ``folded = False``
+    keeps the head's matrices as trained, for comparisons. ``source`` is the checkpoint's SHA-256,
+    which is recorded in the file. The same input gives the same bytes.
     """
     start = time.monotonic()
     _check_options(opset, batch, vq)
     tables = _fitting_tables(model, tables)
-    training = model.training
+    was_training = model.training
     model.eval()
     try:
         prepared = prepare(model, tables=tables, margin=margin, folded=folded)
         graph = trace(prepared, card.preprocessing.size, opset, batch)
         _finish(graph, prepared, opset)
         outputs, message = prepared.model.outputs, prepared.fold.message
-        del prepared  # its tables are in the graph now, and with it soon in the file's bytes
+        del prepared  # saves a copy of its tables, which are in the graph now
         _describe(graph, card, source)
         data = serialize(to_variant(graph, vq))
-        # A bare plugin node runs nowhere without the plugin; its twin with the body does.
+        # A bare plugin node does not run without the plugin, but its twin with the body does.
         runnable = serialize(graph) if vq == "plugin" else data
         del graph
         check_structure(data)
-        agreement = compare(runnable, model, card.preprocessing, batch)
+        agreement = check_agreement(runnable, model, card.preprocessing, batch)
     finally:
-        model.train(training)
+        model.train(was_training)
     write_bytes(path, data)
     return ExportReport(
         path=str(path),
@@ -108,7 +108,7 @@ def export_onnx(
 
 
 def serialize(model: onnx.ModelProto) -> bytes:
-    """Bytes that depend on the model alone: map entries are sorted."""
+    """Serialize deterministically, with sorted map entries."""
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
@@ -123,25 +123,25 @@ def _check_options(opset: int, batch: Batch, vq: Variant) -> None:
 
 
 def _fitting_tables(model: VQSA, tables: bool) -> bool:
-    """Whether tables are to be used; they are the one part of a file that can be done without."""
+    """Whether to use tables, which are the only part of a file that can be left out."""
     if weight_bytes(model, tables=tables) <= _MAX_BYTES:
         return tables
     size = weight_bytes(model, tables=False)
     if size > _MAX_BYTES:
         raise EdgekitError(
-            f"the model has {size / 1e9:.1f} GB of weights, an ONNX file ends at 2.1 GB: use a "
-            f"smaller codebook (codebook_size is {model.config.codebook_size})"
+            f"the model has {size / 1e9:.1f} GB of weights, but an ONNX file holds 2.1 GB at most: "
+            f"use a smaller codebook (codebook_size is {model.config.codebook_size})"
         )
     return False
 
 
 def _finish(graph: onnx.ModelProto, prepared: Prepared, opset: int) -> None:
-    """Give the lookup its name and its body, and drop what tells of the exporting machine."""
+    """Give the lookup its name and its body, and remove traces of the exporting machine."""
     node = lookup_node(graph)
-    if node is not None and prepared.form is not None:
+    if node is not None and prepared.lookup is not None:
         node.name = LOOKUP_NODE
-        graph.functions.append(lookup_function(prepared.form, opset))
-    # The exporter notes stack traces, with paths, and its own bookkeeping on all of these.
+        graph.functions.append(lookup_function(prepared.lookup, opset))
+    # The exporter stores stack traces, with paths, and its own bookkeeping in all of these.
     graph.ClearField("metadata_props")
     graph.ClearField("doc_string")
     graph.graph.ClearField("doc_string")

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekit.core.errors import EdgekitError
-from edgekit.graph.lookup import OPERATOR_VERSION, LookupForm, Metric
+from edgekit.graph.lookup import OPERATOR_VERSION, LookupSpec, Metric
 from edgekit.model import codebook as training
 from edgekit.model.backbones.base import Backbone
 from edgekit.model.config import Quantize
@@ -29,33 +29,33 @@ Batch = int | Literal["dynamic"]
 
 
 class NodeLookup(nn.Module):
-    """Stands in for `edgekit.model.fold.Lookup`: it is exported as one CodebookLookup node."""
+    """Replaces `edgekit.model.fold.Lookup`, to be exported as one CodebookLookup node."""
 
     codebook: Tensor
 
     def __init__(self, codebook: Tensor, metric: Metric, margin: bool) -> None:
         super().__init__()
-        self.form = LookupForm(metric, margin, rows=codebook.shape[0])
+        self.spec = LookupSpec(metric, margin, rows=codebook.shape[0])
         self.register_buffer("codebook", codebook)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """[..., D] -> code [...], margin [...]; without a margin its place holds the code."""
+        """[..., D] -> code [...], margin [...]; without a margin, the code takes its place."""
         flat = features.flatten(0, -2)
-        types = (torch.int64, torch.float32) if self.form.margin else (torch.int64,)
-        found = torch.onnx.ops.symbolic_multi_out(
+        types = (torch.int64, torch.float32) if self.spec.margin else (torch.int64,)
+        outputs = torch.onnx.ops.symbolic_multi_out(
             f"{DOMAIN}::{LOOKUP}",
             (flat, self.codebook),
-            {**self.form.attributes()},
+            {**self.spec.attributes()},
             dtypes=types,
             shapes=((flat.shape[0],),) * len(types),
             version=OPERATOR_VERSION,
         )
-        code, margin = found[0], found[-1]
+        code, margin = outputs[0], outputs[-1]
         return code.reshape(features.shape[:-1]), margin.reshape(features.shape[:-1])
 
 
 class NodeCodebook(nn.Module):
-    """Stands in for `edgekit.model.codebook.Codebook` in a head that is not folded."""
+    """Replaces `edgekit.model.codebook.Codebook` in a head that is not folded."""
 
     norm: Tensor
 
@@ -63,19 +63,19 @@ class NodeCodebook(nn.Module):
         super().__init__()
         rows = codebook.embeddings.detach()
         cosine = codebook.config.distance == "cosine"
-        # Unit rows times their norms: the rows themselves need not be stored a second time.
+        # Unit rows times their norms: this saves storing the rows themselves as well.
         norm = rows.double().norm(dim=1).to(rows) if cosine else rows.new_ones(len(rows))
         self.register_buffer("norm", norm)
         self.lookup = NodeLookup(
             training.normalize_rows(rows) if cosine else rows, "dot" if cosine else "l2", margin
         )
 
-    def forward(self, features: Tensor) -> training.Lookup:
+    def forward(self, features: Tensor) -> training.NearestCodewords:
         """Like the codebook it replaces; the losses are zero."""
         code, margin = self.lookup(features)
         codeword = F.embedding(code, self.lookup.codebook) * self.norm[code].unsqueeze(-1)
-        nothing = features.new_zeros(())
-        return training.Lookup(codeword, code, margin, nothing, nothing)
+        zero = features.new_zeros(())
+        return training.NearestCodewords(codeword, code, margin, zero, zero)
 
 
 class Deployed(nn.Module):
@@ -91,25 +91,25 @@ class Deployed(nn.Module):
         self.outputs = outputs
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Run backbone and head, and keep what is exported."""
+        """Run backbone and head, and return the exported outputs."""
         output = self.head(self.backbone.features(images, self.quantize))
         return tuple(output[: len(self.outputs)])
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model made ready to be traced."""
+    """A model that is ready to be traced."""
 
     model: Deployed
-    form: LookupForm | None  # None: the model has no codebook
+    lookup: LookupSpec | None  # None: the model has no codebook
     fold: FoldReport
 
 
 def prepare(model: VQSA, *, tables: bool, margin: bool, folded: bool = True) -> Prepared:
-    """Fold the model where that is possible, and give it a lookup that exports as one node."""
+    """Fold the model if possible, and give it a lookup that exports as one node."""
     backbone, quantize = model.backbone, model.config.quantize
     if model.head.codebook is None:
-        report = FoldReport(False, "no codebook: exported as the plain classifier it is")
+        report = FoldReport(False, "no codebook: exported as a plain classifier")
         return Prepared(Deployed(backbone, model.head, quantize, ("logits",)), None, report)
     outputs = ("logits", "code", "margin") if margin else ("logits", "code")
     deployed, report = (
@@ -118,16 +118,16 @@ def prepare(model: VQSA, *, tables: bool, margin: bool, folded: bool = True) -> 
     if deployed is not None:
         metric: Metric = "l2" if deployed.head.lookup.metric == "l2" else "dot"
         lookup = NodeLookup(deployed.head.lookup.codebook, metric, margin)
-        deployed.head.lookup = lookup  # type: ignore[assignment] # made to be replaced
-        return Prepared(Deployed(backbone, deployed.head, quantize, outputs), lookup.form, report)
+        deployed.head.lookup = lookup  # type: ignore[assignment] # designed to be replaced
+        return Prepared(Deployed(backbone, deployed.head, quantize, outputs), lookup.spec, report)
     stand_in = NodeCodebook(model.head.codebook, margin)
-    # A copy of the head that has the stand-in for its codebook; the model stays as it is.
+    # A copy of the head with the stand-in as its codebook; the model itself does not change.
     head = copy.deepcopy(model.head, {id(model.head.codebook): stand_in})
-    return Prepared(Deployed(backbone, head, quantize, outputs), stand_in.lookup.form, report)
+    return Prepared(Deployed(backbone, head, quantize, outputs), stand_in.lookup.spec, report)
 
 
 def weight_bytes(model: VQSA, *, tables: bool) -> int:
-    """Size of the exported weights, close enough to tell what fits into one file."""
+    """The size of the exported weights, close enough to tell whether they fit into one file."""
     values = sum(tensor.numel() for tensor in model.state_dict().values())
     if tables and model.config.output in FOLDABLE and model.config.quantize == "pooled":
         values += 2 * model.head.width * model.config.codebook_size
@@ -160,7 +160,7 @@ def trace(prepared: Prepared, size: tuple[int, int], opset: int, batch: Batch) -
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what the exporter tells its own developers; what goes wrong still raises."""
+    """Hide the exporter's messages, which are for its developers; errors still raise."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -21,15 +21,15 @@ from edgekit.runtime.onnxruntime import named_outputs, open_session
 # Largest difference of logits over their largest magnitude. Two float32 implementations of a
 # ResNet-50 differ by about 1e-6; a wrong graph by about 1.
 TOLERANCE = 1e-4
-# Attention over large logits, or features that all but cancel, can amplify rounding far beyond
-# that. Where the model's own float32 is off its float64 by more, this many times as much is
-# allowed, but never more than the limit.
+# Attention over large logits, or features that nearly cancel, can amplify rounding far beyond
+# that. Where the model's own float32 differs more from its float64, this many times that difference
+# is allowed, but never more than the limit.
 _ROUNDINGS = 20
 _LIMIT = 1e-2
-# Two implementations may choose different codewords where both fit equally well up to rounding:
-# where the margin is smaller than this share of the best score. It is also what margins may differ
-# by. Scores of both signs cancel: the rounding of the products they are sums of may then be more.
-# It takes the place of this as it does for logits, up to this share of the lookup's largest score.
+# Two implementations may choose different codewords that are equally good up to rounding, which
+# means a margin smaller than this share of the best score. Margins may differ by as much. Where
+# products of both signs cancel in the scores, their rounding may be more; it is then allowed as for
+# logits, up to `_SCORE_LIMIT` of the lookup's largest score.
 CODE_TOLERANCE = 1e-4
 _SCORE_LIMIT = 5e-2
 _MAX_BATCHES = 8
@@ -37,13 +37,13 @@ _MAX_BATCHES = 8
 
 @dataclass(frozen=True)
 class Agreement:
-    """What was compared; the logits of an image count when all of its codes agree."""
+    """What was compared; the logits of an image count if all of its codes agree."""
 
     images: int
-    logits_error: float  # largest difference over the largest magnitude, of the worst batch
-    tolerance: float  # what was allowed: 1e-4, or more where the model itself rounds more
+    logits_error: float  # largest difference over the largest magnitude, in the worst batch
+    tolerance: float  # what was allowed: 1e-4, or more if the model itself rounds more
     codes: int
-    code_ties: int  # codes that differ where the margin is below rounding
+    code_ties: int  # codes that differ because the margin is below rounding
 
     def describe(self) -> str:
         """One line for the user."""
@@ -64,17 +64,17 @@ class _Reference:
     scores: NDArray[Any] | None  # of every codeword
 
 
-def compare(
+def check_agreement(
     data: bytes, model: VQSA, preprocessing: Preprocessing, batch: Batch, seed: int = 0
 ) -> Agreement:
-    """Run the serialized ONNX model with nothing installed but ONNX Runtime, and ``model``.
+    """Compare the serialized ONNX model, in plain ONNX Runtime, with ``model`` in torch.
 
-    Raises `EdgekitError` where they differ by more than rounding.
+    Raises `EdgekitError` if they differ by more than rounding.
     """
     session = open_session(data)
     generator = np.random.default_rng(seed)
     sizes = (1, 3, 2) if batch == "dynamic" else (batch, batch)
-    images = codes = ties = compared = 0
+    images = codes = excused = compared = 0
     worst, tolerance = 0.0, TOLERANCE
     for index in range(_MAX_BATCHES):
         if index >= len(sizes) and compared:
@@ -83,13 +83,13 @@ def compare(
         pixels = preprocessing.normalize(random_photos(generator, size, preprocessing.size))
         reference = _run_torch(model, pixels)
         outputs = named_outputs(session, pixels)
-        exact = _Exact(model, pixels)
+        exact = _Float64Answers(model, pixels)
         agrees = np.ones(size, bool)
         if reference.code is not None:
             different = outputs["code"] != reference.code
             allowed = _score_rounding(outputs, different, reference, exact)
             _check_margin(outputs, reference, allowed)
-            ties += _excused(different, reference, allowed)
+            excused += _count_ties(different, reference, allowed)
             codes += different.size
             agrees = ~different.reshape(size, -1).any(axis=1)
         images += size
@@ -100,19 +100,19 @@ def compare(
         worst = max(worst, error)
     if not compared:
         raise EdgekitError(
-            "the exported model cannot be checked: for every random image some codewords tie up "
-            "to rounding; a codebook with duplicate rows (dead codes) does that"
+            "the exported model cannot be checked: in every random image some codewords tie up to "
+            "rounding, as in a codebook with duplicate rows (dead codes)"
         )
     if not worst <= tolerance:
         raise EdgekitError(
             f"the exported model's logits differ from torch's by {worst:.1e} (at most "
             f"{tolerance:.0e} is rounding): nothing was written; this is a bug, please report it"
         )
-    return Agreement(images, worst, tolerance, codes, ties)
+    return Agreement(images, worst, tolerance, codes, excused)
 
 
-class _Exact:
-    """The model's answers in float64, computed when something asks for them: that is slow."""
+class _Float64Answers:
+    """The model's answers in float64, computed only on demand because that is slow."""
 
     def __init__(self, model: VQSA, pixels: NDArray[np.float32]) -> None:
         self._model = model
@@ -127,7 +127,7 @@ class _Exact:
 
 
 def _own_rounding(exact: _Reference, reference: _Reference) -> float:
-    """What rounding may do to the logits, judged by the model's own float32 and float64."""
+    """How far rounding may move the logits, estimated from the model's own float32 and float64."""
     return min(_ROUNDINGS * _relative(reference.logits, exact.logits), _LIMIT)
 
 
@@ -135,11 +135,12 @@ def _score_rounding(
     outputs: dict[str, NDArray[Any]],
     different: NDArray[np.bool_],
     reference: _Reference,
-    exact: _Exact,
+    exact: _Float64Answers,
 ) -> NDArray[Any]:
-    """What rounding may do to the scores of each lookup.
+    """How far rounding may move the scores of each lookup.
 
-    The usual share of the best score, where nothing asks for more: float64 is slow.
+    The usual share of the best score, unless that is not enough: the exact answer needs float64,
+    which is slow.
     """
     assert reference.best is not None
     assert reference.margin is not None
@@ -158,7 +159,7 @@ def _score_rounding(
 def random_photos(
     generator: np.random.Generator, count: int, size: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    """uint8 [count, height, width, 3] with large and small structures, as photos have."""
+    """uint8 [count, height, width, 3] with large and small structures, like photos."""
     height, width = size
     result = np.zeros((count, height, width, 3))
     for cells, strength in ((4, 90.0), (16, 45.0), (max(size), 20.0)):
@@ -170,7 +171,7 @@ def random_photos(
 
 
 def _run_torch(model: VQSA, pixels: NDArray[Any]) -> _Reference:
-    """The model as it was trained, not the folded one: the fold is part of what is proven."""
+    """The model as trained, not folded: the fold is part of what is being verified."""
     with torch.no_grad():
         features = model.backbone.features(torch.from_numpy(pixels), model.config.quantize)
         output = model.head(features)
@@ -187,8 +188,8 @@ def _run_torch(model: VQSA, pixels: NDArray[Any]) -> _Reference:
     )
 
 
-def _excused(different: NDArray[np.bool_], reference: _Reference, allowed: NDArray[Any]) -> int:
-    """How many codes differ where rounding decides; an error if one differs elsewhere."""
+def _count_ties(different: NDArray[np.bool_], reference: _Reference, allowed: NDArray[Any]) -> int:
+    """How many codes differ because of rounding; any other difference is an error."""
     assert reference.margin is not None
     wrong = different & (reference.margin > allowed)
     if wrong.any():
@@ -213,7 +214,7 @@ def _check_margin(
 
 
 def _margin_error(outputs: dict[str, NDArray[Any]], reference: _Reference) -> NDArray[Any]:
-    """How far each margin is off; infinitely, where only one of the two is finite."""
+    """The error of each margin; infinite where only one of the two is finite."""
     assert reference.best is not None
     if "margin" not in outputs or reference.margin is None:
         return np.zeros_like(reference.best)
@@ -224,17 +225,17 @@ def _margin_error(outputs: dict[str, NDArray[Any]], reference: _Reference) -> ND
     return np.nan_to_num(error, nan=np.inf, posinf=np.inf)
 
 
-def _relative(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    if found.size == 0:
+def _relative(actual: NDArray[Any], expected: NDArray[Any]) -> float:
+    if actual.size == 0:
         return 0.0
-    if not np.isfinite(found).all():
+    if not np.isfinite(actual).all():
         return float("inf")
     scale = max(float(np.abs(expected).max()), 1e-30)
-    return float(np.abs(found - expected).max()) / scale
+    return float(np.abs(actual - expected).max()) / scale
 
 
 def check_structure(model: onnx.ModelProto | bytes) -> None:
-    """ONNX's own checker, with shape inference; of a serialized model it needs no other copy."""
+    """Run ONNX's checker, with shape inference; a serialized model saves it a copy."""
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

@@ -1,18 +1,18 @@
-"""Puts one node in the place of a calibrated, folded head: edgekit::VQSAHead, for OpenVINO.
+"""Replaces a calibrated, folded head by a single node, edgekit::VQSAHead, for OpenVINO.
 
     logits, code[, margin] = edgekit::VQSAHead(features [B, D], codebook [N, D], norm [N, 1],
         table [N, 4D] int8, table_steps [N, 2], projection [3D, D] int8, projection_steps [3D],
         classifier [C, D] int8, classifier_steps [C], classifier_bias [C])
 
-The node computes what the nodes that it replaces compute, in the same 8-bit integers; it reads
-the triangle of the projection that is not zero, and each weight once. The code tables go into
-16-bit integers with a step for each row (key and base apart), half their size and 1/65534 of the
-row's greatest value off at most; two bytes each, little-endian, in one int8 tensor, because
-OpenVINO's CPU device widens 16-bit constants to 32 bits.
+The node computes the same as the nodes that it replaces, in the same 8-bit integers; it skips the
+zero triangle of the projection and reads each weight once. The code tables become 16-bit integers
+with a step per row (separate for key and base), which halves their size and is off by at most
+1/65534 of the row's largest value. They are stored as two bytes each, little-endian, in one int8
+tensor, because OpenVINO's CPU device widens 16-bit constants to 32 bits.
 
-A graph that is not exactly what `edgekit.model.fold` and NNCF's calibration make of a pooled head
-with tables (a float graph, a spatial or unfolded head, a file of another program) has no such
-head; it stays as it is and runs all the same.
+Only a graph that is exactly what `edgekit.model.fold` and NNCF's calibration make of a pooled head
+with tables has such a head. Any other (a float graph, a spatial or unfolded head, another
+program's file) stays as it is and runs all the same.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from edgekit.graph.view import Graph, attributes, copied, drop_unused, set_nodes
 from edgekit.targets.operators import DOMAIN, HEAD
 
 HEAD_NODE = "vqsa_head"
-_HEAD_VERSION = "1"  # what the extension's operator checks
-_GREATEST = 32767
+_HEAD_VERSION = "1"  # checked by the extension's operator
+_LARGEST = 32767  # of a 16-bit code; -32768 is not used
 
 
 @dataclass(frozen=True)
@@ -45,28 +45,28 @@ class _Quantized:
 
 @dataclass(frozen=True)
 class _Weights:
-    """A constant matrix [rows, columns] of 8-bit integers and one step a row."""
+    """A constant matrix [rows, columns] of 8-bit integers, with one step per row."""
 
     codes: NDArray[np.int8]
     steps: NDArray[np.float32]
 
 
 class _NoMatch(Exception):
-    """The graph is another one."""
+    """The graph does not contain the head that the node can replace."""
 
 
-class _Graph(Graph):
-    """Follows a graph from its results to where they come from."""
+class _HeadGraph(Graph):
+    """A graph, with queries that raise `_NoMatch` where it is not as expected."""
 
     def node(self, value: str, operator: str) -> onnx.NodeProto:
-        """The node of that kind that makes ``value``."""
+        """The node that computes ``value``, which must be an ``operator``."""
         node = self.producer.get(value)
         if node is None or node.op_type != operator or node.domain not in ("", DOMAIN):
             raise _NoMatch
         return node
 
     def inputs(self, value: str, operator: str) -> list[str]:
-        """The inputs of the node of that kind that makes ``value``."""
+        """The inputs of the node that computes ``value``, which must be an ``operator``."""
         return list(self.node(value, operator).input)
 
     def constant(self, name: str) -> NDArray[np.generic]:
@@ -82,7 +82,7 @@ class _Graph(Graph):
         return values.astype(np.float32)
 
     def quantized(self, value: str) -> _Quantized:
-        """What a Q/DQ pair with one step makes of another value."""
+        """The value that a Q/DQ pair with a single step rounds to ``value``."""
         codes, step, zero = self.inputs(value, "DequantizeLinear")
         source, *same = self.inputs(codes, "QuantizeLinear")
         _expect(same == [step, zero])
@@ -91,12 +91,14 @@ class _Graph(Graph):
         return _Quantized(source, float(steps), int(zeros), zeros.dtype == np.int8)
 
     def weights(self, value: str) -> _Weights:
-        """An 8-bit matrix with symmetric steps, one a row or one for all."""
+        """An 8-bit matrix with symmetric steps, one per row or one for all."""
         codes, step, zero = self.inputs(value, "DequantizeLinear")
-        found, steps = self.constant(codes), self.floats(step)
-        _expect(found.dtype == np.int8 and found.ndim == 2 and not self.constant(zero).any())
-        _expect(steps.size in (1, len(found)))
-        return _Weights(found.astype(np.int8), np.array(np.broadcast_to(steps.ravel(), len(found))))
+        levels, steps = self.constant(codes), self.floats(step)
+        _expect(levels.dtype == np.int8 and levels.ndim == 2 and not self.constant(zero).any())
+        _expect(steps.size in (1, len(levels)))
+        return _Weights(
+            levels.astype(np.int8), np.array(np.broadcast_to(steps.ravel(), len(levels)))
+        )
 
     def linear(self, value: str) -> tuple[str, str, str | None]:
         """The input, weights and bias of x W^T + b."""
@@ -113,7 +115,7 @@ def _expect(condition: object) -> None:
 
 
 def fuse_head(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """A copy of the model with its head in one node; None where it has no such head."""
+    """A copy of the model with its head as one node; None if it has no such head."""
     lookup = lookup_node(model)
     if lookup is None:
         return None
@@ -122,9 +124,9 @@ def fuse_head(model: onnx.ModelProto) -> onnx.ModelProto | None:
     except _NoMatch:
         return None
     fused = copied(model)
-    made = set(head.output)
+    outputs = set(head.output)
     set_nodes(
-        fused.graph, [*(node for node in fused.graph.node if not made & set(node.output)), head]
+        fused.graph, [*(node for node in fused.graph.node if not outputs & set(node.output)), head]
     )
     fused.graph.initializer.extend(constants)
     drop_unused(fused)
@@ -136,7 +138,7 @@ def fuse_head(model: onnx.ModelProto) -> onnx.ModelProto | None:
 def _match(
     model: onnx.ModelProto, lookup: onnx.NodeProto
 ) -> tuple[onnx.NodeProto, list[onnx.TensorProto]]:
-    graph = _Graph(model)
+    graph = _HeadGraph(model)
     features, codebook = lookup.input
     code = lookup.output[0]
     _expect({"logits", code} <= graph.outputs)
@@ -214,10 +216,10 @@ def _match(
 
 
 def _sixteen_bits(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Each row's two halves as 16-bit integers, seen as bytes, and the value of their steps."""
+    """Each row's two halves as 16-bit integers, viewed as bytes, and their steps."""
     halves = table.reshape(len(table), 2, -1)
     peak = np.abs(halves).max(axis=2, keepdims=True)
-    steps = np.where(peak > 0, peak / np.float32(_GREATEST), np.float32(1)).astype(np.float32)
+    steps = np.where(peak > 0, peak / np.float32(_LARGEST), np.float32(1)).astype(np.float32)
     _expect(np.isfinite(steps).all() and (steps > 0).all())
-    codes = np.clip(np.rint(halves / steps), -_GREATEST, _GREATEST).astype("<i2")
+    codes = np.clip(np.rint(halves / steps), -_LARGEST, _LARGEST).astype("<i2")
     return codes.view(np.int8).reshape(len(table), -1), steps.reshape(len(table), 2)

@@ -1,10 +1,9 @@
-"""The quantized layers of a calibrated graph: naming them, and making some of them float again.
+"""The quantized layers of a calibrated graph: finding them, and turning some back to float.
 
-A *layer* is a node that reads 8-bit data: a convolution, a product or an addition. Making it
-float means that it reads what lay before the Q/DQ pairs, and a convolution or product also its
-float weights and its uncorrected bias. Other readers of a pair keep theirs. This is done on
-NNCF's graph, before `edgekit.graph.legalize` rewrites it, so that one decision serves every
-runtime.
+A *layer* is a node that reads 8-bit data: a convolution, a product or an addition. Back in float,
+it reads the values from before the Q/DQ pairs, and a convolution or product also its float weights
+and uncorrected bias. Other readers of a pair still read it. This is done on NNCF's graph, before
+`edgekit.graph.legalize` rewrites it, so one decision serves every runtime.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from edgekit.graph.view import (
     constants,
     copied,
     drop_unused,
-    insert_behind,
+    insert_after,
 )
 
 _LAYERS = (*PRODUCTS, "Add", "Mul")
@@ -50,7 +49,7 @@ def float_layers(model: onnx.ModelProto) -> list[str]:
 
 
 def weight_names(model: onnx.ModelProto) -> dict[str, str]:
-    """By node name, what its weights are called: a reader knows those, not ``node_Conv_17``."""
+    """The names of weights by node name: people know the former, but not ``node_Conv_17``."""
     stored = constants(model)
     return {
         node.name: node.input[1]
@@ -60,14 +59,14 @@ def weight_names(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def find_layers(model: onnx.ModelProto, patterns: Collection[str]) -> list[str]:
-    """The nodes of a float ``model`` that ``patterns`` name, by node name or by weight's name.
+    """The nodes of a float ``model`` whose name, or whose weight's name, matches a pattern.
 
-    ``*`` and ``?`` stand for anything and any character. A pattern that matches nothing is an
-    error: a layer that should have stayed float would silently not.
+    ``*`` stands for any text and ``?`` for any character. A pattern that matches nothing is an
+    error: a layer meant to stay float would silently be quantized.
     """
     weights = weight_names(model)
     names = {node.name: weights.get(node.name, "") for node in model.graph.node if node.name}
-    found: dict[str, None] = {}
+    nodes: dict[str, None] = {}
     for pattern in patterns:
         matched = [
             name
@@ -81,8 +80,8 @@ def find_layers(model: onnx.ModelProto, patterns: Collection[str]) -> list[str]:
                 f"ignored layer '{pattern}' matches no node of the model; the nearest is "
                 f"'{close[0] if close else 'none'}'"
             )
-        found.update(dict.fromkeys(matched))
-    return list(found)
+        nodes.update(dict.fromkeys(matched))
+    return list(nodes)
 
 
 def with_float(
@@ -96,14 +95,14 @@ def with_float(
     graph = Graph(result)
     before = {node.name: node for node in original.graph.node}
     stored = constants(original)
-    wanted = set(names)
-    unknown = wanted - {node.name for node in result.graph.node}
+    layers = set(names)
+    unknown = layers - {node.name for node in result.graph.node}
     if unknown:
         raise EdgekitError(f"the calibrated graph has no node {min(unknown)}")
     added: dict[str, onnx.NodeProto] = {}
     restored: dict[str, onnx.TensorProto] = {}
     for node in result.graph.node:
-        if node.name not in wanted:
+        if node.name not in layers:
             continue
         for place, name in enumerate(node.input):
             if graph.is_constant(name):
@@ -118,24 +117,24 @@ def with_float(
         copy = result.graph.initializer.add()
         copy.CopyFrom(tensor)
         copy.name = f"{name}/float"
-    # Behind the nodes that they copy, where their inputs are known.
-    insert_behind(result, {name: [node] for name, node in added.items()})
+    # After the nodes that they copy, where their inputs exist.
+    insert_after(result, {name: [node] for name, node in added.items()})
     drop_unused(result)
     return result
 
 
 def float_fed(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Convolutions whose weights are stored in 8 bits while their data never went through 8 bits.
+    """Convolutions with 8-bit weights whose data was never rounded to 8 bits.
 
-    OpenVINO computes such a convolution wrongly at times: with two streams it can lose the
-    weights' scale (`tests/quantize/test_openvino_fault.py` has the smallest such graph).
+    OpenVINO sometimes computes these wrongly: with two streams it can lose the weights' scale
+    (`tests/quantize/test_openvino_fault.py` has the smallest such graph).
     """
     graph = Graph(model)
-    found = []
+    convolutions = []
     for node in model.graph.node:
         if node.op_type not in CONVOLUTIONS or graph.is_quantized(node.input[0]):
             continue
         weights = graph.producer.get(node.input[1])
         if weights is not None and weights.op_type == "DequantizeLinear":
-            found.append(node)
-    return found
+            convolutions.append(node)
+    return convolutions

@@ -1,8 +1,8 @@
-"""How a calibrated graph is made to fit a dialect (`edgekit.targets.dialects`).
+"""Adapts a calibrated graph to a dialect (`edgekit.targets.dialects`).
 
-NNCF's calibration is written down once, as QuantizeLinear/DequantizeLinear pairs (Q/DQ). Where a
-runtime wants them otherwise, `legalize` rewrites the pairs; ranges are kept, nothing is
-calibrated again.
+NNCF's calibration is stored once, as QuantizeLinear/DequantizeLinear pairs (Q/DQ). Where a runtime
+needs them differently, `legalize` rewrites the pairs; the ranges stay, and nothing is calibrated
+again.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from edgekit.graph.view import (
     constants,
     copied,
     drop_unused,
-    insert_behind,
-    read_instead,
+    insert_after,
+    replace_input,
 )
 from edgekit.targets.dialects import Dialect
 
@@ -35,13 +35,13 @@ def legalize(model: onnx.ModelProto, dialect: Dialect) -> onnx.ModelProto:
         _quantize_pools(legal)
     if dialect.signed_only:
         _make_signed(legal)
-        # Types noted for the unsigned tensors are wrong now; they follow from the zero-points.
+        # The types recorded for unsigned tensors are now wrong; zero-points imply the right ones.
         del legal.graph.value_info[:]
     return legal
 
 
 def _make_scalar(model: onnx.ModelProto) -> None:
-    """Give every activation one scale: the greatest of its channels', which covers all of them."""
+    """Give every activation a single scale: its channels' largest, which covers all of them."""
     graph, tensors = model.graph, constants(model)
     replaced: dict[tuple[str, str], tuple[str, str]] = {}
     for node in graph.node:
@@ -69,10 +69,10 @@ def _make_scalar(model: onnx.ModelProto) -> None:
 
 
 def _quantize_pools(model: onnx.ModelProto) -> None:
-    """Repeat the Q/DQ pair of a max pooling's input behind it.
+    """Repeat the Q/DQ pair of a max pooling's input after it.
 
-    The greatest of some 8-bit values is one of them, so nothing is rounded twice; and whoever
-    reads the pooled values (a convolution, an addition) then reads 8-bit values.
+    The maximum of 8-bit values is one of them, so nothing is rounded twice; and what reads the
+    pooled values (a convolution, an addition) then reads 8-bit values.
     """
     graph = Graph(model)
     added: dict[str, list[onnx.NodeProto]] = {}
@@ -89,14 +89,14 @@ def _quantize_pools(model: onnx.ModelProto) -> None:
             helper.make_node(kind, [source, *before.input[1:]], [result], name=f"{kind}_{pooled}")
             for kind, source, result in zip(PAIR, names, names[1:], strict=False)
         ]
-        read_instead(readers, pooled, names[-1])
-    insert_behind(model, added)
+        replace_input(readers, pooled, names[-1])
+    insert_after(model, added)
 
 
 def _make_signed(model: onnx.ModelProto) -> None:
     """Turn every zero-point into int8 zero.
 
-    An unsigned range [0, 255 s] becomes the signed [-127 t, 127 t] with t = s * 255 / 127, so that
+    An unsigned range [0, 255 s] becomes the signed [-127 t, 127 t] with t = s * 255 / 127, in which
     its largest value stays representable; a ReLU's output loses one of its eight bits.
     """
     graph, tensors = model.graph, constants(model)
@@ -131,7 +131,7 @@ def _make_signed(model: onnx.ModelProto) -> None:
 
 
 def _free_additions(model: onnx.ModelProto) -> None:
-    """Remove the Q/DQ pair between a convolution and the addition behind it.
+    """Remove the Q/DQ pair between a convolution and the addition that follows it.
 
     TensorRT fuses convolution, addition and ReLU into one kernel that adds before it rounds to
     8 bits; a pair in between would split it. The other branch keeps its pair: it is the
@@ -150,7 +150,7 @@ def _free_additions(model: onnx.ModelProto) -> None:
 
 
 def _quantized_convolution(name: str, graph: Graph) -> str | None:
-    """The convolution output behind a Q/DQ pair that only this consumer reads."""
+    """The convolution's output before a Q/DQ pair that only one consumer reads."""
     dequantize = graph.producer.get(name)
     if dequantize is None or dequantize.op_type != "DequantizeLinear":
         return None
@@ -158,6 +158,7 @@ def _quantized_convolution(name: str, graph: Graph) -> str | None:
     if quantize is None:
         return None
     source: str = quantize.input[0]
-    maker = graph.producer.get(source)
-    alone = len(graph.readers[name]) == len(graph.readers[source]) == 1
-    return source if alone and maker is not None and maker.op_type == "Conv" else None
+    convolution = graph.producer.get(source)
+    if convolution is None or convolution.op_type != "Conv":
+        return None
+    return source if len(graph.readers[name]) == len(graph.readers[source]) == 1 else None

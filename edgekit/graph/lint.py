@@ -1,7 +1,7 @@
-"""Lint of any ONNX file against a dialect: which node a runtime would refuse or slow down, and why.
+"""Lints any ONNX file against a dialect: which node a runtime would refuse or run slowly, and why.
 
 Each finding names the node, the rule and the fix. Some rules are stricter than a runtime's own
-parser, which accepts what its builder then rejects or quietly runs in float.
+parser, which accepts what its builder then rejects or silently runs in float.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or that costs speed."""
+    """One problem, or one thing that costs speed."""
 
     severity: Severity
     rule: str
     node: str
-    """Its name or, where it has none, its first output."""
+    """Its name or, without one, its first output."""
     operator: str
     message: str
     fix: str
@@ -58,13 +58,13 @@ def check_file(path: Path, dialect: Dialect) -> list[Finding]:
         reason = getattr(error, "strerror", None) or "not an ONNX file"
         raise UsageError(f"cannot read {path}: {reason}") from error
     if not model.graph.node:
-        raise UsageError(f"cannot read {path}: no ONNX graph in it")
+        raise UsageError(f"cannot read {path}: it holds no ONNX graph")
     return check_model(model, dialect)
 
 
 def check_model(model: onnx.ModelProto, dialect: Dialect) -> list[Finding]:
-    """Everything in ``model`` that does not fit ``dialect``, in the graph's order; errors first."""
-    graph = _Graph(model)
+    """Everything in ``model`` that does not fit ``dialect``: errors first, in the graph's order."""
+    graph = _LintGraph(model)
     findings = [*_check_pairs(graph), *_check_head(graph)]
     if dialect.scalar_activations:
         findings += _check_scales_by_channel(graph, dialect.name)
@@ -82,20 +82,20 @@ def check_model(model: onnx.ModelProto, dialect: Dialect) -> list[Finding]:
     return sorted(findings, key=lambda finding: finding.severity != "error")
 
 
-class _Graph(Graph):
-    """A model with the questions that rules ask."""
+class _LintGraph(Graph):
+    """A graph, with the queries that the rules need."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         super().__init__(model)
         self.model = model
-        for node in self.nodes:  # other programs store tensors so
+        for node in self.nodes:  # the way other programs store tensors
             if node.op_type == "Constant" and node.attribute[0].name == "value":
                 self.constants[node.output[0]] = node.attribute[0].t
 
     def pairs(self, *kinds: str) -> Iterator[onnx.NodeProto]:
         """The Q and DQ nodes, or those of one kind."""
-        wanted = kinds or PAIR
-        return (node for node in self.nodes if node.op_type in wanted)
+        operators = kinds or PAIR
+        return (node for node in self.nodes if node.op_type in operators)
 
     def value(self, node: onnx.NodeProto, position: int) -> NDArray[Any] | None:
         """A stored input of a node."""
@@ -105,7 +105,7 @@ class _Graph(Graph):
         return array
 
     def is_weight(self, node: onnx.NodeProto) -> bool:
-        """Whether a Q or DQ works on a stored tensor, perhaps through one another."""
+        """Whether a Q or DQ reads a stored tensor, directly or through another Q."""
         return self.source(node.input[0], ("QuantizeLinear",)) in self.constants
 
     def dequantized(self, name: str) -> onnx.NodeProto | None:
@@ -125,8 +125,8 @@ def _finding(
     return Finding(severity, rule, name, node.op_type, message, fix)
 
 
-def _check_pairs(graph: _Graph) -> Iterator[Finding]:
-    """What every runtime wants of a Q/DQ pair."""
+def _check_pairs(graph: _LintGraph) -> Iterator[Finding]:
+    """What every runtime requires of a Q/DQ pair."""
     for node in graph.pairs():
         scale = graph.value(node, 1)
         if scale is None:
@@ -151,7 +151,7 @@ def _check_pairs(graph: _Graph) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _check_signed(graph: _Graph) -> Iterator[Finding]:
+def _check_signed(graph: _LintGraph) -> Iterator[Finding]:
     """TensorRT: int8, zero-point 0, and no quantized bias."""
     advice = "calibrate for it: 'edgekit calibrate --dialect tensorrt'"
     for node in graph.pairs():
@@ -163,9 +163,9 @@ def _check_signed(graph: _Graph) -> Iterator[Finding]:
                 "store the bias as float32 and remove this node",
             )  # fmt: skip
         elif zero is not None and zero.any():
-            found = zero.ravel()[zero.ravel() != 0][0]
+            worst = zero.ravel()[zero.ravel() != 0][0]
             yield _finding(
-                "error", "zero-point", node, f"its zero-point is {found}, TensorRT takes only 0",
+                "error", "zero-point", node, f"its zero-point is {worst}, TensorRT takes only 0",
                 "calibrate symmetrically: preset = 'performance' in the recipe",
             )  # fmt: skip
         elif kind == TensorProto.UINT8:
@@ -179,7 +179,7 @@ def _check_signed(graph: _Graph) -> Iterator[Finding]:
             yield _finding("error", "signed", node, f"it is {name}, not int8", "calibrate to int8")
 
 
-def _integer_type(graph: _Graph, node: onnx.NodeProto) -> int | None:
+def _integer_type(graph: _LintGraph, node: onnx.NodeProto) -> int | None:
     """The integer type of a Q's result or a DQ's input; None when the file does not say."""
     if len(node.input) > 2 and node.input[2] in graph.constants:
         return int(graph.constants[node.input[2]].data_type)
@@ -187,11 +187,11 @@ def _integer_type(graph: _Graph, node: onnx.NodeProto) -> int | None:
         return int(attributes(node).get("output_dtype") or TensorProto.UINT8)
     if node.input[0] in graph.constants:
         return int(graph.constants[node.input[0]].data_type)
-    return None  # the Q before it says it
+    return None  # the Q before it determines the type
 
 
-def _check_scales_by_channel(graph: _Graph, dialect: str) -> Iterator[Finding]:
-    """One scale an activation; weights by output channel. TensorRT-RTX's parser takes any."""
+def _check_scales_by_channel(graph: _LintGraph, dialect: str) -> Iterator[Finding]:
+    """One scale per activation; weights by output channel. TensorRT-RTX's parser accepts others."""
     for node in graph.pairs():
         scale = graph.value(node, 1)
         if scale is None or scale.size <= 1:
@@ -200,22 +200,22 @@ def _check_scales_by_channel(graph: _Graph, dialect: str) -> Iterator[Finding]:
             yield _finding(
                 "error", "activation-scale", node,
                 f"an activation has {scale.size} scales, {dialect} takes one",
-                f"calibrate for it ('edgekit calibrate --dialect {dialect}'), or take the greatest",
+                f"calibrate for it ('edgekit calibrate --dialect {dialect}'), or use the largest",
             )  # fmt: skip
             continue
         if node.op_type != "DequantizeLinear":
             continue
         axis = attributes(node).get("axis", 1)
         for reader in graph.readers.get(node.output[0], []):
-            wanted = _output_channel_axis(reader, node.output[0])
+            output_axis = _output_channel_axis(reader, node.output[0])
             rank = (
                 len(graph.constants[node.input[0]].dims) if node.input[0] in graph.constants else 0
             )
-            if wanted is not None and rank and axis % rank != wanted % rank:
+            if output_axis is not None and rank and axis % rank != output_axis % rank:
                 yield _finding(
                     "error", "weight-axis", node,
                     f"scales along axis {axis} of the weights of {reader.name}, whose output "
-                    f"channels are axis {wanted % rank}",
+                    f"channels are axis {output_axis % rank}",
                     "quantize weights by output channel",
                 )  # fmt: skip
 
@@ -228,8 +228,8 @@ def _output_channel_axis(reader: onnx.NodeProto, name: str) -> int | None:
     return {"Conv": 0, "ConvTranspose": 1, "MatMul": -1}.get(reader.op_type)
 
 
-def _check_additions(graph: _Graph) -> Iterator[Finding]:
-    """TensorRT fuses Conv -> Add -> ReLU when one side of the addition is a bare convolution."""
+def _check_additions(graph: _LintGraph) -> Iterator[Finding]:
+    """TensorRT fuses Conv -> Add -> ReLU if one side of the addition is a bare convolution."""
     for node in graph.nodes:
         if node.op_type != "Add":
             continue
@@ -248,8 +248,8 @@ def _check_additions(graph: _Graph) -> Iterator[Finding]:
                 break
 
 
-def _pair_after_convolution(graph: _Graph, node: onnx.NodeProto) -> onnx.NodeProto | None:
-    """The convolution before a Q/DQ pair that nothing but one addition reads."""
+def _pair_after_convolution(graph: _LintGraph, node: onnx.NodeProto) -> onnx.NodeProto | None:
+    """The convolution before a Q/DQ pair that a single node reads."""
     if node.op_type != "DequantizeLinear" or len(graph.readers.get(node.output[0], [])) != 1:
         return None
     quantize = graph.quantizer(node)
@@ -261,7 +261,7 @@ def _pair_after_convolution(graph: _Graph, node: onnx.NodeProto) -> onnx.NodePro
     return source
 
 
-def _check_operators(graph: _Graph) -> Iterator[Finding]:
+def _check_operators(graph: _LintGraph) -> Iterator[Finding]:
     """TensorRT: operators and opset."""
     functions = {(function.domain, function.name) for function in graph.model.functions}
     for opset in graph.model.opset_import:
@@ -287,7 +287,7 @@ def _check_operators(graph: _Graph) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _check_lookup(graph: _Graph) -> Iterator[Finding]:
+def _check_lookup(graph: _LintGraph) -> Iterator[Finding]:
     """TensorRT: what the parser needs to find our plugin, and the type of its indices."""
     types = {
         value.name: value.type.tensor_type.elem_type
@@ -299,7 +299,7 @@ def _check_lookup(graph: _Graph) -> Iterator[Finding]:
         if missing:
             yield _finding(
                 "warning", "plugin-attributes", node,
-                f"attribute {missing[0]} is missing, not every TensorRT finds the plugin then",
+                f"attribute {missing[0]} is missing: some TensorRT releases do not find the plugin",
                 "export again: 'edgekit export' writes plugin_namespace and plugin_version",
             )  # fmt: skip
         declared = types.get(node.output[0], TensorProto.UNDEFINED)
@@ -307,23 +307,23 @@ def _check_lookup(graph: _Graph) -> Iterator[Finding]:
             name = TensorProto.DataType.Name(declared).lower()
             yield _finding(
                 "error", "int64-indices", node,
-                f"its indices are declared {name}, the plugin gives int64",
-                "declare them int64 and cast behind the node where int32 is wanted",
+                f"its indices are declared {name}, but the plugin returns int64",
+                "declare them int64 and cast after the node where int32 is needed",
             )  # fmt: skip
 
 
-def _check_head(graph: _Graph) -> Iterator[Finding]:
-    """The lookup and what follows from it stay float, but for products with weights."""
+def _check_head(graph: _LintGraph) -> Iterator[Finding]:
+    """The lookup and everything computed from it stay float, except products with weights."""
     starts = [node.input[0] for node in graph.lookups()]
     scores = [node for node in graph.nodes if node.name == f"{LOOKUP_NODE}/scores"]
     starts += [node.input[0] for node in scores]
     advice = "keep the head in float: 'edgekit calibrate' does"
     for node in graph.lookups() or scores:
-        for name, what in zip(node.input, ("features", "codebook"), strict=False):
+        for name, role in zip(node.input, ("features", "codebook"), strict=False):
             if graph.dequantized(name) is not None:
                 yield _finding(
                     "error", "float-lookup", node,
-                    f"its {what} are rounded to 8 bits, which changes the codes", advice,
+                    f"its {role} are rounded to 8 bits, which changes the codes", advice,
                 )  # fmt: skip
     for node in graph.depending_on(starts):
         if node.op_type in PAIR or is_lookup(node):
@@ -339,7 +339,7 @@ def _check_head(graph: _Graph) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _has_weights(graph: _Graph, node: onnx.NodeProto) -> bool:
+def _has_weights(graph: _LintGraph, node: onnx.NodeProto) -> bool:
     name = node.input[1]
     while name in graph.producer:
         name = graph.producer[name].input[0]
@@ -347,7 +347,7 @@ def _has_weights(graph: _Graph, node: onnx.NodeProto) -> bool:
 
 
 def _check_float_input(model: onnx.ModelProto) -> Iterator[Finding]:
-    """OpenVINO: 8-bit weights want 8-bit input."""
+    """OpenVINO: 8-bit weights need 8-bit input."""
     for node in float_fed(model):
         yield _finding(
             "error", "float-input", node,
@@ -356,8 +356,8 @@ def _check_float_input(model: onnx.ModelProto) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _check_saturation(graph: _Graph) -> Iterator[Finding]:
-    """Without VNNI two u8 x s8 products are added in 16 bits: weights may use half the range."""
+def _check_saturation(graph: _LintGraph) -> Iterator[Finding]:
+    """Without VNNI, two u8 x s8 products are added in 16 bits: weights may use half the range."""
     wide = []
     for node in graph.pairs("DequantizeLinear"):
         weights = graph.value(node, 0)

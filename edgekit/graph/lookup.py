@@ -2,13 +2,13 @@
 
     indices, margin = edgekit::CodebookLookup(features [M, D], codebook [N, D])
 
-``indices`` [M] int64 is the row of the codebook whose score is the greatest, ties to the lowest:
+``indices`` [M] int64 is the row of the codebook with the largest score, ties to the lowest:
 <x, e> with metric "dot" (rows of unit length: the cosine distance), <x, e> - <e, e> / 2 with "l2".
-``margin`` [M], best minus second-best score, is there only with the attribute ``margin = 1``;
-it is infinite in a codebook of one row.
+``margin`` [M], best minus second-best score, exists only with the attribute ``margin = 1``;
+it is infinite for a codebook of one row.
 
-The body is a model-local function, so a runtime that never heard of edgekit expands it and runs it
-in its own float32; our kernels replace the whole node and return the exact index. TensorRT finds
+The body is a model-local function, so a runtime that knows nothing of edgekit expands it and runs
+it in its own float32; our kernels replace the whole node and return the exact index. TensorRT finds
 its plugin by the attributes ``plugin_namespace`` and ``plugin_version``.
 """
 
@@ -30,7 +30,7 @@ ATTRIBUTES = ("plugin_namespace", "plugin_version", "metric", "margin")
 
 
 @dataclass(frozen=True)
-class LookupForm:
+class LookupSpec:
     """What one CodebookLookup node computes."""
 
     metric: Metric
@@ -52,13 +52,13 @@ def is_lookup(node: onnx.NodeProto) -> bool:
     return (node.domain, node.op_type) == (DOMAIN, LOOKUP)
 
 
-def lookup_function(form: LookupForm, opset: int) -> onnx.FunctionProto:
-    """The body, for the given form and the standard operators of ``opset``."""
-    runner_up = form.margin and form.rows > 1
+def lookup_function(spec: LookupSpec, opset: int) -> onnx.FunctionProto:
+    """The body for this lookup, in the standard operators of ``opset``."""
+    runner_up = spec.margin and spec.rows > 1
     nodes = [
-        *_scores(form.metric),
-        # ONNX orders TopK's equal values by index, and no runtime we know is slower at it than at
-        # ArgMax; OpenVINO is faster.
+        *_scores(spec.metric),
+        # ONNX orders TopK's equal values by index. No runtime we know is slower at TopK than at
+        # ArgMax, and OpenVINO is faster.
         _constant("count", np.array([2 if runner_up else 1], np.int64)),
         helper.make_node(
             "TopK", ["scores", "count"], ["top_scores", "top_rows"], name="top", axis=-1
@@ -66,13 +66,13 @@ def lookup_function(form: LookupForm, opset: int) -> onnx.FunctionProto:
         _constant("first", np.array(0, np.int64)),
         helper.make_node("Gather", ["top_rows", "first"], ["indices"], name="indices", axis=1),
     ]
-    if form.margin:
+    if spec.margin:
         nodes += _margin_to_second() if runner_up else _infinite_margin()
     return helper.make_function(
         domain=DOMAIN,
         fname=LOOKUP,
         inputs=["features", "codebook"],
-        outputs=["indices", "margin"] if form.margin else ["indices"],
+        outputs=["indices", "margin"] if spec.margin else ["indices"],
         nodes=nodes,
         opset_imports=[helper.make_opsetid("", opset)],
         attributes=list(ATTRIBUTES),

@@ -1,4 +1,4 @@
-"""Parses and builds one ONNX file with TensorRT-RTX, in a process of its own: it can abort.
+"""Parses and builds one ONNX file with TensorRT-RTX, in its own process because that may abort.
 
 Run by `edgekit.graph.rtx` as ``python -m edgekit.graph.rtx_probe FILE [PLUGIN]``. The last line
 on stdout is a JSON object.
@@ -14,12 +14,12 @@ from typing import Any
 
 from edgekit.targets.operators import DOMAIN, LOOKUP, LOOKUP_VERSION
 
-_BATCHES = (1, 4, 8)  # least, typical and greatest batch of a profile
+_BATCHES = (1, 4, 8)  # smallest, typical and largest batch of a profile
 
 
 def probe(path: str, plugin: str | None) -> dict[str, Any]:
-    """What the parser and the builder said."""
-    # Inside the function: only this process may load TensorRT-RTX.
+    """The results of the parser and the builder."""
+    # Imported here: only this process may load TensorRT-RTX.
     import tensorrt_rtx_bindings as trt  # type: ignore[import-not-found]
 
     messages: list[str] = []
@@ -37,8 +37,8 @@ def probe(path: str, plugin: str | None) -> dict[str, Any]:
     builder = trt.Builder(log)
     if plugin is not None:
         builder.get_plugin_registry().load_library(plugin)
-        found = builder.get_plugin_registry().get_creator(LOOKUP, LOOKUP_VERSION, DOMAIN)
-        result["plugin_loaded"] = found is not None
+        creator = builder.get_plugin_registry().get_creator(LOOKUP, LOOKUP_VERSION, DOMAIN)
+        result["plugin_loaded"] = creator is not None
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     start = time.perf_counter()

@@ -1,10 +1,10 @@
-"""Standard ONNX operators that TensorRT does not take."""
+"""Standard ONNX operators that TensorRT does not accept."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# Those of which the parser of TensorRT-RTX 1.7 says that it does not know them.
+# Those that TensorRT-RTX 1.7's parser reports as unknown.
 UNKNOWN_TO_TENSORRT: Final = frozenset(
     {
         *("AffineGrid", "Bernoulli", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr"),
@@ -18,4 +18,4 @@ UNKNOWN_TO_TENSORRT: Final = frozenset(
         *("StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer", "Unique"),
     }
 )
-OPSETS: Final = range(13, 24)  # what that parser takes
+OPSETS: Final = range(13, 24)  # accepted by that parser

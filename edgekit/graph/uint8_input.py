@@ -1,4 +1,4 @@
-"""Gives a float graph uint8 images as its input: what is deployed normalizes by itself."""
+"""Lets a float graph take uint8 images: a deployed model normalizes them itself."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.data.transforms import Preprocessing
-from edgekit.graph.view import read_instead, set_nodes
+from edgekit.graph.view import replace_input, set_nodes
 
 INPUT: Final = "images"
 _PREFIX: Final = "edgekit/normalize"
 
 
 def add_uint8_input(graph: onnx.GraphProto, preprocessing: Preprocessing) -> None:
-    """Put `Preprocessing.normalize` in front: RGB uint8 [B, height, width, 3] comes in."""
+    """Prepend `Preprocessing.normalize`: the input becomes RGB uint8 [B, height, width, 3]."""
     stored = {tensor.name for tensor in graph.initializer}
     (old,) = [value for value in graph.input if value.name not in stored]
     batch = old.type.tensor_type.shape.dim[0]
     inner = f"{_PREFIX}/done"
-    read_instead(graph.node, old.name, inner)
+    replace_input(graph.node, old.name, inner)
     new = helper.make_tensor_value_info(
         INPUT,
         TensorProto.UINT8,
@@ -37,12 +37,12 @@ def add_uint8_input(graph: onnx.GraphProto, preprocessing: Preprocessing) -> Non
 def _normalization(
     preprocessing: Preprocessing, result: str
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Channels in the model's order, minus the mean, over the deviation, channels first."""
+    """Order the channels as the model does, subtract the mean, divide by std, transpose to NCHW."""
     constants = [
         numpy_helper.from_array(np.array(preprocessing.mean, np.float32), f"{_PREFIX}/mean"),
         numpy_helper.from_array(np.array(preprocessing.std, np.float32), f"{_PREFIX}/std"),
     ]
-    # The cast comes first: TensorRT does nothing else with uint8.
+    # The cast comes first: TensorRT can do nothing else with uint8.
     nodes = [_node("Cast", [INPUT], "float", to=TensorProto.FLOAT)]
     if preprocessing.channel_order == "BGR":
         order = numpy_helper.from_array(np.array([2, 1, 0], np.int64), f"{_PREFIX}/order")

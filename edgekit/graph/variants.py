@@ -1,7 +1,7 @@
-"""The three forms in which a graph may carry its codebook lookup.
+"""The three forms of a graph's codebook lookup.
 
-function  the node edgekit::CodebookLookup and its body: any runtime runs it, ours run it faster
-inline    the body's standard operators in the node's place: for runtimes without local functions
+function  the node edgekit::CodebookLookup with its body: any runtime runs it, ours run it faster
+inline    the body's standard operators instead of the node: for runtimes without local functions
 plugin    the node alone: only a runtime with our operator runs it (TensorRT before 10.7 prefers
           a function's body to a registered plugin)
 """
@@ -23,7 +23,7 @@ VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 
 def to_variant(model: onnx.ModelProto, vq: Variant) -> onnx.ModelProto:
-    """The same model with its lookup in another form; ``model`` has the *function* form."""
+    """A model in *function* form, converted to the form ``vq``."""
     if vq not in VARIANTS:
         raise UsageError(f"vq: unknown form '{vq}'{nearest(vq, list(VARIANTS))}")
     if vq == "function":
@@ -36,15 +36,15 @@ def to_variant(model: onnx.ModelProto, vq: Variant) -> onnx.ModelProto:
 
 
 def lookup_node(model: onnx.ModelProto) -> onnx.NodeProto | None:
-    """The one edgekit::CodebookLookup node, if the graph has it."""
+    """The edgekit::CodebookLookup node, if the graph has one."""
     return next(filter(is_lookup, model.graph.node), None)
 
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     """Standard operators only; the names of the new nodes and values start with `LOOKUP_NODE`.
 
-    Our body takes no attributes and has no subgraphs, so renaming its values is all there is to
-    it, and the names stay the same from release to release: ignored scopes match them.
+    Our body takes no attributes and has no subgraphs, so renaming its values is enough. The names
+    must not change between releases, because ignored scopes match them.
     """
     if lookup_node(model) is None:
         return model

@@ -1,8 +1,8 @@
-"""One view of an ONNX graph: who makes and who reads each value, what is stored, what is needed.
+"""One view of an ONNX graph: what computes and reads each value, what is stored, what is needed.
 
-On the protobuf itself, not on package onnx-ir: NNCF, the runtimes and the cache all take and give
-`onnx.ModelProto`, and a pass there and back costs a second copy of hundreds of megabytes, to
-spare the few lines below.
+It works on the protobuf itself rather than with the package onnx-ir: NNCF, the runtimes and the
+cache all exchange `onnx.ModelProto`, and a round trip would cost a second copy of hundreds of
+megabytes to save the few lines below.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ MATRIX_PRODUCTS: Final = ("Gemm", "MatMul")
 PRODUCTS: Final = (*CONVOLUTIONS, *MATRIX_PRODUCTS)
 PAIR: Final = ("QuantizeLinear", "DequantizeLinear")
 SHAPES: Final = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity")
-# What hands 8-bit values on as they are: the largest of some is one of them.
+# What passes 8-bit values on unchanged: the maximum of some is one of them.
 PASS_THROUGH: Final = ("MaxPool", *SHAPES)
 
 Nodes = list[onnx.NodeProto]
 
 
 class Graph:
-    """A graph as it was when the view was taken; nodes may change, this does not."""
+    """A snapshot of a graph: the nodes may change, the view does not follow."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.nodes: Nodes = list(model.graph.node)  # each behind those that it reads
+        self.nodes: Nodes = list(model.graph.node)  # each after those that it reads
         self.constants = constants(model)
         self.producer = {name: node for node in self.nodes for name in node.output if name}
         self.outputs = {output.name for output in model.graph.output}
 
     @cached_property
     def readers(self) -> dict[str, Nodes]:
-        """By value, the nodes that read it; one that reads it twice stands there twice."""
+        """The nodes that read each value; one that reads it twice is listed twice."""
         readers: dict[str, Nodes] = {}
         for node in self.nodes:
             for name in filter(None, node.input):
@@ -46,52 +46,52 @@ class Graph:
         return readers
 
     def source(self, name: str, through: Collection[str]) -> str:
-        """The value that a chain of nodes of kinds ``through`` begins with, by first inputs."""
+        """Follow first inputs back through nodes of types ``through``, to where they begin."""
         while name in self.producer and self.producer[name].op_type in through:
             name = self.producer[name].input[0]
         return name
 
     def is_constant(self, name: str) -> bool:
-        """Whether a value is stored, perhaps as 8-bit numbers or in another shape."""
+        """Whether a value is stored, possibly in 8 bits or in another shape."""
         return self.source(name, (*SHAPES, *PAIR)) in self.constants
 
     def is_quantized(self, name: str) -> bool:
-        """Whether a value is read out of 8 bits; the largest of some 8-bit values is one, too."""
+        """Whether a value comes out of 8 bits, directly or through nodes that pass it on."""
         node = self.producer.get(self.source(name, PASS_THROUGH))
         return node is not None and node.op_type == "DequantizeLinear"
 
     def unquantized(self, name: str, added: dict[str, onnx.NodeProto]) -> str:
-        """The same value from before its Q/DQ pair; nodes that this takes go into ``added``."""
+        """The same value before its Q/DQ pair; nodes needed for it are added to ``added``."""
         node = self.producer[name]
         if node.op_type == "DequantizeLinear":
             quantize = self.quantizer(node)
             if quantize is None:
                 raise EdgekitError(f"node {node.name} dequantizes what nothing quantized")
             return str(quantize.input[0])
-        copied = f"{name}/float"
+        copied_value = f"{name}/float"
         if name not in added:
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
             copy.name = f"{node.name}/float"
             copy.input[0] = self.unquantized(node.input[0], added)
-            copy.output[:] = [copied]
+            copy.output[:] = [copied_value]
             added[name] = copy
-        return copied
+        return copied_value
 
     def quantizer(self, dequantize: onnx.NodeProto) -> onnx.NodeProto | None:
-        """The QuantizeLinear before a DequantizeLinear; None where that reads stored numbers."""
+        """The QuantizeLinear before a DequantizeLinear; None if that reads a stored tensor."""
         node = self.producer.get(dequantize.input[0])
         return node if node is not None and node.op_type == "QuantizeLinear" else None
 
     def depending_on(self, names: Iterable[str]) -> Nodes:
-        """The nodes that compute something from one of these values, in the graph's order."""
+        """The nodes that depend on any of these values, in the graph's order."""
         reached = set(names)
-        found = []
+        dependents = []
         for node in self.nodes:
             if reached & set(node.input):
                 reached.update(node.output)
-                found.append(node)
-        return found
+                dependents.append(node)
+        return dependents
 
     def back(
         self,
@@ -100,21 +100,21 @@ class Graph:
         to: Collection[str],
         stop: Callable[[onnx.NodeProto], bool] = lambda node: False,
     ) -> tuple[Nodes, Nodes]:
-        """Nodes of kinds ``through`` behind a value, and the first ones of kinds ``to``.
+        """Nodes of types ``through`` upstream of a value, and the first ones of types ``to``.
 
-        Nodes of other kinds, and those at which to ``stop``, are neither.
+        The search ends at nodes of other types, and where ``stop`` says so.
         """
 
-        def makers(value: str) -> Nodes:
+        def producers(value: str) -> Nodes:
             node = self.producer.get(value)
             return [] if node is None or stop(node) else [node]
 
-        return _walk(name, through, to, makers, lambda node: node.input)
+        return _walk(name, through, to, producers, lambda node: node.input)
 
     def ahead(
         self, name: str, through: Collection[str], to: Collection[str]
     ) -> tuple[Nodes, Nodes]:
-        """The same towards the outputs."""
+        """The same downstream."""
         return _walk(
             name, through, to, lambda value: self.readers.get(value, []), lambda node: node.output
         )
@@ -153,35 +153,35 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that may be changed."""
+    """A deep copy."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
 
 
 def with_outputs(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
-    """A copy of ``model`` that also gives out the float values ``names``."""
+    """A copy of ``model`` with the float values ``names`` as additional outputs."""
     extended = copied(model)
     add_outputs(extended, names)
     return extended
 
 
 def add_outputs(model: onnx.ModelProto, names: Collection[str]) -> None:
-    """Give out the float values ``names``, too."""
+    """Make the float values ``names`` outputs as well."""
     for name in names:
         value = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
         model.graph.output.append(value)
 
 
 def set_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
-    """Let a graph have these nodes, some of which may be its own."""
+    """Replace a graph's nodes; some of the new ones may be its own."""
     nodes = list(nodes)
     del graph.node[:]
     graph.node.extend(nodes)
 
 
-def insert_behind(model: onnx.ModelProto, added: Mapping[str, Sequence[onnx.NodeProto]]) -> None:
-    """Put nodes behind the one that makes the value they are filed under, and so their input."""
+def insert_after(model: onnx.ModelProto, added: Mapping[str, Sequence[onnx.NodeProto]]) -> None:
+    """Insert nodes after the one that computes the value, their input, that they are keyed by."""
     nodes: Nodes = []
     for node in model.graph.node:
         nodes.append(node)
@@ -190,14 +190,14 @@ def insert_behind(model: onnx.ModelProto, added: Mapping[str, Sequence[onnx.Node
     set_nodes(model.graph, nodes)
 
 
-def read_instead(nodes: Iterable[onnx.NodeProto], old: str, new: str) -> None:
-    """Let ``nodes`` read the value ``new`` where they read ``old``."""
+def replace_input(nodes: Iterable[onnx.NodeProto], old: str, new: str) -> None:
+    """Make ``nodes`` read the value ``new`` instead of ``old``."""
     for node in nodes:
         node.input[:] = [new if name == old else name for name in node.input]
 
 
 def drop_unused(model: onnx.ModelProto) -> None:
-    """Remove nodes and constants that no longer lead to an output."""
+    """Remove nodes and constants that no output depends on."""
     needed = drop_unused_nodes(model)
     stored = model.graph.initializer
     for place in reversed(range(len(stored))):
@@ -206,7 +206,7 @@ def drop_unused(model: onnx.ModelProto) -> None:
 
 
 def drop_unused_nodes(model: onnx.ModelProto) -> set[str]:
-    """Remove nodes that lead to no output; the names of all values that are needed."""
+    """Remove nodes that no output depends on; return the names of all values still needed."""
     nodes = model.graph.node
     needed = {output.name for output in model.graph.output}
     for place in reversed(range(len(nodes))):

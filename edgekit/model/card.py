@@ -1,4 +1,4 @@
-"""The model card: all that a checkpoint knows about itself beside its weights."""
+"""The model card: everything that a checkpoint records besides its weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class TrainingProtocol:
-    """How the weights came to be; what robustness figures may be compared with depends on it."""
+    """How the weights were trained, which decides what robustness figures are comparable."""
 
     # Corruptions seen in training: None is unknown, () is clean images only.
     seen: tuple[str, ...] | None = None
@@ -52,7 +52,7 @@ class ModelCard:
 
 
 def card_from_json(text: str, source: str) -> ModelCard:
-    """Parse `ModelCard.to_json`; ``source`` is what error messages call the file."""
+    """Parse `ModelCard.to_json`; ``source`` is the file's name in error messages."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:  # not JSON, numbers of 5,000 digits, depth
@@ -69,5 +69,5 @@ def card_from_json(text: str, source: str) -> ModelCard:
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:
-    """Stand-in names for a checkpoint that carries none."""
+    """Placeholder names for a checkpoint that has none."""
     return tuple(f"class {index}" for index in range(count))

@@ -1,7 +1,7 @@
-"""Checkpoints in and out.
+"""Reading and writing checkpoints.
 
 Our own format is a safetensors file whose metadata holds the model card as JSON. A checkpoint
-is untrusted input: nothing in one is ever executed, and whatever is wrong with it is one line
+is untrusted input: nothing in it is ever executed, and any fault in it is reported in one line
 that names the key, what was expected and what was found.
 """
 
@@ -10,9 +10,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import re
-import struct
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from edgekit.core.damage import DAMAGE
 from edgekit.core.errors import UsageError
 from edgekit.core.files import open_regular, write_bytes
 from edgekit.core.typed_toml import nearest
@@ -43,14 +42,11 @@ _PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 
 
 # What torch's and safetensors' readers raise on damaged files.
-_DAMAGE = (
-    *(RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError),
-    *(struct.error, OSError, AssertionError, OverflowError, MemoryError, zipfile.BadZipFile),
-)
+_DAMAGE = (*DAMAGE, AssertionError, AttributeError)
 
 
 class Loaded(NamedTuple):
-    """A model ready to run, its card, and what the user should be told about the loading."""
+    """A model ready to run, its card, and notes for the user about how it was loaded."""
 
     model: VQSA
     card: ModelCard
@@ -58,7 +54,7 @@ class Loaded(NamedTuple):
 
 
 def save_checkpoint(path: Path, model: VQSA, card: ModelCard) -> None:
-    """Write weights and card to ``path``, whole or not at all."""
+    """Write weights and card to ``path`` atomically."""
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     write_bytes(path, safetensors.torch.save(state, metadata={_CARD_KEY: card.to_json()}))
 
@@ -70,10 +66,10 @@ def load_checkpoint(
     classes: Sequence[str] | None = None,
     vqsa: VQSAConfig | None = None,
 ) -> Loaded:
-    """Load any layout edgekit knows, in evaluation mode.
+    """Load any layout that edgekit knows, in evaluation mode.
 
-    ``backbone`` is needed for plain timm checkpoints only, ``classes`` names what the file does
-    not name, ``vqsa`` shapes the fresh head that a plain classifier is given.
+    ``backbone`` is needed only for plain timm checkpoints, ``classes`` are names for a file that
+    has none, ``vqsa`` shapes the new head that a plain classifier gets.
     """
     state, card = read_checkpoint(path)
     if card is not None:
@@ -82,16 +78,18 @@ def load_checkpoint(
         timm_body = _timm_backbone(backbone)
         if timm_body is not None:
             assert backbone is not None
-            found = recognize_timm(state, backbone, timm_body.classifier_name)
+            recognized = recognize_timm(state, backbone, timm_body.classifier_name)
         else:
-            found = recognize(state, str(path))
-            if backbone not in (None, found.backbone):
-                raise UsageError(f"{path} holds a {found.backbone}, not the {backbone} asked for")
-        body = timm_body or create_backbone(found.backbone)
-        if found.layout == "authors":
-            loaded = _load_authors(path, found, body)
+            recognized = recognize(state, str(path))
+            if backbone not in (None, recognized.backbone):
+                raise UsageError(
+                    f"{path} holds a {recognized.backbone}, not the {backbone} asked for"
+                )
+        body = timm_body or create_backbone(recognized.backbone)
+        if recognized.layout == "authors":
+            loaded = _load_authors(path, recognized, body)
         else:
-            loaded = _graft(path, found, body, vqsa or VQSAConfig(), classes)
+            loaded = _graft(path, recognized, body, vqsa or VQSAConfig(), classes)
     if classes is not None:
         loaded = _rename_classes(path, loaded, tuple(classes))
     loaded.model.eval()
@@ -145,7 +143,7 @@ def _read_torch(path: Path) -> State:
     try:
         with open_regular(path) as stream, warnings.catch_warnings():
             check_unpacked(stream, path)
-            warnings.simplefilter("ignore")  # torch's advice on pickle protocols is not ours
+            warnings.simplefilter("ignore")  # torch's advice on pickle protocols is not for users
             document: Any = torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
@@ -154,7 +152,9 @@ def _read_torch(path: Path) -> State:
                 f"{path} holds Python objects ({code[1]}), which are never loaded: re-save it "
                 "with torch.save(model.state_dict(), ...)"
             ) from error
-        raise UsageError(f"{path} is no PyTorch or safetensors checkpoint, or damaged") from error
+        raise UsageError(
+            f"{path} is not a PyTorch or safetensors checkpoint, or is damaged"
+        ) from error
     except _DAMAGE as error:
         raise UsageError(f"{path} is damaged or truncated: PyTorch cannot read it") from error
     for wrapper in _WRAPPERS:
@@ -185,7 +185,7 @@ def _load_own(path: Path, state: State, card: ModelCard) -> Loaded:
     sizes = {"head.classifier.weight": len(card.classes)}
     if card.vqsa.output != "none":
         sizes["head.codebook.embeddings"] = card.vqsa.codebook_size
-    for key, rows in sizes.items():  # what alone could make a model of any size
+    for key, rows in sizes.items():  # these alone could make the model arbitrarily large
         if key not in state:
             raise UsageError(f"{path}: key '{key}' is missing, expected {rows} rows")
         if state[key].shape[:1] != (rows,):
@@ -199,14 +199,14 @@ def _load_own(path: Path, state: State, card: ModelCard) -> Loaded:
     return Loaded(model, card, ())
 
 
-def _load_authors(path: Path, found: Recognized, backbone: Backbone) -> Loaded:
-    size = _rows(found, "head.codebook.embeddings", str(path))
-    classes = numbered_classes(_rows(found, "head.classifier.weight", str(path)))
+def _load_authors(path: Path, recognized: Recognized, backbone: Backbone) -> Loaded:
+    size = _rows(recognized, "head.codebook.embeddings", str(path))
+    classes = numbered_classes(_rows(recognized, "head.classifier.weight", str(path)))
     config = VQSAConfig(codebook_size=size)
     model = VQSA(backbone, len(classes), config)
-    _fill(model, found.state, found.theirs, str(path))
+    _fill(model, recognized.state, recognized.theirs, str(path))
     card = ModelCard(
-        backbone=found.backbone,
+        backbone=recognized.backbone,
         width=model.head.width,
         classes=classes,
         preprocessing=IMAGENET,
@@ -216,63 +216,67 @@ def _load_authors(path: Path, found: Recognized, backbone: Backbone) -> Loaded:
         ),
         origin="the authors' released layout",
     )
-    note = f"the authors' released layout: {found.backbone}, N = {size}, {len(classes)} classes"
+    note = (
+        f"the authors' released layout: {recognized.backbone}, N = {size}, {len(classes)} classes"
+    )
     return Loaded(model, card, (note,))
 
 
 def _graft(
     path: Path,
-    found: Recognized,
+    recognized: Recognized,
     backbone: Backbone,
     config: VQSAConfig,
     classes: Sequence[str] | None,
 ) -> Loaded:
-    """A plain classifier gets a fresh VQ-SA head and keeps its own last layer where it fits."""
-    has_classifier = "head.classifier.weight" in found.state
+    """Give a plain classifier a new VQ-SA head; it keeps its own last layer if that fits."""
+    has_classifier = "head.classifier.weight" in recognized.state
     if has_classifier:
-        count = _rows(found, "head.classifier.weight", str(path))
+        count = _rows(recognized, "head.classifier.weight", str(path))
     elif classes is not None:
         count = len(classes)
     else:
         raise UsageError(f"{path} has no classifier: name the classes, with --labels FILE")
     model = VQSA(backbone, count, config)
-    state = dict(found.state)
-    note = f"a plain {found.backbone} classifier: its VQ-SA head is fresh and must be trained"
+    state = dict(recognized.state)
+    note = f"a plain {recognized.backbone} classifier: its VQ-SA head is fresh and must be trained"
     if has_classifier and state["head.classifier.weight"].shape[1:] != (model.head.width,):
-        # timm models may classify another feature than the map that spatial quantization sees.
+        # A timm model may classify a feature other than the map that spatial quantization uses.
         del state["head.classifier.weight"]
         state.pop("head.classifier.bias", None)
         note += ", its classifier too (it works on another feature)"
-    fresh = {key for key in model.state_dict() if key.startswith("head.") and key not in state}
-    _fill(model, state, found.theirs, str(path), fresh)
+    untrained = {key for key in model.state_dict() if key.startswith("head.") and key not in state}
+    _fill(model, state, recognized.theirs, str(path), untrained)
     card = ModelCard(
-        backbone=found.backbone,
+        backbone=recognized.backbone,
         width=model.head.width,
         classes=numbered_classes(count),
         preprocessing=default_preprocessing(backbone),
         vqsa=config,
-        origin=f"a plain {found.backbone} classifier with a fresh VQ-SA head",
+        origin=f"a plain {recognized.backbone} classifier with a fresh VQ-SA head",
     )
     return Loaded(model, card, (note,))
 
 
 def _rename_classes(path: Path, loaded: Loaded, classes: tuple[str, ...]) -> Loaded:
-    have = len(loaded.card.classes)
-    if have != len(classes):
+    count = len(loaded.card.classes)
+    if count != len(classes):
         raise UsageError(
-            f"{path} classifies {have} classes, the labels name {len(classes)}: give its own labels"
+            f"{path} classifies {count} classes, the labels name {len(classes)}: give its own "
+            "labels"
         )
     card = dataclasses.replace(loaded.card, classes=classes)
     return Loaded(loaded.model, card, loaded.notes)
 
 
-def _rows(found: Recognized, key: str, source: str) -> int:
-    if key not in found.state:
-        raise UsageError(f"{source}: key '{found.theirs(key)}' is missing")
-    tensor = found.state[key]
+def _rows(recognized: Recognized, key: str, source: str) -> int:
+    if key not in recognized.state:
+        raise UsageError(f"{source}: key '{recognized.theirs(key)}' is missing")
+    tensor = recognized.state[key]
     if tensor.dim() != 2 or tensor.shape[0] < 1:
         raise UsageError(
-            f"{source}: key '{found.theirs(key)}' has shape {_shape(tensor)}, expected a matrix"
+            f"{source}: key '{recognized.theirs(key)}' has shape {_shape(tensor)}, expected a "
+            "matrix"
         )
     return int(tensor.shape[0])
 
@@ -282,15 +286,15 @@ def _fill(
     state: State,
     theirs: Callable[[str], str],
     source: str,
-    fresh: set[str] | frozenset[str] = frozenset(),
+    untrained: set[str] | frozenset[str] = frozenset(),
 ) -> None:
-    """Load ``state`` after checking every key; ``fresh`` ones may be missing.
+    """Load ``state`` after checking every key; ``untrained`` ones may be missing.
 
-    ``theirs`` turns our names into the file's.
+    ``theirs`` translates our names into the file's.
     """
-    _check(model.state_dict(), state, theirs, source, fresh)
+    _check(model.state_dict(), state, theirs, source, untrained)
     model.load_state_dict(state, strict=False)
-    for key, tensor in model.state_dict().items():  # as they are now: the copy may overflow
+    for key, tensor in model.state_dict().items():  # checked after the copy, which may overflow
         if key not in state or not tensor.is_floating_point():
             continue
         if not bool(torch.isfinite(tensor).all()):
@@ -307,30 +311,32 @@ def _check(
     state: State,
     theirs: Callable[[str], str],
     source: str,
-    fresh: set[str] | frozenset[str],
+    untrained: set[str] | frozenset[str],
 ) -> None:
-    """Refuse a ``state`` that does not fit; of ``expected`` only shapes and types are looked at."""
+    """Refuse a ``state`` that does not fit the shapes and types of ``expected``."""
     for key in state:
         if key not in expected:
-            known = [theirs(name) for name in expected]
-            raise UsageError(f"{source}: unknown key '{theirs(key)}'{_close(theirs(key), known)}")
+            their_keys = [theirs(name) for name in expected]
+            raise UsageError(
+                f"{source}: unknown key '{theirs(key)}'{_close(theirs(key), their_keys)}"
+            )
     for key, tensor in expected.items():
         name = theirs(key)
         if key not in state:
-            # Counts batches; nothing reads it with the momentum that all our layers have.
-            if key in fresh or key.endswith("num_batches_tracked"):
+            # A batch counter, which is not used with a fixed momentum, as all our layers have.
+            if key in untrained or key.endswith("num_batches_tracked"):
                 continue
             raise UsageError(f"{source}: key '{name}' is missing, expected {_shape(tensor)}")
-        found = state[key]
-        if found.shape != tensor.shape:
+        given = state[key]
+        if given.shape != tensor.shape:
             raise UsageError(
-                f"{source}: key '{name}' has shape {_shape(found)}, expected {_shape(tensor)}"
+                f"{source}: key '{name}' has shape {_shape(given)}, expected {_shape(tensor)}"
             )
-        if found.is_floating_point() != tensor.is_floating_point():
+        if given.is_floating_point() != tensor.is_floating_point():
             raise UsageError(
-                f"{source}: key '{name}' holds {found.dtype} values, expected {tensor.dtype}"
+                f"{source}: key '{name}' holds {given.dtype} values, expected {tensor.dtype}"
             )
-        if found.is_floating_point() and not bool(torch.isfinite(found).all()):
+        if given.is_floating_point() and not bool(torch.isfinite(given).all()):
             raise UsageError(
                 f"{source}: key '{name}' holds NaN or infinite values: the training diverged, "
                 "use an earlier checkpoint"

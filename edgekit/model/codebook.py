@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from edgekit.model.config import VQSAConfig
 
 
-class Lookup(NamedTuple):
-    """The codewords of some features; shapes follow the features' leading dimensions."""
+class NearestCodewords(NamedTuple):
+    """The codewords of features; shapes follow the features' leading dimensions."""
 
     codeword: Tensor  # [..., D], straight-through in training
     code: Tensor  # [...] int64
@@ -22,7 +22,7 @@ class Lookup(NamedTuple):
 
 
 def normalize_rows(codebook: Tensor) -> Tensor:
-    """Rows at unit length; a zero row stays zero, so that its score is 0 and never NaN.
+    """Rows at unit length; a zero row stays zero, so its score is 0 and never NaN.
 
     Scaling a row by its largest entry first keeps the norm of tiny (denormal) and huge rows
     finite and non-zero, where F.normalize would flush or overflow.
@@ -34,7 +34,7 @@ def normalize_rows(codebook: Tensor) -> Tensor:
 
 
 def lookup_scores(features: Tensor, codebook: Tensor, distance: str) -> Tensor:
-    """[..., D] x [N, D] -> [..., N]: the score whose largest value marks the nearest codeword.
+    """[..., D] x [N, D] -> [..., N]: scores, of which the largest marks the nearest codeword.
 
     cosine: x · e/|e| (normalizing x as well would scale every score alike and change nothing);
     l2: x · e - |e|²/2, which is (|x|² - |x - e|²)/2.
@@ -45,10 +45,10 @@ def lookup_scores(features: Tensor, codebook: Tensor, distance: str) -> Tensor:
 
 
 def best_two(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Index of the best score, margin to the second best.
+    """The index of the best score, and its margin over the second best.
 
-    Equal scores go to the lowest index. Equal *rows* need not have equal scores here: a matrix
-    product may round its last columns differently. The native lookup has no such doubt.
+    Ties go to the lowest index. Equal *rows* need not have equal scores here, because a matrix
+    product may round its last columns differently; the native lookup does not have this problem.
     """
     code = scores.argmax(dim=-1)  # the first of equal maxima
     if scores.shape[-1] == 1:
@@ -76,11 +76,11 @@ class Codebook(nn.Module):
             self.register_buffer("ema_sum", start.clone())
         else:
             self.embeddings = nn.Parameter(start)
-        # How often each codeword was chosen in training since the last `reset_usage`; a
-        # measurement, not a weight, so it is not part of a checkpoint.
+        # How often each codeword was chosen in training since the last `reset_usage`. This is a
+        # measurement, not a weight, so checkpoints do not store it.
         self.register_buffer("usage", torch.zeros(size, dtype=torch.long), persistent=False)
 
-    def forward(self, features: Tensor) -> Lookup:
+    def forward(self, features: Tensor) -> NearestCodewords:
         """Look up [..., D] features."""
         with torch.autocast(features.device.type, enabled=False):
             features = features.float() if features.dtype != torch.float64 else features
@@ -100,7 +100,7 @@ class Codebook(nn.Module):
             if self.training and self.config.straight_through:
                 # Forward: the codeword; backward: the identity, as if no lookup had happened.
                 codeword = features + (codeword - features).detach()
-        return Lookup(codeword, code, margin, pull, commitment)
+        return NearestCodewords(codeword, code, margin, pull, commitment)
 
     def count(self, code: Tensor) -> None:
         """Add the codes of a batch to the usage statistics."""
@@ -111,7 +111,7 @@ class Codebook(nn.Module):
         self.usage.zero_()
 
     def perplexity(self) -> float:
-        """exp(entropy) of the usage: N when all codewords are used alike, 1 at collapse."""
+        """exp(entropy) of the usage: N if all codewords are used equally, 1 at collapse."""
         return perplexity(self.usage)
 
     @torch.no_grad()
@@ -125,9 +125,9 @@ class Codebook(nn.Module):
             code = torch.cat([self._nearest(part, centers) for part in parts])
             total = torch.zeros_like(centers).index_add_(0, code, features.to(centers.dtype))
             count = torch.bincount(code, minlength=size)
-            fresh = features[_draw(features, size, generator)].to(centers.dtype)
+            replacements = features[_draw(features, size, generator)].to(centers.dtype)
             filled = (count > 0).unsqueeze(1)
-            centers = torch.where(filled, total / count.clamp(min=1).unsqueeze(1), fresh)
+            centers = torch.where(filled, total / count.clamp(min=1).unsqueeze(1), replacements)
         self._place(torch.arange(size), centers)
 
     def _nearest(self, features: Tensor, centers: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def reset_dead(self, features: Tensor, minimum: int = 1, seed: int = 0) -> int:
-        """Move codewords chosen fewer than ``minimum`` times onto random features; how many."""
+        """Move codewords used fewer than ``minimum`` times to random features; return how many."""
         dead = (self.usage < minimum).nonzero().flatten()
         if dead.numel():
             generator = torch.Generator().manual_seed(seed)
@@ -160,15 +160,15 @@ class Codebook(nn.Module):
             torch.distributed.all_reduce(total)
         self.ema_count.lerp_(count, 1 - decay)
         self.ema_sum.lerp_(total, 1 - decay)
-        # A codeword nobody chose keeps its place: its sum and count shrink alike, until the
-        # count has all but vanished and the quotient would be noise.
+        # An unused codeword keeps its place: its sum and count shrink at the same rate, until the
+        # count has almost vanished and the quotient would be noise.
         alive = (self.ema_count > 1e-6).unsqueeze(1)
         mean = self.ema_sum / self.ema_count.clamp(min=1e-6).unsqueeze(1)
         self.embeddings.copy_(torch.where(alive, mean, self.embeddings))
 
 
 def perplexity(usage: Tensor) -> float:
-    """exp(entropy) of usage counts [N]; 0.0 when nothing was counted."""
+    """exp(entropy) of usage counts [N]; 0.0 if nothing was counted."""
     total = usage.sum()
     if total == 0:
         return 0.0
@@ -177,7 +177,7 @@ def perplexity(usage: Tensor) -> float:
 
 
 def _draw(features: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` row indices, distinct while there are enough rows."""
+    """``count`` random row indices, distinct as long as there are enough rows."""
     rows = features.shape[0]
     order = torch.randperm(rows, generator=generator)
     if count <= rows:

@@ -1,4 +1,4 @@
-"""What a VQ-SA head is: its options and their defaults."""
+"""The options of a VQ-SA head, and their defaults."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ CodebookUpdate = Literal["gradient", "ema"]
 
 @dataclass(frozen=True)
 class VQSAConfig:
-    """What a VQ-SA head is; the defaults are what the authors' released checkpoint needs.
+    """The options of a VQ-SA head; the defaults fit the authors' released checkpoint.
 
     ``output`` is the paper's ablation: *none* (the plain classifier), *replace*, *add*,
     *concat*, *attention* (VQ-SA itself), and *residual*: the feature plus a correction that
-    starts at zero, which is what makes training from scratch start as the plain classifier.
+    starts at zero, so training from scratch starts as the plain classifier.
     """
 
     codebook_size: int = 1000
     quantize: Quantize = "pooled"
     distance: Distance = "cosine"
     output: OutputForm = "attention"
-    # The released code divides the attention logits by sqrt(2) while training and forgets it
-    # at evaluation; True divides in both, False (the released evaluation) in neither.
+    # The released code divides the attention logits by sqrt(2) in training but not in
+    # evaluation; True divides in both, False (as in the released evaluation) in neither.
     logit_scale: bool = False
     straight_through: bool = True
     commitment: float = 0.25
@@ -35,7 +35,7 @@ class VQSAConfig:
     ema_decay: float = 0.99
 
     def __post_init__(self) -> None:
-        """Refuse values that no network can have."""
+        """Refuse values with which no network can be built."""
         if not 1 <= self.codebook_size <= 1 << 24:
             raise UsageError(f"codebook_size must be 1 to {1 << 24}, not {self.codebook_size}")
         if self.commitment < 0:

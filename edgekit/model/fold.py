@@ -1,25 +1,25 @@
 """Folds a trained VQ-SA head into its deployable form; the algebra is exact.
 
-With E the codewords, x the feature, q = E_n the codeword found, and the head's weights K, Q, V
+With E the codewords, x the feature, q = E_n its nearest codeword, and the head's weights K, Q, V
 and W = [W1 | W2] (the fuse layer's halves for its two input slots):
 
-* K and Q only ever meet as M = K^T Q, and V only behind W: P1 = W1 V, P2 = W2 V.
+* K and Q only occur as M = K^T Q, and V only in products with W: P1 = W1 V, P2 = W2 V.
 * A softmax over two logits is a sigmoid of their difference, so the weight of q is
   a1 = sigmoid((q - x) . M q) in the first slot and a2 = sigmoid((q - x) . M x) in the second.
 * The fused feature is P1 x + P2 x + b + a1 (P1 q - P1 x) + a2 (P2 q - P2 x).
-* q takes one of N values, so whatever depends on it alone is a table indexed by the code:
-  key[n] = M q and base[n] = (P1 + P2) q + b. With the residual r = x - q all that is left of x
-  is r, and 1 - sigmoid(z) = sigmoid(-z):
+* q takes one of N values, so everything that depends on it alone is a table indexed by the code:
+  key[n] = M q and base[n] = (P1 + P2) q + b. With 1 - sigmoid(z) = sigmoid(-z), the rest depends
+  on x only through the residual r = x - q:
 
       fused = base[n] + sigmoid(r . key[n]) P1 r + sigmoid(r . key[n] + r . M r) P2 r
 
-  r . M r is a quadratic form: only the symmetric part of M takes part, and of that one triangle,
-  U with the diagonal as it is and twice what lies above. So 2.5 D^2 numbers do the work of 5 D^2,
+  r . M r is a quadratic form: only the symmetric part of M matters, and a triangle U holds it,
+  with M's diagonal and twice its symmetric part above. So 2.5 D^2 numbers do the work of 5 D^2,
   and 8-bit products round the small residual, not the feature.
-* Without tables the product that projects x projects q as a second row: no N x 2D tables.
+* Without tables, the product that projects x projects q as a second row: no N x 2D tables.
 * Nearest by cosine is the argmax of x . E_n / |E_n|: normalizing x would scale all scores alike.
 
-Spatial quantization pools P codewords into q, which then is not one of N values; it is
+Spatial quantization pools P codewords into q, which then is not one of N values, so it is
 projected, not looked up.
 """
 
@@ -44,14 +44,14 @@ _ROWS = 1024  # of the codebook, folded at once
 
 @dataclass(frozen=True)
 class FoldReport:
-    """What was folded, or why not, in one line for the user."""
+    """What was folded, or why nothing was, in one line for the user."""
 
     folded: bool
     message: str
 
 
 class FoldedOutput(NamedTuple):
-    """What a folded model yields; the first three fields of `Output`."""
+    """What a folded model returns; the first three fields of `Output`."""
 
     logits: Tensor  # [B, classes]
     code: Tensor  # [B] pooled, [B, P] spatial, int64
@@ -59,7 +59,7 @@ class FoldedOutput(NamedTuple):
 
 
 class Lookup(nn.Module):
-    """Nearest codeword as an argmax of products; exporters replace it by their own operator."""
+    """The nearest codeword as an argmax of products; exporters replace it with an operator."""
 
     codebook: Tensor
 
@@ -79,10 +79,10 @@ class Lookup(nn.Module):
 class FoldedHead(nn.Module):
     """The head of `VQSAHead` with ``output`` attention or residual, after `fold_head`.
 
-    Buffers: ``norm`` [N, 1] gives codewords back their length. With tables, ``projection``
-    [3D, D] stacks U, P1 and P2, and ``table`` [N, 2D] holds key and base of every codeword;
-    both tables are gathered as rows. Without, ``projection`` stacks M, P1 and P2, and ``bias``
-    [D] is the fuse layer's.
+    Buffers: ``norm`` [N, 1] restores the codewords' length. With tables, ``projection`` [3D, D]
+    stacks U, P1 and P2, and ``table`` [N, 2D] holds key and base of every codeword; both tables
+    are gathered by row. Without tables, ``projection`` stacks M, P1 and P2, and ``bias`` [D] is
+    the fuse layer's.
     """
 
     projection: Tensor
@@ -98,7 +98,7 @@ class FoldedHead(nn.Module):
         self.width = head.width
         self.residual = head.config.output == "residual"
         self.tables = tables
-        # The fold is done once, so it may as well be done in float64.
+        # The fold runs once, so float64 costs nothing.
         embeddings, bias = head.codebook.embeddings.detach(), head.fuse.bias.detach()
         attention, dtype = head.attention, head.fuse.weight.dtype
         key, query, value = (
@@ -114,16 +114,16 @@ class FoldedHead(nn.Module):
         norm = torch.ones(len(embeddings), dtype=dtype)
         table = torch.empty(len(embeddings), 2 * self.width if tables else 0, dtype=dtype)
         both = first + second
-        # In blocks of rows: of 10,000 at once, six results in float64 are a gigabyte.
+        # In blocks of rows: for 10,000 at once, six float64 results take a gigabyte.
         for start in range(0, len(embeddings), _ROWS):
             block = slice(start, start + _ROWS)
-            some = embeddings[block].double()
+            codewords = embeddings[block].double()
             if cosine:
-                rows[block] = normalize_rows(some)
-                norm[block] = some.norm(dim=1)
+                rows[block] = normalize_rows(codewords)
+                norm[block] = codewords.norm(dim=1)
             if tables:
-                table[block, : self.width] = some @ pairing.T
-                table[block, self.width :] = some @ both.T + bias.double()
+                table[block, : self.width] = codewords @ pairing.T
+                table[block, self.width :] = codewords @ both.T + bias.double()
         self.lookup = Lookup(rows, "dot" if cosine else "l2")
         self.register_buffer("norm", norm.unsqueeze(1))
         self.register_buffer("projection", torch.cat([left, first, second]).to(dtype))
@@ -143,7 +143,7 @@ class FoldedHead(nn.Module):
         return FoldedOutput(self.classifier(fused), code, margin)
 
     def combine(self, x: Tensor, q: Tensor, code: Tensor) -> Tensor:
-        """The feature that is classified, [B, D]; with tables, ``code`` is [B]."""
+        """The feature to classify, [B, D]; with tables, ``code`` is [B]."""
         if self.tables:
             fused = self._by_tables(x - q, F.embedding(code, self.table))
         else:
@@ -167,12 +167,12 @@ class FoldedHead(nn.Module):
 
 
 def _triangle(form: Tensor) -> Tensor:
-    """The upper triangular U of the same quadratic form: r . U r = r . form r for every r."""
+    """The upper triangular U with the same quadratic form: r . U r = r . form r for every r."""
     return (form + form.T).triu(diagonal=1) + form.diagonal().diag()
 
 
 class FoldedVQSA(nn.Module):
-    """Images [B, 3, H, W] to `FoldedOutput`: the backbone as trained and a folded head."""
+    """Images [B, 3, H, W] to `FoldedOutput`: the trained backbone and a folded head."""
 
     def __init__(self, backbone: Backbone, head: FoldedHead, quantize: Quantize) -> None:
         super().__init__()
@@ -189,14 +189,14 @@ class FoldedVQSA(nn.Module):
 def fold_head(head: VQSAHead, *, tables: bool = True) -> FoldedHead:
     """The folded form of a head whose output is one of `FOLDABLE`.
 
-    ``tables`` trades N x 2D stored values for not projecting the codeword; spatial
-    quantization cannot use them.
+    ``tables`` stores N x 2D values to save the projection of the codeword; spatial quantization
+    cannot use them.
     """
     return FoldedHead(head, tables and head.config.quantize == "pooled")
 
 
 def fold(model: VQSA, *, tables: bool = True) -> tuple[FoldedVQSA | None, FoldReport]:
-    """The folded model, or None and the reason why it stays as it is."""
+    """The folded model, or None and the reason why it cannot be folded."""
     config = model.config
     if config.output not in FOLDABLE:
         return None, FoldReport(
@@ -214,6 +214,6 @@ def fold(model: VQSA, *, tables: bool = True) -> tuple[FoldedVQSA | None, FoldRe
 
 
 def _megabytes(module: nn.Module) -> str:
-    """Stored size at 4 bytes a value; usage counters are no weights."""
+    """The stored size at 4 bytes per value, without usage counters."""
     values = sum(math.prod(tensor.shape) for tensor in module.state_dict().values())
     return f"{values * 4 / 1e6:.1f}"

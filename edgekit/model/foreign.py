@@ -1,7 +1,7 @@
 """Checkpoints that others wrote: the authors' VQ-SA release and plain classifiers.
 
-Each layout is a list of name prefixes, theirs and ours, so that keys translate both ways:
-weights come in under our names, errors speak the file's.
+Each layout is a list of name prefixes, theirs and ours, which translates keys both ways: weights
+load under our names, and errors use the file's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edgekit.core.errors import UsageError
 from edgekit.model.backbones.efficientnet_lite import LITE0_NAMES
 
 State = dict[str, Tensor]
-Prefixes = tuple[tuple[str, str], ...]  # (theirs, ours); the first that fits counts
+Prefixes = tuple[tuple[str, str], ...]  # (theirs, ours); the first that matches applies
 
 _AUTHORS: Prefixes = (
     ("resnet_layer.0.", "backbone.conv1."),
@@ -38,7 +38,7 @@ _LITE0: Prefixes = (
     *((theirs, f"backbone.{ours}") for theirs, ours in LITE0_NAMES),
 )
 
-# (bottleneck blocks, blocks a stage) -> name
+# (bottleneck blocks, blocks per stage) -> name
 _RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",
@@ -65,7 +65,7 @@ class Recognized:
 
 
 def recognize(state: State, source: str) -> Recognized:
-    """Which foreign layout ``state`` has, under our names; an unknown one is an error."""
+    """Translate a foreign ``state`` into our names; an unknown layout is an error."""
     if len({"K", "Q", "V", "codebook.embeddings.weight"} & set(state)) > 1:
         ours = translate(state, _AUTHORS)
         keys = {key.removeprefix("backbone.") for key in ours}
@@ -77,14 +77,14 @@ def recognize(state: State, source: str) -> Recognized:
         return Recognized("plain", "efficientnet-lite0", translate(state, _LITE0), _LITE0)
     keys_text = ", ".join(list(state)[:3])
     raise UsageError(
-        f"{source} is no checkpoint edgekit knows (keys: {keys_text}, ...): it reads its own, the "
-        "released VQ-SA layout, and plain resnet18/34/50/101 and efficientnet-lite0 classifiers; "
-        "for a timm model add --backbone timm:NAME"
+        f"{source} is not a checkpoint that edgekit knows (keys: {keys_text}, ...): it reads its "
+        "own, the released VQ-SA layout, and plain resnet18/34/50/101 and efficientnet-lite0 "
+        "classifiers; for a timm model add --backbone timm:NAME"
     )
 
 
 def recognize_timm(state: State, backbone: str, classifier: str) -> Recognized:
-    """A timm classifier whose model the user named; ``classifier`` is timm's name for its last."""
+    """A timm classifier whose model the user named; ``classifier`` is its last layer's name."""
     prefixes: Prefixes = (("", "backbone.model."),)
     if classifier:
         prefixes = ((f"{classifier}.", "head.classifier."), *prefixes)
@@ -92,7 +92,7 @@ def recognize_timm(state: State, backbone: str, classifier: str) -> Recognized:
 
 
 def translate(state: State, prefixes: Prefixes) -> State:
-    """``state`` under our names; a key that no prefix fits keeps its name."""
+    """``state`` under our names; a key that no prefix matches keeps its name."""
     renamed = {}
     for key, value in state.items():
         for theirs, ours in prefixes:
@@ -106,8 +106,8 @@ def translate(state: State, prefixes: Prefixes) -> State:
 def _which_resnet(keys: set[str], source: str) -> str:
     stages = []
     for stage in range(1, 5):
-        found = {match[1] for key in keys if (match := re.match(rf"layer{stage}\.(\d+)\.", key))}
-        stages.append(len(found))
+        blocks = {match[1] for key in keys if (match := re.match(rf"layer{stage}\.(\d+)\.", key))}
+        stages.append(len(blocks))
     bottleneck = "layer1.0.conv3.weight" in keys
     name = _RESNETS.get((bottleneck, tuple(stages)))
     if name is None:

@@ -2,7 +2,7 @@
 
 A backbone's feature x is looked up in a learned codebook E; the codeword q and x are the two
 tokens of a small self-attention, whose output is fused back to D values and classified.
-Sizes in the comments: B images, D feature width, N codewords, P vectors an image.
+Sizes in the comments: B images, D feature width, N codewords, P vectors per image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edgekit.model.config import VQSAConfig
 
 
 class Output(NamedTuple):
-    """What one forward pass yields."""
+    """What a forward pass returns."""
 
     logits: Tensor  # [B, classes]
     code: Tensor | None  # [B] pooled, [B, P] spatial: the index of each vector's codeword
@@ -30,10 +30,10 @@ class Output(NamedTuple):
 
 
 class TokenAttention(nn.Module):
-    """Self-attention over the tokens (q, x), token-major: rows are tokens, weights act right.
+    """Self-attention over the tokens (q, x); tokens are rows, multiplied by weights on the right.
 
-    The released code keeps tokens as columns (K t); F.linear on rows is the same product, runs
-    faster, and is what post-training quantization handles correctly.
+    The released code has tokens as columns (K t); F.linear on rows is the same product, runs
+    faster, and is the form that post-training quantization handles correctly.
     """
 
     def __init__(self, width: int, scale: bool) -> None:
@@ -53,7 +53,7 @@ class TokenAttention(nn.Module):
 
 
 class VQSAHead(nn.Module):
-    """Feature(s) to logits: lookup, attention, fuse, classify (`VQSAConfig` says which of them)."""
+    """Features to logits: look up, attend, fuse, classify (`VQSAConfig` says which of these)."""
 
     def __init__(self, width: int, classes: int, config: VQSAConfig) -> None:
         super().__init__()
@@ -74,22 +74,22 @@ class VQSAHead(nn.Module):
         """Pooled [B, D] or spatial [B, P, D] features."""
         feature = features.mean(dim=1) if features.dim() == 3 else features
         if self.codebook is None:
-            nothing = feature.new_zeros(())
-            return Output(self.classifier(feature), None, None, nothing, nothing)
-        found = self.codebook(features)
+            zero = feature.new_zeros(())
+            return Output(self.classifier(feature), None, None, zero, zero)
+        lookup = self.codebook(features)
         # Spatial: every position is quantized, then both maps are pooled into one token each.
-        codeword = found.codeword.mean(dim=1) if features.dim() == 3 else found.codeword
+        codeword = lookup.codeword.mean(dim=1) if features.dim() == 3 else lookup.codeword
         fused = self.combine(codeword, feature)
         return Output(
             self.classifier(fused),
-            found.code,
-            found.margin,
-            found.codebook_loss,
-            found.commitment_loss,
+            lookup.code,
+            lookup.margin,
+            lookup.codebook_loss,
+            lookup.commitment_loss,
         )
 
     def combine(self, codeword: Tensor, feature: Tensor) -> Tensor:
-        """Two [B, D] tokens to the [B, D] that is classified."""
+        """Combine two [B, D] tokens into the [B, D] feature to classify."""
         if self.config.output == "replace":
             return codeword
         if self.config.output == "add":

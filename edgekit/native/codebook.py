@@ -1,8 +1,8 @@
 """The compiled codebook lookup (`targets/codebook`), called through ctypes.
 
-The lookup answers: which row of a codebook does a feature vector match best? Its answer is that of
-a float64 computation with a fixed order of additions, bit for bit, on every machine;
-`lookup_reference` is the same definition in NumPy. Importing this module loads nothing.
+The lookup answers which row of a codebook matches a feature vector best. On every machine its
+answer equals, bit for bit, that of a float64 computation with a fixed order of additions;
+`lookup_reference` is that definition in NumPy. Importing this module loads nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class LookupResult(NamedTuple):
 
 
 class Codebook:
-    """A codebook packed for fast exact lookups; frees its memory on `close` or as a context.
+    """A codebook packed for fast, exact lookups; `close`, or leaving a ``with`` block, frees it.
 
     ``metric="dot"`` scores a row e as <x, e>: with normalized rows that is the cosine distance.
     ``metric="l2"`` scores it as <x, e> - <e, e> / 2, which orders rows as |x - e| does.
@@ -80,7 +80,7 @@ class Codebook:
         """Finds the best row for each vector of x (M, D float32) with at most `threads` threads.
 
         ``threads=0`` uses every CPU. Without ``want_margin`` the margins are NaN and the lookup
-        is faster, because the runner-up need not be known exactly.
+        is faster, because it need not determine the exact runner-up.
         """
         if self._handle is None:
             raise EdgekitError("the codebook is closed: look up before leaving its 'with' block")
@@ -110,7 +110,7 @@ class Codebook:
         return LookupResult(indices, best, margin)
 
     def describe(self) -> dict[str, Any]:
-        """Sizes, bytes, the path that lookups take ("avx512vnni-int8") and all available ones."""
+        """Sizes, bytes, the path that lookups take ("avx512vnni-int8"), and all available paths."""
         if self._handle is None:
             raise EdgekitError(
                 "the codebook is closed: describe it before leaving its 'with' block"
@@ -160,10 +160,10 @@ def load_library() -> ctypes.CDLL:
             f"{path} does not load on this {platform.machine()} machine ({error}): {_REBUILD}"
         ) from error
     _declare(library)
-    found = library.edgekit_codebook_abi_version()
-    if found != ABI_VERSION:
+    abi_version = library.edgekit_codebook_abi_version()
+    if abi_version != ABI_VERSION:
         raise ToolchainMissing(
-            f"{path} has interface version {found}, edgekit needs {ABI_VERSION}: {_REBUILD}"
+            f"{path} has interface version {abi_version}, edgekit needs {ABI_VERSION}: {_REBUILD}"
         )
     return library
 
@@ -187,7 +187,7 @@ def lookup_reference(codebook: Floats, x: Floats, metric: str = "dot") -> Lookup
     with np.errstate(over="ignore"):  # a score beyond float32's range is reported as infinite
         for i, vector in enumerate(_in_lanes(vectors)):
             scores = _lane_sum(lanes * vector) - half_norms
-            indices[i] = np.argmax(scores)  # the first of equals
+            indices[i] = np.argmax(scores)  # the first of equal scores
             first = scores[indices[i]]
             scores[indices[i]] = -np.inf
             best[i] = first
@@ -196,7 +196,7 @@ def lookup_reference(codebook: Floats, x: Floats, metric: str = "dot") -> Lookup
 
 
 def _in_lanes(rows: Floats) -> npt.NDArray[np.float64]:
-    """(R, D) as float64 (R, steps, lanes), the last step filled up with zeros."""
+    """(R, D) as float64 (R, steps, lanes), the last step padded with zeros."""
     steps = -(-rows.shape[1] // _LANES)
     padded = np.zeros((rows.shape[0], steps * _LANES))
     padded[:, : rows.shape[1]] = rows

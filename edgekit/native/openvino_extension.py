@@ -1,4 +1,4 @@
-"""Our operators for OpenVINO (`targets/openvino`): where, for which OpenVINO, and do they run.
+"""Our OpenVINO operators (`targets/openvino`): where they are, for which release, do they work.
 
 In plain OpenVINO:
 
@@ -22,13 +22,13 @@ from edgekit.core.errors import EdgekitError, ToolchainMissing
 from edgekit.core.resources import find_resource
 
 _LIBRARY: Final = "_native/libedgekit_openvino.so"
-# Each is followed by what it says and a semicolon.
+# In the library, each is followed by its value and a semicolon.
 _MARK: Final = b"EDGEKIT_EXTENSION_FOR_OPENVINO="
 _OPERATORS_MARK: Final = b"EDGEKIT_EXTENSION_OPERATORS="
 
 
 def extension_path() -> Path:
-    """The installed extension, fit for the OpenVINO installed beside it."""
+    """The installed extension, which must fit the installed OpenVINO."""
     path = find_resource(_LIBRARY)
     if path is None:
         raise ToolchainMissing(
@@ -42,20 +42,20 @@ def extension_path() -> Path:
 
 def built_for(path: Path) -> str:
     """The OpenVINO release that the extension at ``path`` needs, such as ``"2026.4.1"``."""
-    release = _marked(path, _MARK)
+    release = _text_after(path, _MARK)
     if release is None:
         raise EdgekitError(f"{path} is not edgekit's OpenVINO extension")
     return release
 
 
 def operators(path: Path) -> tuple[str, ...]:
-    """The operators in the extension at ``path``; none where it was built before it told them."""
-    listed = _marked(path, _OPERATORS_MARK)
+    """The operators in the extension at ``path``; empty if it is too old to list them."""
+    listed = _text_after(path, _OPERATORS_MARK)
     return () if listed is None else tuple(listed.split(","))
 
 
-def _marked(path: Path, mark: bytes) -> str | None:
-    """What stands in the file between ``mark`` and the next semicolon."""
+def _text_after(path: Path, mark: bytes) -> str | None:
+    """The text in the file between ``mark`` and the next semicolon."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -70,14 +70,14 @@ def _marked(path: Path, mark: bytes) -> str | None:
 def check_release(path: Path) -> None:
     """Refuse an extension that was built for another OpenVINO than the installed package.
 
-    Loading it would fail as well, but with a message about a missing library. An OpenVINO that
-    is no Python package is left to find that out by itself.
+    Loading it would fail as well, but with a message about a missing library. An OpenVINO that is
+    not a Python package is not checked here.
     """
     installed = openvino_release()
     needed = built_for(path)
     if installed is not None and installed != needed:
         raise ToolchainMissing(
-            f"{path.name} was built for OpenVINO {needed}, installed is {installed}: "
+            f"{path.name} was built for OpenVINO {needed}, but {installed} is installed: "
             f"run 'pip install openvino=={needed}'"
         )
 
@@ -93,10 +93,10 @@ def openvino_release() -> str | None:
 
 
 def check_extension() -> str:
-    """Load the extension into OpenVINO, run one lookup on the CPU device, and say so.
+    """Load the extension into OpenVINO, run one lookup on the CPU device, and describe the result.
 
     Loads OpenVINO's libraries but not its Python package, which alone takes longer than this.
-    Raises `ToolchainMissing` with what to do about it when something is not there.
+    Raises `ToolchainMissing`, with what to do about it, if something is missing.
     """
     path = extension_path()
     folder = _openvino_libraries()

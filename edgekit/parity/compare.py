@@ -75,7 +75,7 @@ def run_comparison(
         verdict=judgment.outcome,
         reasons=tuple(judgment.reasons),
         more_images=judgment.more_images,
-        seen=sweep.reference.seen,
+        seen=sweep.reference.training,
         reference=sweep.reference.name,
         reference_engine=_engine(sweep),
         candidate=sweep.candidate.name,

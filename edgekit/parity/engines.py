@@ -62,7 +62,7 @@ class CheckedPredictor:
         self.preprocessing = trusted.preprocessing
         self.classes = trusted.classes
         self.source = trusted.source
-        self.seen = trusted.seen
+        self.training = trusted.training
         # Both engines' answers are cached under one key: they are equal, or are not used.
         self.key = f"{trusted.key} or {quick_key}"
         self._quick_name = quick_name

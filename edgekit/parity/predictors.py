@@ -18,20 +18,20 @@ from edgekit.data.transforms import Preprocessing
 from edgekit.model.card import numbered_classes
 from edgekit.runtime.answers import Answers, join
 
-_CHUNK = 8  # images an inference, where the model leaves the choice
+_CHUNK = 8  # images per inference, if the model leaves the choice
 
 
 def shares(count: int, chunk: int, parallel: int) -> int:
-    """Into how many pieces of at most ``chunk`` to split images, ``parallel`` at a time.
+    """The number of pieces of at most ``chunk`` images to split into, ``parallel`` at a time.
 
-    As many in every round, so that none waits for the last one; each of one image at least.
+    Every round has equally many, so none waits for the last one; each has at least one image.
     """
     rounds = -(-count // (chunk * parallel))
     return max(1, min(count, rounds * parallel))
 
 
 class Predictor(Protocol):
-    """A model that is compared."""
+    """A model to compare."""
 
     @property
     def name(self) -> str:
@@ -39,11 +39,11 @@ class Predictor(Protocol):
 
     @property
     def key(self) -> str:
-        """A hash of all that decides its answers; names its cached results."""
+        """Identifies everything that decides its answers; the key of its cached results."""
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What it does to images."""
+        """Its preprocessing of images."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -54,8 +54,8 @@ class Predictor(Protocol):
         """SHA-256 of the checkpoint it was made from; "" if unknown."""
 
     @property
-    def seen(self) -> str:
-        """The ``seen=`` text of its training."""
+    def training(self) -> str:
+        """Its training corruptions, as the text ``seen=...``."""
 
     def run(self, images: NDArray[np.uint8]) -> Answers:
         """Images [B, height, width, 3] of the model's size."""
@@ -65,8 +65,8 @@ class Predictor(Protocol):
 class OnnxPredictor:
     """A float interchange graph (`edgekit export`) under ONNX Runtime.
 
-    One thread an inference and several inferences at a time: that wastes less than many threads
-    on one, and leaves no thread spinning while workers corrupt.
+    One thread per inference and several inferences at a time: that wastes less than many threads
+    for one, and leaves no thread spinning while workers corrupt.
     """
 
     name: str
@@ -74,11 +74,11 @@ class OnnxPredictor:
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     source: str
-    seen: str
+    training: str
     session: Any
     threads: ThreadPoolExecutor
     parallel: int  # inferences at a time
-    chunk: int = _CHUNK  # images an inference, at most; bounds the memory of activations
+    chunk: int = _CHUNK  # images per inference, at most; bounds the memory of activations
 
     def run(self, images: NDArray[np.uint8]) -> Answers:
         """Normalize on the host, as the graph expects."""
@@ -93,29 +93,29 @@ class OnnxPredictor:
 
 @dataclass(frozen=True)
 class BundlePredictor:
-    """A bundle in its own runtime, as many inferences side by side as it offers."""
+    """A bundle in its own runtime, with as many parallel inferences as it offers."""
 
     name: str
     key: str
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     source: str
-    seen: str
+    training: str
     model: Any
     threads: ThreadPoolExecutor
     parallel: int  # inferences at a time
-    chunk: int  # images an inference, at most
-    fixed: bool  # the model takes no other number
+    chunk: int  # images per inference, at most
+    fixed: bool  # the model accepts no other number
 
     def run(self, images: NDArray[np.uint8]) -> Answers:
-        """Share the images out to the runtime's streams."""
-        parallel = 1 if self.fixed else self.parallel  # smaller pieces would be filled up
+        """Distribute the images over the runtime's streams."""
+        parallel = 1 if self.fixed else self.parallel  # smaller pieces would be padded
         pieces = shares(len(images), self.chunk, parallel)
         return join(list(self.threads.map(self.model.run, np.array_split(images, pieces))))
 
 
 def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
-    """A float ONNX file that edgekit exported; its metadata say what it is."""
+    """A float ONNX file exported by edgekit; its metadata describe it."""
     from edgekit.runtime.onnxruntime import FAILURES, open_session, runtime_version
 
     try:
@@ -133,7 +133,7 @@ def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
         preprocessing=Preprocessing.from_dict(json.loads(metadata["edgekit.preprocessing"])),
         classes=tuple(json.loads(metadata["edgekit.labels"])),
         source=metadata.get("edgekit.source_sha256", ""),
-        seen=metadata.get("edgekit.training", "seen=unknown"),
+        training=metadata.get("edgekit.training", "seen=unknown"),
         session=session,
         threads=ThreadPoolExecutor(usable_threads(), thread_name_prefix="reference"),
         parallel=usable_threads(),
@@ -159,7 +159,7 @@ def open_bundle_predictor(path: Path) -> BundlePredictor:
         preprocessing=manifest.preprocessing,
         classes=model.labels,
         source=manifest.source.checkpoint,
-        seen=from_dict(TrainingProtocol, training, str(path)).describe_seen(),
+        training=from_dict(TrainingProtocol, training, str(path)).describe_seen(),
         model=model,
         threads=ThreadPoolExecutor(streams, thread_name_prefix="candidate"),
         parallel=streams,
@@ -171,7 +171,7 @@ def open_bundle_predictor(path: Path) -> BundlePredictor:
 def check_comparable(
     reference: Predictor, candidate: Predictor, *, allow_different_source: bool
 ) -> None:
-    """Refuse two models whose difference would not mean what the report says."""
+    """Refuse two models whose difference would be meaningless."""
     check_classes(reference, candidate)
     if reference.preprocessing.size != candidate.preprocessing.size:
         raise UsageError(
@@ -201,22 +201,22 @@ def check_classes(reference: Predictor, candidate: Predictor) -> None:
         place = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
         raise UsageError(
             f"class {place} is '{theirs[place]}' in the reference and '{ours[place]}' in the "
-            "candidate: they are not the same model, or one was given other --labels"
+            "candidate: they are not the same model, or were given different --labels"
         )
 
 
 def check_source(reference: str, candidate: str) -> None:
-    """Refuse two models that are not known to be made from one checkpoint, by its SHA-256."""
+    """Refuse two models unless both are known to come from one checkpoint, by its SHA-256."""
     if not reference == candidate != "":
         raise UsageError(
             f"the reference comes from checkpoint {reference[:12] or '(unknown)'}, the candidate "
-            f"from {candidate[:12] or '(unknown)'}: name the bundle's own source, or insist with "
+            f"from {candidate[:12] or '(unknown)'}: name the bundle's own source, or add "
             "--allow-different-reference"
         )
 
 
 def same_source(reference: Predictor, candidate: Predictor) -> bool:
-    """Whether both are known to be made from one checkpoint."""
+    """Whether both are known to come from one checkpoint."""
     return reference.source == candidate.source != ""
 
 

@@ -18,7 +18,7 @@ from edgekit.core.errors import UsageError
 from edgekit.core.typed_toml import from_dict
 from edgekit.data.base import Dataset
 from edgekit.data.corruptions import corrupt, parse_seen
-from edgekit.data.loading import load, rng_for
+from edgekit.data.loading import load_each, rng_for
 from edgekit.data.splits import stratified_sample
 from edgekit.data.transforms import Preprocessing
 from edgekit.quantize.recipes import Recipe
@@ -203,4 +203,4 @@ def load_images(
     workers: int = 0,
 ) -> NDArray[np.uint8]:
     """The chosen images, uint8 [M, height, width, 3]; 300 of 224 px are 45 MB."""
-    return np.stack(list(load(dataset, images, Prepare(preprocessing, seed), workers=workers)))
+    return np.stack(list(load_each(dataset, images, Prepare(preprocessing, seed), workers=workers)))

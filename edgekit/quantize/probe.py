@@ -18,7 +18,7 @@ from edgekit.core.errors import EdgekitError
 from edgekit.data.base import Dataset, labels
 from edgekit.data.corruption_grid import Cells, MakeVariants, variant_cells
 from edgekit.data.corruptions import BENCHMARK15
-from edgekit.data.loading import load
+from edgekit.data.loading import load_each
 from edgekit.data.splits import stratified_sample
 from edgekit.data.transforms import Preprocessing
 from edgekit.metrics.codes import code_agreement
@@ -66,7 +66,7 @@ def load_probe(
     cells = variant_cells(len(rows), views, len(BENCHMARK15))
     tasks = [(int(row), (0, *(1 + cell).tolist())) for row, cell in zip(rows, cells, strict=True)]
     make = MakeVariants(preprocessing, Cells(BENCHMARK15, SEVERITIES, seed=seed))
-    pixels = np.stack(list(load(dataset, tasks, make, workers=workers)))
+    pixels = np.stack(list(load_each(dataset, tasks, make, workers=workers)))
     image_labels = labels(dataset)[rows] if labeled else None
     return Probe(pixels, image_labels, cells, BENCHMARK15, preprocessing)
 

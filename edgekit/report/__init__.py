@@ -1,1 +1,1 @@
-"""What people read: the HTML page, its figures, tables for the terminal."""
+"""Output for people: the HTML page, its figures, and tables for the terminal."""

@@ -1,4 +1,4 @@
-"""The figures of ``edgekit bench`` for people: a table, a histogram, and a line for each answer."""
+"""The results of ``edgekit bench`` on a terminal: a table, a histogram, a line per figure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def show(report: BenchReport, console: Console) -> None:
 
 
 def layer_lines(layers: Layers) -> list[str]:
-    """The parts and the slowest layers, for people."""
+    """The parts and the slowest layers, a line each."""
     shares = (f"{name} {part.ms:.2f} ms ({part.share:.1%})" for name, part in layers.parts.items())
     text = [f"layers, profiled: {', '.join(shares)}; {layers.parts_from}"]
     for layer in layers.layers[:_SHOWN]:
@@ -61,7 +61,7 @@ def _show_bundle(document: BenchDocument, console: Console) -> None:
 
 
 def _show_comparison(comparison: BundleComparison, console: Console) -> None:
-    console.text(f"compared with {comparison.candidate}, in turns")
+    console.text(f"compared with {comparison.candidate}, taking turns")
     console.text(conditions_line(comparison.conditions))
     latency, throughput = comparison.latency, comparison.throughput
     if latency is not None:
@@ -78,7 +78,7 @@ def _show_comparison(comparison: BundleComparison, console: Console) -> None:
 
 
 def title(document: BenchDocument) -> str:
-    """Which bundle, in which runtime."""
+    """The bundle and its runtime."""
     bundle, runtime = document.bundle, document.runtime
     return (
         f"{bundle.path}: {bundle.precision} for {bundle.target}, "
@@ -88,7 +88,7 @@ def title(document: BenchDocument) -> str:
 
 
 def conditions_line(conditions: Conditions) -> str:
-    """The conditions in one line; bench.json has all of them."""
+    """The main conditions in one line; bench.json has all of them."""
     cores, before = conditions.cores, conditions.before
     limit = "" if cores.limit is None else f", limited to {cores.limit:g}"
     parts = [conditions.machine, f"{cores.usable} of {cores.machine} cores{limit}"]
@@ -105,12 +105,12 @@ def conditions_line(conditions: Conditions) -> str:
     return "on " + ", ".join(parts)
 
 
-def self_test_line(tested: SelfTest | None) -> str:
-    """What the self-test proved."""
-    if tested is None:
-        return "self-test: not made"
-    text = f"self-test: {tested.images} images, finite and the same twice"
-    if stored := tested.stored:
+def self_test_line(test: SelfTest | None) -> str:
+    """The self-test's result."""
+    if test is None:
+        return "self-test: not run"
+    text = f"self-test: {test.images} images, finite and repeatable"
+    if stored := test.stored:
         text += (
             f"; against {stored.against}: logits within {stored.logits_error:.2%}, top-1 "
             f"{stored.top1_equal}/{stored.images}"
@@ -121,7 +121,7 @@ def self_test_line(tested: SelfTest | None) -> str:
 
 
 def latency_rows(result: LatencyResult) -> list[list[str]]:
-    """A row a model, the candidate first."""
+    """A row per model, the candidate first."""
     rows = []
     for name, latency in result.latencies.items():
         ratio = result.ratios.get(name)
@@ -151,7 +151,7 @@ def histogram_lines(calls: Histogram) -> list[str]:
 
 
 def lines(scenarios: Scenarios) -> list[str]:
-    """One line an answer, for every scenario but latency's table."""
+    """A line per figure, for everything outside the latency table."""
     text = []
     if latency := scenarios.latency:
         inside = latency.in_runtime_ms[latency.candidate]
@@ -205,12 +205,12 @@ def beside_rows(document: BenchDocument) -> list[list[str]]:
 
 
 def _energy_lines(scenarios: Scenarios) -> list[str]:
-    """What every scenario used, or why that is not known; the same reason is given once."""
+    """The energy of every scenario, or why it is unknown; equal reasons are given once."""
     text = {}
     for name, energy in scenarios.energies().items():
         if energy.available and energy.watts is not None:
             image = energy.millijoules_per_image
-            each = "" if image is None else f", {image:.1f} mJ an image"
+            each = "" if image is None else f", {image:.1f} mJ per image"
             text[name] = f"energy ({name}): {energy.watts:.1f} W{each} ({energy.source})"
         else:
             text[energy.why or ""] = f"energy: not available: {energy.why}"

@@ -1,4 +1,4 @@
-"""The report's pictures, as SVG that stands in the page: no script, no font, nothing loaded."""
+"""The report's figures, as inline SVG: no script, no font, nothing loaded."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def histogram(calls: Histogram) -> str:
 
 
 def intervals(changes: Mapping[str, CorruptionChange]) -> str:
-    """Change of error for each corruption, with its interval; right of the line is worse."""
+    """Change of error for each corruption, with its interval; right of zero is worse."""
     row, left, top = 20, 160, 24
     ends = [value for one in changes.values() for value in (one.lower, one.upper, 0.0)]
     low, high = min(ends), max(ends)

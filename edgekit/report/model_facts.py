@@ -1,4 +1,4 @@
-"""What a manifest says of its model, for people; none of it is needed to run."""
+"""A manifest's description of its model, for people; running does not need it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgekit.model.card import TrainingProtocol
 
 @dataclass(frozen=True)
 class HeadFacts:
-    """The head's form; empty where the manifest does not tell."""
+    """The head's form; empty where the manifest does not record it."""
 
     output: str = ""
     quantize: str = ""
@@ -19,7 +19,7 @@ class HeadFacts:
 
     @property
     def has_codebook(self) -> bool:
-        """Whether it looks features up; where nobody tells, there is nothing to compare."""
+        """Whether it looks features up; if unknown, there are no codes to compare."""
         return self.output not in ("", "none")
 
 

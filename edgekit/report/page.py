@@ -1,7 +1,7 @@
 """One HTML page about a bundle: what it is, how fast, how robust, and what was not measured.
 
-The page stands alone: no scripts, no fonts, no images from elsewhere. All that comes out of the
-bundle's files is escaped, as the files come from wherever the bundle does.
+The page is self-contained: no scripts, fonts or images from elsewhere. Everything from the bundle's
+files is escaped, because they are as untrusted as the bundle.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LATENCY: Final = (
 )
 _PARITY_COLUMNS: Final = ("corruption", "float %", "bundle %", "difference", "95% interval")
 _BESIDE_BENCH: Final = ("measured", "where", "p50", "throughput", "why it is not the one above")
-_BESIDE_PARITY: Final = ("made", "verdict", "over", "why it is not the one above")
+_BESIDE_PARITY: Final = ("measured", "verdict", "on", "why it is not the one above")
 
 _STYLE: Final = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
@@ -45,20 +45,22 @@ code{overflow-wrap:anywhere}svg{max-width:100%;height:auto}
 
 
 def write_report(path: Path, output: Path | None = None) -> Path:
-    """Write the report into the bundle, or to ``output``; where it is."""
+    """Write the report into the bundle, or to ``output``; returns its path."""
     bundle = open_bundle(path, any_arch=True)
     page = report_page(bundle)
     if output is not None:
         write_text(output, page)
         return output
     if path.is_file():
-        raise UsageError(f"{path} is a .zip and stays as it is: name a file for the report with -o")
+        raise UsageError(
+            f"{path} is a .zip and stays unchanged: name a file for the report with -o"
+        )
     update_bundle(path, reports={REPORT: page.encode()})
     return path / REPORT
 
 
 def refresh_report(path: Path) -> None:
-    """Write a folder's report again, if it has one: its figures have changed."""
+    """Rewrite a bundle's report, if it has one, after its figures have changed."""
     if path.is_dir() and (path / REPORT).exists():
         write_report(path)
 
@@ -140,7 +142,7 @@ def _speed(bench: BenchDocument) -> list[str]:
 
 
 def _quick_speed(quick: BenchSummary | None) -> list[str]:
-    """The comparison that a build makes."""
+    """The build's own comparison."""
     if quick is None or not quick.latencies:
         return []
     rows = []
@@ -197,13 +199,13 @@ def _not_measured(
     else:
         measured = bench.scenarios.measured()
         rows += [
-            [name, "not asked for in that run of 'edgekit bench'"]
+            [name, "not requested in that run of 'edgekit bench'"]
             for name in SCENARIOS
             if name not in measured
         ]
         rows += [[gap.what, gap.why] for gap in bench.not_measured]
         if bench.layers is None:
-            rows.append(["time of layers", "asked for with 'edgekit bench --layers'"])
+            rows.append(["time of layers", "run 'edgekit bench --layers' on it"])
         energies = bench.scenarios.energies().values()
         whys = {str(energy.why): None for energy in energies if not energy.available}
         rows += [["energy", why] for why in whys]

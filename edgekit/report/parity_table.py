@@ -1,4 +1,4 @@
-"""The parity report on a terminal: a row per corruption, and what it comes down to."""
+"""The parity report on a terminal: a row per corruption, and the totals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def columns(document: ParityDocument) -> tuple[str, ...]:
 
 
 def header(document: ParityDocument) -> list[str]:
-    """What was compared on what; the training protocol comes first, always."""
+    """What was compared on which images; the training protocol always comes first."""
     severities = ",".join(map(str, document.severities))
     sides = document.sides
     first = [f"trained with {document.seen}"]
@@ -34,8 +34,8 @@ def header(document: ParityDocument) -> list[str]:
 def rows(document: ParityDocument) -> list[list[str]]:
     """A row for each corruption, then the mean with the verdict; errors in percent.
 
-    "worse" and "better" mark what the simultaneous intervals show; the bars are the bundle's
-    errors by severity, from 0 to 100%.
+    "worse" and "better" mark changes that the simultaneous intervals show; the bars are the
+    bundle's errors by severity, from 0 to 100%.
     """
     changes, error, clean = (
         document.per_corruption,
@@ -70,7 +70,7 @@ def figures(change: CorruptionChange | MeanError) -> list[str]:
 
 
 def lines(document: ParityDocument) -> list[str]:
-    """The figures under the table, and the verdict's reasons."""
+    """The figures below the table, and the verdict's reasons."""
     text = []
     if relative := document.relative_corruption_error:
         text.append(f"{relative.label}: {relative.reference:.2f} -> {relative.candidate:.2f}")
@@ -102,7 +102,7 @@ def lines(document: ParityDocument) -> list[str]:
 
 
 def looks_line(document: ParityDocument) -> str:
-    """How often this bundle was compared: a verdict after many tries is worth less."""
+    """How often this bundle was compared: a verdict after many attempts is worth less."""
     return f"this bundle was compared {document.looks} times in all"
 
 
@@ -110,13 +110,13 @@ def beside_rows(document: ParityDocument) -> list[list[str]]:
     """A row for each comparison that is not the bundle's evidence."""
     return [
         [
-            look.measured,
-            look.verdict,
-            f"{look.images:,} of {look.images_available:,} images of {look.data}"
-            + ("" if look.device is None else f" on {look.device}"),
-            look.why,
+            run.measured,
+            run.verdict,
+            f"{run.images:,} of {run.images_available:,} images of {run.data}"
+            + ("" if run.device is None else f" on {run.device}"),
+            run.why,
         ]
-        for look in sorted(document.beside, key=lambda look: look.measured, reverse=True)
+        for run in sorted(document.beside, key=lambda run: run.measured, reverse=True)
     ]
 
 
@@ -139,12 +139,12 @@ def _codes(codes: CodeAgreement) -> list[str]:
 def _work(document: ParityDocument) -> str:
     total = document.inferences + document.inferences_cached
     text = f"{document.inferences:,} of {total:,} inferences done now"
-    text += f" in {document.seconds:.0f} s" if document.inferences else ", the rest was kept"
+    text += f" in {document.seconds:.0f} s" if document.inferences else ", the rest was cached"
     if document.saved > 0:
         text += f"; the verdict came early and saved {100 * document.saved:.0f}% of the full sweep"
     return text
 
 
 def sparkline(percentages: Sequence[float]) -> str:
-    """Errors of rising severity as bars, 0 to 100%."""
+    """Errors by increasing severity as bars, 0 to 100%."""
     return "".join(_BARS[max(0, min(7, int(value / 12.5)))] for value in percentages)

@@ -1,4 +1,4 @@
-"""A sensitivity report for people: table rows, and a bar plot as SVG."""
+"""A sensitivity report as table rows and as an SVG bar chart."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def _number(value: float | None) -> str:
 
 
 def label(layer: LayerLoss) -> str:
-    """What a reader calls a layer."""
+    """A layer's name for the reader."""
     return layer.weights or layer.name
 
 
 def svg(ranking: Sensitivity) -> str:
-    """Bars of the harm that each layer alone does, the most harmful on top."""
+    """Bars of the harm done by each layer alone, the most harmful on top."""
     layers = ranking.layers[:_BARS]
     largest = max((layer.harm for layer in layers), default=0.0) or 1.0
     of, unit = ranking.whole.margin_change, "change of the lookup's margin (root mean square)"
     if of is None:
-        of, unit = ranking.whole.kl, "KL to float, nats an image"
+        of, unit = ranking.whole.kl, "KL to float, nats per image"
     height = _ROW * (len(layers) + 2)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '

@@ -1,6 +1,6 @@
-"""The few functions of the CUDA runtime that running an engine needs, called through ctypes.
+"""The few CUDA runtime functions needed to run an engine, called through ctypes.
 
-A Jetson has the library with its JetPack; no Python package for CUDA is needed beside it.
+A Jetson has the library with its JetPack; no Python package for CUDA is needed.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class Stream:
         _check(runtime().cudaStreamCreate(ctypes.byref(self.handle)), "creating a stream")
 
     def wait(self) -> None:
-        """Until all that was enqueued is done."""
+        """Wait until all enqueued work is done."""
         _check(runtime().cudaStreamSynchronize(self.handle), "the inference")
 
     def close(self) -> None:
-        """Free the stream; twice is fine."""
+        """Free the stream; calling it twice is fine."""
         if self.handle:
             runtime().cudaStreamDestroy(self.handle)
             self.handle = ctypes.c_void_p()
@@ -100,7 +100,7 @@ class Buffer:
 
 
 class Graph:
-    """What one function enqueues on a stream, recorded to be launched again at once."""
+    """The work that a function enqueues on a stream, recorded so it can be launched as a whole."""
 
     def __init__(self, stream: Stream, enqueue: Callable[[], None]) -> None:
         library = runtime()

@@ -2,7 +2,7 @@
 
 ``python3 -m edgekit.runtime.finish_engine STEP BUNDLE ...``, where STEP is one of
 
-adopt BUNDLE ENGINE TENSORRT [PLUGIN]   put a finished engine into the bundle
+adopt BUNDLE ENGINE TENSORRT [PLUGIN]   add a finished engine to the bundle
 selftest BUNDLE                         compare the engine's answers with the stored ones
 """
 

@@ -1,6 +1,6 @@
 """Runs a bundle: ``edgekit.load(path).predict(images)``.
 
-Needs NumPy, Pillow and the bundle's own runtime; nothing of what built the bundle.
+Needs NumPy, Pillow and the bundle's own runtime, but no build tools.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _TOP: Final = 5
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says about one image; with ``error`` set, nothing but why it says nothing."""
+    """The model's answer for one image; with ``error`` set, only the reason why there is none."""
 
     source: str
     """The file, or ``image 3`` for the fourth of several arrays."""
     label: str | None = None
     index: int | None = None
-    """The label's number."""
+    """The label's index."""
     probability: float | None = None
     top: tuple[tuple[str, float], ...] = ()
     """The most probable labels with their probabilities, best first."""
@@ -55,12 +55,12 @@ class Prediction:
     margin: float | tuple[float, ...] | None = None
     """How much better that codeword fits than the second best."""
     milliseconds: float | None = None
-    """Time in the network; its share, if several images went through it together."""
+    """Time in the network; an equal share of it if several images went through together."""
     error: str | None = None
 
 
 class Predictions(Sequence[Prediction]):
-    """Predictions in the order of their images, and columns of them."""
+    """Predictions in the order of their images, with columns as properties."""
 
     def __init__(self, predictions: Iterable[Prediction]) -> None:
         self._all = tuple(predictions)
@@ -104,22 +104,22 @@ class Predictions(Sequence[Prediction]):
 
 
 class Model:
-    """A bundle ready to predict; any number of threads may use it at a time.
+    """A bundle ready to predict; any number of threads may use it at the same time.
 
-    It belongs to the process that loaded it: a runtime's threads do not come along into a fork,
-    where a call would wait for them for ever.
+    It belongs to the process that loaded it: a runtime's threads do not survive a fork, so a call
+    in the child would wait for them forever.
     """
 
     def __init__(self, bundle: Bundle, runner: Runner, batch: int) -> None:
         self._process = os.getpid()
         self._bundle = bundle
         self._runner = runner
-        self._batch = batch  # images an inference; 0 for any number
+        self._batch = batch  # images per inference; 0 for any number
         self.labels = bundle.labels
 
     @property
     def manifest(self) -> Manifest:
-        """All that the bundle says about itself."""
+        """Everything the bundle declares about itself."""
         return self._bundle.manifest
 
     @property
@@ -129,7 +129,7 @@ class Model:
 
     @property
     def parallel(self) -> int:
-        """Calls of `run` that the runtime runs side by side; more callers than that wait."""
+        """Calls of `run` that execute in parallel; further callers wait."""
         return self._runner.parallel
 
     def describe(self) -> dict[str, str | int]:
@@ -137,25 +137,25 @@ class Model:
         return self._runner.describe()
 
     def run(self, batch: NDArray[np.uint8]) -> Answers:
-        """The network alone: RGB images uint8 [B, height, width, 3], already of the model's size.
+        """Run the network alone, on RGB uint8 [B, height, width, 3] already of the model's size.
 
         `Preprocessing.fit` (``model.manifest.preprocessing.fit``) brings an image to that size.
         """
         self._check_process()
-        wanted = (*self.size, 3)
-        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != wanted:
+        shape = (*self.size, 3)
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != shape:
             raise UsageError(
-                f"run takes uint8 [B, {wanted[0]}, {wanted[1]}, 3], not {batch.dtype} "
-                f"{list(batch.shape)}: predict takes images of any size"
+                f"run takes uint8 [B, {shape[0]}, {shape[1]}, 3], not {batch.dtype} "
+                f"{list(batch.shape)}: use predict for images of any size"
             )
         return self._runner.run(batch)
 
     def predict(self, images: Images, *, top: int = _TOP, fitted: bool = False) -> Predictions:
-        """Classify one image or several: arrays, Pillow images, paths, or a list of any of them.
+        """Classify one image or several: arrays, Pillow images, paths, or a list of these.
 
-        An array is RGB uint8 [H, W, 3], or [B, H, W, 3] for several. Images of any size are
-        brought to the model's size as in training; ``fitted`` says that arrays already are.
-        A bad image is not fatal: its prediction carries the error.
+        An array is RGB uint8 [H, W, 3], or [B, H, W, 3] for several. Images of any size are fitted
+        to the model's size as in training; ``fitted`` says that arrays already are. A bad image is
+        not fatal: its prediction carries the error.
         """
         self._check_process()
         items = _items(images)
@@ -173,7 +173,7 @@ class Model:
         top: int = _TOP,
         fitted: bool = False,
     ) -> Iterator[Prediction]:
-        """Classify a stream: yields predictions in the order of ``images``, as they are ready.
+        """Classify a stream: yields predictions in the order of ``images`` as they become ready.
 
         Decoding and inference of ``batch`` images at a time run in the background, at most
         ``in_flight`` batches ahead of the reader (default: enough to keep the runtime busy), so
@@ -215,9 +215,9 @@ class Model:
                 self._stop(waiting)
 
     def _stop(self, waiting: Iterable[Future[list[Prediction]]]) -> None:
-        """Leave nothing at work behind: what has not begun never will, the rest is waited for."""
+        """Stop all work: cancel what has not begun, wait for the rest."""
         running = [future for future in waiting if not future.cancel()]
-        if not sys.is_finalizing():  # then nothing goes on
+        if not sys.is_finalizing():  # then no thread makes progress
             wait(running, WAIT_SECONDS)
 
     def _check_process(self) -> None:
@@ -230,7 +230,7 @@ class Model:
     def __reduce__(self) -> NoReturn:
         raise UsageError(
             f"a loaded model ({self._bundle.path}) cannot be pickled: send the bundle's path, and "
-            "call edgekit.load in the process that gets it"
+            "call edgekit.load in the receiving process"
         )
 
     def _predict_batch(
@@ -300,10 +300,10 @@ def load(
     """Open a bundle (its folder or .zip), check it, and make its model ready.
 
     ``threads`` (0: the runtime's choice), ``hint`` ("latency" or "throughput") and ``batch``
-    (images an inference) replace what the bundle's target says. ``cache`` keeps the compiled
-    model in the user's cache folder, which makes the next load faster. ``signers``, a file in the
-    format of OpenSSH's allowed_signers, takes only a bundle that somebody in it signed. Everything
-    that does not fit is refused in one line.
+    (images per inference) override the bundle's target. ``cache`` keeps the compiled model in the
+    user's cache folder, which makes the next load faster. ``signers`` is a file in the format of
+    OpenSSH's allowed_signers: only a bundle signed by somebody in it is accepted. Every refusal is
+    an error of one line.
     """
     where = Path(path)
     with locked(existing_folder(where), shared=True):
@@ -313,7 +313,7 @@ def load(
         target = bundle.manifest.target
         if missing := missing_isa(target):
             raise ToolchainMissing(
-                f"{where} holds int8 made for a CPU with {missing}, which this one lacks: build it "
+                f"{where}: its INT8 needs a CPU with {missing}, which this one lacks: build it "
                 "with '--target cpu' on this machine"
             )
         settings = run_settings(target, threads=threads, hint=hint, batch=batch)
@@ -331,7 +331,7 @@ def load(
 def _cache_folder() -> Path | None:
     try:
         return cache_root() / "compiled"
-    except UsageError:  # no home: loading is slower, nothing else
+    except UsageError:  # no home folder: loading is only slower
         return None
 
 
@@ -355,7 +355,7 @@ def _name(item: Item, index: int) -> str:
 
 
 def _from_pillow(image: object, name: str) -> NDArray[np.uint8]:
-    """A Pillow image as `decode` would have given it: upright, composited, RGB."""
+    """A Pillow image as `decode` would return it: upright, composited, RGB."""
     from PIL import Image
 
     from edgekit.data import decode

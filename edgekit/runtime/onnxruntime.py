@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: every session of edgekit is opened here, a bundle's and any graph's."""
+"""ONNX Runtime on the CPU: all of edgekit's sessions are opened here, for bundles and graphs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from edgekit.runtime.answers import Answers, in_chunks
 from edgekit.runtime.runner import RunSettings
 from edgekit.targets.descriptor import host_saturates
 
-_ERRORS: Final = 3  # ONNX Runtime's severity: say nothing below an error
+_ERRORS: Final = 3  # ONNX Runtime's severity: silent below an error
 FAILURES: Final = (
     Fail,
     InvalidArgument,
@@ -38,7 +38,7 @@ FAILURES: Final = (
     NotImplemented,
     RuntimeException,
 )
-"""What ONNX Runtime raises; its classes have no base of their own."""
+"""What ONNX Runtime raises; its classes share no base."""
 _OUTPUTS: Final = ("logits", "code", "margin")
 
 
@@ -57,13 +57,13 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """A session for the ONNX file of this name, or with these bytes.
 
-    ``threads`` work on an inference, 0: as many as this process may use. Not ``optimized`` it
-    computes node by node what ONNX defines. Times of nodes go to a file whose name begins with
+    ``threads`` work on an inference (0: as many as this process may use). Without ``optimized`` it
+    computes node by node exactly what ONNX defines. Node times go to a file whose name begins with
     ``profile``.
 
     On an x86 CPU without VNNI its kernels for signed weights add pairs of products in 16 bits,
-    which overflow: logits were off by half of what tells images apart. Its precise mode does the
-    same sums with kernels for unsigned weights, 1.15 to 1.3 times as slowly.
+    which overflow: logits were off by half the difference between images. Its precise mode uses
+    kernels for unsigned weights instead, at 1.15 to 1.3 times the time.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS
@@ -80,14 +80,14 @@ def open_session(
 def named_outputs(
     session: onnxruntime.InferenceSession, images: NDArray[Any]
 ) -> dict[str, NDArray[Any]]:
-    """All that a graph with one input gives out for ``images``, by name."""
+    """All outputs, by name, of a graph with one input."""
     names = [output.name for output in session.get_outputs()]
     values = session.run(names, {session.get_inputs()[0].name: images})
     return dict(zip(names, values, strict=True))
 
 
 def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> OnnxRuntimeRunner:
-    """Load the model; there is nothing worth keeping in ``cache``."""
+    """Load the model; nothing is worth caching."""
     cores = usable_threads()
     if settings.hint == "throughput":  # many inferences at a time, each on few threads
         parallel = settings.streams or settings.threads or cores
@@ -135,7 +135,7 @@ class OnnxRuntimeRunner:
 
     def _infer(self, images: NDArray[np.uint8]) -> Answers:
         if not self._slots.acquire(timeout=WAIT_SECONDS):
-            raise late(f"ONNX Runtime: one of {self.parallel} turns")
+            raise late(f"ONNX Runtime: one of {self.parallel} free slots")
         start = time.perf_counter()
         try:
             values = self._session.run(self._outputs, {self._input: np.ascontiguousarray(images)})
@@ -145,5 +145,4 @@ class OnnxRuntimeRunner:
         finally:
             self._slots.release()
         seconds = time.perf_counter() - start
-        found = dict(zip(self._outputs, values, strict=True))
-        return Answers.of(found, seconds)
+        return Answers.of(dict(zip(self._outputs, values, strict=True)), seconds)

@@ -1,6 +1,6 @@
-"""OpenVINO, run side: loads the IR of a bundle and runs it, from any number of threads.
+"""Runs bundles with OpenVINO: loads a bundle's IR and runs it, from any number of threads.
 
-The precision of float operations is always set: left alone, CPUs with bfloat16 compute in it, and
+The precision of float operations is always set: by default, CPUs with bfloat16 compute in it, and
 an imported blob falls back to that default whatever it was compiled with.
 """
 
@@ -30,7 +30,7 @@ from edgekit.runtime.runner import RunSettings
 
 _DEVICE: Final = "CPU"
 _DIGEST_BYTES: Final = 32
-_KEPT_BLOBS: Final = 8
+_MOST_BLOBS: Final = 8
 
 
 def runtime_version() -> str:
@@ -63,7 +63,7 @@ def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> Op
 
 
 class OpenVinoRunner:
-    """A compiled model and its infer requests; a call takes one, or waits for one."""
+    """A compiled model and its infer requests; a call takes one or waits for one."""
 
     def __init__(self, core: Any, compiled: Any, batch: int) -> None:
         self._core = core  # owns the plugin's library
@@ -73,7 +73,7 @@ class OpenVinoRunner:
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(self.parallel):
             self._free.put(compiled.create_infer_request())
-        # Requests that never ended, with the images that they may still read.
+        # Requests that never finished, with the images they may still read.
         self._stuck: list[tuple[Any, NDArray[np.uint8]]] = []
         names = [output.get_any_name() for output in compiled.outputs]
         self._outputs = {
@@ -85,7 +85,7 @@ class OpenVinoRunner:
         return in_chunks(self._infer, batch, self._batch)
 
     def describe(self) -> dict[str, str | int]:
-        """What OpenVINO really uses."""
+        """What OpenVINO actually uses."""
         get = self._compiled.get_property
         return {
             "runtime": f"openvino {runtime_version()}",
@@ -98,7 +98,7 @@ class OpenVinoRunner:
         }
 
     def _infer(self, images: NDArray[np.uint8]) -> Answers:
-        """One inference of at most the compiled batch; missing images are filled up with zeros."""
+        """One inference of at most the compiled batch, padded with zeros."""
         count = len(images)
         if self._batch and count < self._batch:
             filler = np.zeros((self._batch - count, *images.shape[1:]), np.uint8)
@@ -106,7 +106,7 @@ class OpenVinoRunner:
         images = np.ascontiguousarray(images)
         with self._request() as request:
             try:
-                # Not infer({0: images}): its handling of inputs and outputs costs 50 us a call.
+                # Not infer({0: images}): its handling of inputs and outputs costs 50 us per call.
                 request.set_input_tensor(ov.Tensor(images, shared_memory=True))
                 request.start_async()
                 if not request.wait_for(round(1e3 * WAIT_SECONDS)):
@@ -115,11 +115,11 @@ class OpenVinoRunner:
             except RuntimeError as error:
                 raise EdgekitError(f"OpenVINO: inference failed: {_line(error)}") from error
             seconds = request.latency / 1e3
-            found = {
+            outputs = {
                 name: request.get_output_tensor(index).data[:count].copy()
                 for name, index in self._outputs.items()
             }
-        return Answers.of(found, seconds)
+        return Answers.of(outputs, seconds)
 
     @contextlib.contextmanager
     def _request(self) -> Iterator[Any]:
@@ -135,7 +135,7 @@ class OpenVinoRunner:
 
 
 def model_config(settings: RunSettings) -> dict[str, str | int]:
-    """What OpenVINO is told at compiling and again at importing."""
+    """OpenVINO's configuration, for compiling and again for importing."""
     config: dict[str, str | int] = {
         "INFERENCE_PRECISION_HINT": settings.inference_precision,
         "PERFORMANCE_HINT": settings.hint.upper(),
@@ -148,7 +148,7 @@ def model_config(settings: RunSettings) -> dict[str, str | int]:
 
 
 def _key(bundle: Bundle, settings: RunSettings, config: dict[str, str | int]) -> str:
-    """Names a blob by all that it depends on."""
+    """A hash of everything that a blob depends on."""
     parts = [
         bundle.manifest.identity(),
         ov.get_version(),
@@ -160,7 +160,7 @@ def _key(bundle: Bundle, settings: RunSettings, config: dict[str, str | int]) ->
 
 
 def _import_blob(core: Any, entry: Path, config: dict[str, str | int]) -> Any | None:
-    """The compiled model in ``entry``; None if there is none, or it is damaged."""
+    """The compiled model in ``entry``; None if it is missing or damaged."""
     try:
         data = entry.read_bytes()
     except OSError:
@@ -169,7 +169,9 @@ def _import_blob(core: Any, entry: Path, config: dict[str, str | int]) -> Any | 
     if hashlib.sha256(blob).digest() != data[:_DIGEST_BYTES]:
         return None
     try:
-        compiled = core.import_model(blob, _DEVICE, config)  # drops the precision: given again
+        compiled = core.import_model(
+            blob, _DEVICE, config
+        )  # importing drops the precision, so it is given again
     except RuntimeError:
         return None
     with contextlib.suppress(OSError):
@@ -178,7 +180,7 @@ def _import_blob(core: Any, entry: Path, config: dict[str, str | int]) -> Any | 
 
 
 def _export_blob(compiled: Any, entry: Path) -> None:
-    """Keep the compiled model; a cache that cannot be written costs time, nothing else."""
+    """Cache the compiled model; a cache that cannot be written only costs time."""
     stream = io.BytesIO()
     compiled.export_model(stream)
     blob = stream.getvalue()
@@ -186,14 +188,16 @@ def _export_blob(compiled: Any, entry: Path) -> None:
         write_bytes(entry, hashlib.sha256(blob).digest() + blob)
     except EdgekitError:
         return
-    with contextlib.suppress(OSError):  # another process may tidy up at the same time
+    with contextlib.suppress(OSError):  # another process may be cleaning up at the same time
         newest = sorted(entry.parent.glob("*.blob"), key=lambda p: p.stat().st_mtime, reverse=True)
-        for old in newest[_KEPT_BLOBS:]:
+        for old in newest[_MOST_BLOBS:]:
             old.unlink()
 
 
 def _line(error: RuntimeError) -> str:
     """OpenVINO's message, without its source positions, on one line."""
     lines = [line.strip() for line in str(error).splitlines()]
-    kept = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
-    return " ".join(kept or lines)
+    relevant = [
+        line for line in lines if line and not line.startswith(("Exception from", "Check '"))
+    ]
+    return " ".join(relevant or lines)

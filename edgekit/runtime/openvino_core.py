@@ -1,9 +1,9 @@
 """OpenVINO cores, one for each set of extensions, kept for the life of the process.
 
-OpenVINO's CPU device gives the thread that loads it another signal stack, and puts the former one
-back when the core goes. Of two cores that go in the order in which they came, the second puts back
-the stack of the first, which is no longer there: the next signal, Ctrl-C say, is a crash. Cores
-that stay never put anything back.
+OpenVINO's CPU device gives the thread that loads it another signal stack, and restores the former
+one when the core is destroyed. If two cores are destroyed in the order of their creation, the
+second restores the stack of the first, which no longer exists: the next signal, such as Ctrl-C, is
+a crash. Cores that are never destroyed restore nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _lock = threading.Lock()
 
 
 def _unlock() -> None:
-    """In a forked child: whoever held the lock has not come along."""
+    """In a forked child: the thread that held the lock does not exist there."""
     global _lock
     _lock = threading.Lock()
 

@@ -1,7 +1,7 @@
 """Runners: the runtimes that execute a bundle on the device, behind one interface.
 
-Each backend's module imports its runtime and NumPy, nothing else. They are listed here by name;
-nothing is discovered. `edgekit.compilers` is the other side of a backend.
+Each backend's module imports only its runtime and NumPy. They are listed here by name; nothing is
+discovered. `edgekit.compilers` is the other half of a backend.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _RUN: Final = {
 class RunSettings:
     """How a runtime is set up; `run_settings` takes them from the descriptor in a bundle."""
 
-    batch: int  # images an inference; 0 for any number
+    batch: int  # images per inference; 0 for any number
     hint: Hint
     threads: int  # 0: the runtime's choice
     streams: int  # 0: the runtime's choice
@@ -40,16 +40,16 @@ class RunSettings:
 
 
 class Runner(Protocol):
-    """A model ready to run; any number of threads may call it at a time."""
+    """A model ready to run; any number of threads may call it at the same time."""
 
     parallel: int
-    """Inferences that run side by side; more callers than that wait."""
+    """Inferences that run in parallel; further callers wait."""
 
     def run(self, batch: NDArray[np.uint8]) -> Answers:
         """Images RGB, uint8 [B, height, width, 3], of the model's size; any B."""
 
     def describe(self) -> dict[str, str | int]:
-        """What the runtime really uses: threads, streams, precision."""
+        """What the runtime actually uses: threads, streams, precision."""
 
 
 class _RunModule(Protocol):
@@ -69,21 +69,21 @@ def run_settings(
     hint: Hint | None = None,
     batch: int | None = None,
 ) -> RunSettings:
-    """The descriptor's settings, where the caller does not say otherwise."""
+    """The descriptor's settings, unless the caller overrides them."""
     if threads is not None and threads < 0:
         raise UsageError(f"threads must not be negative, not {threads}; 0 is the runtime's choice")
     if hint not in (None, "latency", "throughput"):
         raise UsageError(f"unknown hint '{hint}' (known: latency, throughput)")
-    made_for = descriptor.batch
+    built_for = descriptor.batch
     if batch is not None and batch < 1:
         raise UsageError(f"batch must be at least 1, not {batch}")
-    if batch is not None and descriptor.backend == "tensorrt" and made_for not in (0, batch):
+    if batch is not None and descriptor.backend == "tensorrt" and built_for not in (0, batch):
         raise UsageError(
-            f"an engine for {descriptor.name} takes {made_for} image(s) at a time, not {batch}: "
+            f"an engine for {descriptor.name} takes {built_for} image(s) at a time, not {batch}: "
             "build for a target with that batch"
         )
     return RunSettings(
-        batch=made_for if batch is None else batch,
+        batch=built_for if batch is None else batch,
         hint=hint or descriptor.hint,
         threads=descriptor.threads if threads is None else threads,
         streams=descriptor.streams if hint in (None, descriptor.hint) else 0,
@@ -92,23 +92,25 @@ def run_settings(
 
 
 def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> Runner:
-    """Load a checked bundle with the runtime it needs; ``cache`` may keep what is compiled."""
+    """Load a checked bundle with the runtime it needs; ``cache`` may keep compiled models."""
     need = bundle.manifest.runtime
     install = f"pip install '{need.requirement}'"
     module = import_backend(_RUN, bundle.manifest.target.backend, f"run {bundle.path}", install)
     runtime = cast(_RunModule, module)
-    found = runtime.runtime_version()
-    fits = found == need.version if need.match == "exact" else _at_least(found, need.version)
+    installed = runtime.runtime_version()
+    fits = (
+        installed == need.version if need.match == "exact" else _at_least(installed, need.version)
+    )
     if not fits:
-        wanted = need.version + ("" if need.match == "exact" else " or newer")
+        required = need.version + ("" if need.match == "exact" else " or newer")
         raise ToolchainMissing(
-            f"{bundle.path} needs {need.name} {wanted}, installed is {found}: run {install}"
+            f"{bundle.path} needs {need.name} {required}, installed is {installed}: run {install}"
         )
     return runtime.open_runner(bundle, settings, cache)
 
 
 def import_backend(modules: dict[str, str], backend: str, task: str, install: str) -> object:
-    """The module of ``backend``; one line on what to install where it does not load."""
+    """The module of ``backend``; if it does not load, an error that says what to install."""
     if backend not in modules:
         raise UsageError(f"unknown backend '{backend}'{nearest(backend, list(modules))}")
     try:
@@ -123,8 +125,8 @@ def import_backend(modules: dict[str, str], backend: str, task: str, install: st
         raise EdgekitError(f"cannot {task}: {backend} does not load ({error})") from error
 
 
-def _at_least(found: str, wanted: str) -> bool:
-    return _numbers(found) >= _numbers(wanted)
+def _at_least(version: str, minimum: str) -> bool:
+    return _numbers(version) >= _numbers(minimum)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
-"""TensorRT, run side: loads a bundle's engine and runs it on the GPU.
+"""Runs bundles with TensorRT: loads a bundle's engine and runs it on the GPU.
 
-Images go through pinned memory. With the environment variable EDGEKIT_CUDA_GRAPH=1 the work of an
-inference is recorded once for each batch size and launched as a whole afterwards.
+Images go through pinned memory. With EDGEKIT_CUDA_GRAPH=1 in the environment, the work of an
+inference is recorded once for each batch size and then launched as a whole.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edgekit.targets.operators import DOMAIN, LOOKUP, LOOKUP_VERSION
 
 _OUTPUTS: Final = ("logits", "code", "margin")
 _PLUGIN: Final = (LOOKUP, LOOKUP_VERSION, DOMAIN)
-_MOST_KEPT: Final = 4  # batch sizes whose buffers are kept
+_MOST_PREPARED: Final = 4  # batch sizes whose buffers are kept
 
 
 class _Log(tensorrt.ILogger):  # type: ignore[misc] # the package has no types
@@ -46,7 +46,7 @@ def runtime_version() -> str:
 
 
 def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> TensorRTRunner:
-    """Load the engine; there is nothing worth keeping in ``cache``."""
+    """Load the engine; nothing is worth caching."""
     main = bundle.folder / bundle.manifest.main
     if main.suffix == ".onnx":
         raise ToolchainMissing(
@@ -54,13 +54,13 @@ def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> Te
             "the device"
         )
     log = _Log()
-    gpu_name()  # says in one line when there is no GPU
+    gpu_name()  # an error of one line if there is no GPU
     for plugin in bundle.plugins():
         _load_plugin(plugin)
     runtime = tensorrt.Runtime(log)
     engine = runtime.deserialize_cuda_engine(main.read_bytes())
     if engine is None:
-        raise EdgekitError(_why_not(log.last, bundle))
+        raise EdgekitError(_refusal(log.last, bundle))
     return TensorRTRunner(runtime, engine, log, settings)
 
 
@@ -77,17 +77,19 @@ def _load_plugin(path: Path) -> None:
         )
 
 
-def _why_not(reason: str, bundle: Bundle) -> str:
-    """TensorRT's reason for refusing an engine, as what to do about it."""
+def _refusal(reason: str, bundle: Bundle) -> str:
+    """Why TensorRT refuses an engine, and what to do about it."""
     low = reason.lower()
     again = f"run 'bash {bundle.path / 'build_on_device.sh'}' again on this device"
     if "version" in low or "magic tag" in low:
-        return f"{bundle.path}: its engine is of another TensorRT than {runtime_version()}: {again}"
+        return (
+            f"{bundle.path}: its engine is for another TensorRT, not {runtime_version()}: {again}"
+        )
     if "compute" in low or "device" in low:
-        return f"{bundle.path}: its engine is for another GPU than this ({gpu_name()}): {again}"
+        return f"{bundle.path}: its engine is for another GPU than {gpu_name()}: {again}"
     if "plugin" in low or "creator" in low:
         return f"{bundle.path}: its engine needs a plugin that is not in the bundle: {again}"
-    return f"TensorRT cannot load {bundle.path}: {reason or 'it gave no reason'}"
+    return f"TensorRT cannot load {bundle.path}: {reason or 'no reason given'}"
 
 
 class TensorRTRunner:
@@ -135,7 +137,7 @@ class TensorRTRunner:
         }
 
     def report_layers_to(self, profiler: Any) -> None:
-        """Let TensorRT tell a ``tensorrt.IProfiler`` the time of every layer, from now on."""
+        """From now on, TensorRT reports every layer's time to a ``tensorrt.IProfiler``."""
         self._context.profiler = profiler
 
     def _largest(self) -> int:
@@ -153,18 +155,18 @@ class TensorRTRunner:
             else:
                 self._enqueue(prepared)
             self._stream.wait()
-            found = {name: buffer.host.copy() for name, buffer in prepared.outputs.items()}
+            outputs = {name: buffer.host.copy() for name, buffer in prepared.outputs.items()}
             seconds = time.perf_counter() - start
             if self._use_graph and prepared.graph is None:
                 # The first run of a shape let TensorRT allocate; now it can be recorded.
                 prepared.graph = Graph(self._stream, lambda: self._enqueue(prepared))
-        margin = found.get("margin")
+        margin = outputs.get("margin")
         if margin is not None and np.isnan(margin).any():
             raise EdgekitError(
-                "the lookup met NaN or infinity: the images are fine, so the engine or its "
-                "weights are damaged; build it again"
+                "the lookup received NaN or infinity, so the engine or its weights are damaged: "
+                "build it again"
             )
-        return Answers.of(found, seconds)
+        return Answers.of(outputs, seconds)
 
     def _enqueue(self, prepared: _Prepared) -> None:
         prepared.input.upload(self._stream)
@@ -182,7 +184,7 @@ class TensorRTRunner:
                 "the images"
             )
         if prepared is None:
-            while len(self._prepared) >= _MOST_KEPT:
+            while len(self._prepared) >= _MOST_PREPARED:
                 self._prepared.pop(next(iter(self._prepared))).close()
             outputs = {
                 name: Buffer(
@@ -192,7 +194,7 @@ class TensorRTRunner:
                 for name in self._outputs
             }
             prepared = _Prepared(Buffer(shape, np.uint8), outputs)
-        self._prepared[shape[0]] = prepared  # the last is the most recently used
+        self._prepared[shape[0]] = prepared  # last: the most recently used
         self._context.set_tensor_address(self._input, prepared.input.device.value)
         for name, buffer in prepared.outputs.items():
             self._context.set_tensor_address(name, buffer.device.value)
@@ -207,7 +209,7 @@ class TensorRTRunner:
 
 
 class _Prepared:
-    """Buffers of one batch size and, when asked for, its recorded work."""
+    """Buffers of one batch size and, if requested, its recorded work."""
 
     def __init__(self, source: Buffer, outputs: dict[str, Buffer]) -> None:
         self.input = source

@@ -1,6 +1,5 @@
-"""The steps of a build, each a plain function from what it needs to what it made.
+"""The steps of a build, each a plain function from its inputs to its result.
 
-Steps whose result is worth keeping put it into the cache; none keeps state of its own. Heavy
-packages are imported inside the step that needs them, so that a build with nothing to do starts
-and ends without them.
+Expensive results go into the cache; no step keeps state of its own. Heavy packages are imported
+inside the step that needs them, so a build with nothing to do never loads them.
 """

@@ -1,4 +1,4 @@
-"""What the steps of a build hand to each other."""
+"""The values that the steps of a build pass to each other."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Exported:
     report: Mapping[str, Any]
 
     def describe(self) -> str:
-        """What folding came to, in a line."""
+        """The result of folding, in a line."""
         return f"export: {self.report['fold']}"
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """A calibrated ONNX graph, or a float one where nothing was to be calibrated."""
+    """A calibrated ONNX graph, or the float graph of a float target."""
 
     exported: Exported
     onnx: Path  # in NNCF's form; `legal_onnx` gives the dialect's
@@ -48,11 +48,11 @@ class Quantized:
     recipe: str  # SHA-256 of the recipe; "" when nothing was calibrated
     images: str  # SHA-256 of the list of calibration images
     report: Mapping[str, Any]
-    finetuned: Mapping[str, Any] | None = None  # how, where `edgekit finetune` made the graph
-    legal: bool = False  # it has the dialect's form already
+    finetuned: Mapping[str, Any] | None = None  # the record, if `edgekit finetune` made the graph
+    legal: bool = False  # it already has the dialect's form
 
     def describe(self) -> str:
-        """What calibrating came to, in a line."""
+        """The result of calibration, in a line."""
         name = "float" if self.dialect is None else self.dialect.name
         return f"calibrate ({name}): {self.report['message']}"
 

@@ -17,9 +17,9 @@ from edgekit.steps.artifacts import Built, Exported
 
 
 def bench(console: Console, built: Built, exported: Exported, seconds: float) -> dict[str, Any]:
-    """Latency at batch 1 of bundle and float baselines, in turns.
+    """Latency at batch 1 of the bundle and the float baselines, taking turns.
 
-    The baselines get images that are normalized already; the bundle normalizes its own.
+    The baselines get normalized images; the bundle normalizes its own.
     """
     from edgekit.runtime.model import load
 

@@ -1,4 +1,4 @@
-"""What a build starts from: a checkpoint, and images that match its classes."""
+"""The images of a build, matched to the model's classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edgekit.steps.options import DataOptions
 
 @dataclass(frozen=True)
 class BuildData:
-    """A data set split for a build; ``labeled``: its labels mean the model's classes."""
+    """A data set split for a build; ``labeled``: its labels match the model's classes."""
 
     dataset: Dataset
     splits: Splits
@@ -34,7 +34,7 @@ class BuildData:
         return self.splits.part("calibration", self.dataset)
 
     def test(self) -> Dataset:
-        """The images that judge."""
+        """The images for the parity test."""
         return self.splits.part("test", self.dataset)
 
 
@@ -49,7 +49,7 @@ def open_data(options: DataOptions, classes: tuple[str, ...]) -> BuildData:
 
 
 def check_inputs(data: str, labels: str | None, recipe: str) -> None:
-    """Refuse data, labels or a recipe that cannot be read; what they mean is seen later."""
+    """Refuse data, labels or a recipe that cannot be read; their content is checked later."""
     open_dataset(data)
     if labels is not None:
         read_labels(Path(labels))
@@ -57,7 +57,7 @@ def check_inputs(data: str, labels: str | None, recipe: str) -> None:
 
 
 class Matched(NamedTuple):
-    """A data set with its labels in a model's terms, if ``labeled``; ``note`` is for the user."""
+    """A data set whose labels are a model's classes, if ``labeled``; ``note`` is for the user."""
 
     dataset: Dataset
     labeled: bool
@@ -70,11 +70,11 @@ def match_classes(dataset: Dataset, classes: tuple[str, ...]) -> Matched:
         return Matched(with_classes(dataset, classes), True, "")
     count = len(dataset.classes)
     if count == len(classes):
-        note = "the checkpoint names no classes: the data's are taken, in their order"
+        note = "the checkpoint names no classes: using the data's, in their order"
         return Matched(Relabeled(dataset, classes, list(range(count))), True, note)
     note = (
-        f"the checkpoint names none of its {len(classes)} classes and the data have {count}: "
-        "errors cannot be measured, agreement with the float model can (give --labels)"
+        f"the checkpoint names none of its {len(classes)} classes and the data have {count}: only "
+        "agreement with the float model can be measured, not errors (give --labels)"
     )
     return Matched(dataset, False, note)
 
@@ -82,8 +82,8 @@ def match_classes(dataset: Dataset, classes: tuple[str, ...]) -> Matched:
 def data_fingerprint(uri: str) -> str:
     """A quick hash that changes when the data do: names, sizes and times, not contents.
 
-    It decides whether a finished build is up to date; what is computed from images is cached
-    under their contents' hashes.
+    It decides whether a finished build is up to date; results computed from images are cached
+    under the hashes of their contents.
     """
     scheme, _, rest = uri.partition(":")
     if scheme == "builtin":
@@ -93,7 +93,7 @@ def data_fingerprint(uri: str) -> str:
     if not path.exists():
         raise UsageError(f"no data at '{uri}'")
     total = hashlib.sha256(uri.encode())
-    # A list file's images lie where it says; their names are its content, which its time covers.
+    # A list file's images may be anywhere; their names are its content, which its time covers.
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     for file in files:
         status = file.stat()

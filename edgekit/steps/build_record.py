@@ -1,4 +1,4 @@
-"""What a finished build depends on, and whether there is one already."""
+"""What a finished build depends on, and whether one exists already."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edgekit.steps.build_data import data_fingerprint
 from edgekit.steps.config import BuildConfig
 from edgekit.targets.descriptor import Descriptor
 
-# Settings that change no bundle, and those of which the content counts rather than the name.
+# Settings that do not change a bundle, and those whose content counts instead of their name.
 _OUTSIDE_KEY = (
     *("out", "target", "zip", "require_engine"),
     *("checkpoint", "labels", "recipe", "plugin", "quantized"),
@@ -28,26 +28,26 @@ _OUTSIDE_KEY = (
 
 
 def made_by_build(section: object, config: BuildConfig) -> dict[str, Any] | None:
-    """Of a bundle's parity section, what a build with ``config`` wrote; None if it is not there.
+    """The part of a bundle's parity section that a build with ``config`` wrote, or None.
 
-    It stands beside the evidence once `edgekit parity` has found stronger evidence.
+    It is beside the evidence once `edgekit parity` has found stronger evidence.
     """
     if section is None:
         return None
     try:
         evidence = ParityDocument.from_dict(section, "the section 'parity'")
-    except DocumentError:  # another edgekit's: parity is measured anew
+    except DocumentError:  # from another edgekit: parity is measured again
         return None
-    asked = config.comparison()
-    if (evidence.asked, evidence.device) == (asked, None):
+    options = config.comparison()
+    if (evidence.asked, evidence.device) == (options, None):
         return evidence.summary()
-    own = [look for look in evidence.beside if (look.asked, look.device) == (asked, None)]
+    own = [run for run in evidence.beside if (run.asked, run.device) == (options, None)]
     return {**plain(own[0]), "looks": evidence.looks} if own else None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One target's bundle and what was measured of it."""
+    """One target's bundle and its measurements."""
 
     target: str
     path: Path
@@ -62,20 +62,20 @@ class Outcome:
 
 
 def finished(path: Path, key: str) -> Manifest | None:
-    """The manifest of an earlier build of the same thing, if its bundle is whole."""
+    """The manifest of an earlier build with the same key, if its bundle is complete."""
     try:
         bundle = open_bundle(path, any_arch=True)  # it need not run here
     except BundleError:
         return None
     try:
         record = build_record(bundle.manifest, str(bundle.path))
-    except DocumentError:  # another edgekit's: built anew
+    except DocumentError:  # from another edgekit: built again
         return None
     return bundle.manifest if record.key == key and record.complete else None
 
 
 def build_key(config: BuildConfig, descriptor: Descriptor, checkpoint_sha256: str) -> str:
-    """The SHA-256 of all that a finished bundle depends on."""
+    """The SHA-256 of everything that a finished bundle depends on."""
     settings = asdict(config)
     for name in _OUTSIDE_KEY:
         del settings[name]

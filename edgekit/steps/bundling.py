@@ -35,8 +35,8 @@ def compile_bundle(
 ) -> Built:
     """Compile for the target's runtime and write the bundle, whole or not at all.
 
-    An INT8 one is tried on images of ``data`` first, where there are any; its self-test takes
-    some of them along.
+    An INT8 bundle is first checked on images of ``data``, if given; its self-test includes some
+    of them.
     """
     card = quantized.exported.card
     path = options.path
@@ -45,45 +45,45 @@ def compile_bundle(
         tempfile.TemporaryDirectory(prefix="edgekit-") as scratch,
     ):
         graph = legal_onnx(quantized, Path(scratch))
-        made = compiler(descriptor.backend)(graph, card.preprocessing, descriptor, Path(folder))
-        made = _with_plugin(options.plugin, made, descriptor, card.preprocessing.size)
+        compiled = compiler(descriptor.backend)(graph, card.preprocessing, descriptor, Path(folder))
+        compiled = _with_plugin(options.plugin, compiled, descriptor, card.preprocessing.size)
         height, width = card.preprocessing.size
         model = asdict(card)
         del model["classes"], model["preprocessing"]
         manifest = Manifest(
-            model=json.loads(json.dumps(model)),  # lists for tuples, as they will be read back
+            model=json.loads(json.dumps(model)),  # tuples become lists, as when read back
             classes=len(card.classes),
             preprocessing=card.preprocessing,
-            input=ModelInput(made.input_name, height, width),
+            input=ModelInput(compiled.input_name, height, width),
             target=dataclasses.replace(descriptor, precision=options.precision),
-            arch=made.arch,
-            main=made.main,
-            plugins=made.plugins,
-            runtime=made.runtime,
+            arch=compiled.arch,
+            main=compiled.main,
+            plugins=compiled.plugins,
+            runtime=compiled.runtime,
             versions=tool_versions(),
             source=Source(quantized.exported.checkpoint.sha256, quantized.recipe, quantized.images),
             rebuild=options.rebuild,
             sections={
-                **made.sections,
+                **compiled.sections,
                 **_control_section(quantized),
                 **({"finetuned": quantized.finetuned} if quantized.finetuned else {}),
                 "build": options.record.to_dict(),
             },
         )
-        files: dict[str, Path | bytes] = {file.name: file for file in made.files}
+        files: dict[str, Path | bytes] = {file.name: file for file in compiled.files}
         photos = options.selftest_photos
         test = _self_test_of(context, quantized, graph, descriptor.backend, data, photos=photos)
         files[SELFTEST] = test.to_bytes()
-        if quantized.dialect is not None:  # which images, with hashes, so that it can be repeated
+        if quantized.dialect is not None:  # the images, with hashes, so it can be repeated
             listing = quantized.onnx.with_name("images.json")
-            if listing.exists() or quantized.finetuned is None:  # a graph may be given alone
+            if listing.exists() or quantized.finetuned is None:  # a graph may come without its list
                 files["calibration.json"] = listing
         built = Built(path, descriptor, manifest)
         if quantized.dialect is not None and data is not None:
             if built.why_not_measured() is None:
-                tried = Path(scratch) / descriptor.name
-                write_bundle(tried, manifest, files, card.classes)
-                closeness = guard_bundle(context, quantized, tried, data, insist=options.guard)
+                trial = Path(scratch) / descriptor.name
+                write_bundle(trial, manifest, files, card.classes)
+                closeness = guard_bundle(context, quantized, trial, data, insist=options.guard)
             else:
                 closeness = guard_graph(context, quantized, graph, data, insist=options.guard)
             sections = {**manifest.sections, "guard": closeness.to_dict()}
@@ -99,8 +99,8 @@ def compile_bundle(
         built = dataclasses.replace(built, manifest=written)
     if built.pending:
         script = path / SCRIPT
-        said = EngineState().describe()
-        context.console.info(f"engine ({descriptor.name}): {said}, with 'bash {script}' there")
+        state = EngineState().describe()
+        context.console.info(f"engine ({descriptor.name}): {state}, with 'bash {script}' there")
     return built
 
 
@@ -113,7 +113,7 @@ def _self_test_of(
     *,
     photos: bool,
 ) -> SelfTest:
-    """The self-test of the ``graph`` that is compiled."""
+    """A self-test of the compiled ``graph``."""
     import onnx
 
     from edgekit.steps.selftest import make_self_test
@@ -125,16 +125,16 @@ def _self_test_of(
 
 
 def _with_plugin(
-    plugin: str | None, made: CompiledFiles, descriptor: Descriptor, size: tuple[int, int]
+    plugin: str | None, compiled: CompiledFiles, descriptor: Descriptor, size: tuple[int, int]
 ) -> CompiledFiles:
     """Add the compiled plugin that the user named to a bundle whose engine is pending."""
-    if plugin is None or made.sections.get("engine") != EngineState().to_section():
-        return made
-    folder = made.files[0].parent
+    if plugin is None or compiled.sections.get("engine") != EngineState().to_section():
+        return compiled
+    folder = compiled.files[0].parent
     library = carry_plugin(folder, Path(plugin), descriptor, size=size)
     return dataclasses.replace(
-        made,
-        files=(*made.files, library),
+        compiled,
+        files=(*compiled.files, library),
         plugins=(library.name,),
         arch=elf_arch(library.read_bytes()[:20], library.name),
     )
@@ -142,8 +142,8 @@ def _with_plugin(
 
 def _control_section(quantized: Quantized) -> dict[str, Any]:
     """Which layers accuracy control left in float, and why."""
-    found = quantized.report.get("control")
-    return {} if found is None else {"accuracy_control": found}
+    control = quantized.report.get("control")
+    return {} if control is None else {"accuracy_control": control}
 
 
 def check_engine(descriptor: Descriptor) -> None:
@@ -160,7 +160,7 @@ def check_engine(descriptor: Descriptor) -> None:
 
 
 def why_not_measured(descriptor: Descriptor) -> str | None:
-    """Why this machine could not run a bundle that it builds for a target, or None."""
+    """Why this machine cannot run the bundles it builds for a target, or None."""
     if descriptor.backend == "tensorrt":
         from edgekit.compilers.tensorrt import builds_here
 
@@ -175,6 +175,6 @@ def zip_path(bundle: Path) -> Path:
 
 
 def mark_complete(bundle: Path, record: BuildRecord) -> None:
-    """Mark a bundle as finished; one that was killed before this is built again."""
+    """Mark a bundle as finished; a build killed before this point is repeated."""
     complete = dataclasses.replace(record, complete=True)
     update_bundle(bundle, sections={"build": complete.to_dict()})

@@ -1,4 +1,4 @@
-"""From the float graph to the INT8 one of a dialect."""
+"""From the float graph to a dialect's INT8 graph."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ _PROBE_VIEWS = 5  # corrupted variants of each image
 
 @dataclass(frozen=True)
 class ChosenImages:
-    """The images that calibrate; those to choose from where the model's codes choose.
+    """The calibration images, or the candidates if the model's codes will select among them.
 
-    Choosing reads and hashes every one of them: it is done once, whatever is calibrated with them.
+    Choosing reads and hashes every image, so it is done once for all targets.
     """
 
     recipe: Recipe
     images: tuple[CalibrationImage, ...]
-    listing: Path | None  # the list of an earlier calibration that they were taken from
+    listing: Path | None  # the earlier calibration's list they come from, if any
 
     @property
     def by_code(self) -> bool:
-        """Whether the float model's codes are still to choose among them."""
+        """Whether the float model's codes must still select among them."""
         return self.recipe.selection == "stratified" and self.listing is None
 
 
 def choose_calibration_images(
     console: Console, data: BuildData, recipe: Recipe, listing: Path | None = None
 ) -> ChosenImages:
-    """What ``recipe`` takes of the calibration part, or the images of ``listing`` again."""
+    """The images that ``recipe`` takes from the calibration part, or those of ``listing``."""
     part = data.calibration()
     if listing is not None:
         images = listed_images(part, read_list(listing), listing)
@@ -71,7 +71,7 @@ def choose_calibration_images(
 
 @dataclass(frozen=True)
 class Calibration:
-    """All that a calibration depends on."""
+    """Everything that a calibration depends on."""
 
     exported: Exported
     data: BuildData
@@ -79,11 +79,11 @@ class Calibration:
     dialect: Dialect
 
     def __post_init__(self) -> None:
-        """Refuse a recipe whose result the dialect could not express."""
+        """Refuse a recipe whose result the dialect cannot express."""
         check_dialect(self.chosen.recipe, self.dialect)
 
     def inputs(self) -> dict[str, Any]:
-        """The same in plain values, which name its result in the cache."""
+        """The same as plain values, which are the result's key in the cache."""
         recipe, split = self.chosen.recipe, self.data.splits.summary()["sha256"]
         inputs = {
             "onnx": self.exported.report["sha256"],
@@ -92,11 +92,11 @@ class Calibration:
             "recipe": asdict(recipe),
             "half_range": "all weights" if self.dialect.saturates else "",
             "seed": self.data.seed,
-            "held_out": split,  # they decide which corrections are kept
+            "held_out": split,  # these images decide which corrections are kept
             "preprocessing": self.exported.card.preprocessing.to_dict(),
             "tools": versions_of("edgekit", "nncf", "onnx", "onnxruntime", "openvino", "numpy"),
         }
-        if recipe.max_drop is not None:  # decided on what the dialect makes of the graph
+        if recipe.max_drop is not None:  # decided on the graph in the dialect's form
             inputs["control"] = {
                 "dialect": self.dialect.name,
                 "split": split,
@@ -106,14 +106,14 @@ class Calibration:
 
 
 def calibrate_alike(recipe: Recipe, one: Dialect, other: Dialect) -> bool:
-    """Whether calibrations for two dialects are the same, as their `Calibration.inputs` are."""
+    """Whether two dialects' calibrations, and so their `Calibration.inputs`, are the same."""
     return one.saturates == other.saturates and (recipe.max_drop is None or one.name == other.name)
 
 
 def calibrate(context: Context, calibration: Calibration, *, again: bool = False) -> Quantized:
     """Calibrate the float graph to INT8; dialects that calibrate alike share the result.
 
-    ``again`` does so although it is in the cache.
+    ``again`` does so even if the result is in the cache.
     """
 
     def make(folder: Path) -> None:
@@ -160,7 +160,7 @@ def _calibrate_to(context: Context, calibration: Calibration, folder: Path) -> N
     listing = chosen.listing
     if listing is not None and listed.pixels != read_list(listing).pixels:
         console.warn(
-            f"the images of {listing} have other pixels here (another release of Pillow, "
+            f"the images of {listing} have different pixels here (another release of Pillow, "
             "OpenCV or NumPy, or another model's size): the ranges may differ"
         )
     model, report = run_nncf(
@@ -196,9 +196,9 @@ def _calibrate_to(context: Context, calibration: Calibration, folder: Path) -> N
 
 
 def probe_of(exported: Exported, data: BuildData, images: int) -> Any:
-    """Validation images, clean and corrupted, on which INT8 graphs are judged while in the making.
+    """Validation images, clean and corrupted, for evaluating INT8 graphs during calibration.
 
-    At least so many that every corruption meets every severity.
+    At least enough for every corruption to occur at every severity.
     """
     from edgekit.data.loading import default_workers
     from edgekit.quantize.probe import load_probe
@@ -218,7 +218,7 @@ def probe_of(exported: Exported, data: BuildData, images: int) -> Any:
 def _stratified(
     exported: Exported, data: BuildData, pool: ChosenImages
 ) -> tuple[CalibrationImage, ...]:
-    """Those of ``pool`` that show the float model's every code."""
+    """Select from ``pool`` so that all codes of the float model occur."""
     import onnx
 
     from edgekit.quantize.engine import answers
@@ -228,7 +228,7 @@ def _stratified(
         codes = answers(onnx.load(exported.onnx), pixels, exported.card.preprocessing).code
         if codes is None:
             raise UsageError(
-                'this model has no codebook, so no selection = "stratified": use "balanced"'
+                'this model has no codebook for selection = "stratified": use "balanced"'
             )
         return codes
 
@@ -245,14 +245,14 @@ def _calibration_pixels(
 
 
 def leave_float(exported: Exported) -> Quantized:
-    """The float graph, for a target that wants floats."""
+    """The float graph, for a float target."""
     return Quantized(exported, exported.onnx, None, "", "", {"precision": "fp32"})
 
 
 def take_finetuned(
     console: Console, exported: Exported, path: Path, dialect_name: str
 ) -> Quantized:
-    """The INT8 graph that the user had fine-tuned, in the place of a calibration."""
+    """The user's fine-tuned INT8 graph, instead of a calibration."""
     from edgekit.quantize.qat.record import check_target, read_finetuned, suits
 
     dialect = find_dialect(dialect_name)
@@ -267,8 +267,8 @@ def take_finetuned(
     fits = suits(record, dialect)
     if not fits:
         console.warn(
-            f"{path} was fine-tuned in the form of dialect {record.dialect}: its scales are "
-            f"changed for {dialect.name}; 'edgekit finetune --dialect {dialect.name}' avoids that"
+            f"{path} was fine-tuned for dialect {record.dialect}: its scales are changed "
+            f"for {dialect.name}; 'edgekit finetune --dialect {dialect.name}' avoids that"
         )
     report = {"message": f"fine-tuned for {record.dialect}"}
     return Quantized(
@@ -277,7 +277,7 @@ def take_finetuned(
 
 
 def legal_onnx(quantized: Quantized, folder: Path) -> Path:
-    """The graph as its dialect wants it, written to ``folder`` where that is another one."""
+    """The graph in its dialect's form, written to ``folder`` if that differs."""
     if quantized.dialect is None or quantized.legal or not quantized.dialect.rewrites:
         return quantized.onnx
     import onnx

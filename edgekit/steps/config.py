@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from edgekit.quantize.recipes import Recipe
     from edgekit.targets.descriptor import Descriptor, Precision
 
-# Settings that name files, of which a bundle tells the last part alone: it may be given away.
+# Settings that name files; a bundle, which may be given away, records only their last part.
 _FILES = ("checkpoint", "labels", "data", "recipe", "quantized", "plugin")
-# Settings that say where bundles go, and change nothing in them; the target is named for itself.
+# Settings that do not change a bundle; the target is named separately.
 _ELSEWHERE = ("target", "out", "zip", "require_engine")
 
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """``edgekit build``: the command's options and, spelled alike, its TOML file's keys."""
+    """``edgekit build``: the command's options, which are also the keys of its TOML file."""
 
     checkpoint: str | None = None  # None: the built-in model, trained on first use
     backbone: str | None = None  # of a plain timm checkpoint, as timm:NAME
@@ -36,16 +36,16 @@ class BuildConfig:
     out: str = "build"  # every target's bundle becomes a folder in it
     recipe: str = "default"  # calibration: a name of calib/, or a file
     quantized: str | None = None  # the checkpoint's fine-tuned INT8 graph: nothing is calibrated
-    # Accuracy control: layers go back to float until no more than so many points are lost, of the
-    # mean corruption error or of the codes that agree. None leaves that to the recipe.
+    # Accuracy control: layers go back to float until at most this many points are lost, of the mean
+    # corruption error or of code agreement. None leaves it to the recipe.
     max_drop: float | None = None
     metric: Metric | None = None
-    precision: Literal["auto", "int8", "fp32"] = "auto"  # auto: what the target asks for
-    # Refuse an INT8 model that gives other answers than the float one for over a third of the
-    # images held out.
+    precision: Literal["auto", "int8", "fp32"] = "auto"  # auto: the target's
+    # Refuse an INT8 model that answers differently from the float one on over a third of the
+    # held-out images.
     guard: bool = True
     # Put coarse mosaics of some validation images into the bundle's self-test; without them its
-    # images are made up, and meet fewer classes and codes.
+    # images are synthetic, and cover fewer classes and codes.
     selftest_photos: bool = True
     seed: int = 0
     skip_bad: bool = False  # leave unreadable images out instead of stopping
@@ -54,12 +54,12 @@ class BuildConfig:
     bench_seconds: float = 8.0
     parity: bool = True
     tolerance: float = TOLERANCE  # points of mean corruption error
-    parity_images: int = 0  # test images at most; 0 is all of them
-    plugin: str | None = None  # TensorRT plugin, compiled for the device, to put into its bundle
-    require_engine: bool = False  # fail where a TensorRT engine can only be built on its device
+    parity_images: int = 0  # most test images to use; 0: all
+    plugin: str | None = None  # TensorRT plugin, compiled for the device, to include
+    require_engine: bool = False  # fail if a TensorRT engine can only be built on its device
 
     def __post_init__(self) -> None:
-        """Refuse values with which nothing can be built."""
+        """Refuse values that cannot be built with."""
         if not self.target:
             raise UsageError("target names no device: give at least one")
         if len(set(self.target)) < len(self.target):
@@ -73,15 +73,15 @@ class BuildConfig:
             raise UsageError(f"parity_images must not be negative, not {self.parity_images}")
 
     def source(self) -> SourceOptions:
-        """The model that is built from."""
+        """The model to build from."""
         return SourceOptions(self.checkpoint, self.backbone, self.labels)
 
     def images(self) -> DataOptions:
-        """The images that calibrate and judge."""
+        """The images for calibration and tests."""
         return DataOptions(self.data, self.seed, self.skip_bad)
 
     def calibration(self) -> Recipe:
-        """The recipe, with what was said beside it."""
+        """The recipe, with the options that override it."""
         from edgekit.quantize.recipes import read_recipe
 
         return read_recipe(self.recipe, max_drop=self.max_drop, metric=self.metric)
@@ -94,7 +94,7 @@ class BuildConfig:
         return ParityOptions(gates=gates, images=self.parity_images, seed=self.seed)
 
     def precision_of(self, descriptor: Descriptor) -> Precision:
-        """What the user says, or what the target asks for."""
+        """The user's choice, or else the target's."""
         return descriptor.precision if self.precision == "auto" else self.precision
 
     def path_of(self, descriptor: Descriptor) -> Path:
@@ -102,7 +102,7 @@ class BuildConfig:
         return Path(self.out) / descriptor.name
 
     def bundle(self, descriptor: Descriptor, key: str) -> BundleOptions:
-        """How a target's bundle is written; ``key`` is of all that it depends on."""
+        """How a target's bundle is written; ``key`` is the hash of everything it depends on."""
         return BundleOptions(
             path=self.path_of(descriptor),
             precision=self.precision_of(descriptor),
@@ -114,7 +114,7 @@ class BuildConfig:
         )
 
     def command(self, descriptor: Descriptor) -> str:
-        """The command line that builds a target's bundle again, where its files are at hand."""
+        """The command that builds a target's bundle again, where its files are at hand."""
         words = ["edgekit", "build", "--target", descriptor.name]
         for field in fields(self):
             value, option = getattr(self, field.name), field.name.replace("_", "-")
@@ -129,7 +129,7 @@ class BuildConfig:
 
 
 def _last_part(name: str) -> str:
-    """A file's or folder's own name, without where it lies on this machine."""
+    """A file's or folder's own name, without its path on this machine."""
     scheme, colon, rest = name.partition(":")
     if colon and "/" not in scheme:  # builtin:fashion-mnist, imagenet-c:/data/imagenet-c
         return f"{scheme}:{_last_part(rest)}"

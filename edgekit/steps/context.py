@@ -1,4 +1,4 @@
-"""What every step may look at, whatever it does."""
+"""What every step needs: the console, the cache, and the steps to repeat."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Literal
 from edgekit.core.console import Console
 
 StepName = Literal["load", "export", "calibrate", "compile", "bench", "parity"]
-"""The steps that a user can name, in their order."""
+"""The steps that a user can name, in order."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """Where to speak, where results are kept, and what is done again although it is there."""
+    """The console, the cache, and the steps to repeat even if their results exist."""
 
     console: Console
     cache: Path

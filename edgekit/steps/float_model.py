@@ -1,4 +1,4 @@
-"""From a checkpoint to its float graph, and the images that go with it."""
+"""From a checkpoint to its float graph."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ BUILTIN_FOLDER = "builtin"  # in the cache
 
 
 def load(context: Context, source: SourceOptions, *, again: bool = False) -> Checkpoint:
-    """The checkpoint that the user named, or the built-in one, trained on first use.
+    """The user's checkpoint, or the built-in one, trained on first use.
 
-    ``again`` trains it although it is in the cache.
+    ``again`` trains it even if it is in the cache.
     """
     if source.checkpoint is not None:
         return _hashed(Path(source.checkpoint))
@@ -54,7 +54,7 @@ def export(
 ) -> Exported:
     """Fold the model and write it as float ONNX, checked against torch.
 
-    ``again`` does so although it is in the cache.
+    ``again`` does so even if the result is in the cache.
     """
     labels = _labels(source)
 
@@ -90,7 +90,7 @@ def cached_export(
 
 
 def _export_inputs(checkpoint: Checkpoint, source: SourceOptions) -> dict[str, Any]:
-    """All that the exported graph depends on."""
+    """Everything that the exported graph depends on."""
     return {
         "checkpoint": checkpoint.sha256,
         "backbone": source.backbone,
@@ -106,7 +106,7 @@ def _read_export(checkpoint: Checkpoint, folder: Path) -> Exported:
 
 
 def name_classes(exported: Exported, data: BuildData) -> Exported:
-    """Give a model without class names those of the data, where their number agrees."""
+    """Give a model without class names those of the data, if their number matches."""
     nameless = exported.card.classes == numbered_classes(len(exported.card.classes))
     if not (nameless and data.labeled):
         return exported

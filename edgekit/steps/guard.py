@@ -1,8 +1,8 @@
-"""Refuses an INT8 model that does not answer as its float original does.
+"""Refuses an INT8 model whose answers differ from its float original's.
 
-Always on: parity can be left out, and needs labels. The images are held out from calibration,
-clean and corrupted; a model is judged by its target's runtime, or by ONNX Runtime where that is
-not here.
+Always on, because parity can be skipped, and needs labels. The images are held out from
+calibration, clean and corrupted; the model runs in its target's runtime, or in ONNX Runtime if that
+is not available here.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
     from edgekit.runtime.answers import Answers
 
 _WORST = 3  # layers that a refusal names
-# Settings that a user may bench or load an OpenVINO bundle with; all must compute the same.
-_OTHERWISE: Final[tuple[tuple[Hint, int], ...]] = (
+# Settings with which a user may run an OpenVINO bundle; all must compute the same.
+_OTHER_SETTINGS: Final[tuple[tuple[Hint, int], ...]] = (
     ("latency", 1),
     ("throughput", 1),
     ("throughput", 2),
     ("throughput", 4),
 )
 _COMPARED = 8  # images for each of them
-_SAME_CODES = 0.75  # of these images; a code in twenty is a tie up to float32's rounding
+_SAME_CODES = 0.75  # of these images; one code in twenty is a tie within float32 rounding
 _ROUNDING = 0.02  # of the logits' RMS, where the codes are the same
 _HELD_OUT_FROM = ("validation", "train", "calibration")  # the first of them that has images
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Views that calibrated nothing, and the float model's answers to them."""
+    """Views not used for calibration, and the float model's answers to them."""
 
     probe: Probe
     answers: Answers
@@ -56,7 +56,7 @@ def hold_out(
 ) -> HeldOut:
     """Images of the validation part, clean and corrupted, with the float model's answers.
 
-    Several steps ask for them; ``again`` makes them anew though they are cached.
+    Several steps need them; ``again`` computes them even if they are cached.
     """
     from edgekit.data.corruptions.version import code_version
     from edgekit.quantize.guard import LEAST_VIEWS, VIEWS
@@ -65,7 +65,7 @@ def hold_out(
     dataset = data.splits.part(part, data.dataset)
     preprocessing = exported.card.preprocessing
     images = min(VIEWS // 2, len(dataset))
-    # Every image clean and under one corruption; under more where images are few.
+    # Every image clean and under one corruption; under more if there are few images.
     corrupted = max(1, -(-LEAST_VIEWS // images) - 1)
 
     def make(folder: Path) -> None:
@@ -76,8 +76,12 @@ def hold_out(
         from edgekit.quantize.probe import load_probe
 
         probe = load_probe(dataset, preprocessing, images=images, views=corrupted, seed=data.seed)
-        found = answers(onnx.load(exported.onnx), probe.flat(), preprocessing)
-        arrays: dict[str, Any] = {"pixels": probe.pixels, "cells": probe.cells, **found.arrays()}
+        original_answers = answers(onnx.load(exported.onnx), probe.flat(), preprocessing)
+        arrays: dict[str, Any] = {
+            "pixels": probe.pixels,
+            "cells": probe.cells,
+            **original_answers.arrays(),
+        }
         np.savez(folder / "views.npz", **arrays)
 
     inputs = {
@@ -102,43 +106,43 @@ def _read(folder: Path, preprocessing: Any) -> HeldOut:
     from edgekit.runtime.answers import Answers
 
     with np.load(folder / "views.npz", allow_pickle=False) as stored:
-        found = {name: stored[name] for name in stored.files}
-    # Unlabeled: whether answers are right is parity's question.
-    probe = Probe(found["pixels"], None, found["cells"], BENCHMARK15, preprocessing)
-    return HeldOut(probe, Answers.of(found))
+        arrays = {name: stored[name] for name in stored.files}
+    # Unlabeled: parity checks whether answers are right.
+    probe = Probe(arrays["pixels"], None, arrays["cells"], BENCHMARK15, preprocessing)
+    return HeldOut(probe, Answers.of(arrays))
 
 
 def guard_graph(
     context: Context, quantized: Quantized, legal: Path, data: BuildData, *, insist: bool
 ) -> Closeness:
-    """Refuse a calibrated graph, ``legal`` in its dialect's form, that is another model.
+    """Refuse a calibrated graph, ``legal`` in its dialect's form, that answers differently.
 
-    Not to ``insist`` is a warning.
+    Without ``insist``, only warn.
     """
     import onnx
 
     assert quantized.dialect is not None
     held_out = hold_out(context, quantized.exported, data)
-    found = check_graph(onnx.load(legal), held_out, quantized.dialect)
-    _judge(context.console, found, quantized, held_out, insist=insist)
-    return found
+    result = check_graph(onnx.load(legal), held_out, quantized.dialect)
+    _enforce(context.console, result, quantized, held_out, insist=insist)
+    return result
 
 
 def guard_bundle(
     context: Context, quantized: Quantized, bundle: Path, data: BuildData, *, insist: bool
 ) -> Closeness:
-    """Refuse a ``bundle`` that runs here and is another model than the float one.
+    """Refuse a ``bundle`` that runs here and answers differently from the float model.
 
-    Not to ``insist`` is a warning.
+    Without ``insist``, only warn.
     """
     held_out = hold_out(context, quantized.exported, data)
-    found = check_bundle(bundle, held_out)
-    _judge(context.console, found, quantized, held_out, insist=insist)
-    return found
+    result = check_bundle(bundle, held_out)
+    _enforce(context.console, result, quantized, held_out, insist=insist)
+    return result
 
 
-def _judge(
-    console: Console, found: Closeness, quantized: Quantized, held_out: HeldOut, *, insist: bool
+def _enforce(
+    console: Console, result: Closeness, quantized: Quantized, held_out: HeldOut, *, insist: bool
 ) -> None:
     def worst() -> list[str]:
         import onnx
@@ -148,7 +152,7 @@ def _judge(
         graphs = onnx.load(quantized.onnx), onnx.load(quantized.exported.onnx)
         return worst_layers(*graphs, held_out, console)
 
-    judge(found, console, worst, insist=insist)
+    enforce(result, console, worst, insist=insist)
 
 
 def check_graph(graph: onnx.ModelProto, held_out: HeldOut, dialect: Dialect) -> Closeness:
@@ -159,25 +163,25 @@ def check_graph(graph: onnx.ModelProto, held_out: HeldOut, dialect: Dialect) -> 
 
 
 def check_bundle(path: Path, held_out: HeldOut) -> Closeness:
-    """Compare the bundle's answers with float's; an error where it disagrees with itself."""
+    """Compare the bundle's answers with float's; an error if it disagrees with itself."""
     from edgekit.bundle.store import open_bundle
     from edgekit.quantize.guard import closeness
     from edgekit.runtime.runner import open_runner, run_settings
 
     pixels = held_out.probe.flat()
     bundle = open_bundle(path)
-    usual = run_settings(bundle.manifest.target)
-    answers = open_runner(bundle, usual, None).run(pixels)
+    default = run_settings(bundle.manifest.target)
+    answers = open_runner(bundle, default, None).run(pixels)
     if bundle.manifest.target.backend == "openvino":
-        for hint, streams in _OTHERWISE:
-            settings = dataclasses.replace(usual, hint=hint, streams=streams)
+        for hint, streams in _OTHER_SETTINGS:
+            settings = dataclasses.replace(default, hint=hint, streams=streams)
             other = open_runner(bundle, settings, None).run(pixels[:_COMPARED])
             _refuse_other_answers(answers, other, f"hint {hint} and {streams} stream(s)")
     return closeness(held_out.answers, answers)
 
 
 def _refuse_other_answers(usual: Answers, other: Answers, settings: str) -> None:
-    """A runtime that compiles the same bundle to another function is not to be trusted with it."""
+    """Refuse a runtime that compiles the same bundle to different functions."""
     import numpy as np
 
     from edgekit.quantize.guard import logits_rms
@@ -195,19 +199,19 @@ def _refuse_other_answers(usual: Answers, other: Answers, settings: str) -> None
         )
 
 
-def judge(
-    found: Closeness, console: Console, worst: Callable[[], list[str]], *, insist: bool
+def enforce(
+    result: Closeness, console: Console, worst: Callable[[], list[str]], *, insist: bool
 ) -> None:
-    """Say how close a model is; an error that names the ``worst`` layers where it is another model.
+    """Report how close a model is; if not close enough, raise an error with the ``worst`` layers.
 
-    Only then are they asked for. Not to ``insist`` is a warning.
+    ``worst`` is called only then. Without ``insist``, only warn.
     """
-    if found.passed:
-        console.info(f"guard: {found.describe()}")
+    if result.passed:
+        console.info(f"guard: {result.describe()}")
         return
-    message = f"INT8 does not answer as float does: {found.describe()}"
+    message = f"INT8 answers differ from float's: {result.describe()}"
     if not insist:
-        console.warn(f"{message}; written all the same, as --no-guard says")
+        console.warn(f"{message}; written anyway because of --no-guard")
         return
     names = worst()
     layers = f"; most of it comes from {', '.join(names)}" if names else ""
@@ -229,13 +233,13 @@ def _answers(graph: onnx.ModelProto, probe: Probe, dialect: Dialect) -> Answers:
 def worst_layers(
     calibrated: onnx.ModelProto, original: onnx.ModelProto, held_out: HeldOut, console: Console
 ) -> list[str]:
-    """The layers whose INT8 alone moves the answers most.
+    """The layers whose INT8 form alone changes the answers most.
 
-    ``calibrated`` is the graph in NNCF's form, ``original`` the float one.
+    ``calibrated`` is the graph in NNCF's form, ``original`` the float graph.
     """
     from edgekit.quantize.sensitivity import measure
 
-    # A model that is garbage shows it in few images; all of them would take minutes.
+    # A few images expose a broken model; all of them would take minutes.
     probe = dataclasses.replace(
         held_out.probe, pixels=held_out.probe.pixels[:16], cells=held_out.probe.cells[:16]
     )

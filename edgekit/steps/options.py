@@ -1,4 +1,4 @@
-"""What single steps read of a command's settings, which have no defaults here."""
+"""The settings that single steps read; their defaults are in the commands' options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """The checkpoint, and what it may not say of itself."""
+    """The checkpoint, and what it may not record about itself."""
 
     checkpoint: str | None  # None: the built-in model
     backbone: str | None = None  # of a plain timm checkpoint, as timm:NAME
@@ -31,12 +31,12 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class BundleOptions:
-    """Where a target's bundle goes, what goes into it and what it says of itself."""
+    """Where a target's bundle goes, what goes into it and what it records about itself."""
 
     path: Path
     precision: Precision
     plugin: str | None  # TensorRT's, compiled for the device
-    guard: bool  # refuse an INT8 model whose answers are not float's
+    guard: bool  # refuse an INT8 model whose answers differ from float's
     selftest_photos: bool  # put mosaics of some images into the self-test
-    rebuild: str  # the command line that builds it again
+    rebuild: str  # the command that builds it again
     record: BuildRecord

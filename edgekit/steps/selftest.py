@@ -1,4 +1,4 @@
-"""Makes the self-test of a bundle: asks its graph, and the bundle, about the model's scenes."""
+"""Makes a bundle's self-test: the answers of its graph, and of the bundle, to the scenes."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from edgekit.data.transforms import Preprocessing
 from edgekit.quantize.engine import answers
 from edgekit.quantize.guard import onnxruntime_answers
 from edgekit.runtime.model import load
-from edgekit.runtime.selftest import ask, judge, measured_noise, stored_part, where_it_runs
+from edgekit.runtime.selftest import ask, check_answers, measured_noise, stored_part, where_it_runs
 from edgekit.steps.selftest_scenes import Scenes
 
-# How far apart two runtimes of one INT8 graph came where both had integer kernels: 0.14 to 0.25.
-# Those of a device that is not here may be as far, however well the two of this machine agree.
+# Two runtimes of one INT8 graph differed by 0.14 to 0.25 where both had integer kernels. Those of a
+# device that is not here may differ as much, however well the two on this machine agree.
 _INT8_NOISE: Final = 0.15
 
 
 def make_self_test(
     graph: onnx.ModelProto, preprocessing: Preprocessing, scenes: Scenes, backend: str
 ) -> SelfTest:
-    """The self-test of ``graph``, which is what the runtime of ``backend`` is given.
+    """The self-test of ``graph``, which the runtime of ``backend`` will run.
 
-    Its reference is what the graph says, computed node by node as ONNX defines them: the same on
-    any machine. How far a runtime may be from it is measured with one that is not the bundle's.
+    Its reference is the graph computed node by node as ONNX defines it, the same on any machine.
+    How far a runtime may deviate is measured with one that is not the bundle's.
     """
     pixels = scenes.pixels(preprocessing)
     reference = onnxruntime_answers(graph, pixels, preprocessing, optimized=False)
@@ -56,12 +56,12 @@ def make_self_test(
 
 
 def with_own_answers(path: Path, test: SelfTest) -> SelfTest:
-    """``test`` with what the bundle at ``path`` says here, if that is what its graph says."""
+    """``test`` with the answers of the bundle at ``path``, if they match those of its graph."""
     model = load(path)
     raw, where = ask(test, model.run, model.size), where_it_runs(model.describe())
-    report = judge(dataclasses.replace(test, own=None), raw, where)
+    report = check_answers(dataclasses.replace(test, own=None), raw, where)
     if not report.passed:
-        raise EdgekitError(f"{path} does not compute what its graph says: {report.describe()}")
+        raise EdgekitError(f"{path} does not compute what its graph defines: {report.describe()}")
     own = stored_part(raw, test.columns, test.positions)
     noise, margin_noise = max((test.noise, test.margin_noise), measured_noise(test.reference, own))
     return dataclasses.replace(test, own=own, where=where, noise=noise, margin_noise=margin_noise)
@@ -72,7 +72,7 @@ def _quantized(graph: onnx.ModelProto) -> bool:
 
 
 def _expected_noise(measured: tuple[float, float]) -> tuple[float, float]:
-    """Of logits and margins, which grow with each other."""
+    """The noise of logits and margins, which grow together."""
     logits, margins = measured
     factor = max(1.0, _INT8_NOISE / max(logits, 1e-6))
     return logits * factor, margins * factor

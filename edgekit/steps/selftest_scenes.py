@@ -1,8 +1,8 @@
-"""What the self-tests of a model share: their images, and what the float model says about them.
+"""What all self-tests of a model share: their images, and the float model's answers to them.
 
-A bundle's graph is asked about these images (edgekit.steps.selftest). Which of many they are, and
-what two known faults would change, the float model tells as well as any graph made of it: once for
-all targets and recipes, and without their rounding.
+A bundle's graph answers for these images (edgekit.steps.selftest). Choosing them, and finding what
+two known faults would change, works with the float model as well as with any graph made from it:
+once for all targets and recipes, and without their rounding.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from edgekit.steps.build_data import BuildData
 from edgekit.steps.context import Context
 
 IMAGES: Final = 40
-_PHOTOS: Final = 28  # of them, where the build has photos: the others are made up and in color
+_PHOTOS: Final = 28  # of them, if the build has photos; the others are synthetic, in color
 _PHOTO_POOL, _PICTURE_POOL = 64, 48  # candidates
-# Cells along the longer side. Coarse enough that what a photo's people and papers look like stays
-# at home, fine enough that photos of different classes and codes remain so.
+# Cells along the longer side. Coarse enough to hide people and documents in a photo, fine enough to
+# keep photos of different classes and codes apart.
 _CELLS: Final = 64
 _MOST_COLUMNS, _MOST_POSITIONS = 1024, 64  # keep the file below `MOST_BYTES` with any model
 _BRIGHTER: Final = 10  # gray levels
@@ -38,9 +38,9 @@ _BRIGHTER: Final = 10  # gray levels
 
 @dataclass(frozen=True, eq=False)
 class Scenes:
-    """M images, the K classes and P positions that are stored of each, and known faults' effects.
+    """M images, the K classes and P positions stored for each, and the effects of known faults.
 
-    The fields are those of `SelfTest` of the same names.
+    The fields are those of the same names in `SelfTest`.
     """
 
     images: NDArray[np.uint8]
@@ -58,9 +58,9 @@ class Scenes:
 def scenes_of(
     context: Context, exported: Exported, data: BuildData | None, *, photos: bool
 ) -> Scenes:
-    """The scenes of a float graph, kept in the cache.
+    """The scenes of a float graph, through the cache.
 
-    They come from the validation part of ``data``, if ``photos`` may, and from made-up pictures.
+    They come from synthetic pictures and, with ``photos``, from the validation part of ``data``.
     """
     seed = 0 if data is None else data.seed
     source = data if photos else None
@@ -103,19 +103,19 @@ def make_scenes(
     def logits(changed: NDArray[np.uint8]) -> NDArray[np.float32]:
         return answers(graph, changed, preprocessing).logits[:, columns].astype(np.float32)
 
-    # From both sides: a mean may be wrong either way, and an image has white places.
+    # In both directions: a mean may be wrong either way, and images have white areas.
     high, low = (
         np.clip(pixels.astype(np.int64) + step, 0, 255).astype(np.uint8)
         for step in (_BRIGHTER, -_BRIGHTER)
     )
-    as_they_are = everything.logits[chosen][:, columns].astype(np.float32)
+    unchanged = everything.logits[chosen][:, columns].astype(np.float32)
     return Scenes(
         images=images,
         cell=cell,
         columns=columns,
         positions=np.unique(spaced.astype(np.int64)),
         brighter=((logits(high) - logits(low)) / 2).astype(np.float32),
-        swapped=logits(np.ascontiguousarray(pixels[..., ::-1])) - as_they_are,
+        swapped=logits(np.ascontiguousarray(pixels[..., ::-1])) - unchanged,
     )
 
 
@@ -127,10 +127,10 @@ def _enlarged(
 
 
 def choose(answers: Answers, photos: int, count: int = IMAGES) -> NDArray[np.int64]:
-    """Which ``count`` of the pool are stored; the first ``photos`` of it are photos.
+    """Choose ``count`` images from the pool, whose first ``photos`` are photos.
 
-    One after the other the image whose class and codes were met least so far; of equals that whose
-    answer is clearest, since an answer that rounding turns around tests nothing.
+    Each time it takes the image whose class and codes have occurred least so far, and among equals
+    the one with the clearest answer, since an answer that rounding may change tests nothing.
     """
     total = len(answers.logits)
     top = np.sort(answers.logits, axis=1)
@@ -144,50 +144,52 @@ def choose(answers: Answers, photos: int, count: int = IMAGES) -> NDArray[np.int
     best = answers.logits.argmax(axis=1).tolist()
     use = Counter(code for row in codes for code in row)
     classes: Counter[int] = Counter()
-    met: Counter[int] = Counter()
+    chosen_codes: Counter[int] = Counter()
 
     def gain(place: int) -> float:
         own = set(codes[place])
         new = 1 / (1 + classes[best[place]])
-        # What is used more is asked for more, and sooner a second time.
-        new += sum((1 + use[code] / total) / (1 + met[code]) for code in own) / max(len(own), 1)
+        # Codes that are used more count more, and are repeated sooner.
+        new += sum((1 + use[code] / total) / (1 + chosen_codes[code]) for code in own) / max(
+            len(own), 1
+        )
         return float(new * (1 + clear[place]))
 
     chosen: list[int] = []
-    for first, last, wanted in (
+    for first, last, limit in (
         (0, photos, min(_PHOTOS, photos)),
         (photos, total, count),
     ):
         rest = list(range(first, last))
-        while rest and len(chosen) < wanted:
+        while rest and len(chosen) < limit:
             place = max(rest, key=gain)
             rest.remove(place)
             chosen.append(place)
             classes[best[place]] += 1
-            met.update(set(codes[place]))
+            chosen_codes.update(set(codes[place]))
     return np.array(sorted(chosen), np.int64)
 
 
 def _rank(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """0 for the least value, almost 1 for the greatest."""
+    """0 for the smallest value, almost 1 for the largest."""
     return np.argsort(np.argsort(values, kind="stable"), kind="stable") / len(values)
 
 
 def _candidates(
     preprocessing: Preprocessing, data: BuildData | None, seed: int, cell: int
 ) -> tuple[NDArray[np.uint8], int]:
-    """Photos and then pictures, a pixel a cell; how many are photos."""
+    """Photos, then synthetic pictures, one pixel per cell; and how many are photos."""
     photos: list[NDArray[np.uint8]] = []
     if data is not None and len(data.splits.validation):
         part = data.splits.part("validation", data.dataset)
         rows = stratified_sample(part, _PHOTO_POOL, seed=seed)
         photos = [_coarse(preprocessing.fit(part.image(int(row))), cell) for row in rows]
-    made_up = pictures(_PICTURE_POOL, preprocessing.size, seed, fine=False)
-    return np.stack([*photos, *(_coarse(image, cell) for image in made_up)]), len(photos)
+    synthetic = pictures(_PICTURE_POOL, preprocessing.size, seed, fine=False)
+    return np.stack([*photos, *(_coarse(image, cell) for image in synthetic)]), len(photos)
 
 
 def _coarse(image: NDArray[np.uint8], cell: int) -> NDArray[np.uint8]:
-    """The mean of every cell; those at the lower and right edge may be smaller."""
+    """The mean of every cell; cells at the lower and right edge may be smaller."""
     if cell == 1:
         return image
     down, right = (np.arange(0, side, cell) for side in image.shape[:2])
@@ -198,7 +200,7 @@ def _coarse(image: NDArray[np.uint8], cell: int) -> NDArray[np.uint8]:
 
 
 def _columns(logits: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The classes whose logits are stored: all, or those that were met and some others."""
+    """The classes whose logits are stored: all, or the predicted ones and some others."""
     classes = logits.shape[1]
     if classes <= _MOST_COLUMNS:
         return np.arange(classes)

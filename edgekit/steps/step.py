@@ -1,8 +1,8 @@
 """A step of a build as an object, and the walk over a list of them.
 
-The run and its plan take the same walk. A step is done where its result is not there, where the
-user forces it, and where it follows from a step that is done: so a look at each in turn, without
-doing any, says what a run would do.
+A run and its plan take the same walk. A step runs if its result is missing, if the user forces it,
+or if a step before it runs: so looking at each in turn, without running any, shows what a run
+would do.
 """
 
 from __future__ import annotations
@@ -18,52 +18,52 @@ State = Literal["to do", "cached", "up to date", "given", "not measured here"]
 
 
 class Step(ABC, Generic[T]):
-    """One step: what it follows from, whether its result is there, and how that is made."""
+    """One step: what it depends on, whether its result exists, and how to make it."""
 
-    name: StepName | None = None  # None: it ends a target's bundle, and users do not name it
-    there: State = "cached"  # its state where its result is there
-    given = False  # the user's own file: nothing to make, whatever is forced
+    name: StepName | None = None  # None: it finishes a target's bundle, and users cannot name it
+    state_if_stored: State = "cached"
+    given = False  # the user's own file: nothing to make, even if forced
 
     def __init__(
         self, context: Context, *after: Step[Any], target: str = "", writes: object = ""
     ) -> None:
         self.context, self.after = context, after
         self.target, self.writes = target, str(writes)
-        self.needed_for: Sequence[Step[Any]] = ()  # the last ones that need its result
+        self.needed_for: Sequence[Step[Any]] = ()  # the final steps that need its result
         self.state: State = "to do"
-        self.anew = False  # it is done in this run, or follows from one that is
-        self.why = ""  # it cannot be done here
+        self.anew = False  # it runs this time, or depends on a step that does
+        self.why = ""  # why it cannot run here
         self._result: T | None = None
 
     @abstractmethod
     def _stored(self) -> T | None:
-        """The result of an earlier run, if it is there, whole, and of these very inputs."""
+        """The result of an earlier run, if it is intact and from exactly these inputs."""
 
     @abstractmethod
     def _make(self) -> T:
-        """The result, made whatever is there."""
+        """Make the result, whatever is stored."""
 
     def _describe(self, result: T) -> str:
-        """A line about a result that was there."""
+        """A line about a stored result."""
         return ""
 
     def _left_by_another(self) -> bool:
-        """Whether a step before this one, which is to be done, leaves this one's result as well."""
+        """Whether an earlier step that will run produces this one's result as well."""
         return False
 
     @property
     def result(self) -> T:
-        """What the step gave; only steps that are looked at later may ask."""
+        """The step's result; only later steps may ask for it."""
         assert self._result is not None, f"{self.name} has no result yet"
         return self._result
 
     @property
     def settled(self) -> bool:
-        """Whether an earlier run has left all that there is to do here."""
+        """Whether an earlier run left nothing to do here."""
         return bool(self.why) or self._stored() is not None
 
     def look(self) -> None:
-        """Decide what is to be done. A result that is yet to be made is not asked for."""
+        """Decide whether to run, without asking for results that do not exist yet."""
         self.state, self.anew = self._decide()
 
     def _decide(self) -> tuple[State, bool]:
@@ -72,39 +72,39 @@ class Step(ABC, Generic[T]):
         if self.why:
             return "not measured here", False
         if ends and not forced and all(end.settled for end in ends):
-            return "up to date", False  # nobody asks for its result
+            return "up to date", False  # nobody needs its result
         if self.given or not follows:
             self._result = self._stored()
         if self.given:
             return "given", follows
         if self._result is not None:
-            return self.there, False
+            return self.state_if_stored, False
         return "cached" if self._left_by_another() else "to do", True
 
     def do(self) -> None:
-        """Do what the look decided, and say so."""
-        say = self.context.console.info
+        """Do what `look` decided, and report it."""
+        report = self.context.console.info
         if self.state == "not measured here":
             if self.after[0].anew or self.name in self.context.forced:
-                say(f"{self.name} ({self.target}): {self.state}: {self.why}")
+                report(f"{self.name} ({self.target}): {self.state}: {self.why}")
         elif self.state == "cached":
-            if self._result is None:  # left by another since
+            if self._result is None:  # produced by another step since
                 self._result = self._stored()
-            say(f"{self.name}: cached")
+            report(f"{self.name}: cached")
             if line := self._describe(self.result):
-                say(line)
+                report(line)
         elif self.state in ("to do", "given") and self._result is None:
             self._result = self._make()
 
 
 def look_at(steps: Iterable[Step[Any]]) -> None:
-    """Find out what a run would do, without doing it."""
+    """Decide what a run would do, without doing it."""
     for step in steps:
         step.look()
 
 
 def walk(steps: Iterable[Step[Any]]) -> None:
-    """Do what is to be done."""
+    """Run the steps that need to run."""
     for step in steps:
         step.look()
         step.do()

@@ -1,1 +1,1 @@
-"""What a target is: descriptors, dialects, releases of TensorRT."""
+"""Targets: descriptors, dialects, releases of TensorRT."""

@@ -1,7 +1,7 @@
-"""Device descriptors: what a target is, read from ``targets/devices/*.toml`` or a file of yours.
+"""Descriptors of target devices, read from ``targets/devices/*.toml`` or a user's own file.
 
 A descriptor names the runtime that executes the model (its backend), the processor, what the
-quantized graph may contain (its dialect), and how the runtime is to be set up. The descriptor
+quantized graph may contain (its dialect), and how to configure the runtime. The descriptor
 ``cpu`` means this machine: its architecture and instruction set are detected when it is read.
 """
 
@@ -24,24 +24,24 @@ from edgekit.targets.tensorrt_releases import TensorRTFacts
 Backend = Literal["openvino", "onnxruntime", "tensorrt"]
 Arch = Literal["host", "any", "x86_64", "aarch64"]
 Isa = Literal["avx2", "vnni", "dotprod"]
-Dialect = Literal["auto", "openvino", "openvino-novnni", "onnxruntime", "tensorrt"]
+DialectName = Literal["auto", "openvino", "openvino-novnni", "onnxruntime", "tensorrt"]
 Precision = Literal["int8", "fp32"]
 Hint = Literal["latency", "throughput"]
 InferencePrecision = Literal["f32", "bf16", "f16"]
 
 _FOLDER: Final = "targets/devices"
-# Stands in commands to paste and in the script that builds an engine.
+# It appears in commands to paste and in the script that builds an engine.
 _NAME: Final = re.compile(r"\w[\w .+-]{0,99}")
-# Keys that descriptors had once; nothing read them, and bundles from then still have them.
+# Keys of earlier descriptors, which nothing read; bundles from then still have them.
 _FORMER: Final = frozenset({"memory_mib", "power"})
 _FORMER_TENSORRT: Final = frozenset({"int8_tops", "dla", "rails"})
-# Linux's names of the CPU features, any one of which makes the instruction set available.
+# Linux's names of CPU features, any of which makes the instruction set available.
 _FLAGS: Final[dict[Isa, frozenset[str]]] = {
     "avx2": frozenset({"avx2"}),
     "vnni": frozenset({"avx512_vnni", "avx_vnni"}),
     "dotprod": frozenset({"asimddp"}),
 }
-_DIALECTS: Final[dict[Backend, tuple[Dialect, ...]]] = {
+_DIALECTS: Final[dict[Backend, tuple[DialectName, ...]]] = {
     "openvino": ("auto", "openvino", "openvino-novnni"),
     "onnxruntime": ("onnxruntime",),
     "tensorrt": ("tensorrt",),
@@ -56,7 +56,7 @@ class Descriptor:
     title: str
     """One line for people."""
     backend: Backend
-    dialect: Dialect
+    dialect: DialectName
     """What a quantized graph may contain; "auto" is resolved from the instruction set."""
     arch: Arch = "any"
     """"host" is resolved to this machine's."""
@@ -64,17 +64,17 @@ class Descriptor:
     """Instruction sets that the int8 graph relies on; with arch "host", what this machine has."""
     precision: Precision = "int8"
     inference_precision: InferencePrecision = "f32"
-    """What float operations compute in. Runtimes that pick it themselves change the codes."""
+    """The type that float operations compute in; a runtime that picks one itself changes codes."""
     batch: int = 1
-    """Images an inference; 0 compiles for any number."""
+    """Images per inference; 0 compiles for any number."""
     hint: Hint = "latency"
     threads: int = 0
     """CPU threads; 0 leaves it to the runtime."""
     streams: int = 0
     """Inferences at a time; 0 leaves it to the runtime and the hint."""
     power_rails: tuple[str, ...] = ()
-    """Power sensors (INA3221) that add up to what the module takes; rails that one of them feeds
-    are not among them. Empty where nobody has said."""
+    """Power sensors (INA3221) whose sum is the module's power, without the rails that one of them
+    feeds. Empty if unknown."""
     note: str = ""
     tensorrt: TensorRTFacts | None = None
     """Versions, GPU and tools of a TensorRT device."""
@@ -102,7 +102,7 @@ class Descriptor:
 
 
 def descriptor_from_manifest(table: Mapping[str, Any], source: str) -> Descriptor:
-    """The target that a bundle was built for, without the keys that older bundles have more."""
+    """The target that a bundle was built for, without the former keys of older bundles."""
     target = {name: value for name, value in table.items() if name not in _FORMER}
     facts = target.get("tensorrt")
     if isinstance(facts, Mapping):
@@ -113,7 +113,7 @@ def descriptor_from_manifest(table: Mapping[str, Any], source: str) -> Descripto
 
 
 def load_descriptor(target: str) -> Descriptor:
-    """The descriptor of a known name, or of a file when ``target`` ends with ``.toml``."""
+    """The descriptor of a known name, or of a file if ``target`` ends in ``.toml``."""
     if target.endswith(".toml"):
         path = Path(target)
     else:
@@ -121,12 +121,12 @@ def load_descriptor(target: str) -> Descriptor:
         if target not in names:
             raise UsageError(
                 f"unknown target '{target}'{nearest(target, names)}: 'edgekit targets' lists "
-                "them, a file of yours is named with .toml at its end"
+                "them; the name of your own file must end in .toml"
             )
         path = resource(_FOLDER) / f"{target}.toml"
     descriptor = read_toml(path, Descriptor)
     if descriptor.name != path.stem:
-        raise UsageError(f"{path}: name is '{descriptor.name}', the file is called '{path.stem}'")
+        raise UsageError(f"{path}: name is '{descriptor.name}', it must be '{path.stem}'")
     return _resolve(descriptor)
 
 
@@ -136,7 +136,7 @@ def descriptor_names() -> list[str]:
 
 
 def host_isa(flags: frozenset[str] | None = None) -> tuple[Isa, ...]:
-    """Which of the instruction sets that matter for int8 a CPU has; this one without ``flags``."""
+    """The instruction sets for int8 that a CPU with these ``flags`` has (default: this one)."""
     flags = cpu_flags() if flags is None else flags
     return tuple(isa for isa, names in _FLAGS.items() if flags & names)
 
@@ -150,14 +150,14 @@ def missing_isa(descriptor: Descriptor, flags: frozenset[str] | None = None) -> 
     """The instruction sets that a CPU lacks for the descriptor's int8 graphs, or None.
 
     This machine's CPU, unless ``flags`` are given as Linux spells them. Without VNNI, int8 sums
-    overflow in a graph made for it: it runs, and answers wrongly.
+    overflow in a graph made for VNNI: it runs, but its answers are wrong.
     """
     missing = [isa for isa in descriptor.isa if isa not in host_isa(flags)]
     return " and ".join(missing) if missing and descriptor.precision == "int8" else None
 
 
 def why_not_here(descriptor: Descriptor) -> str | None:
-    """Why this machine cannot run what is built for the descriptor, or None."""
+    """Why this machine cannot run bundles for the descriptor, or None."""
     if descriptor.arch not in ("any", "host", host_arch()):
         return f"needs {descriptor.arch}, this machine is {host_arch()}"
     if descriptor.backend == "tensorrt" and importlib.util.find_spec("tensorrt") is None:
@@ -167,7 +167,7 @@ def why_not_here(descriptor: Descriptor) -> str | None:
 
 
 def _resolve(descriptor: Descriptor) -> Descriptor:
-    """Replace "host" and "auto" by what they mean on this machine."""
+    """Replace "host" and "auto" with what they mean on this machine."""
     arch, isa, dialect = descriptor.arch, descriptor.isa, descriptor.dialect
     if arch == "host":
         machine = host_arch()
@@ -175,7 +175,7 @@ def _resolve(descriptor: Descriptor) -> Descriptor:
         isa = host_isa()
     if dialect == "auto":
         # Without int8 dot products, x86 adds pairs of products in 16 bits, which overflow unless
-        # the weights keep to half their range.
+        # the weights use only half their range.
         exact = "vnni" in isa or arch == "aarch64"
         dialect = "openvino" if exact else "openvino-novnni"
     return dataclasses.replace(descriptor, arch=arch, isa=isa, dialect=dialect)

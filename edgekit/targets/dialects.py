@@ -14,12 +14,12 @@ class Dialect:
     """What calibration and legalization need to know about a runtime."""
 
     name: str
-    # CPUs without VNNI add pairs of u8 x s8 products in 16 bits, which saturate: weights then
-    # keep to half their range.
+    # CPUs without VNNI add pairs of u8 x s8 products in 16 bits, which saturate: weights may then
+    # use only half their range.
     saturates: bool = False
     # OpenVINO can lose the scale of 8-bit weights whose convolution reads floats.
     drops_scales: bool = False
-    # One scale for an activation: NNCF gives the input of a depthwise convolution one a channel,
+    # One scale per activation: NNCF gives the input of a depthwise convolution one per channel,
     # which TensorRT does not build and ONNX Runtime does not run.
     scalar_activations: bool = False
     # TensorRT: int8 with zero-point 0 only, no Q/DQ between a convolution and its addition, and
@@ -52,7 +52,7 @@ DIALECTS: dict[str, Dialect] = {
     ),
 }
 
-DEFAULT_DIALECT: Final = "openvino"  # of a graph that is asked for without a target
+DEFAULT_DIALECT: Final = "openvino"  # if a graph is requested without a target
 
 
 def find_dialect(name: str) -> Dialect:

@@ -1,4 +1,4 @@
-"""What edgekit's own operators are called, in graphs and in every runtime that knows them."""
+"""The names of edgekit's own operators, in graphs and in every runtime that knows them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from typing import Final
 
 DOMAIN: Final = "edgekit"
 LOOKUP: Final = "CodebookLookup"
-LOOKUP_VERSION: Final = "1"  # of the plugin, as TensorRT asks for it
-LOOKUP_NODE: Final = "codebook_lookup"  # the node's name, and what its expanded body begins with
-HEAD: Final = "VQSAHead"  # the lookup and all that comes after it as one operator, for OpenVINO
+LOOKUP_VERSION: Final = "1"  # of the plugin, by which TensorRT finds it
+LOOKUP_NODE: Final = "codebook_lookup"  # the node's name, and the prefix of its expanded body
+HEAD: Final = "VQSAHead"  # the lookup and everything after it as one operator, for OpenVINO

@@ -1,7 +1,7 @@
-"""What a TensorRT device is and can: the table ``[tensorrt]`` of a device descriptor.
+"""The properties of a TensorRT device: the table ``[tensorrt]`` of a device descriptor.
 
 An engine runs only on the kind of GPU and with the TensorRT release that built it, so it is built
-on the device; these facts decide what is prepared for it on the host.
+on the device; these properties decide what the host prepares for it.
 """
 
 from __future__ import annotations
@@ -18,50 +18,50 @@ TRTEXEC: Final = "/usr/src/tensorrt/bin/trtexec"
 # JetPack's major version -> the major version of its Linux (L4T), in /etc/nv_tegra_release.
 L4T: Final = {5: 35, 6: 36, 7: 38}
 _FIRST_WITH_PLUGINS: Final = (10, 0)  # IPluginV3
-# Before, the parser expands a node's function even where a plugin of its name is registered.
+# Before that, the parser expands a node's function even if a plugin of its name is registered.
 _FIRST_TO_PREFER_PLUGINS: Final = (10, 7)
 
 
 @dataclass(frozen=True)
 class TensorRTFacts:
-    """Versions are given as text, such as "10.3"."""
+    """The properties; versions are text, such as "10.3"."""
 
     sm: tuple[int, ...]
     """Compute capabilities that the plugin is compiled for, without the dot."""
     tensorrt: str
-    """The oldest release that the descriptor is for."""
+    """The oldest supported release."""
     before: str
-    """The first release that it is no longer for."""
+    """The first release that is no longer supported."""
     cuda: str
-    """Of the JetPack, for advice on packages."""
+    """JetPack's CUDA, for advice on packages."""
     jetpack: str = ""
-    """Empty where there is none."""
+    """Empty if there is none."""
     trtexec: str = TRTEXEC
 
     def __post_init__(self) -> None:
-        """Refuse what the build on the device could not read."""
+        """Refuse values that the build script could not use."""
         for name in ("tensorrt", "before", "cuda", "jetpack"):
             text = getattr(self, name)
             if not re.fullmatch(r"\d+\.\d+(\.\d+)*", text) and (name != "jetpack" or text):
                 raise UsageError(f"{name} must be a version such as '10.3', not '{text}'")
         if version(self.tensorrt) >= version(self.before):
-            raise UsageError(f"tensorrt {self.tensorrt} must lie before {self.before}")
+            raise UsageError(f"tensorrt {self.tensorrt} must be below before ({self.before})")
         if not self.sm or min(self.sm) < 50:
             raise UsageError("sm must list compute capabilities without the dot, such as [87]")
         if self.jetpack and version(self.jetpack)[0] not in L4T:
             raise UsageError(f"jetpack {self.jetpack} is unknown (known: 5, 6 and 7)")
-        # Not relative to a folder: it would be looked for wherever a script happens to run.
+        # Not a relative path: it would depend on the folder in which a script runs.
         if not re.fullmatch(r"trtexec|(/[A-Za-z0-9_+-][A-Za-z0-9_.+-]*)+", self.trtexec):
-            raise UsageError(f"trtexec must be 'trtexec' or a whole path, not {self.trtexec!r}")
+            raise UsageError(f"trtexec must be 'trtexec' or a full path, not {self.trtexec!r}")
 
     @property
     def has_plugins(self) -> bool:
-        """Whether every release in the range takes our plugin."""
+        """Whether every release in the range accepts our plugin."""
         return version(self.tensorrt) >= _FIRST_WITH_PLUGINS
 
     @property
     def has_functions(self) -> bool:
-        """Whether every release in the range uses a plugin in place of a node's function."""
+        """Whether every release in the range prefers a plugin to a node's function."""
         return version(self.tensorrt) >= _FIRST_TO_PREFER_PLUGINS
 
     @property

@@ -1,8 +1,8 @@
 """Where batches come from: cached features of a frozen backbone, or images.
 
-Both cut the same shuffled order of images into global batches and give each process its
-contiguous part. A paired image fills two neighboring rows, clean first, so that the rows of
-all processes in a row are the rows that one process would have.
+Both cut the same shuffled order of images into global batches and give each process a contiguous
+part. A paired image takes two adjacent rows, clean first, so the rows of all processes put
+together are the rows that a single process would have.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from edgekit.training.config import BatchOptions, Pairing
 from edgekit.training.corruption_schedule import CLEAN, drawn_clean, noise_seed, training_views
 from edgekit.training.distributed import World
 from edgekit.training.feature_store import ArrayStore, Floats
-from edgekit.training.views import Seen, Unreadable, View
+from edgekit.training.views import LoadedViews, Unreadable, View
 
-_SAMPLE = 4096  # images whose features the codebook starts from, at least
-_SAMPLED_VECTORS = 1 << 16  # and at most that many of their vectors
+_SAMPLE = 4096  # the codebook starts from the features of at least this many images
+_SAMPLED_VECTORS = 1 << 16  # and from at most this many of their vectors
 
 
 class Batch(NamedTuple):
     """This process's part of one global batch."""
 
-    inputs: Tensor  # features or normalized images, a row for every view
+    inputs: Tensor  # features or normalized images, one row per view
     labels: Tensor
     names: list[str]  # of the images
 
@@ -46,13 +46,13 @@ class Source(Protocol):
     are_images: bool
 
     def batches_per_epoch(self) -> int:
-        """How many there are; images that do not fill the last one are left out."""
+        """How many there are; images that do not fill a last batch are left out."""
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        """Batches number ``start`` and on of an epoch."""
+        """The batches of an epoch from number ``start`` on."""
 
     def sample(self, model: VQSA, device: torch.device) -> Tensor:
-        """Features [M, D], the same ones in every process."""
+        """Features [M, D], the same in every process."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Order:
     world: World
 
     def __post_init__(self) -> None:
-        """A batch must reach every process."""
+        """Check that a batch has an image for every process."""
         if min(self.batch_size, self.images) < self.world.size:
             raise UsageError(
                 f"a batch of {min(self.batch_size, self.images)} images cannot be shared by "
@@ -77,7 +77,7 @@ class Order:
         return max(1, self.images // self.batch_size)
 
     def parts(self, epoch: int, start: int) -> list[IndexArray]:
-        """Which images make this process's part of each batch."""
+        """The images in this process's part of each batch."""
         order = epoch_order(self.images, self.seed, epoch)
         chunks = [
             order[batch * self.batch_size : (batch + 1) * self.batch_size]
@@ -98,13 +98,13 @@ class CachedSource:
         clean: ArrayStore,
         variants: Sequence[ArrayStore],
         options: BatchOptions,
-        seen: Sequence[str],
+        corruptions: Sequence[str],
         world: World,
     ) -> None:
         self._dataset, self._rows = dataset, rows
         self._clean, self._variants = clean, list(variants)
         self._pairing: Pairing = options.pairing
-        self._seen, self._seed = seen, options.data_seed
+        self._corruptions, self._seed = corruptions, options.data_seed
         self._order = Order(len(rows), options.batch_size, options.seed, world)
         self._labels = np.array([dataset.label(int(row)) for row in rows], np.int64)
 
@@ -132,17 +132,18 @@ class CachedSource:
         return _vectors(features.flatten(0, 1))
 
     def _features(self, rows: IndexArray, epoch: int) -> Floats:
-        """[M, views, ...] features of an epoch."""
+        """The features of an epoch: [M, views, ...]."""
         if self._pairing == "clean":
             return self._clean.rows(rows)[:, None]
         corrupted = self._variants[epoch % len(self._variants)].rows(rows)
         clean = self._clean.rows(rows)
         if self._pairing == "paired":
             return np.stack([clean, corrupted], axis=1)
-        stays = [
-            drawn_clean(self._seen, self._seed, epoch, self._dataset.key(int(row))) for row in rows
+        stay_clean = [
+            drawn_clean(self._corruptions, self._seed, epoch, self._dataset.key(int(row)))
+            for row in rows
         ]
-        corrupted[stays] = clean[stays]
+        corrupted[stay_clean] = clean[stay_clean]
         return corrupted[:, None]
 
 
@@ -155,17 +156,17 @@ class ImageSource:
         self,
         dataset: Dataset,
         indices: IndexArray,
-        pool: Pool[View, Seen | Unreadable],
+        pool: Pool[View, LoadedViews | Unreadable],
         preprocessing: Preprocessing,
         options: BatchOptions,
-        seen: Sequence[str],
+        corruptions: Sequence[str],
         world: World,
         skipped: Skipped,
     ) -> None:
         self._dataset, self._indices = dataset, indices
         self._pool, self._preprocessing = pool, preprocessing
         self._pairing: Pairing = options.pairing
-        self._seen, self._seed, self._skipped = seen, options.data_seed, skipped
+        self._corruptions, self._seed, self._skipped = corruptions, options.data_seed, skipped
         self._order = Order(len(indices), options.batch_size, options.seed, world)
 
     def batches_per_epoch(self) -> int:
@@ -184,17 +185,17 @@ class ImageSource:
             good = self._good(group)
             if not good:
                 raise EdgekitError(
-                    f"none of {len(part)} images in a batch can be read, such as "
+                    f"none of the {len(part)} images in a batch can be read, such as "
                     f"{self._dataset.key(int(self._indices[part[0]]))}: check the data"
                 )
-            pixels = np.concatenate([seen.images for seen in good])
-            labels = [seen.label for seen in good for _ in seen.images]
+            pixels = np.concatenate([loaded.images for loaded in good])
+            labels = [loaded.label for loaded in good for _ in loaded.images]
             yield Batch(
                 torch.from_numpy(self._preprocessing.normalize(pixels)),
                 torch.tensor(labels),
-                [self._dataset.key(seen.index) for seen in good],
+                [self._dataset.key(loaded.index) for loaded in good],
             )
-        for _ in results:  # lets the pool see the end, after which it can be used again
+        for _ in results:  # exhausts the iterator, so that the pool can be used again
             pass
 
     @torch.no_grad()
@@ -208,7 +209,7 @@ class ImageSource:
         for group in batched(self._pool.map([self._view(index, 0) for index in order]), 64):
             good = self._good(group)
             if good:
-                pixels = np.concatenate([seen.images for seen in good])
+                pixels = np.concatenate([loaded.images for loaded in good])
                 images = torch.from_numpy(self._preprocessing.normalize(pixels)).to(device)
                 parts.append(model.backbone.features(images, model.config.quantize).float())
         model.train(was_training)
@@ -216,11 +217,11 @@ class ImageSource:
 
     def _view(self, index: int, epoch: int) -> View:
         key = self._dataset.key(index)
-        views = training_views(self._pairing, self._seen, self._seed, epoch, key)
+        views = training_views(self._pairing, self._corruptions, self._seed, epoch, key)
         noise = noise_seed(self._seed, epoch) if views != (CLEAN,) else 0
         return View(index, views, noise, augment_epoch=epoch)
 
-    def _good(self, group: Sequence[Seen | Unreadable]) -> list[Seen]:
+    def _good(self, group: Sequence[LoadedViews | Unreadable]) -> list[LoadedViews]:
         good = []
         for result in group:
             if isinstance(result, Unreadable):
@@ -231,6 +232,6 @@ class ImageSource:
 
 
 def _vectors(features: Tensor) -> Tensor:
-    """[M, D] out of [M, D] or [M, P, D]; evenly spaced ones if there are very many."""
+    """[M, D] or [M, P, D] as a list of vectors [K, D]; evenly spaced ones if there are too many."""
     vectors = features.flatten(0, -2)
     return vectors[:: -(-len(vectors) // _SAMPLED_VECTORS)]

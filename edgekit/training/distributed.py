@@ -18,7 +18,7 @@ from edgekit.core.errors import UsageError
 
 @dataclass(frozen=True)
 class World:
-    """Which of how many processes this is; alone, every sum is what it was given."""
+    """This process's rank among all; for a single process, every sum is its own value."""
 
     rank: int = 0
     size: int = 1
@@ -37,7 +37,7 @@ class World:
         return values
 
     def in_order(self, rows: Tensor) -> Tensor:
-        """The rows of all processes, by rank; their numbers may differ."""
+        """The rows of all processes, by rank; each may have another number of them."""
         if self.size == 1:
             return rows
         counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(self.size)]
@@ -50,7 +50,7 @@ class World:
         return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes arrive."""
         if self.size > 1:
             dist.barrier()
 
@@ -70,8 +70,8 @@ def join_world(device: str) -> Iterator[World]:
     on_gpu = device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(world.local_rank)
-    # Caching features happens in one process while the others wait, which may take hours;
-    # torchrun ends them all when one dies.
+    # One process caches features while the others wait, which may take hours; if one dies,
+    # torchrun ends them all.
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(hours=24))
     try:
         yield world
@@ -89,12 +89,12 @@ def _number(variable: str, default: int) -> int:
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the images of all processes, on any device.
 
-    torch's own SyncBatchNorm runs on GPUs only. Two sums, mean first, because the one-pass
-    formula loses digits.
+    torch's own SyncBatchNorm runs on GPUs only. It takes two sums, mean first, because the
+    one-pass formula loses digits.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, h, w], with another B in each process if need be."""
+        """Normalize [B, C, h, w]; B may differ between processes."""
         if not self.training:
             return super().forward(x)
         assert self.running_mean is not None

@@ -1,8 +1,8 @@
 """Errors and code statistics of a model on clean and corrupted images.
 
-`Tally` counts them, whether features go through a head, images through a network, or through one
-in 8 bits. The mean corruption error here is unnormalized: the mean over corruption types of the
-mean over severities of the error. Severities rotate over the images (`rotated_severities`).
+`Tally` counts them for features that go through a head and for images that go through a network,
+float or in 8 bits. The mean corruption error here is unnormalized: the mean over corruption types
+of the mean over severities of the error. Severities rotate over the images (`rotated_severities`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BATCH = 256  # features that go through the head together
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Error fractions in [0, 1] and, of a model with a codebook, how it uses its codes."""
+    """Error fractions in [0, 1] and, for a model with a codebook, how it uses its codes."""
 
     images: int
     clean_error: float
@@ -52,7 +52,7 @@ class Evaluation:
 
 
 def evaluation_views(indices: IndexArray, corruptions: Sequence[str]) -> dict[str, list[View]]:
-    """For clean ("") and for each corruption, how every image is seen."""
+    """The views of all images, for clean ("") and for each corruption."""
     views = {"": [View(index, (CLEAN,)) for index in indices.tolist()]}
     table = rotated_severities(len(indices), len(corruptions))
     for name, severities in zip(corruptions, table.T.tolist(), strict=True):
@@ -64,7 +64,7 @@ def evaluation_views(indices: IndexArray, corruptions: Sequence[str]) -> dict[st
 
 
 class _Output(Protocol):
-    """What networks in training give out, float or in 8 bits."""
+    """What networks in training return, float or in 8 bits."""
 
     @property
     def logits(self) -> Tensor:
@@ -83,23 +83,23 @@ class Choices(NamedTuple):
 
 
 def choices(output: _Output, each: int) -> Choices:
-    """Of ``each`` views of every image, one image after the other."""
+    """The choices for ``each`` views of every image, which come one image after the other."""
     code = None if output.code is None else output.code.cpu().unflatten(0, (-1, each))
     return Choices(output.logits.argmax(dim=1).cpu().unflatten(0, (-1, each)), code)
 
 
 class Tally:
-    """Counts that `Evaluation` is made of; those of several processes can be added."""
+    """The counts behind an `Evaluation`; those of several processes can be added."""
 
     def __init__(self, corruptions: Sequence[str], codebook_size: int | None) -> None:
         self._names = ("", *corruptions)
-        # By type and severity (clean: 0): images, wrong ones, vectors, vectors with clean's code.
+        # By type and severity (clean: 0): images, errors, vectors, vectors with the clean code.
         self._counts = torch.zeros(len(self._names), 6, 4, dtype=torch.long)
         self._usage = torch.zeros(codebook_size or 0, dtype=torch.long)
 
-    def add(self, labels: Tensor, severities: IndexArray, chosen: Choices) -> None:
-        """Images with their labels [M] and the severities [M, C] of their corruptions."""
-        wrong, code = chosen.top != labels[:, None], chosen.code
+    def add(self, labels: Tensor, severities: IndexArray, model_choices: Choices) -> None:
+        """Count images with their labels [M] and the severities [M, C] of their corruptions."""
+        wrong, code = model_choices.top != labels[:, None], model_choices.code
         levels = torch.from_numpy(np.insert(severities, 0, 0, axis=1))
         for number in range(len(self._names)):
             for severity in levels[:, number].unique().tolist():
@@ -147,7 +147,7 @@ def evaluate_features(
     device: torch.device,
     world: World,
 ) -> Evaluation:
-    """Evaluate on cached features: stores by corruption name, "" for clean; ``rows`` of them."""
+    """Evaluate on ``rows`` of cached features; stores by corruption name, "" for clean."""
     names = [name for name in stores if name]
     severities = rotated_severities(len(labels), len(names))
     tally = Tally(names, codebook_size)
@@ -158,11 +158,11 @@ def evaluate_features(
             for name in ("", *names)
         ]
         codes = [view.code for view in views if view.code is not None]
-        chosen = Choices(
+        model_choices = Choices(
             torch.cat([view.top for view in views], dim=1),
             torch.cat(codes, dim=1) if codes else None,
         )
-        tally.add(torch.from_numpy(labels[part]), severities[part], chosen)
+        tally.add(torch.from_numpy(labels[part]), severities[part], model_choices)
     return tally.result(world, device)
 
 

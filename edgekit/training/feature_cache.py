@@ -1,4 +1,4 @@
-"""Features of a frozen backbone, computed once per image and view, and kept on disk."""
+"""Features of a frozen backbone, computed once per image and view, and stored on disk."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ from edgekit.model.config import Quantize
 from edgekit.training.feature_store import ArrayStore, Floats, fill_store, missing_rows
 from edgekit.training.provenance import digest_of, feature_provenance, weights_hash
 from edgekit.training.stop_signal import StopSignal
-from edgekit.training.views import Look, Seen, Unreadable, View
+from edgekit.training.views import LoadedViews, Unreadable, View, ViewLoader
 
-_GROUP = 16  # views that go through the backbone together: what fits a core's cache
+_GROUP = 16  # views that go through the backbone together: they fit into a core's cache
 
 Views = tuple[View, ...]
-Pictures = list[Seen | Unreadable]
+ViewResults = list[LoadedViews | Unreadable]
 
 
 @dataclass(frozen=True, eq=False)
 class Featurize:
-    """What a worker does with a group of views: the backbone's features, or just the pixels.
+    """What a worker does with a group of views: computes features, or just loads the pixels.
 
     On a CPU the workers run the backbone, one thread each. That scales better than many threads
-    in one process, whose waiting threads spin, and rounds alike whatever the number of either.
+    in one process, which spin while they wait, and rounds the same for any number of either.
     """
 
-    look: Look
+    load_views: ViewLoader
     backbone: Backbone | None  # None leaves the backbone to the caller, who has a GPU
     quantize: Quantize
 
-    def __call__(self, dataset: Dataset, views: Views) -> Floats | Pictures | None:
+    def __call__(self, dataset: Dataset, views: Views) -> Floats | ViewResults | None:
         """Features [views, ...], or what `features_of` needs to compute them."""
-        pictures = [self.look(dataset, view) for view in views]
+        results = [self.load_views(dataset, view) for view in views]
         if self.backbone is None:
-            return pictures
+            return results
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             device = torch.device("cpu")
             return features_of(
-                pictures, self.look.preprocessing, self.backbone, self.quantize, device
+                results, self.load_views.preprocessing, self.backbone, self.quantize, device
             )
         finally:
             torch.set_num_threads(threads)
@@ -63,24 +63,24 @@ class Featurize:
 
 @torch.inference_mode()
 def features_of(
-    pictures: Pictures,
+    results: ViewResults,
     preprocessing: Preprocessing,
     backbone: Backbone,
     quantize: Quantize,
     device: torch.device,
 ) -> Floats | None:
-    """Features of a group, NaN where an image is bad; None if all are."""
-    good = [row for row, seen in enumerate(pictures) if isinstance(seen, Seen)]
+    """Features of a group, NaN for unreadable images; None if all are."""
+    good = [row for row, result in enumerate(results) if isinstance(result, LoadedViews)]
     if not good:
         return None
-    pixels = np.stack([seen.images[0] for seen in pictures if isinstance(seen, Seen)])
+    pixels = np.stack([result.images[0] for result in results if isinstance(result, LoadedViews)])
     images = torch.from_numpy(preprocessing.normalize(pixels)).to(device)
     features: Tensor = backbone.features(
         images.contiguous(memory_format=torch.channels_last), quantize
     )
-    found: Floats = features.float().cpu().numpy()
-    rows = np.full((len(pictures), *found.shape[1:]), np.nan, np.float32)
-    rows[good] = found
+    array: Floats = features.float().cpu().numpy()
+    rows = np.full((len(results), *array.shape[1:]), np.nan, np.float32)
+    rows[good] = array
     return rows
 
 
@@ -112,11 +112,11 @@ class FeatureCache:
         self._digests: dict[int, str] = {}
 
     def stores(
-        self, wanted: Sequence[Sequence[View]], title: str, console: Console, stop: StopSignal
+        self, view_lists: Sequence[Sequence[View]], title: str, console: Console, stop: StopSignal
     ) -> list[ArrayStore]:
-        """A store for each list of single-corruption views; computes what is not there yet."""
-        folders = [self._folder / self._key(views) for views in wanted]
-        counts = [len(views) for views in wanted]
+        """A store for each list of single-corruption views; computes what is missing."""
+        folders = [self._folder / self._key(views) for views in view_lists]
+        counts = [len(views) for views in view_lists]
         missing = [
             missing_rows(folder, count) for folder, count in zip(folders, counts, strict=True)
         ]
@@ -125,14 +125,14 @@ class FeatureCache:
             self._backbone.eval()
             on_cpu = self._device.type == "cpu"
             work = Featurize(
-                Look(self._preprocessing), self._backbone if on_cpu else None, self._quantize
+                ViewLoader(self._preprocessing), self._backbone if on_cpu else None, self._quantize
             )
             with (
                 Pool(self._dataset, work, self._workers) as pool,
                 ProgressBar(console, title, sum(counts), sum(counts) - sum(missing)) as progress,
             ):
-                for folder, views, lacking in zip(folders, wanted, missing, strict=True):
-                    if lacking:
+                for folder, views, missing_count in zip(folders, view_lists, missing, strict=True):
+                    if missing_count:
                         self._fill(folder, views, pool, progress, stop)
             self._backbone.train(was_training)
         return [ArrayStore(folder, count) for folder, count in zip(folders, counts, strict=True)]
@@ -141,7 +141,7 @@ class FeatureCache:
         self,
         folder: Path,
         views: Sequence[View],
-        pool: Pool[Views, Floats | Pictures | None],
+        pool: Pool[Views, Floats | ViewResults | None],
         progress: ProgressBar,
         stop: StopSignal,
     ) -> None:
@@ -150,7 +150,7 @@ class FeatureCache:
             parts: list[tuple[Floats | None, int]] = []
             for group, result in zip(groups, pool.map(groups, chunk=1), strict=True):
                 if stop.requested:
-                    raise Interrupted("interrupted: run the same command again to go on")
+                    raise Interrupted("interrupted: run the same command to resume")
                 if isinstance(result, list):
                     result = features_of(
                         result, self._preprocessing, self._backbone, self._quantize, self._device
@@ -166,7 +166,7 @@ class FeatureCache:
         for view in views:
             (corruption,) = view.corruptions
             text = f"{self._digest(view.index)} {corruption} {view.noise_seed}"
-            if corruption.name:  # the corruption draws by it; a clean image has no use for it
+            if corruption.name:  # the key seeds the corruption; a clean image does not need it
                 text += f" {self._dataset.key(view.index)}"
             total.update(text.encode("utf-8", "surrogateescape") + b"\n")
         return total.hexdigest()[:32]
@@ -192,6 +192,6 @@ def _stack(parts: list[tuple[Floats | None, int]], name: str) -> Floats:
     shapes = [rows.shape[1:] for rows, _ in parts if rows is not None]
     if not shapes:
         count = sum(count for _, count in parts)
-        raise EdgekitError(f"{name}: none of {count} images in a row can be read")
+        raise EdgekitError(f"{name}: none of {count} consecutive images can be read")
     blank = [np.full((count, *shapes[0]), np.nan, np.float32) for _, count in parts]
     return np.concatenate([blank[i] if rows is None else rows for i, (rows, _) in enumerate(parts)])

@@ -1,7 +1,7 @@
-"""Arrays of features on disk, [rows, ...] float32, written in shards and read by mapping.
+"""Arrays of features on disk, [rows, ...] float32, written in shards and memory-mapped.
 
 A shard is an .npy file followed by the SHA-256 of its content. Shards appear whole or not at
-all, so an interrupted run goes on after the last one; a damaged one is computed again.
+all, so an interrupted run resumes after the last one; a damaged one is computed again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Floats = NDArray[np.float32]
 
 
 class ArrayStore:
-    """Rows of a folder of shards; opening it checks every shard."""
+    """The rows of a folder of shards; opening it checks every shard."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self._count = count
@@ -54,7 +54,7 @@ class ArrayStore:
 
 
 def fill_store(folder: Path, count: int, compute: Callable[[int, int], Floats]) -> None:
-    """Compute the missing shards; ``compute(start, stop)`` gives those rows."""
+    """Compute the missing shards; ``compute(start, stop)`` returns these rows."""
     for start in range(0, count, SHARD_ROWS):
         path = shard_path(folder, start)
         if is_intact(path):
@@ -80,7 +80,7 @@ def shard_path(folder: Path, start: int) -> Path:
 
 
 def is_intact(path: Path) -> bool:
-    """Whether the shard is there, as it was written."""
+    """Whether the shard exists and is undamaged."""
     try:
         content = memoryview(path.read_bytes())
     except FileNotFoundError:

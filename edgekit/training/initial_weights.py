@@ -1,4 +1,4 @@
-"""Where training starts from: which weights, and the preprocessing that goes with them."""
+"""Where training starts: which weights, and the preprocessing that belongs to them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edgekit.training.config import TrainConfig
 
 @dataclass(frozen=True)
 class Start:
-    """A backbone, and a trained head if the weights came with one that fits."""
+    """A backbone, and a trained head if the weights include one."""
 
     backbone: Backbone
     preprocessing: Preprocessing
@@ -33,7 +33,7 @@ class Start:
     card: ModelCard | None = None
 
     def model_for(self, classes: tuple[str, ...], config: TrainConfig) -> tuple[VQSA, bool]:
-        """The model to train, and whether its head goes on from trained weights."""
+        """The model to train, and whether its head starts from trained weights."""
         torch.manual_seed(config.seed)
         model = VQSA(self.backbone, len(classes), config.vqsa())
         attention = model.head.attention
@@ -78,14 +78,14 @@ def starting_point(config: TrainConfig, console: Console) -> Start:
 
 
 def _packaged(config: TrainConfig) -> Start:
-    plain = VQSAConfig(output="none")  # its head is thrown away
+    plain = VQSAConfig(output="none")  # its head is discarded
     loaded = load_checkpoint(lite0_imagenet_file(), vqsa=plain)
     preprocessing = _sized(loaded.card.preprocessing, config)
     return Start(loaded.model.backbone, preprocessing, True, "ImageNet weights")
 
 
 def _sized(preprocessing: Preprocessing, config: TrainConfig) -> Preprocessing:
-    """With the size and crop that the settings ask for."""
+    """``preprocessing`` with the size and crop that the settings ask for."""
     if config.image_size is not None:
         side = config.image_size
         preprocessing = dataclasses.replace(preprocessing, size=(side, side), crop_ratio=1.0)

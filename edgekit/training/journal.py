@@ -1,4 +1,4 @@
-"""A run's log: one JSON object a line, and curves for TensorBoard where it is installed."""
+"""A run's log: one JSON object per line, and curves for TensorBoard where it is installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgekit.core.errors import EdgekitError
 
 
 class Journal:
-    """Appends to ``log.jsonl``. A resumed run first drops what was logged after its state."""
+    """Appends to ``log.jsonl``; a resumed run first drops what was logged after its last state."""
 
     def __init__(self, folder: Path, keep_bytes: int, enabled: bool) -> None:
         self._path = folder / "log.jsonl"
@@ -26,12 +26,12 @@ class Journal:
             raise EdgekitError(f"cannot write {self._path}: {error.strerror}") from error
         try:
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:  # it is not among edgekit's requirements
+        except ImportError:  # not a requirement of edgekit
             return
         self._board = SummaryWriter(folder / "tensorboard")
 
     def write(self, event: str, **values: Any) -> None:
-        """One line."""
+        """Append one line."""
         if self._enabled:
             line = json.dumps({"event": event, **values}, ensure_ascii=False)
             with self._path.open("a", encoding="utf-8") as stream:
@@ -40,7 +40,7 @@ class Journal:
                 os.fsync(stream.fileno())
 
     def figures(self, step: int, values: dict[str, float | None]) -> None:
-        """Curves for TensorBoard."""
+        """Add a point to every curve in TensorBoard."""
         if self._board is not None:
             for name, value in values.items():
                 if value is not None:

@@ -47,7 +47,7 @@ _SUMS = ("loss", "classification", "codebook", "commitment", "error")
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training with one source of batches."""
+    """A part of training with a single source of batches."""
 
     name: str
     epochs: int
@@ -59,8 +59,8 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Job:
-    """All that the loop needs; `edgekit.training.run` puts it together."""
+class TrainingJob:
+    """Everything the loop needs; `edgekit.training.run` assembles it."""
 
     config: TrainConfig
     identity: str
@@ -68,7 +68,7 @@ class Job:
     model: VQSA
     card: ModelCard
     phases: tuple[Phase, ...]
-    starts_quantized: bool  # the codebook came trained
+    starts_quantized: bool  # the codebook is already trained
     world: World
     device: torch.device
     console: Console
@@ -81,8 +81,8 @@ class Job:
         return self.config.out
 
 
-def train(job: Job, state: RunState | None) -> Progress:
-    """Run all phases, from ``state`` if there is one; leaves best, last and state files."""
+def train(job: TrainingJob, state: RunState | None) -> Progress:
+    """Run all phases, from ``state`` if there is one; writes the best, last and state files."""
     progress = state.progress if state else Progress(quantizes=job.starts_quantized)
     journal = Journal(job.out, progress.log_bytes, job.world.leads)
     if state is None:
@@ -98,11 +98,11 @@ def train(job: Job, state: RunState | None) -> Progress:
 
 
 class _PhaseRun:
-    """One phase while it runs."""
+    """A phase in progress."""
 
     def __init__(
         self,
-        job: Job,
+        job: TrainingJob,
         phase: Phase,
         progress: Progress,
         journal: Journal,
@@ -126,7 +126,7 @@ class _PhaseRun:
         self.last_features: Tensor | None = None
 
     def run(self) -> None:
-        """Train until the phase's last epoch, or until nothing improves any more."""
+        """Train until the phase's last epoch, or until improvement stops."""
         progress = self.progress
         with self.phase.open() as source:
             wrapped = self._wrapped(source)
@@ -145,7 +145,7 @@ class _PhaseRun:
             find_unused_parameters=self._epoch_number() < self.job.config.quantizer_start,
         )
         if self.model.head.codebook is not None and not self.job.world.leads:
-            self.model.head.codebook.reset_usage()  # wrapping gave it the leader's counts
+            self.model.head.codebook.reset_usage()  # wrapping copied the leader's counts into it
         return wrapped
 
     def _epoch(self, source: Source, wrapped: nn.Module, total: int, bar: ProgressBar) -> None:
@@ -173,18 +173,18 @@ class _PhaseRun:
         self._pause(stop, due)
 
     def _pause(self, stop: bool, due: bool) -> None:
-        """Save if it is time to, or if the user wants to stop."""
+        """Save if it is time to; save and stop if the user asked for it."""
         if stop or due:
             self._save()
         if stop:
             raise Interrupted(
-                f"interrupted in epoch {self._epoch_number() + 1}: run the same command to go on"
+                f"interrupted in epoch {self._epoch_number() + 1}: run the same command to resume"
             )
 
     def _step(self, batch: Batch, wrapped: nn.Module, are_images: bool) -> tuple[bool, bool]:
-        """One batch. All processes learn whether to stop, and whether to save."""
+        """Train on one batch. Returns, alike in all processes, whether to stop and to save."""
         job, progress = self.job, self.progress
-        # Whatever a layer draws (dropout, say) follows from the step alone: nothing to save.
+        # What layers draw (dropout, for example) follows from the step alone: no state to save.
         torch.manual_seed(step_seed(job.config.seed, progress.phase, progress.step, job.world.rank))
         inputs, labels = batch.inputs.to(job.device), batch.labels.to(job.device)
         with self._autocast():
@@ -196,7 +196,7 @@ class _PhaseRun:
         totals = job.world.total(own.to(job.device)).cpu()
         if totals[1] > 0:
             raise self._broken(batch, losses, broken)
-        # A process's mean counts by its images: the sum is the mean over the global batch.
+        # A process's mean is weighted by its images: the sum is the mean over the global batch.
         share = images / float(totals[0])
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(losses.total * (share * job.world.size)).backward()
@@ -210,11 +210,11 @@ class _PhaseRun:
         self.last_features = losses.features
         return bool(totals[2] > 0), bool(totals[3] > 0)
 
-    def _broken(self, batch: Batch, losses: Losses, here: bool) -> EdgekitError:
-        """The loss is NaN or infinite: name the batch."""
+    def _broken(self, batch: Batch, losses: Losses, in_this_process: bool) -> EdgekitError:
+        """The error for a loss that is NaN or infinite; it names the batch."""
         progress = self.progress
         place = f"epoch {self._epoch_number() + 1}, batch {progress.batch + 1}"
-        if not here:
+        if not in_this_process:
             return EdgekitError(f"the loss is not finite in another process, in {place}")
         value = losses.total.item()
         self.journal.write("broken", place=place, loss=str(value), images=batch.names)
@@ -225,7 +225,7 @@ class _PhaseRun:
         )
 
     def _start_codebook(self, source: Source) -> None:
-        """Let the quantizer in, with its codewords where the features are."""
+        """Switch the quantizer on, with its codewords placed where the features are."""
         job, codebook = self.job, self.model.head.codebook
         assert codebook is not None
         if job.config.kmeans:
@@ -237,7 +237,7 @@ class _PhaseRun:
         self.progress.quantizes = True
 
     def _reset_dead_codes(self) -> int:
-        """Move the codewords that nobody chose in this epoch; returns how many."""
+        """Move the codewords that were not used in this epoch; return how many."""
         job, codebook = self.job, self.model.head.codebook
         assert codebook is not None
         assert self.last_features is not None
@@ -254,16 +254,16 @@ class _PhaseRun:
             forget_rows(self.optimizer, codebook.embeddings, dead)
         return count
 
-    def _end_epoch(self, epoch: int, rate: float, seconds: float, bar: ProgressBar) -> None:
+    def _end_epoch(self, epoch: int, lr: float, seconds: float, bar: ProgressBar) -> None:
         job, progress, config = self.job, self.progress, self.job.config
-        record: dict[str, Any] = {"epoch": epoch + 1, "phase": self.phase.name, "lr": rate}
+        record: dict[str, Any] = {"epoch": epoch + 1, "phase": self.phase.name, "lr": lr}
         record |= self._means()
         codebook = self.model.head.codebook
         if codebook is not None and progress.quantizes:
             codebook.usage.copy_(job.world.total(codebook.usage))
             record["used_codes"] = int((codebook.usage > 0).sum())
             record["perplexity"] = perplexity(codebook.usage)
-            # Not in the last quarter: the head needs time to learn what a new codeword means.
+            # Not in the last quarter: the head needs time to learn the meaning of a new codeword.
             if config.reset_dead_codes and 4 * (progress.epoch + 1) <= 3 * self.phase.epochs:
                 record["reset_codes"] = self._reset_dead_codes()
             codebook.reset_usage()
@@ -288,7 +288,7 @@ class _PhaseRun:
         self.journal.figures(epoch + 1, curves(record, validation))
 
     def _end_phase(self) -> None:
-        """Go on to the next phase from the averaged weights."""
+        """Move on to the next phase, from the averaged weights."""
         progress = self.progress
         self.model.load_state_dict(self.average.model.state_dict())
         progress.phase += 1
@@ -300,7 +300,7 @@ class _PhaseRun:
             self._save()
 
     def _epoch_number(self) -> int:
-        """Counted over all phases, as data order and corruptions are."""
+        """The number of the epoch over all phases, which decides data order and corruptions."""
         earlier = self.job.phases[: self.progress.phase]
         return sum(phase.epochs for phase in earlier) + self.progress.epoch
 
@@ -314,7 +314,7 @@ class _PhaseRun:
         return dict(zip(_SUMS, (totals[:-1] / totals[-1]).tolist(), strict=True))
 
     def _figures(self) -> str:
-        """Of this process's part of the epoch so far, for the progress bar."""
+        """The means of this process's part of the epoch so far, for the progress bar."""
         loss, ce, pull, commitment, wrong = (self.sums[:-1] / self.sums[-1]).tolist()
         text = f"loss {loss:.3f}, error {100 * wrong:.1f}%"
         codebook = self.model.head.codebook
@@ -340,7 +340,7 @@ class _PhaseRun:
         self.saved_at = time.monotonic()
         world, codebook = self.job.world, self.model.head.codebook
         usage = torch.zeros(0) if codebook is None else codebook.usage
-        # The leader takes over what the others counted since the epoch began.
+        # The leader takes over the others' counts since the epoch began.
         usage.copy_(world.total(usage))
         self.sums.copy_(world.total(self.sums.to(self.job.device)))
         if not world.leads:
@@ -363,7 +363,7 @@ class _PhaseRun:
         save_state(self.job.out / "state.pt", state)
 
     def _own_part(self, model: VQSA) -> dict[str, Tensor]:
-        """The weights that this run changes; a frozen backbone is known from the start."""
+        """The weights that this run changes; a frozen backbone need not be saved."""
         everything = model.state_dict()
         if any(phase.learns_backbone for phase in self.job.phases):
             return everything

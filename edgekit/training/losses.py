@@ -11,18 +11,18 @@ from edgekit.model.vqsa import VQSA, Output
 
 
 class Losses(NamedTuple):
-    """Means over a batch's images, except ``wrong``, which counts."""
+    """Means over a batch's images, except ``wrong``, which is a count."""
 
     total: Tensor
     classification: Tensor
     codebook: Tensor
     commitment: Tensor
     wrong: Tensor
-    features: Tensor  # [B, D] or [B, P, D], detached: what was looked up
+    features: Tensor  # [B, D] or [B, P, D], detached: what is looked up
 
 
 class Learner(nn.Module):
-    """A model and its loss as one module, which is what data-parallel training wraps."""
+    """A model and its loss as one module, for data-parallel training to wrap."""
 
     def __init__(self, model: VQSA, label_smoothing: float) -> None:
         super().__init__()
@@ -53,6 +53,6 @@ class Learner(nn.Module):
 def without_codebook(model: VQSA, features: Tensor) -> Output:
     """The head's output when every vector's codeword is the vector itself."""
     pooled = features.mean(dim=1) if features.dim() == 3 else features
-    head, nothing = model.head, features.new_zeros(())
+    head, zero = model.head, features.new_zeros(())
     fused = pooled if head.codebook is None else head.combine(pooled, pooled)
-    return Output(head.classifier(fused), None, None, nothing, nothing)
+    return Output(head.classifier(fused), None, None, zero, zero)

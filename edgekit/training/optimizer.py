@@ -1,4 +1,4 @@
-"""Parameter groups, the learning rate's course, and the average of the weights."""
+"""Parameter groups, the learning rate's schedule, and the average of the weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgekit.training.config import TrainConfig
 
 
 def create_optimizer(model: VQSA, config: TrainConfig) -> Optimizer:
-    """An optimizer of all that may learn; weights decay, but codewords, biases and norms do not."""
+    """An optimizer of all that learns; weights decay, but codewords, biases and norms do not."""
     decaying: list[Tensor] = []
     free: list[Tensor] = []
     for name, parameter in model.named_parameters():
@@ -45,7 +45,7 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
 
 
 def forget_rows(optimizer: Optimizer, parameter: Tensor, rows: Tensor) -> None:
-    """Clear an optimizer's memory of some rows, which have been given new values."""
+    """Clear an optimizer's state of some rows, whose values were replaced."""
     for value in optimizer.state.get(parameter, {}).values():
         if isinstance(value, Tensor) and value.shape == parameter.shape:
             value[rows] = 0
@@ -54,13 +54,13 @@ def forget_rows(optimizer: Optimizer, parameter: Tensor, rows: Tensor) -> None:
 class AveragedWeights:
     """An exponential moving average of a model's weights, as a model of its own.
 
-    The decay rises with the steps (Tarvainen and Valpola, 2017), so that the random start does
-    not linger. What does not learn is shared with the model, not copied.
+    The decay rises with the steps (Tarvainen and Valpola, 2017), which keeps the random start
+    from lingering. What does not learn is shared with the model, not copied.
     """
 
     def __init__(self, model: VQSA, decay: float) -> None:
         self.decay = decay
-        # The copy takes these tensors as they are instead of copying them.
+        # deepcopy shares these tensors instead of copying them.
         fixed: list[Tensor] = [p for p in model.parameters() if not p.requires_grad]
         if not any(p.requires_grad for p in model.backbone.parameters()):
             fixed += model.backbone.buffers()
@@ -70,7 +70,7 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after step number ``step`` (from 0)."""
+        """Include the weights after step number ``step`` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for mine, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
             if mine is not theirs:

@@ -27,21 +27,21 @@ from edgekit.training.feature_store import ArrayStore
 from edgekit.training.loop import Phase
 from edgekit.training.stop_signal import StopSignal
 from edgekit.training.validation import evaluate_images
-from edgekit.training.views import Look, Seen, Unreadable, View
+from edgekit.training.views import LoadedViews, Unreadable, View, ViewLoader
 
 
 @dataclass(frozen=True)
 class Material:
-    """The images of a run, and the means to work on them."""
+    """The images of a run, and what it takes to work on them."""
 
     config: TrainConfig
     dataset: Dataset
     splits: Splits
-    train: IndexArray  # the parts of the splits that are used
+    train: IndexArray  # the images of the split that are used; likewise for validation
     validation: IndexArray
     preprocessing: Preprocessing
-    seen: tuple[str, ...]
-    looked_at: tuple[str, ...]
+    corruptions: tuple[str, ...]  # in training
+    validation_corruptions: tuple[str, ...]
     workers: int
     device: torch.device
     world: World
@@ -51,13 +51,13 @@ class Material:
 
 
 def make_phases(material: Material, model: VQSA, freezes: bool) -> tuple[Phase, ...]:
-    """What the settings ask for, in order."""
+    """The phases that the settings ask for, in order."""
     config = material.config
     if not freezes:
         return (_ImagePhase(material).phase("train", config.epochs, config.lr, True),)
     phases = [_CachedPhase(material, model).phase()]
     if config.finetune_epochs:
-        # Few images per batch and few batches: the statistics of the trained backbone are better.
+        # Batches are few and small: the trained backbone's own statistics are better.
         last = _ImagePhase(material)
         phases.append(last.phase("fine-tune", config.finetune_epochs, config.finetune_lr, False))
     return tuple(phases)
@@ -72,36 +72,46 @@ class _CachedPhase:
 
     def phase(self) -> Phase:
         config = self._material.config
-        return Phase("train head", config.epochs, config.lr, False, False, self._open, self._judge)
+        return Phase(
+            "train head", config.epochs, config.lr, False, False, self._open, self._evaluate
+        )
 
     @contextmanager
     def _open(self) -> Iterator[CachedSource]:
         m = self._material
         train_set = subset(m.dataset, m.train)
         rows = range(len(train_set))
-        wanted = [[View(row, (CLEAN,)) for row in rows]]
+        view_lists = [[View(row, (CLEAN,)) for row in rows]]
         if m.config.pairing != "clean":
-            wanted += [self._variant(train_set, number) for number in range(m.config.variants)]
-        stores = self._cached(train_set, wanted, "features")
-        evaluated = evaluation_views(np.arange(len(m.validation)), m.looked_at)
+            view_lists += [self._variant(train_set, number) for number in range(m.config.variants)]
+        stores = self._cached(train_set, view_lists, "features")
+        evaluated = evaluation_views(np.arange(len(m.validation)), m.validation_corruptions)
         held_out = subset(m.dataset, m.validation)
-        found = self._cached(held_out, list(evaluated.values()), "validation features")
-        self._stores = dict(zip(evaluated, found, strict=True))
+        held_out_stores = self._cached(held_out, list(evaluated.values()), "validation features")
+        self._stores = dict(zip(evaluated, held_out_stores, strict=True))
         usable = usable_rows(stores)
         if len(usable) < len(train_set):
             for row in np.setdiff1d(rows, usable).tolist():
                 m.skipped(BadImage(f"{m.dataset.name}: image {train_set.key(row)} is unreadable"))
         options = m.config.batches()
-        yield CachedSource(train_set, usable, stores[0], stores[1:], options, m.seen, m.world)
+        yield CachedSource(
+            train_set, usable, stores[0], stores[1:], options, m.corruptions, m.world
+        )
 
     def _variant(self, train_set: Dataset, number: int) -> list[View]:
         m, seed = self._material, self._material.config.data_seed
         return [
-            View(row, (draw(m.seen, seed, number, train_set.key(row)),), noise_seed(seed, number))
+            View(
+                row,
+                (draw(m.corruptions, seed, number, train_set.key(row)),),
+                noise_seed(seed, number),
+            )
             for row in range(len(train_set))
         ]
 
-    def _cached(self, dataset: Dataset, wanted: list[list[View]], title: str) -> list[ArrayStore]:
+    def _cached(
+        self, dataset: Dataset, view_lists: list[list[View]], title: str
+    ) -> list[ArrayStore]:
         m = self._material
         cache = FeatureCache(
             m.config.cache or m.config.out / "features",
@@ -112,14 +122,14 @@ class _CachedPhase:
             m.device,
             m.workers,
         )
-        if m.world.local_rank != 0:  # one process of each machine computes, the others wait
+        if m.world.local_rank != 0:  # one process per machine computes, the others wait
             m.world.wait()
-        stores = cache.stores(wanted, title, m.console, m.stop)
+        stores = cache.stores(view_lists, title, m.console, m.stop)
         if m.world.local_rank == 0:
             m.world.wait()
         return stores
 
-    def _judge(self, model: VQSA) -> Evaluation:
+    def _evaluate(self, model: VQSA) -> Evaluation:
         m = self._material
         truth = labels(m.dataset, m.validation)
         rows = usable_rows(list(self._stores.values()))
@@ -130,39 +140,39 @@ class _CachedPhase:
 
 
 class _ImagePhase:
-    """Trains on images as the workers deliver them."""
+    """Trains on images, as the workers deliver them."""
 
     def __init__(self, material: Material) -> None:
         self._material = material
-        self._pool: Pool[View, Seen | Unreadable] | None = None
+        self._pool: Pool[View, LoadedViews | Unreadable] | None = None
 
     def phase(self, name: str, epochs: int, lr: float, learns_batch_norm: bool) -> Phase:
-        return Phase(name, epochs, lr, True, learns_batch_norm, self._open, self._judge)
+        return Phase(name, epochs, lr, True, learns_batch_norm, self._open, self._evaluate)
 
     @contextmanager
     def _open(self) -> Iterator[ImageSource]:
         m = self._material
-        look = Look(m.preprocessing, m.config.augment, m.config.data_seed)
-        with Pool(m.dataset, look, m.workers) as self._pool:
+        load_views = ViewLoader(m.preprocessing, m.config.augment, m.config.data_seed)
+        with Pool(m.dataset, load_views, m.workers) as self._pool:
             yield ImageSource(
                 m.dataset,
                 m.train,
                 self._pool,
                 m.preprocessing,
                 m.config.batches(),
-                m.seen,
+                m.corruptions,
                 m.world,
                 m.skipped,
             )
 
-    def _judge(self, model: VQSA) -> Evaluation:
+    def _evaluate(self, model: VQSA) -> Evaluation:
         m = self._material
         assert self._pool is not None
         return evaluate_images(
             model,
             m.dataset,
             m.validation,
-            m.looked_at,
+            m.validation_corruptions,
             m.preprocessing,
             self._pool,
             m.device,

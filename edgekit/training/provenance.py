@@ -1,4 +1,4 @@
-"""What a cached result depends on beside its inputs: our code, the libraries, the arithmetic."""
+"""What a cached result depends on besides its inputs: our code, the libraries, the arithmetic."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from edgekit.core.host import cpu_flags
 
-if TYPE_CHECKING:  # nothing here needs torch, so that a finished build can be known without it
+if TYPE_CHECKING:  # a finished build must be recognized without torch, so nothing here imports it
     from torch import nn
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-# Files whose code decides a feature, and those that decide the weights trained on them.
+# Files whose code determines a feature, and those that determine the weights trained on them.
 _FEATURE_CODE = (
     "data/*.py",
     "data/corruptions/*.py",
@@ -36,16 +36,16 @@ _LIBRARIES = ("torch", "numpy", "pillow", "opencv-python-headless", "scipy", "ti
 
 
 def feature_provenance() -> dict[str, str]:
-    """All that decides a cached feature, beside image, corruption and weights."""
-    # Other vector units round differently; these are the ones that torch chooses by.
+    """Everything that determines a cached feature besides image, corruption and weights."""
+    # Other vector units round differently; these are the ones that torch dispatches on.
     cpu = " ".join(sorted(cpu_flags() & {"avx2", "fma", "avx512f", "asimd", "sve"}))
     return {"code": _code_hash(_FEATURE_CODE), **library_versions(), "cpu": cpu}
 
 
 def training_provenance(threads: int) -> dict[str, str]:
-    """All that decides trained weights, beside settings and data.
+    """Everything that determines trained weights besides settings and data.
 
-    Another number of threads adds in another order.
+    The number of threads matters: another number adds in another order.
     """
     code = {"code": _code_hash(_TRAINING_CODE)}
     return {**feature_provenance(), **code, "threads": str(threads)}
@@ -53,7 +53,7 @@ def training_provenance(threads: int) -> dict[str, str]:
 
 @functools.cache
 def library_versions() -> dict[str, str]:
-    """The installed versions of what computes pixels and weights."""
+    """The installed versions of the libraries that compute pixels and weights."""
     versions = {}
     for name in _LIBRARIES:
         try:

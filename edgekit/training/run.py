@@ -25,7 +25,7 @@ from edgekit.training.determinism import choose_device, precision_for, reproduci
 from edgekit.training.distributed import World, join_world, share_batch_norm
 from edgekit.training.evaluation import Evaluation
 from edgekit.training.initial_weights import Start, starting_point
-from edgekit.training.loop import Job, train
+from edgekit.training.loop import TrainingJob, train
 from edgekit.training.phases import Material, make_phases
 from edgekit.training.provenance import digest_of, training_provenance, weights_hash
 from edgekit.training.run_state import Progress, RunState, resumable
@@ -36,11 +36,11 @@ _FILES = ("state.pt", "log.jsonl", "best.safetensors", "last.safetensors", "conf
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished run left behind, and how its best checkpoint does on the validation split."""
+    """The files of a finished run, and the validation result of its best checkpoint."""
 
     out: Path
     best: Path  # the averaged weights of the best epoch
-    last: Path  # those of the last one
+    last: Path  # those of the last epoch
     best_epoch: int  # from 1
     epochs: int
     stopped_early: bool
@@ -48,7 +48,7 @@ class TrainResult:
     validated_on: tuple[str, ...]  # corruption types; none: the clean error decided
     validation: Evaluation
     skipped_images: int
-    seconds: float  # of this call: nearly none for a run that was finished before
+    seconds: float  # of this call: hardly any if the run was finished before
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -57,9 +57,9 @@ class TrainResult:
 
 
 def run_training(config: TrainConfig, console: Console, *, restart: bool = False) -> TrainResult:
-    """Train as ``config`` says, or go on where an earlier call with the same settings stopped.
+    """Train as ``config`` says, or resume where an earlier call with the same settings stopped.
 
-    ``restart`` forgets the earlier call. Under torchrun every process calls this.
+    ``restart`` discards the earlier call's state. Under torchrun every process calls this.
     """
     started = time.monotonic()
     with (
@@ -69,13 +69,13 @@ def run_training(config: TrainConfig, console: Console, *, restart: bool = False
     ):
         console = console if world.leads else Console(verbosity=-1)
         device = choose_device(config.device, world.local_rank)
-        precision_for(config.precision, device)  # refuses what this device cannot do
+        precision_for(config.precision, device)  # refuses a precision that the device lacks
         if not restart:
             _refuse_other_run(config)
         start = starting_point(config, console)
         material = _material(config, start, device, world, console, stop)
         job = _job(config, start, material)
-        _take_folder(config, world, restart)  # last: what cannot be trained leaves nothing behind
+        _take_folder(config, world, restart)  # last: a run that cannot start leaves no files
         state = _resumable(job)
         if state is not None and state.progress.finished:
             progress = state.progress
@@ -116,27 +116,29 @@ def _material(
     console: Console,
     stop: StopSignal,
 ) -> Material:
-    """The images, how they are split, and what phases need to work on them."""
+    """The images, their split, and what the phases need to work on them."""
     dataset = open_dataset(config.data)
     splits = split_dataset(dataset, seed=config.data_seed)
     for part in ("train", "validation"):
-        splits.part(part, dataset)  # refuses an empty part, in words
+        splits.part(part, dataset)  # refuses an empty part
     train_count = config.train_images or len(splits.train)
 
-    def some(indices: IndexArray, count: int) -> IndexArray:
+    def sample(indices: IndexArray, count: int) -> IndexArray:
         return stratified_sample(dataset, count, seed=config.data_seed, indices=indices)
 
-    seen = parse_seen(config.seen)
+    corruptions = parse_seen(config.seen)
     workers = default_workers() // world.size if config.workers is None else config.workers
     return Material(
         config=config,
         dataset=dataset,
         splits=splits,
-        train=some(splits.train, train_count),
-        validation=some(splits.validation, config.validation_images),
+        train=sample(splits.train, train_count),
+        validation=sample(splits.validation, config.validation_images),
         preprocessing=start.preprocessing,
-        seen=seen,
-        looked_at=seen if config.validate_on == "seen" else parse_seen(config.validate_on),
+        corruptions=corruptions,
+        validation_corruptions=(
+            corruptions if config.validate_on == "seen" else parse_seen(config.validate_on)
+        ),
         workers=workers,
         device=device,
         world=world,
@@ -146,7 +148,7 @@ def _material(
     )
 
 
-def _job(config: TrainConfig, start: Start, material: Material) -> Job:
+def _job(config: TrainConfig, start: Start, material: Material) -> TrainingJob:
     """Model, card and phases."""
     classes = material.dataset.classes
     model, continues = start.model_for(classes, config)
@@ -164,14 +166,16 @@ def _job(config: TrainConfig, start: Start, material: Material) -> Job:
         preprocessing=start.preprocessing,
         vqsa=config.vqsa(),
         training=TrainingProtocol(
-            seen=material.seen, data=material.dataset.name, note=_note(config, start, material)
+            seen=material.corruptions,
+            data=material.dataset.name,
+            note=_note(config, start, material),
         ),
     )
     model.to(material.device)
     phases = make_phases(material, model, _freezes(config, start))
     if material.world.size > 1 and any(phase.learns_batch_norm for phase in phases):
         share_batch_norm(model.backbone)
-    return Job(
+    return TrainingJob(
         config=config,
         identity=identity,
         provenance=digest_of(training_provenance(torch.get_num_threads())),
@@ -195,7 +199,9 @@ def _freezes(config: TrainConfig, start: Start) -> bool:
             "give --weights, or --no-freeze"
         )
     if freezes and config.augment != "none" and not config.finetune_epochs:
-        raise UsageError("augment needs a backbone that learns: features are cached (--no-freeze)")
+        raise UsageError(
+            "augment needs a backbone that learns, but features are cached: add --no-freeze"
+        )
     if not freezes and config.finetune_epochs:
         raise UsageError("finetune_epochs are for a frozen backbone: raise epochs instead")
     return freezes
@@ -203,25 +209,27 @@ def _freezes(config: TrainConfig, start: Start) -> bool:
 
 def _note(config: TrainConfig, start: Start, material: Material) -> str:
     """What a reader of the checkpoint should know about the training."""
-    looked_at = ", ".join(material.looked_at) or "clean images"
+    validated_on = ", ".join(material.validation_corruptions) or "clean images"
     return (
         f"pairing {config.pairing}, seed {config.seed}, backbone from {start.origin}, "
-        f"best epoch chosen on {looked_at} (validation split), "
+        f"best epoch chosen on {validated_on} (validation split), "
         f"torch {torch.__version__} with {torch.get_num_threads()} threads"
     )
 
 
-def _resumable(job: Job) -> RunState | None:
+def _resumable(job: TrainingJob) -> RunState | None:
     """The state that an earlier call left in the folder."""
     state = resumable(job.out, job.identity, job.provenance, job.console, "train anew")
     if state is None or state.progress.finished:
         return state
     epoch = sum(p.epochs for p in job.phases[: state.progress.phase]) + state.progress.epoch
-    job.console.info(f"going on in epoch {epoch + 1}, after {state.progress.batch} batches")
+    job.console.info(f"resuming in epoch {epoch + 1}, after {state.progress.batch} batches")
     return state
 
 
-def _result(job: Job, material: Material, progress: Progress, seconds: float) -> TrainResult:
+def _result(
+    job: TrainingJob, material: Material, progress: Progress, seconds: float
+) -> TrainResult:
     if progress.skipped_images:
         job.console.warn(f"{progress.skipped_images} images could not be read and were left out")
     return TrainResult(
@@ -231,8 +239,8 @@ def _result(job: Job, material: Material, progress: Progress, seconds: float) ->
         best_epoch=progress.best_epoch + 1,
         epochs=sum(phase.epochs for phase in job.phases),
         stopped_early=progress.stopped_early,
-        seen=material.seen,
-        validated_on=material.looked_at,
+        seen=material.corruptions,
+        validated_on=material.validation_corruptions,
         validation=Evaluation(**progress.best_validation),
         skipped_images=progress.skipped_images,
         seconds=round(seconds, 2),

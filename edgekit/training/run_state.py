@@ -1,7 +1,7 @@
-"""What a run needs to go on after a kill, in one file that is replaced whole.
+"""What a run needs to resume after a kill, in one file that is replaced atomically.
 
-A state file is untrusted input like any checkpoint: it is read with weights_only, so that
-nothing in it can be executed.
+A state file is untrusted input like any checkpoint: it is read with weights_only, so nothing in
+it can be executed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.core.files import write_atomically
 
-# What torch and we raise on a file that is not what `save_state` wrote.
+# What reading raises for a file that `save_state` did not write, or that is damaged.
 _DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, KeyError, ValueError)
 
 
 @dataclass
 class Progress:
-    """Where a run is; plain numbers, saved as JSON. ``batch`` batches of ``epoch`` are done."""
+    """How far a run got: plain numbers, saved as JSON. ``batch`` batches of ``epoch`` are done."""
 
     phase: int = 0
     epoch: int = 0  # within the phase
@@ -67,11 +67,11 @@ def save_state(path: Path, state: RunState) -> None:
 
 
 def resumable(
-    out: Path, identity: str, provenance: str, console: Console, again: str
+    out: Path, identity: str, provenance: str, console: Console, restart_does: str
 ) -> RunState | None:
     """The state that an earlier call left in ``out``, if it is this run's.
 
-    ``again`` says what --restart does: "train anew".
+    ``restart_does`` describes --restart in messages: "train anew".
     """
     state = load_state(out / "state.pt")
     if state is None:
@@ -79,14 +79,14 @@ def resumable(
     if state.identity != identity:
         raise UsageError(
             f"{out} holds a run on other data or other starting weights: choose another "
-            f"--out, or add --restart to {again}"
+            f"--out, or add --restart to {restart_does}"
         )
     if state.progress.finished:
-        console.info(f"{out} holds this run, finished")
+        console.info(f"{out} holds this run, which is finished")
     elif state.provenance != provenance:
         console.warn(
             "edgekit, a library or the number of threads has changed since this run began: "
-            "it goes on, but its weights will differ in rounding from an uninterrupted run's"
+            "it resumes, but its weights will differ in rounding from an uninterrupted run's"
         )
     return state
 
@@ -102,5 +102,5 @@ def load_state(path: Path) -> RunState | None:
         return RunState(**fields)
     except _DAMAGED as error:
         raise UsageError(
-            f"{path} is damaged, or another edgekit's: start over with --restart"
+            f"{path} is damaged, or from another edgekit: start over with --restart"
         ) from error

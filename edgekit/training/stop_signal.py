@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for the end of a step, so that what is saved is never half a step."""
+"""Ctrl-C that waits for the end of a step, so that half a step is never saved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
-    """In a ``with`` statement: `requested` turns true at the first Ctrl-C (or SIGTERM).
+    """Within a ``with`` statement, `requested` becomes true at the first Ctrl-C (or SIGTERM).
 
     A second one ends the program at once.
     """
@@ -21,7 +21,7 @@ class StopSignal:
         self._before: list[Any] = []
 
     def __enter__(self) -> StopSignal:
-        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
             self._before = [signal.signal(number, self._note) for number in _SIGNALS]
         return self
 

@@ -9,7 +9,7 @@ from edgekit.training.evaluation import Evaluation
 
 
 def epoch_line(record: Mapping[str, Any], validation: Evaluation, improved: bool) -> str:
-    """One line on an epoch's training and validation."""
+    """One line about an epoch's training and validation."""
     parts = [f"epoch {record['epoch']}: loss {record['loss']:.3f}"]
     parts.append(f"training error {100 * record['error']:.1f}%")
     if "perplexity" in record:
@@ -29,7 +29,7 @@ def describe(evaluation: Evaluation) -> str:
 
 
 def curves(record: Mapping[str, Any], validation: Evaluation) -> dict[str, float | None]:
-    """The figures of an epoch by their names in TensorBoard."""
+    """An epoch's numbers by their names in TensorBoard."""
     names = ("loss", "classification", "codebook", "commitment", "error", "lr")
     figures: dict[str, float | None] = {f"train/{name}": record[name] for name in names}
     figures["codes/used"] = record.get("used_codes")
@@ -43,7 +43,7 @@ def curves(record: Mapping[str, Any], validation: Evaluation) -> dict[str, float
 def result_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """A `TrainResult` as a table of two columns."""
     validation = result["validation"]
-    looked_at = ", ".join(result["validated_on"])
+    validated_on = ", ".join(result["validated_on"])
     rows = [
         ("best checkpoint", str(result["best"])),
         ("last checkpoint", str(result["last"])),
@@ -53,7 +53,7 @@ def result_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("clean error", f"{100 * validation['clean_error']:.1f}%"),
     ]
     if validation["mean_corruption_error"] is not None:
-        text = f"{100 * validation['mean_corruption_error']:.1f}% (unnormalized; {looked_at})"
+        text = f"{100 * validation['mean_corruption_error']:.1f}% (unnormalized; {validated_on})"
         rows.append(("mean corruption error", text))
     if validation["code_perplexity"] is not None:
         text = f"{validation['used_codes']} (perplexity {validation['code_perplexity']:.0f})"

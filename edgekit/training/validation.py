@@ -19,13 +19,13 @@ from edgekit.model.vqsa import VQSA
 from edgekit.training.corruption_schedule import CLEAN, Corruption
 from edgekit.training.distributed import World
 from edgekit.training.evaluation import Evaluation, Tally, choices
-from edgekit.training.views import Seen, Unreadable, View
+from edgekit.training.views import LoadedViews, Unreadable, View
 
-_VIEWS = 64  # that go through the network together, about
+_VIEWS = 64  # about this many go through the network together
 
 
 class Group(NamedTuple):
-    """Some images, each in 1 + C views, as a network takes them."""
+    """A few images, each in 1 + C views, ready for a network."""
 
     pixels: NDArray[np.float32]  # [M * (1 + C), 3, H, W], normalized
     labels: Tensor  # [M]
@@ -36,7 +36,7 @@ def image_groups(
     indices: IndexArray,
     corruptions: Sequence[str],
     preprocessing: Preprocessing,
-    pool: Pool[View, Seen | Unreadable],
+    pool: Pool[View, LoadedViews | Unreadable],
     world: World,
 ) -> Iterator[Group]:
     """This process's share of the images ``indices``; those that cannot be read are left out."""
@@ -48,12 +48,12 @@ def image_groups(
     )
     results = zip(rows, pool.map(views), strict=True)
     for group in batched(results, max(1, _VIEWS // (1 + len(corruptions)))):
-        seen = [(row, result) for row, result in group if isinstance(result, Seen)]
-        if seen:
+        readable = [(row, result) for row, result in group if isinstance(result, LoadedViews)]
+        if readable:
             yield Group(
-                preprocessing.normalize(np.concatenate([result.images for _, result in seen])),
-                torch.tensor([result.label for _, result in seen]),
-                severities[[row for row, _ in seen]],
+                preprocessing.normalize(np.concatenate([result.images for _, result in readable])),
+                torch.tensor([result.label for _, result in readable]),
+                severities[[row for row, _ in readable]],
             )
 
 
@@ -64,11 +64,11 @@ def evaluate_images(
     indices: IndexArray,
     corruptions: Sequence[str],
     preprocessing: Preprocessing,
-    pool: Pool[View, Seen | Unreadable],
+    pool: Pool[View, LoadedViews | Unreadable],
     device: torch.device,
     world: World,
 ) -> Evaluation:
-    """Evaluate on images ``indices``; the design is that of `evaluate_features`."""
+    """Evaluate on images ``indices``, as `evaluate_features` does on features."""
     was_training = model.training
     model.eval()
     codebook = model.head.codebook

@@ -23,7 +23,7 @@ _SMALLEST = 0.25  # smallest crop's share of the image
 
 @dataclass(frozen=True)
 class View:
-    """One image of the dataset, and how it should be seen."""
+    """One image of the dataset, and how to corrupt and augment it."""
 
     index: int
     corruptions: tuple[Corruption, ...]
@@ -32,8 +32,8 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """The result: the image's views at network size, uint8 [views, height, width, 3] RGB."""
+class LoadedViews:
+    """An image's views at network size, uint8 [views, height, width, 3] RGB."""
 
     index: int
     label: int
@@ -42,23 +42,23 @@ class Seen:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Stands where an image cannot be read: its batch gets smaller, and no other image moves.
+    """The result for an image that cannot be read: its batch shrinks, and no other image moves.
 
-    (A `BadImage` that is raised has no place in the order of results.)
+    (A raised `BadImage` would have no place in the order of results.)
     """
 
     message: str
 
 
 @dataclass(frozen=True)
-class Look:
-    """The loading function: a `View` becomes what is seen."""
+class ViewLoader:
+    """The loading function: turns a `View` into pixels."""
 
     preprocessing: Preprocessing
     augment: Augment = "none"
     seed: int = 0
 
-    def __call__(self, dataset: Dataset, view: View) -> Seen | Unreadable:
+    def __call__(self, dataset: Dataset, view: View) -> LoadedViews | Unreadable:
         """Compute the views of one image."""
         try:
             image = dataset.image(view.index)
@@ -73,10 +73,10 @@ class Look:
             corrupt(fitted, name, severity, image_id=key, seed=view.noise_seed) if name else fitted
             for name, severity in view.corruptions
         ]
-        return Seen(view.index, dataset.label(view.index), np.stack(images))
+        return LoadedViews(view.index, dataset.label(view.index), np.stack(images))
 
     def _augmented(self, image: NDArray[np.uint8], epoch: int, key: str) -> NDArray[np.uint8]:
-        """A random part of the image (for "crop") and its mirror image half of the time."""
+        """A random part of the image (for "crop"), mirrored half of the time."""
         raw = rng_for(self.seed, epoch, f"augment\n{key}").bit_generator.random_raw(5)
         share, ratio, down, right, flip = (int(bits) / 2**64 for bits in raw)
         preprocessing = self.preprocessing

@@ -1,1 +1,1 @@
-"""What a long command does, from its options to its result."""
+"""The long commands, each from its options to its result."""

@@ -2,7 +2,7 @@
 
     load -> export (folds) -> calibrate -> compile -> bench -> parity -> report, zip
 
-Everything up to *calibrate* is shared by the targets where they agree, through the cache.
+Targets share everything up to *calibrate* through the cache, as far as they agree.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from edgekit.workflows.build_steps import (
 def build(
     config: BuildConfig, console: Console, *, force: bool = False, only: StepName | None = None
 ) -> list[Outcome]:
-    """Build every target's bundle; ``only`` does a single step again and what follows from it."""
+    """Build every target's bundle; ``only`` repeats a single step and those that depend on it."""
     steps = pipeline(config, console, force=force, only=only)
     walk(steps)
     return [_outcome(step) for step in steps if isinstance(step, Finish)]
@@ -56,14 +56,14 @@ def plan(
 def pipeline(
     config: BuildConfig, console: Console, *, force: bool, only: StepName | None
 ) -> list[Step[Any]]:
-    """The steps of a build, each after those that it follows from."""
+    """The steps of a build, each after those it depends on."""
     forced = get_args(StepName) if force else () if only is None else (only,)
     context = Context(console, cache_root(), frozenset(forced))
     descriptors = [load_descriptor(target) for target in config.target]
     if config.plugin is not None and all(item.backend != "tensorrt" for item in descriptors):
         raise UsageError("--plugin is for TensorRT, and no --target is: leave it out")
     recipe = config.calibration()
-    if known_checkpoint(context, config.source()) is None:  # it is trained first, for minutes
+    if known_checkpoint(context, config.source()) is None:  # training it first takes minutes
         check_inputs(config.data, config.labels, config.recipe)
     loaded = Load(context, config.source())
     exported = Export(context, loaded, config.images())
@@ -80,8 +80,8 @@ def pipeline(
             quantized = Calibrate(context, exported, descriptor, recipe, tuple(calibrations))
             calibrations.append(quantized)
         compiled = Compile(context, place, exported, quantized)
-        asked: dict[type[Measurement], bool] = {Bench: config.bench, Parity: config.parity}
-        measured = [kind(context, compiled) for kind in asked if asked[kind]]
+        enabled: dict[type[Measurement], bool] = {Bench: config.bench, Parity: config.parity}
+        measured = [kind(context, compiled) for kind in enabled if enabled[kind]]
         ends: list[Step[Any]] = [compiled, *measured, Finish(context, compiled, measured)]
         own = ends if quantized is None else [quantized, *ends]
         for step in own:
@@ -89,15 +89,15 @@ def pipeline(
         exported.needed_for = [*exported.needed_for, *ends]
         steps += own
     if only is not None and all(step.name != only for step in steps):
-        raise UsageError(f"--only {only}: with these settings a build has no such step")
+        raise UsageError(f"--only {only}: this build has no such step")
     return steps
 
 
 def _outcome(end: Finish) -> Outcome:
-    """What came of a target, in this build or an earlier one."""
+    """A target's outcome, from this build or an earlier one."""
     place, earlier = end.place, end.place.earlier
     if end.state == "up to date" and earlier is not None:
-        # `edgekit parity` may have put other evidence in the place of the build's own.
+        # `edgekit parity` may have replaced the build's own evidence.
         own = made_by_build(earlier.sections.get("parity"), place.config)
         sections: Mapping[str, Any] = {**earlier.sections, "parity": own}
     else:

@@ -1,4 +1,4 @@
-"""The steps of a build as objects: what each follows from, what it finds, and what it calls."""
+"""The steps of a build as objects: what each depends on, where it is stored, what it calls."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Load(Step[Checkpoint]):
         return known_checkpoint(self.context, self.source)
 
     def _make(self) -> Checkpoint:
-        again = self.name in self.context.forced  # another build may be training it just now
+        again = self.name in self.context.forced  # another build may be training it right now
         return load(self.context, self.source, again=again)
 
 
@@ -70,7 +70,7 @@ class Original:
 
 
 class Export(Step[Original]):
-    """The float graph; with it, the images get the meaning that they have for the model."""
+    """The float graph; with it, the images' labels are matched to the model's classes."""
 
     name = "export"
 
@@ -145,7 +145,7 @@ class Calibrate(Step[Quantized]):
 
 
 class TakeFinetuned(Step[Quantized]):
-    """The user's fine-tuned graph in the place of a calibration."""
+    """The user's fine-tuned graph instead of a calibration."""
 
     name = "calibrate"
     given = True
@@ -157,7 +157,7 @@ class TakeFinetuned(Step[Quantized]):
         self.exported, self.path, self.dialect = exported, Path(path), descriptor.dialect
 
     def _stored(self) -> Quantized | None:
-        return None  # whether it suits is seen when it is read
+        return None  # reading it shows whether it fits
 
     def _make(self) -> Quantized:
         exported = self.exported.result.exported
@@ -173,20 +173,20 @@ class BundlePlace:
 
     @cached_property
     def options(self) -> BundleOptions:
-        """What is written; known once the checkpoint is."""
+        """How the bundle is written; known once the checkpoint is."""
         key = build_key(self.config, self.descriptor, self.loaded.result.sha256)
         return self.config.bundle(self.descriptor, key)
 
     @cached_property
     def earlier(self) -> Manifest | None:
-        """Of a whole bundle of the same thing; of a checkpoint yet to be made there is none."""
+        """The manifest of a complete bundle of the same build; None if the checkpoint is new."""
         return None if self.loaded.anew else finished(self.path, self.options.record.key)
 
 
 class BundleStep(Step[T]):
-    """A step whose result is in the bundle."""
+    """A step whose result is stored in the bundle."""
 
-    there: State = "up to date"
+    state_if_stored: State = "up to date"
 
     def __init__(self, context: Context, place: BundlePlace, *after: Step[Any]) -> None:
         super().__init__(context, *after, target=place.descriptor.name, writes=place.path)
@@ -203,7 +203,7 @@ class Compile(BundleStep[Built]):
         context: Context,
         place: BundlePlace,
         exported: Export,
-        quantized: Step[Quantized] | None,  # None: the bundle is of the float graph
+        quantized: Step[Quantized] | None,  # None: the bundle holds the float graph
     ) -> None:
         super().__init__(context, place, quantized or exported)
         self.exported, self.quantized = exported, quantized
@@ -221,7 +221,7 @@ class Compile(BundleStep[Built]):
 
 
 class Measurement(BundleStep[dict[str, Any]]):
-    """What is measured of a bundle where this machine can run it."""
+    """A measurement of the bundle, if this machine can run it."""
 
     def __init__(self, context: Context, compiled: Compile) -> None:
         super().__init__(context, compiled.place, compiled)
@@ -234,7 +234,7 @@ class Measurement(BundleStep[dict[str, Any]]):
 
 
 class Bench(Measurement):
-    """Latency beside the float model's."""
+    """Latency, compared with the float model's."""
 
     name = "bench"
 
@@ -250,12 +250,12 @@ class Bench(Measurement):
 
 
 class Parity(Measurement):
-    """Robustness beside the float model's."""
+    """Robustness, compared with the float model's."""
 
     name = "parity"
 
     def _stored(self) -> dict[str, Any] | None:
-        # `edgekit parity` may have put another comparison there.
+        # `edgekit parity` may have replaced it.
         return made_by_build(self._section(), self.place.config)
 
     def _make(self) -> dict[str, Any]:
@@ -267,7 +267,7 @@ class Parity(Measurement):
 
 
 class Finish(BundleStep[Path]):
-    """The report, the mark that nothing is missing, and the .zip."""
+    """The report, the mark that the bundle is complete, and the .zip."""
 
     def __init__(
         self, context: Context, compiled: Compile, measured: Sequence[Measurement]
@@ -281,7 +281,7 @@ class Finish(BundleStep[Path]):
         return self.place.path if whole else None
 
     def _zipped(self, target: Path) -> bool:
-        """Whether the .zip is there, and written after the bundle's last change."""
+        """Whether the .zip exists and is newer than the bundle's last change."""
         manifest = self.place.path / MANIFEST
         if not (target.exists() and manifest.exists()):
             return False

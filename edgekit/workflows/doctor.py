@@ -1,7 +1,7 @@
 """``edgekit doctor``: what this machine can build and run, and what to do about the rest.
 
-Imports none of the heavy packages; their versions are read from their metadata. The native
-library is the exception that proves more: it is loaded and called.
+Imports none of the heavy packages; their versions come from their metadata. Only the native
+library is loaded and called, because that proves more.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from edgekit.core.errors import EdgekitError, ToolchainMissing
 from edgekit.core.host import cpu_flags, usable_threads
 
 _BUILD = "pip install 'edgekit[build]'"
-# What the default target (OpenVINO on this machine's CPU) is built with.
+# Packages that build the default target (OpenVINO on this machine's CPU).
 _REQUIRED = ("torch", "nncf", "onnx", "onnxruntime", "openvino")
 
 
 def examine() -> list[Check]:
-    """Every check, in the order they are shown."""
+    """Every check, in display order."""
     return [
         _python(),
         _isa(),
@@ -69,7 +69,7 @@ def _isa() -> Check:
         "ISA",
         "warning",
         f"{platform.machine()}, no int8 dot products",
-        "INT8 works here but is slow: a CPU with AVX2 or NEON dotprod runs it at speed",
+        "INT8 works here, but slowly: a CPU with AVX2 or NEON dotprod runs it fast",
     )
 
 
@@ -120,9 +120,9 @@ def _tensorrt() -> Check:
 
 
 def _trtexec() -> Check:
-    found = shutil.which("trtexec") or "/usr/src/tensorrt/bin/trtexec"
-    if Path(found).exists():
-        return Check("trtexec", "ok", found)
+    path = shutil.which("trtexec") or "/usr/src/tensorrt/bin/trtexec"
+    if Path(path).exists():
+        return Check("trtexec", "ok", path)
     return Check(
         "trtexec",
         "none",
@@ -142,18 +142,18 @@ def _cuda() -> Check:
 
 
 def _nvcc() -> Check:
-    found = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
-    if not Path(found).exists():
+    path = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+    if not Path(path).exists():
         fix = "needed only to compile the TensorRT plugin (apt install cuda-nvcc-12-6, or JetPack)"
         return Check("nvcc", "none", "not found", fix)
     try:
         text = subprocess.run(
-            [found, "--version"], capture_output=True, text=True, timeout=10, check=True
+            [path, "--version"], capture_output=True, text=True, timeout=10, check=True
         ).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        return Check("nvcc", "warning", f"{found} does not run", f"reinstall it ({error})")
+        return Check("nvcc", "warning", f"{path} does not run", f"reinstall it ({error})")
     version = re.search(r"release (\d+\.\d+)", text)
-    return Check("nvcc", "ok", version[1] if version else found)
+    return Check("nvcc", "ok", version[1] if version else path)
 
 
 def _jetpack() -> Check:
@@ -166,7 +166,7 @@ def _jetpack() -> Check:
 
 
 def _native() -> Check:
-    """Load the library and look up two vectors whose answer is known."""
+    """Load the library and look up two vectors with known answers."""
     import numpy as np
 
     from edgekit.native import codebook as native
@@ -181,8 +181,8 @@ def _native() -> Check:
     except EdgekitError as error:
         return Check("native library", "missing", str(error), fix, needed=True)
     if indices != [2, 0]:
-        found = f"loaded, but a lookup gave {indices} instead of [2, 0]"
-        return Check("native library", "missing", found, fix, needed=True)
+        wrong = f"loaded, but a lookup gave {indices} instead of [2, 0]"
+        return Check("native library", "missing", wrong, fix, needed=True)
     return Check("native library", "ok", f"loaded, lookup correct ({path} path)", needed=True)
 
 
@@ -192,7 +192,7 @@ def _extension() -> Check:
 
     name, fix = (
         "OpenVINO operator",
-        "without it the lookup runs in OpenVINO's own operators, slower",
+        "without it the lookup runs in OpenVINO's own operators, more slowly",
     )
     try:
         return Check(name, "ok", check_extension(), needed=True)

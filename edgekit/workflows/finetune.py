@@ -1,4 +1,4 @@
-"""``edgekit finetune``: a calibrated INT8 graph, trained to answer like its float original."""
+"""``edgekit finetune``: trains a calibrated INT8 graph to answer like its float original."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from edgekit.steps.build_data import BuildData, check_inputs, open_data
 from edgekit.steps.calibration import Calibration, calibrate, choose_calibration_images
 from edgekit.steps.context import Context
 from edgekit.steps.float_model import export, load, name_classes
-from edgekit.steps.guard import HeldOut, check_graph, hold_out, judge, worst_layers
+from edgekit.steps.guard import HeldOut, check_graph, enforce, hold_out, worst_layers
 from edgekit.steps.options import DataOptions, SourceOptions
 from edgekit.targets.dialects import find_dialect
 from edgekit.training.batches import ImageSource
@@ -48,7 +48,7 @@ from edgekit.training.distributed import World
 from edgekit.training.provenance import digest_of, training_provenance
 from edgekit.training.run_state import Progress, RunState, resumable
 from edgekit.training.stop_signal import StopSignal
-from edgekit.training.views import Look, Seen, Unreadable, View
+from edgekit.training.views import LoadedViews, Unreadable, View, ViewLoader
 
 INT8 = "model-int8.onnx"
 CALIBRATED = "calibrated.onnx"
@@ -59,11 +59,11 @@ _PROOF_VIEWS = 64
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """What a finished run left behind, and how it does on the validation images."""
+    """The files of a finished run, and its results on the validation images."""
 
     out: Path
     onnx: Path  # the INT8 graph, for `edgekit build --quantized`
-    parameters: Path  # what the best epoch learned, before rounding, relative to the calibration
+    parameters: Path  # learned by the best epoch, before rounding, relative to the calibration
     best_epoch: int  # from 1; 0 is calibration alone
     epochs: int
     stopped_early: bool
@@ -73,7 +73,7 @@ class FinetuneResult:
     guard: Closeness
     record: FinetuneRecord
     skipped_images: int
-    seconds: float  # of this call: nearly none for a run that was finished before
+    seconds: float  # of this call: almost none if the run was already finished
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -91,13 +91,13 @@ class _Start:
     original: onnx.ModelProto
     recipe: str
     images: str
-    held_out: HeldOut  # what the result is judged on, whatever else it is
+    held_out: HeldOut  # for the guard
 
 
 def finetune(config: FinetuneConfig, console: Console, *, restart: bool = False) -> FinetuneResult:
-    """Fine-tune as ``config`` says, or go on where an earlier call with the same settings stopped.
+    """Fine-tune as ``config`` says, or resume an earlier call with the same settings.
 
-    ``restart`` forgets the earlier call.
+    ``restart`` discards the earlier call.
     """
     started = time.monotonic()
     find_dialect(config.dialect)
@@ -116,7 +116,7 @@ def finetune(config: FinetuneConfig, console: Console, *, restart: bool = False)
 
 
 def result_rows(result: FinetuneResult) -> list[tuple[str, str, str, str]]:
-    """Figures of the float, the calibrated and the fine-tuned model on the validation images."""
+    """Validation results of the float, the calibrated and the fine-tuned model."""
     before, after = result.calibrated, result.finetuned
     rows = [
         (
@@ -150,7 +150,7 @@ def result_rows(result: FinetuneResult) -> list[tuple[str, str, str, str]]:
 
 
 def _prepare_folder(config: FinetuneConfig, restart: bool) -> None:
-    """Make ``out`` this run's folder; refuse the folder of another run."""
+    """Make ``out`` this run's folder; refuse a folder of another run."""
     out, path = config.out, config.out / "config.toml"
     if restart:
         for name in _FILES:
@@ -164,7 +164,7 @@ def _prepare_folder(config: FinetuneConfig, restart: bool) -> None:
     if different:
         raise UsageError(
             f"{out} holds a run with other settings ({'; '.join(different[:3])}): choose "
-            "another --out, or add --restart to fine-tune anew"
+            "another --out, or add --restart to start over"
         )
 
 
@@ -180,20 +180,20 @@ def _starting_point(config: FinetuneConfig, console: Console) -> _Start:
     exported = name_classes(exported, data)
     if not data.labeled:
         raise UsageError(
-            f"{config.data}: its labels do not mean the model's classes: give --labels"
+            f"{config.data}: its labels do not match the model's classes: give --labels"
         )
     dialect = find_dialect(config.dialect)
     chosen = choose_calibration_images(console, data, read_recipe(config.recipe))
     quantized = calibrate(context, Calibration(exported, data, chosen, dialect))
-    kept = config.out / CALIBRATED
-    if not kept.exists():
+    stored = config.out / CALIBRATED
+    if not stored.exists():
         write_bytes(config.out / LISTING, quantized.onnx.with_name(LISTING).read_bytes())
         graph = legalize(onnx.load(quantized.onnx), dialect)
-        write_bytes(kept, graph.SerializeToString(deterministic=True))
+        write_bytes(stored, graph.SerializeToString(deterministic=True))
     return _Start(
         exported,
         data,
-        onnx.load(kept),
+        onnx.load(stored),
         onnx.load(exported.onnx),
         quantized.recipe,
         quantized.images,
@@ -214,12 +214,12 @@ def _job(
     for part in ("train", "validation"):
         splits.part(part, dataset)  # refuses an empty part, in words
     card = start.exported.card
-    seen = _seen(config, card.training.seen)
-    looked_at = seen if config.validate_on == "seen" else parse_seen(config.validate_on)
+    corruptions = _corruptions(config, card.training.seen)
+    validated_on = corruptions if config.validate_on == "seen" else parse_seen(config.validate_on)
 
-    def some(indices: IndexArray, count: int | None) -> IndexArray:
-        wanted = len(indices) if count is None else count
-        return stratified_sample(dataset, wanted, seed=config.data_seed, indices=indices)
+    def sample(indices: IndexArray, limit: int | None) -> IndexArray:
+        count = len(indices) if limit is None else limit
+        return stratified_sample(dataset, count, seed=config.data_seed, indices=indices)
 
     identity = digest_of(
         {
@@ -234,16 +234,16 @@ def _job(
     workers = default_workers() if config.workers is None else config.workers
     skipped = Skipped()
     options = BatchOptions(
-        pairing="paired" if seen else "clean",
+        pairing="paired" if corruptions else "clean",
         batch_size=config.batch_size,
         seed=config.seed,
         data_seed=config.data_seed,
     )
-    with Pool(dataset, Look(card.preprocessing), workers) as pool:
+    with Pool(dataset, ViewLoader(card.preprocessing), workers) as pool:
         world = World()
-        train = some(splits.train, config.train_images)
-        validation = some(splits.validation, config.validation_images)
-        typed: Pool[View, Seen | Unreadable] = pool
+        train = sample(splits.train, config.train_images)
+        validation = sample(splits.validation, config.validation_images)
+        typed: Pool[View, LoadedViews | Unreadable] = pool
         yield FinetuneJob(
             config=config,
             identity=identity,
@@ -252,10 +252,10 @@ def _job(
             original=original,
             train=train,
             source=ImageSource(
-                dataset, train, typed, card.preprocessing, options, seen, world, skipped
+                dataset, train, typed, card.preprocessing, options, corruptions, world, skipped
             ),
             validate=Validator(
-                validation, looked_at, card.preprocessing, typed, original, device, stop
+                validation, validated_on, card.preprocessing, typed, original, device, stop
             ),
             device=device,
             console=console,
@@ -265,37 +265,37 @@ def _job(
 
 
 def _provenance() -> str:
-    """Of all code and libraries that decide what is learned."""
+    """A hash of all code and libraries that decide what is learned."""
     package = Path(__file__).parents[1]
     files = [Path(__file__), *package.glob("quantize/qat/*.py")]
     ours = {path.relative_to(package).as_posix(): file_sha256(path) for path in files}
     return digest_of({**training_provenance(torch.get_num_threads()), **ours})
 
 
-def _seen(config: FinetuneConfig, trained: tuple[str, ...] | None) -> tuple[str, ...]:
+def _corruptions(config: FinetuneConfig, trained: tuple[str, ...] | None) -> tuple[str, ...]:
     """The corruptions of the paired images."""
     if config.seen != "as-trained":
         return parse_seen(config.seen)
     if trained is None:
         raise UsageError(
-            "the checkpoint does not say which corruptions it has seen: name some, --seen, or none"
+            "the checkpoint does not record its corruptions: name them with --seen, or none"
         )
     return trained
 
 
 def _resumable(job: FinetuneJob) -> RunState | None:
     """The state that an earlier call left in the folder."""
-    state = resumable(job.out, job.identity, job.provenance, job.console, "fine-tune anew")
+    state = resumable(job.out, job.identity, job.provenance, job.console, "start over")
     if state is None or state.progress.finished:
         return state
     job.console.info(
-        f"going on in epoch {state.progress.epoch + 1}, after {state.progress.batch} batches"
+        f"resuming in epoch {state.progress.epoch + 1}, after {state.progress.batch} batches"
     )
     return state
 
 
 def _finish(job: FinetuneJob, start: _Start, progress: Progress, started: float) -> FinetuneResult:
-    """Write the best network as the INT8 graph, after proving that it is that network."""
+    """Write the best network as an INT8 graph, after proving that the two are equal."""
     config = job.config
     network = Network(start.calibrated, start.original)
     network.load_state_dict(safetensors.torch.load_file(job.out / BEST))
@@ -310,13 +310,13 @@ def _finish(job: FinetuneJob, start: _Start, progress: Progress, started: float)
     dialect = find_dialect(config.dialect)
     closeness = check_graph(graph, start.held_out, dialect)
 
-    # Its layers can only be named where the dialect left NNCF's form as it was.
+    # Its layers can be named only if the dialect left NNCF's form unchanged.
     def worst() -> list[str]:
         if dialect.rewrites:
             return []
         return worst_layers(graph, start.original, start.held_out, job.console)
 
-    judge(closeness, job.console, worst, insist=config.guard)
+    enforce(closeness, job.console, worst, insist=config.guard)
     write_bytes(job.out / INT8, graph.SerializeToString(deterministic=True))
     if progress.skipped_images:
         job.console.warn(f"{progress.skipped_images} images could not be read and were left out")
@@ -351,7 +351,7 @@ def _record(
         recipe_name=Path(config.recipe).name,
         images=start.images,
         data=config.data,
-        seen=_seen(config, trained),
+        seen=_corruptions(config, trained),
         train_images=len(job.train),
         epochs=config.epochs,
         best_epoch=progress.best_epoch + 1,
@@ -370,7 +370,7 @@ def _record(
 
 
 def _calibrated(out: Path) -> Validation:
-    """What the log says of the start."""
+    """The calibrated graph's evaluation, from the first line of the log."""
     first = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()[0]
     return Validation(**json.loads(first)["calibrated"])
 

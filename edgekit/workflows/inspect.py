@@ -1,4 +1,4 @@
-"""``edgekit inspect``: what a checkpoint or a bundle is, as numbers and as rows for people."""
+"""``edgekit inspect``: describes a checkpoint or a bundle, as JSON and as table rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgekit.report.parity_table import looks_line
 
 @dataclass(frozen=True)
 class CheckpointReport:
-    """What `inspect_checkpoint` found; ``macs`` counts one image at the model's input size."""
+    """The result of `inspect_checkpoint`; ``macs`` are for one image at the model's input size."""
 
     path: str
     file_bytes: int
@@ -50,7 +50,10 @@ class CheckpointReport:
             ("classes", f"{len(card.classes)} ({names})"),
             ("parameters", f"{self.parameters:,} (head {self.head_parameters:,})"),
             ("file size", f"{self.file_bytes / 1e6:.1f} MB"),
-            ("cost", f"{self.macs / 1e9:.3f} GMAC an image (head {self.head_macs / 1e6:.1f} MMAC)"),
+            (
+                "cost",
+                f"{self.macs / 1e9:.3f} GMAC per image (head {self.head_macs / 1e6:.1f} MMAC)",
+            ),
             ("deployable form", self.fold),
             ("training", _training(card)),
             ("input", _preprocessing(card)),
@@ -92,7 +95,7 @@ def inspect_checkpoint(
 
 @dataclass(frozen=True)
 class BundleReport:
-    """What a bundle's manifest says, after every checksum was found right."""
+    """The content of a bundle's manifest, after verifying every checksum."""
 
     bundle: Bundle
     file_bytes: int
@@ -112,7 +115,7 @@ class BundleReport:
         manifest, target = self.bundle.manifest, self.bundle.manifest.target
         need = manifest.runtime
         return [
-            ("format", f"bundle, every checksum right, built {manifest.created}"),
+            ("format", f"bundle, all checksums verified, built {manifest.created}"),
             ("target", f"{target.name}: {target.title}"),
             ("precision", f"{target.precision} (dialect {target.dialect})"),
             ("model", _or_error(self._model)),
@@ -157,7 +160,7 @@ class BundleReport:
 
 
 def _or_error(row: Callable[[], str]) -> str:
-    """What a part of the manifest says, or what is wrong with it: the other rows are still true."""
+    """A row from the manifest, or what is wrong with it: the other rows remain valid."""
     try:
         return row()
     except DocumentError as error:
@@ -165,12 +168,12 @@ def _or_error(row: Callable[[], str]) -> str:
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether ``path`` is meant to be a bundle: a folder, or a .zip (which checkpoints are too)."""
+    """Whether ``path`` looks like a bundle: a folder, or a file named .zip."""
     return path.is_dir() or path.suffix == ".zip"
 
 
 def inspect_bundle(path: Path) -> BundleReport:
-    """Check a bundle as loading it would, without its runtime."""
+    """Check a bundle as loading would, without its runtime."""
     bundle = open_bundle(path)
     return BundleReport(bundle, sum(file.size for file in bundle.manifest.files.values()))
 

@@ -1,4 +1,4 @@
-"""Parity of a bundle: finds its float original and its images, compares, writes the report."""
+"""Parity of a bundle: finds its float original and its images, compares, stores the result."""
 
 from __future__ import annotations
 
@@ -63,32 +63,32 @@ def parity_of_bundle(
     seed: int | None = None,
     candidate: DevicePredictor | None = None,
 ) -> ParityDocument:
-    """``edgekit parity``: like the build's step, with everything open to choice.
+    """``edgekit parity``: like the build's step, with everything configurable.
 
-    ``seed`` None takes the build's. The split is always the build's own: with another one,
-    images that calibrated could judge. ``candidate`` is the bundle answering elsewhere.
+    ``seed`` None means the build's. The split is always the build's own: another one could test
+    on images that calibrated. ``candidate`` is the bundle running on a device.
     """
     manifest = open_bundle(path, any_arch=candidate is not None).manifest
-    made_with = build_record(manifest, str(path))
-    options = dataclasses.replace(options, seed=made_with.seed if seed is None else seed)
+    build = build_record(manifest, str(path))
+    options = dataclasses.replace(options, seed=build.seed if seed is None else seed)
     cells = choose_cells(options.corruptions, options.severities, options.extra, options.seed)
     device = None if candidate is None else candidate.session.device.name
-    answering = candidate or open_bundle_predictor(path)
-    reference = _reference(context, path, manifest, answering.classes, options)
-    check_comparable(reference, answering, allow_different_source=options.allow_different_reference)
-    classes = answering.classes
+    model = candidate or open_bundle_predictor(path)
+    reference = _reference(context, path, manifest, model.classes, options)
+    check_comparable(reference, model, allow_different_source=options.allow_different_reference)
+    classes = model.classes
     if classes == numbered_classes(len(classes)):
         classes = reference.classes
-    images = _images(context, path, options, made_with, cells, classes)
-    return _compare(context, options, reference, answering, images, manifest, device)
+    images = _images(context, path, options, build, cells, classes)
+    return _compare(context, options, reference, model, images, manifest, device)
 
 
 def save_report(
     path: Path, document: ParityDocument, console: Console, *, replace: bool = False
 ) -> ParityDocument:
-    """Put a comparison into the bundle, as its evidence or beside it; with all looks counted.
+    """Store a comparison in the bundle, as its evidence or beside it; returns it with its count.
 
-    `edgekit.parity.strength` decides which; ``replace`` overrules it.
+    `edgekit.parity.strength` decides which; ``replace`` overrides that.
     """
     why: str | None = None
 
@@ -108,19 +108,19 @@ def save_report(
     if not path.is_dir():
         change(open_bundle(path, any_arch=True))
         console.warn(
-            f"{path} is a .zip and stays as it is: unpack it to keep the report in the bundle, or "
-            "save the output of --json"
+            f"{path} is a .zip and stays unchanged: unpack it to store the report in it, or save "
+            "the output of --json"
         )
         return document
     try:
         change_bundle(path, change)
     except (EdgekitError, PermissionError) as error:
-        console.warn(f"the report is not in the bundle: {error}")
+        console.warn(f"the report was not stored in the bundle: {error}")
     return document
 
 
 def _standing(bundle: Bundle, console: Console) -> ParityDocument | None:
-    """The bundle's evidence; one that cannot be read makes way for whatever can."""
+    """The bundle's evidence; an unreadable one may be replaced by anything."""
     try:
         return read_parity(bundle)
     except DocumentError as error:
@@ -149,13 +149,13 @@ def _compare(
         seed=options.seed,
         cache_bytes=limit_bytes(),
     )
-    # Half precision; what was kept of other models makes room.
+    # In half precision; cached answers of other models are dropped for them.
     answers_bytes = 2 * sweep.available * sweep.make.count * len(candidate.classes) * 2
     if answers_bytes > sweep.cache_bytes:
         context.console.info(
-            f"a full sweep has {answers_bytes / 1e9:.1f} GB of answers and "
-            f"{sweep.cache_bytes / 1e9:.1f} GB are kept, see {LIMIT}: after an interruption the "
-            "rest is computed again"
+            f"a full sweep has {answers_bytes / 1e9:.1f} GB of answers, but only "
+            f"{sweep.cache_bytes / 1e9:.1f} GB are cached ({LIMIT}): after an interruption "
+            "the rest is computed again"
         )
     head = model_facts(manifest, candidate.name).vqsa
     return run_comparison(
@@ -172,17 +172,17 @@ def _images(
     context: Context,
     path: Path,
     options: ParityOptions,
-    made_with: BuildRecord,
+    build: BuildRecord,
     cells: Cells,
     classes: tuple[str, ...],
 ) -> JudgingImages:
-    """The test part of the data that the bundle was built with, or other data, all of them."""
-    uri = options.data or made_with.data
+    """The test part of the build's data, or all of other data."""
+    uri = options.data or build.data
     if uri is None:
-        raise UsageError(f"{path} does not say which images it was built with: name some, --data")
-    if uri != made_with.data:
+        raise UsageError(f"{path} does not record its build's images: name some with --data")
+    if uri != build.data:
         return judging_images(context.console, uri, cells, classes, options.skip_bad)
-    data = open_data(DataOptions(uri, made_with.seed, options.skip_bad), classes)
+    data = open_data(DataOptions(uri, build.seed, options.skip_bad), classes)
     if data.note:
         context.console.warn(data.note)
     return JudgingImages(data.test(), cells, None, data.labeled)
@@ -195,14 +195,14 @@ def _reference(
     classes: tuple[str, ...],
     options: ParityOptions,
 ) -> Predictor:
-    """The model that is taken for right."""
+    """The trusted model."""
     if options.reference is None:
         original = cached_original(
             context.cache, manifest.source.checkpoint, classes, context.console
         )
         if original is None:
             raise UsageError(
-                f"the float original of {bundle} is not in the cache {context.cache}: name it, "
+                f"the float original of {bundle} is not in the cache {context.cache}: name it "
                 "with --reference CHECKPOINT (or a float .onnx, or another bundle)"
             )
         return open_reference(original)

@@ -8,7 +8,7 @@ namespace {
 
 constexpr int64_t kTileBytes = int64_t{4} << 20;  // of scaled vectors, where they are long
 
-// A line more than the width: vectors a power of two apart would share few cache sets.
+// One cache line more than the width: vectors a power of two apart would share few cache sets.
 constexpr int64_t kStagger = 64;
 
 }  // namespace
@@ -34,7 +34,7 @@ Arena::Arena(const Packed& packed) {
   candidates = Buffer<Candidate>(count * kCandidates);
   products = Buffer<int32_t>(kMaxVectors * kGroup);
   products_fp32 = Buffer<float>(kMaxVectors * kGroup);
-  // Rows past the codebook's end keep these: any number will do there.
+  // Rows past the codebook's end keep these values; any number will do there.
   std::fill(products_fp32.data(), products_fp32.data() + products_fp32.size(), 0.0f);
   upper = Buffer<float>(kGroup);
 }

@@ -1,4 +1,4 @@
-// Scratch memory of lookups: one arena for each thread at work, kept for the next call.
+// Scratch memory of lookups: one arena per working thread, reused by the next call.
 #ifndef EDGEKIT_ARENA_H_
 #define EDGEKIT_ARENA_H_
 
@@ -20,7 +20,7 @@ struct Candidate {
   int32_t row;
 };
 
-// A feature vector of the tile at hand, outside the inner loops.
+// A feature vector of the current tile, outside the inner loops.
 struct Vector {
   const float* x;  // as given
   int exponent;    // a score times 2^exponent is in the units of the bounds
@@ -30,8 +30,8 @@ struct Vector {
 };
 
 struct Arena {
-  static constexpr int64_t kMaxTile = 96;      // vectors that pass over a group of rows together
-  static constexpr int32_t kCandidates = 512;  // for each vector, before they are thinned out
+  static constexpr int64_t kMaxTile = 96;      // vectors that share a pass over a group of rows
+  static constexpr int32_t kCandidates = 512;  // per vector, before they are thinned out
 
   explicit Arena(const Packed& packed);
 
@@ -49,7 +49,7 @@ struct Arena {
   Buffer<TopTwo> results;  // for each vector of the tile
 };
 
-// Arenas that no thread uses at the moment.
+// Arenas that no thread is using.
 class ArenaPool {
  public:
   std::unique_ptr<Arena> take(const Packed& packed);
@@ -61,7 +61,7 @@ class ArenaPool {
   size_t created_ = 0;
 };
 
-// Holds an arena for as long as a thread works.
+// Holds an arena while a thread works.
 class ArenaLease {
  public:
   ArenaLease(ArenaPool& pool, const Packed& packed) : pool_(pool), arena_(pool.take(packed)) {}

@@ -34,7 +34,7 @@ double exact_error(int64_t d);
 
 }  // namespace bounds
 
-// What is known of a feature vector once it is scaled, rotated and quantized.
+// What is known about a feature vector after it was scaled, rotated and quantized.
 struct VectorNorms {
   double scaled;   // norm of the scaled vector, computed in float
   double rotated;  // norm of the rotated vector, computed in float

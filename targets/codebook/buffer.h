@@ -31,8 +31,8 @@ class Buffer {
   // Uninitialized room for `size` elements; throws std::bad_alloc.
   explicit Buffer(size_t size) : size_(size) {
     if (size > (std::numeric_limits<size_t>::max() - kHugePage) / sizeof(T)) throw std::bad_alloc();
-    // Large data is streamed through: with huge pages the hardware prefetcher crosses fewer
-    // borders and the translation cache holds all of it.
+    // Large data is streamed: with huge pages the hardware prefetcher crosses fewer page
+    // boundaries, and the translation cache holds all of it.
     const size_t alignment = size * sizeof(T) >= 2 * kHugePage ? kHugePage : kAlignment;
     const size_t bytes = (size * sizeof(T) + alignment - 1) / alignment * alignment;
     if (bytes == 0) return;

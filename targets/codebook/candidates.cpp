@@ -32,8 +32,9 @@ float second_greatest(const float* lanes) {
 }  // namespace
 
 void Candidates::raise_threshold() {
-  // Each lane is the lower bound of another row: the second greatest is one of the second-best row.
-  const float bound = wanted_.margin ? second_greatest(state_.lanes) : greatest(state_.lanes);
+  // Each lane is the lower bound of a different row, so the second greatest lane is a lower bound
+  // of the second-best score.
+  const float bound = requested_.margin ? second_greatest(state_.lanes) : greatest(state_.lanes);
   state_.threshold = std::max(state_.threshold, bound);
 }
 
@@ -50,14 +51,14 @@ void Candidates::add_group(int64_t first_row, const float* upper, uint64_t reach
 }
 
 void Candidates::drop_below_threshold() {
-  int32_t kept = 0;
+  int32_t remaining = 0;
   for (int32_t i = 0; i < vector_.count; ++i) {
-    if (!(list_[i].upper < state_.threshold)) list_[kept++] = list_[i];
+    if (!(list_[i].upper < state_.threshold)) list_[remaining++] = list_[i];
   }
-  vector_.count = kept;
+  vector_.count = remaining;
 }
 
-// Makes room in a full list: drops what the threshold has overtaken, or settles the rest exactly.
+// Makes room in a full list: drops candidates below the threshold, or else scores all exactly.
 void Candidates::thin_out() {
   drop_below_threshold();
   if (vector_.count <= Arena::kCandidates / 2) return;
@@ -68,9 +69,9 @@ void Candidates::thin_out() {
   learn_from_result();
 }
 
-// Raises the threshold to the exact score that a further row has to reach.
+// Raises the threshold to the exact score that another row must reach.
 void Candidates::learn_from_result() {
-  const double score = wanted_.margin ? result_.second : result_.best;
+  const double score = requested_.margin ? result_.second : result_.best;
   if (score == -std::numeric_limits<double>::infinity()) return;
   const double scaled = std::ldexp(score, vector_.exponent);
   // Two roundings in double below, and the one to float downward.
@@ -97,7 +98,7 @@ void Candidates::evaluate_four(const Candidate* candidates) {
 void Candidates::finish() {
   raise_threshold();
   drop_below_threshold();
-  if (!wanted_.margin && !wanted_.score && result_.index < 0 && vector_.count == 1) {
+  if (!requested_.margin && !requested_.score && result_.index < 0 && vector_.count == 1) {
     result_.index = list_[0].row;
     return;
   }
@@ -105,7 +106,7 @@ void Candidates::finish() {
             [](const Candidate& a, const Candidate& b) { return a.upper > b.upper; });
   int32_t i = 0;
   while (i < vector_.count) {
-    // The list descends: once a candidate cannot matter, none after it does.
+    // The list is in descending order: once a candidate cannot matter, neither can those after it.
     if (list_[i].upper < state_.threshold) break;
     if (i > 0 && i + 4 <= vector_.count && !(list_[i + 3].upper < state_.threshold)) {
       evaluate_four(list_ + i);

@@ -1,4 +1,4 @@
-// Rows whose bounds say that they may be the best, and the exact comparison between them.
+// Rows that, by their bounds, may be the best, and the exact comparison between them.
 #ifndef EDGEKIT_CANDIDATES_H_
 #define EDGEKIT_CANDIDATES_H_
 
@@ -10,19 +10,19 @@
 
 namespace edgekit {
 
-// What a lookup has to find out.
-struct Wanted {
+// The scores that the caller asked for.
+struct Requested {
   bool margin;  // the second-best score, exactly
-  bool score;   // the best score; if neither is wanted, a sole candidate needs no computation
+  bool score;   // the best score; with neither, a sole candidate needs no computation
 };
 
 // The candidates of one feature vector.
 class Candidates {
  public:
-  Candidates(const Packed& packed, const Wanted& wanted, Vector* vector, VectorState* state,
+  Candidates(const Packed& packed, const Requested& requested, Vector* vector, VectorState* state,
              Candidate* list, TopTwo* result)
       : packed_(packed),
-        wanted_(wanted),
+        requested_(requested),
         vector_(*vector),
         state_(*state),
         list_(list),
@@ -31,7 +31,7 @@ class Candidates {
   // Raises the threshold, and adds the rows of a group that reach it, of those with a bit set.
   void add_group(int64_t first_row, const float* upper, uint64_t reached);
 
-  // Compares what is left exactly: then the result holds the answer.
+  // Compares the remaining candidates exactly; the result then holds the answer.
   void finish();
 
  private:
@@ -43,7 +43,7 @@ class Candidates {
   void learn_from_result();
 
   const Packed& packed_;
-  const Wanted& wanted_;
+  const Requested& requested_;
   Vector& vector_;
   VectorState& state_;
   Candidate* list_;

@@ -1,4 +1,4 @@
-// Finds out which instruction sets this machine has.
+// Detects which instruction sets this machine has.
 #include "kernels.h"
 
 #if defined(__x86_64__)

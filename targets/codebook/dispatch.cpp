@@ -49,9 +49,9 @@ bool read_path_request(PathRequest* request) {
   *request = PathRequest{};
   const char* text = std::getenv("EDGEKIT_LOOKUP_PATH");
   if (text == nullptr || *text == '\0') return true;
-  const std::string_view wanted = text;
+  const std::string_view requested = text;
   for (Method method : kMethods) {
-    if (wanted == method_name(method)) {
+    if (requested == method_name(method)) {
       request->any_method = false;
       request->method = method;
       return method_runs(*available_kernels()[0], method);
@@ -60,9 +60,9 @@ bool read_path_request(PathRequest* request) {
   for (const Kernels* const* entry = available_kernels(); *entry != nullptr; ++entry) {
     const std::string name = (*entry)->name;
     request->kernels = *entry;
-    if (wanted == name) return true;
+    if (requested == name) return true;
     for (Method method : kMethods) {
-      if (wanted == name + "-" + method_name(method) && method_runs(**entry, method)) {
+      if (requested == name + "-" + method_name(method) && method_runs(**entry, method)) {
         request->any_method = false;
         request->method = method;
         return true;
@@ -81,7 +81,7 @@ Method fastest_method(const Kernels& kernels, int64_t n, int64_t d) {
 }
 
 int useful_planes(int64_t m) {
-  // A single vector waits for memory: its second plane costs next to nothing and halves the bounds.
+  // A single vector is memory-bound: a second plane costs almost nothing and halves the bounds.
   return m == 1 ? 2 : 1;
 }
 

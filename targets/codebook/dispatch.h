@@ -16,13 +16,13 @@ struct PathRequest {
   Method method = Method::kDouble;
 };
 
-// Reads the environment variable; false if it names what this machine or library does not have.
+// Reads the environment variable; false if it names a path that this machine or library lacks.
 bool read_path_request(PathRequest* request);
 
 // The fastest method for lookups in an n x d codebook. The number of vectors did not matter.
 Method fastest_method(const Kernels& kernels, int64_t n, int64_t d);
 
-// How many int8 planes of each of m vectors pay.
+// How many int8 planes pay off for each of m vectors.
 int useful_planes(int64_t m);
 
 const char* method_name(Method method);

@@ -1,4 +1,4 @@
-// The C ABI: checks every argument, keeps exceptions inside, splits the work between threads.
+// The C ABI: checks every argument, lets no exception escape, splits the work between threads.
 #include "edgekit_codebook.h"
 
 #include <algorithm>
@@ -30,8 +30,8 @@ namespace {
 constexpr int64_t kMaxRows = (int64_t{1} << 31) - 1;
 constexpr int64_t kMaxWidth = int64_t{1} << 24;
 
-// The default floating-point environment for as long as it lives. A runtime that calls us may have
-// set the processor to treat denormal numbers as zero, or another rounding: scores would change.
+// The default floating-point environment during its lifetime. A runtime that calls us may have
+// set the processor to flush denormals to zero, or another rounding mode: scores would change.
 class DefaultFloatingPoint {
  public:
   DefaultFloatingPoint() {
@@ -111,14 +111,14 @@ void lookup(const edgekit_codebook& handle, const float* x, int64_t m, int threa
       static_cast<double>(m) * static_cast<double>(packed.n) * static_cast<double>(packed.d);
   const int parts = useful_threads(crew, threads, work);
   Job job{packed, handle.method, useful_planes(m), {outputs.margin != nullptr, true}};
-  // With few vectors each thread takes a part of the rows, so that it reads those only once.
+  // With few vectors, each thread takes a part of the rows and reads it only once.
   const bool split_rows = parts > 1 && m < 16 * parts && packed.groups() >= parts;
   ArenaLease lease(handle.arenas, packed);
   if (split_rows && m <= (*lease).tile) {
     lookup_row_parts(job, handle.arenas, crew, x, m, parts, outputs);
     return;
   }
-  job.wanted.score = outputs.best != nullptr;
+  job.requested.score = outputs.best != nullptr;
   const int vector_parts = static_cast<int>(std::min<int64_t>(parts, m));
   if (vector_parts == 1) {
     lookup_vectors(job, x, 0, m, *lease, outputs);

@@ -5,16 +5,16 @@
  *   score_n = dot(x, e_n)                        metric EDGEKIT_CODEBOOK_DOT
  *   score_n = dot(x, e_n) - dot(e_n, e_n) / 2    metric EDGEKIT_CODEBOOK_L2
  *
- * computed in double from the stored floats, and the index is that of the greatest score, ties to
- * the lowest index. DOT is the cosine distance when the rows of the codebook are normalized (the
+ * computed in double from the stored floats; the index is that of the greatest score, with ties to
+ * the lowest index. DOT is the cosine distance if the rows of the codebook are normalized (the
  * norm of x does not matter); L2 orders rows as the Euclidean distance |x - e_n| does.
  *
  * `dot` is a number, not an approximation: a product of two floats is exact in double, and the sum
  * has a fixed order. Sixteen lanes start at zero; lane j adds the products at j, j + 16, j + 32,
  * ... in that order; then lane j += lane j + 8 for j < 8, lane j += lane j + 4 for j < 4,
  * lane j += lane j + 2 for j < 2, and the result is lane 0 + lane 1. Every path of this library,
- * on every machine and with any number of threads, returns exactly that score's index, best and
- * margin. docs/exact-lookup.md proves it for the paths that look at approximate scores first.
+ * on every machine and with any number of threads, returns exactly the index, best score and margin
+ * of these scores. docs/exact-lookup.md proves it for the paths that use approximate scores first.
  *
  * Functions never throw, never print and never abort. A handle is immutable: many threads may look
  * up in one at the same time. Pointers to floats may have any alignment.
@@ -85,22 +85,24 @@ EDGEKIT_CODEBOOK_API int edgekit_codebook_lookup(const edgekit_codebook* handle,
                                                  int64_t m, int64_t* indices, float* best,
                                                  float* margin, int threads);
 
-/* The caller's threads: calls run(task, 0) ... run(task, parts - 1), each once, at the same time if
- * it can, and returns when all have returned. Must not throw; `run` does not either. */
+/* Runs work in the caller's threads: calls run(task, 0) ... run(task, parts - 1), each once and in
+ * parallel if possible, and returns after all have returned. Must not throw; `run` does not either.
+ */
 typedef void (*edgekit_codebook_crew)(void* context, int parts, void (*run)(void* task, int part),
                                       void* task);
 
-/* As edgekit_codebook_lookup, in the threads of `crew`, which is called with `context`. A runtime
- * that has threads should give them: those that wait actively for its next piece of work otherwise
- * hold the processors that this library's own threads need. A null crew means those. */
+/* Like edgekit_codebook_lookup, but in the threads of `crew`, which is called with `context`. A
+ * runtime with its own threads should pass them: otherwise, while they spin for their next piece of
+ * work, they occupy the processors that this library's threads need. With a null crew, the library
+ * starts its own threads. */
 EDGEKIT_CODEBOOK_API int edgekit_codebook_lookup_by(const edgekit_codebook* handle, const float* x,
                                                     int64_t m, int64_t* indices, float* best,
                                                     float* margin, int threads,
                                                     edgekit_codebook_crew crew, void* context);
 
 /* Writes a JSON object that describes the handle (sizes, bytes, instruction set, path) to `buffer`,
- * cut to `size` bytes with the closing NUL. Returns the bytes that the whole text needs, NUL
- * included, so that a first call with (handle, NULL, 0) tells the size; 0 for a null handle. */
+ * truncated to `size` bytes including the closing NUL. Returns the size of the whole text, NUL
+ * included; call with (handle, NULL, 0) to learn it first. 0 for a null handle. */
 EDGEKIT_CODEBOOK_API size_t edgekit_codebook_describe(const edgekit_codebook* handle, char* buffer,
                                                       size_t size);
 

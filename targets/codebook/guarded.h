@@ -1,4 +1,4 @@
-// What no function of the C ABI lets out.
+// Keeps exceptions from leaving the functions of the C ABI.
 #ifndef EDGEKIT_GUARDED_H_
 #define EDGEKIT_GUARDED_H_
 
@@ -8,9 +8,9 @@
 
 namespace edgekit {
 
-// Runs `body`, which returns a status, and turns an exception into one. The floating-point
-// environment is the caller's: what computes scores sets its own, what multiplies integers
-// (product.cpp) has no rounding that it could change.
+// Runs `body`, which returns a status, and turns an exception into a status. The floating-point
+// environment is the caller's: code that computes scores sets its own, and integer products
+// (product.cpp) have no rounding that it could change.
 template <typename Body>
 int guarded(const Body& body) {
   try {

@@ -1,4 +1,4 @@
-// The inner loops, once for each instruction set, behind one table of functions.
+// The inner loops, once per instruction set, behind a table of functions.
 #ifndef EDGEKIT_KERNELS_H_
 #define EDGEKIT_KERNELS_H_
 
@@ -10,11 +10,11 @@ namespace edgekit {
 constexpr int kGroup = 64;          // codebook rows that are scored together
 constexpr int kMaxVectors = 8;      // vectors (or planes of vectors) that a scoring kernel may take
 constexpr int kMaxPlanes = 2;       // int8 planes of a feature vector: coarse, and its remainder
-constexpr int64_t kChunk = 16;      // floats that the rotation moves together
+constexpr int64_t kChunk = 16;      // floats that the rotation processes together
 constexpr int64_t kWidthStep = 64;  // the rotated width is a multiple of this
 
 // What turns a coarse score into bounds, for a group of rows (docs/exact-lookup.md, "Bounds").
-// Rows past the codebook's end have an infinite `norm`, which makes their bounds say nothing.
+// Rows past the codebook's end have an infinite `norm`, which makes their bounds vacuous.
 struct RowGroup {
   float scale[kGroup];     // value of one step of the row's int8 code (1 for fp32 scores)
   float center[kGroup];    // product of the row with the mean row
@@ -23,7 +23,7 @@ struct RowGroup {
   float half[kGroup];      // half the squared norm of the row; 0 for the dot metric
 };
 
-// What turns coarse scores into bounds, for one feature vector; and what is known of it so far.
+// What turns coarse scores into bounds, for one feature vector, and what is known about it so far.
 struct alignas(64) VectorState {
   float lanes[kChunk];             // greatest lower bounds, each over rows of its own
   float threshold;                 // a row whose upper bound is below this cannot matter
@@ -48,7 +48,7 @@ struct RotationPlan {
   double row_scale;     // applied to codebook rows in each window
 };
 
-// What a feature vector is rotated and quantized with.
+// The parameters for rotating and quantizing a feature vector.
 struct QuantizePlan {
   const float* signs;  // +1 or -1 for each column, 0 in the padding
   const float* mean;   // signed mean row, padded with zeros
@@ -77,8 +77,8 @@ struct Kernels {
   // The bits of the greatest |x[i]|: NaN and infinity give 0x7f800000 or more.
   uint32_t (*largest_bits)(const float* x, int64_t d);
 
-  // scaled = x * first * second, zeros up to a multiple of the chunk; gives the norm of x * first
-  // and, if `mean` is not null, its product with that, both computed in float.
+  // scaled = x * first * second, with zeros up to a multiple of the chunk; returns the norm of
+  // x * first and, if `mean` is not null, its product with that, both computed in float.
   void (*scale)(const float* x, int64_t d, float first, float second, const float* mean,
                 float* scaled, float* norm, float* product);
 
@@ -109,7 +109,7 @@ struct Kernels {
                           float* upper);
 };
 
-// The tables that this machine can run, best first, ended by a null pointer.
+// The tables that this machine can run, best first, terminated by a null pointer.
 const Kernels* const* available_kernels();
 
 extern const Kernels kPortableKernels;

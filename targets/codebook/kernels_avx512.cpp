@@ -1,5 +1,5 @@
-// Kernels for AVX-512 without VNNI. Its int8 products are those of AVX2: they serve lookups that
-// wait for memory, where width does not matter.
+// Kernels for AVX-512 without VNNI. Its int8 products are AVX2's: they serve memory-bound lookups,
+// where the registers' width does not matter.
 #include "int8_avx2.h"
 #include "multiply_add_avx2.h"
 #include "vector_code.h"

@@ -1,5 +1,5 @@
-// Kernels in the instructions that every processor of the architecture has. No int8 products:
-// without an instruction for them they are slower than float.
+// Kernels in instructions that every processor of the architecture has. No int8 products: without
+// a dedicated instruction they are slower than float.
 #include "vector_code.h"
 
 namespace edgekit {

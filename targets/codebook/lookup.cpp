@@ -12,7 +12,7 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 Candidates candidates_of(const Job& job, int64_t i, Arena& arena) {
-  return Candidates(job.packed, job.wanted, arena.vectors.data() + i, arena.states.data() + i,
+  return Candidates(job.packed, job.requested, arena.vectors.data() + i, arena.states.data() + i,
                     arena.candidates.data() + i * Arena::kCandidates, arena.results.data() + i);
 }
 
@@ -78,7 +78,7 @@ void lookup_approximate(const Job& job, const float* x, int64_t count, int64_t f
     prepare_vector(packed, job.method, job.planes, x + i * packed.d, i, arena);
     arena.results.data()[i] = TopTwo{};
     if (vector.zero) {
-      // Every score is zero, and every row a candidate: no need to look at them one by one.
+      // Every score is zero and every row a candidate: no need to examine them one by one.
       arena.states.data()[i].threshold = std::numeric_limits<float>::infinity();
     } else {
       all_zero = false;

@@ -14,7 +14,7 @@ struct Job {
   const Packed& packed;
   Method method;
   int planes;  // int8 planes of each vector
-  Wanted wanted;
+  Requested requested;
 };
 
 // Finds, for each of `count` <= arena.tile vectors, the best of the rows in groups first..last-1;

@@ -14,7 +14,7 @@ struct MultiplyAddAvxVnni {
 
   // In assembly because GCC 12 copies the accumulator around the intrinsic, and because the prefix
   // chooses between the two encodings of one operation: AVX-VNNI's, or AVX-512's, which lets the
-  // tests run this file where there is only that.
+  // tests run this file on machines that have only the latter.
   EDGEKIT_INLINE static void run(__m256i& sums, const __m256i& row_codes,
                                  const __m256i& vector_codes) {
 #ifdef EDGEKIT_VNNI_IN_EVEX

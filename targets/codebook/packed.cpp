@@ -60,7 +60,7 @@ float scaled_half(const Packed& packed, int64_t row) {
   return static_cast<float>(std::ldexp(packed.offset(row), -2 * packed.exponent));
 }
 
-// Subtracting a mean row this short would not help, and its multiples could overflow.
+// Subtracting a shorter mean row would not help, and its multiples could overflow.
 constexpr double kLeastMeanNorm = 0x1p-40;
 
 void set_mean(Packed* packed) {
@@ -127,7 +127,7 @@ void quantize_row(const Packed& packed, int64_t i, double* work, int8_t* codes, 
   group->half[r] = scaled_half(packed, i);
 }
 
-// Puts a row's codes at its place among the kGroup rows of a group. Adding 128 to a byte is the
+// Stores a row's codes at its place among the kGroup rows of a group. Adding 128 to a byte is the
 // same as flipping its top bit.
 void interleave(const int8_t* codes, int64_t padded, int64_t r, bool add_128, uint8_t* group) {
   const uint32_t flip = add_128 ? 0x80808080u : 0;

@@ -24,7 +24,7 @@ struct Packed {
   // For fp32 scores: bounds of the scaled rows. Empty if that path is not used.
   Buffer<RowGroup> fp32_groups;
 
-  // For int8 scores: the scaled rows less their mean, rotated. Empty if that path is not used.
+  // For int8 scores: the scaled rows minus their mean, rotated. Empty if that path is not used.
   int64_t padded = 0;
   Buffer<RowGroup> int8_groups;
   Buffer<uint8_t> codes;      // [groups][padded / 4][kGroup][4]
@@ -41,7 +41,7 @@ struct Packed {
   size_t bytes() const;
 };
 
-// Copies the codebook and prepares what each method needs.
+// Copies the codebook and prepares the data that each method needs.
 void pack_rows(const float* codebook, int64_t n, int64_t d, int metric, Packed* packed);
 void pack_fp32(Packed* packed);
 void pack_int8(Packed* packed);

@@ -8,9 +8,9 @@ namespace edgekit {
 namespace {
 
 // Starting and joining a thread costs about 20 microseconds; with fewer multiply-adds than this
-// for each thread (some 100 microseconds of work) a second one does not pay.
+// per thread (about 100 microseconds of work) a second one does not pay.
 constexpr double kWorkPerNewThread = 2e6;
-// Threads that are there already answer within a few microseconds.
+// Existing threads respond within a few microseconds.
 constexpr double kWorkPerThread = 2.5e5;
 
 constexpr int kMaxThreads = 256;
@@ -23,7 +23,7 @@ void run_in_new_threads(int count, const std::function<void(int)>& part) {
   try {
     for (int i = 0; i + 1 < count; ++i) workers.emplace_back(part, i);
   } catch (...) {
-    not_started = std::current_exception();  // threads that did start must still be joined
+    not_started = std::current_exception();  // threads that have started must still be joined
   }
   if (!not_started) part(count - 1);
   for (std::thread& worker : workers) worker.join();

@@ -1,4 +1,4 @@
-// Runs a piece of work in several threads: the caller's if it brought any, or new ones.
+// Runs a piece of work in several threads: the caller's if it passed any, or new ones.
 #ifndef EDGEKIT_PARALLEL_H_
 #define EDGEKIT_PARALLEL_H_
 
@@ -10,7 +10,7 @@
 
 namespace edgekit {
 
-// Who does the work: a caller's threads, or, if `run` is null, one new thread for each part.
+// Who does the work: a caller's threads, or, if `run` is null, one new thread per part.
 struct Crew {
   edgekit_codebook_crew run = nullptr;
   void* context = nullptr;
@@ -19,8 +19,8 @@ struct Crew {
 // How many threads a lookup of `work` multiply-adds is worth, at most `requested` (0: one per CPU).
 int useful_threads(const Crew& crew, int requested, double work);
 
-// Calls task(0) ... task(count - 1), each in a thread of its own as far as the crew has them. An
-// exception in any of them is thrown again here, after all have ended.
+// Calls task(0) ... task(count - 1), each in its own thread as far as the crew has enough. An
+// exception in any of them is rethrown here, after all have ended.
 void run_parallel(const Crew& crew, int count, const std::function<void(int)>& task);
 
 // The first item of part `part` when `items` are split into `parts` runs of near-equal length.

@@ -10,8 +10,8 @@
 namespace edgekit {
 namespace {
 
-// A power of two for the feature vector, so that what follows neither overflows nor underflows; see
-// docs/exact-lookup.md, "Scaling". `bits` are those of the largest magnitude.
+// The power of two by which to scale a feature vector, so that later steps neither overflow nor
+// underflow; see docs/exact-lookup.md, "Scaling". `bits` are those of the largest magnitude.
 int vector_exponent(const Packed& packed, uint32_t bits) {
   float peak;
   static_assert(sizeof peak == sizeof bits);
@@ -22,7 +22,7 @@ int vector_exponent(const Packed& packed, uint32_t bits) {
   return std::clamp(exponent, -126, 120);
 }
 
-// Initializes what both approximate methods share.
+// Initializes the part that both approximate methods share.
 void start(const Packed& packed, const float* x, Vector* vector, VectorState* state) {
   const uint32_t bits = packed.kernels->largest_bits(x, packed.d);
   *state = VectorState{};

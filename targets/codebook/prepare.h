@@ -1,5 +1,4 @@
-// Gets feature vectors ready to be scored: scaled, rotated, quantized, with what bounds their
-// errors.
+// Prepares feature vectors for scoring: scaled, rotated and quantized, with bounds of the errors.
 #ifndef EDGEKIT_PREPARE_H_
 #define EDGEKIT_PREPARE_H_
 

@@ -1,4 +1,4 @@
-// Exact integer products by the int8 kernels of the lookup.
+// Exact integer products with the int8 kernels of the lookup.
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -11,7 +11,7 @@
 #include "kernels.h"
 #include "parallel.h"
 
-// Groups of kGroup rows, each as the kernels read it, from its first column that is not all zero.
+// Groups of kGroup rows, laid out as the kernels read them, each from its first nonzero column on.
 struct edgekit_product {
   int64_t rows;
   int64_t columns;
@@ -19,7 +19,7 @@ struct edgekit_product {
   const edgekit::Kernels* kernels;     // null: no int8 kernel on this machine
   std::vector<int64_t> first_columns;  // of each group, a multiple of kWidthStep
   std::vector<int64_t> starts;         // where each group's codes begin
-  edgekit::Buffer<uint8_t> codes;      // 128 added where the kernels want unsigned rows
+  edgekit::Buffer<uint8_t> codes;      // 128 added where the kernels need unsigned rows
   std::vector<int32_t> row_sums;       // of the weights, for every row of every group
 };
 
@@ -32,7 +32,7 @@ constexpr int kFullLevels = 127;
 
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-// The best instruction set with an int8 kernel, unless the environment asks for a certain one.
+// The best instruction set with an int8 kernel, unless the environment names one.
 bool choose_kernels(const Kernels** chosen) {
   PathRequest request;
   if (!read_path_request(&request)) return false;
@@ -49,7 +49,7 @@ bool choose_kernels(const Kernels** chosen) {
   return true;
 }
 
-// The first column, rounded down to the kernels' step, in which one of some rows is not zero.
+// The first column in which any of the rows is not zero, rounded down to the kernels' step.
 int64_t first_column(const int8_t* weights, int64_t columns, int64_t first, int64_t last) {
   int64_t least = columns;
   for (int64_t row = first; row < last; ++row) {
@@ -100,7 +100,7 @@ int pack(const int8_t* weights, int64_t rows, int64_t columns, edgekit_product**
   return EDGEKIT_CODEBOOK_OK;
 }
 
-// dot_int8 of kernels.h for one vector, in the plainest way.
+// dot_int8 of kernels.h for one vector, in plain code.
 void plain_dot(const uint8_t* rows, const int8_t* vector, int64_t padded, int32_t* out) {
   std::fill(out, out + kGroup, 0);
   for (int64_t k = 0; k < padded; k += 4) {
@@ -123,8 +123,8 @@ void sum_up(const int8_t* vector, int64_t columns, int32_t* sums) {
   }
 }
 
-// Vectors as the kernels take them: padded and, where an instruction would overflow with all eight
-// bits, in two planes that add up: code = 2 * first + second.
+// Vectors in the kernels' form: padded and, where an instruction would overflow with all eight
+// bits, split into two planes: code = 2 * first + second.
 struct Vectors {
   int planes;
   std::vector<int8_t> codes;

@@ -1,4 +1,4 @@
-// What a lookup is after: the best row, and how far ahead it is.
+// The result of a lookup: the best row, and how far ahead it is.
 #ifndef EDGEKIT_TOP_TWO_H_
 #define EDGEKIT_TOP_TWO_H_
 
@@ -24,7 +24,7 @@ struct TopTwo {
     }
   }
 
-  // Joins what was found in other rows.
+  // Merges the result over other rows.
   void merge(const TopTwo& other) {
     if (other.index < 0) return;
     const double loser_second = other.second;

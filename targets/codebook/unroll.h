@@ -1,14 +1,14 @@
-// Loops that are unrolled before the compiler decides what lives in registers.
+// Loops that are unrolled before the compiler allocates registers.
 #ifndef EDGEKIT_UNROLL_H_
 #define EDGEKIT_UNROLL_H_
 
-// On a function or, after its parameters, on a lambda: inline even before optimizing.
+// On a function or, after its parameters, on a lambda: inlined even before optimization.
 #define EDGEKIT_INLINE __attribute__((always_inline))
 
 namespace edgekit {
 namespace {
 
-// An integer that is a constant wherever it is used, also as a template argument.
+// An integer that is a constant everywhere, even as a template argument.
 template <int kValue>
 struct Constant {
   constexpr operator int() const { return kValue; }

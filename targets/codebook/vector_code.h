@@ -1,8 +1,8 @@
-// The inner loops that every instruction set shares, written with the compiler's own vector types.
+// The inner loops that all instruction sets share, written with the compiler's own vector types.
 //
-// Each kernels_*.cpp includes this file once and compiles it with its own machine flags. All of it
-// has internal linkage, and none of it uses the C++ library: a function that two such files shared
-// could be linked from the one whose instructions this machine lacks.
+// Each kernels_*.cpp includes this file once and compiles it with its own machine flags. Everything
+// has internal linkage, and nothing uses the C++ library: a function shared by two such files might
+// be linked from the one whose instructions this machine lacks.
 #ifndef EDGEKIT_VECTOR_CODE_H_
 #define EDGEKIT_VECTOR_CODE_H_
 

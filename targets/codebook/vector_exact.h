@@ -16,7 +16,7 @@ constexpr int kLaneVectors = 16 / kDoubles;  // that hold the sixteen lanes
 
 inline Doubles widen(const float* p) { return __builtin_convertvector(load<Halves>(p), Doubles); }
 
-// Joins the lanes in the order that edgekit_codebook.h fixes.
+// Adds up the lanes in the order that edgekit_codebook.h fixes.
 inline double join_lanes(const Doubles* v) {
   double lanes[16];
   __builtin_memcpy(lanes, v, sizeof lanes);

@@ -20,9 +20,9 @@ uint32_t largest_bits(const float* x, int64_t d) {
   for (; k < d; k += 16) top[0] = larger(top[0], load_up_to<I16>(x + k, d - k) & no_sign);
   int32_t values[16];
   store(values, larger(larger(top[0], top[1]), larger(top[2], top[3])));
-  int32_t found = 0;
-  for (int i = 0; i < 16; ++i) found = values[i] > found ? values[i] : found;
-  return static_cast<uint32_t>(found);
+  int32_t largest = 0;
+  for (int i = 0; i < 16; ++i) largest = values[i] > largest ? values[i] : largest;
+  return static_cast<uint32_t>(largest);
 }
 
 // Scales the chunk at column k; adds its square and its product with the mean.
@@ -71,7 +71,7 @@ inline void butterfly(float* p, int64_t step) {
 }
 
 // All stages of the unnormalized Hadamard transform between `half` chunks and `chunks`, kRadix at a
-// time and then fewer; returns how far it came.
+// time and then fewer; returns how far it got.
 template <int kRadix>
 inline int64_t hadamard_stages(float* v, int64_t chunks, int64_t half) {
   for (; half * kRadix <= chunks; half *= kRadix) {
@@ -97,7 +97,7 @@ inline void multiply(float* v, int64_t count, float factor) {
   for (int64_t k = 0; k < count; k += 16) store(v + k, load<F16>(v + k) * factor);
 }
 
-// Centers, rotates: x holds zeros up to the end of its last chunk, and nothing yet beyond.
+// Centers and rotates; x has zeros up to the end of its last chunk and is uninitialized beyond.
 inline void center_and_rotate(const QuantizePlan& plan, float alpha, float* x) {
   const RotationPlan& rotation = plan.rotation;
   const int64_t first_window = rotation.window * kChunk;
@@ -114,7 +114,7 @@ inline void center_and_rotate(const QuantizePlan& plan, float alpha, float* x) {
   }
 }
 
-// Rounds to codes in -levels..levels and stores them; leaves what they miss in `value`.
+// Rounds to codes in -levels..levels and stores them; leaves the rounding error in `value`.
 inline void encode(F16& value, float inverse, float step, float levels, int8_t* codes, I16& sums) {
   const F16 limit = splat(levels);
   const F16 code = larger(smaller(nearest(value * inverse), limit), negative(limit));
@@ -164,7 +164,8 @@ void quantize(const QuantizePlan& plan, float alpha, float* x, int8_t* const* co
       squares[i] += value * value;
     });
   }
-  // Below 2^-100 the reciprocal would overflow; such a vector is all error, which is still exact.
+  // Below 2^-100 the reciprocal would overflow; such a vector is all error, and the result is
+  // still exact.
   const float peak = largest(larger(larger(top[0], top[1]), larger(top[2], top[3])));
   const float step = peak > 0x1p-100f ? peak / plan.levels : 0.0f;
   result->step = step;

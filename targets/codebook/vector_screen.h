@@ -1,4 +1,4 @@
-// From products to bounds, and which rows they leave in the race.
+// From products to bounds, and which rows remain candidates.
 #ifndef EDGEKIT_VECTOR_SCREEN_H_
 #define EDGEKIT_VECTOR_SCREEN_H_
 
@@ -7,7 +7,7 @@
 namespace edgekit {
 namespace {
 
-// The weights of a feature vector, where the compiler can see that no store changes them.
+// A feature vector's weights, in a place where the compiler sees that no store changes them.
 struct Weights {
   explicit Weights(const VectorState& state)
       : step(state.step),
@@ -46,14 +46,14 @@ EDGEKIT_INLINE inline uint64_t screen(const RowGroup& group, VectorState* state,
   const Weights weights(*state);
   const F16 threshold = splat(state->threshold);
   F16 lanes = load<F16>(state->lanes);
-  uint64_t found = 0;
+  uint64_t mask = 0;
   for (int row = 0; row < kGroup; row += 16) {
     const F16 bound = bounds<kHalves>(group, row, product_at(row), weights, lanes);
     store(upper + row, bound);
-    found |= reaches(bound, threshold) << row;
+    mask |= reaches(bound, threshold) << row;
   }
   store(state->lanes, lanes);
-  return found;
+  return mask;
 }
 
 template <typename Product>

@@ -1,7 +1,7 @@
-// Sixteen numbers at a time, in as many registers of the instruction set as that takes.
+// Sixteen numbers at a time, in as many registers of the instruction set as needed.
 //
-// Registers are the compiler's own vector types, of the width that the hardware has: GCC 12 takes
-// wider ones apart into single numbers as soon as one is compared or converted.
+// Registers are the compiler's own vector types, of the hardware's width: GCC 12 splits wider ones
+// into single numbers as soon as one is compared or converted.
 #ifndef EDGEKIT_VECTOR_TYPES_H_
 #define EDGEKIT_VECTOR_TYPES_H_
 
@@ -55,8 +55,8 @@ struct I16 {
   IntRegister part[kParts];
 };
 
-// memcpy is a plain unaligned load or store once compiled; register by register, because GCC 12
-// copies a larger struct by way of the stack.
+// memcpy compiles to a plain unaligned load or store. It is used register by register, because
+// GCC 12 copies a larger struct through the stack.
 template <typename V>
 EDGEKIT_INLINE inline V load(const void* p) {
   V v;
@@ -91,7 +91,7 @@ inline V load_part(const float* p, int64_t count) {
   return load<V>(values);
 }
 
-// As load_part, for a count that may exceed the vector.
+// Like load_part, for a count that may exceed the vector.
 template <typename V>
 inline V load_up_to(const float* p, int64_t count) {
   constexpr int64_t kFloats = sizeof(V) / sizeof(float);
@@ -165,7 +165,7 @@ EDGEKIT_INLINE inline F16 nearest(const F16& v) {
   return (v + magic) - magic;
 }
 
-// Sums are kept in several vectors, because the next addition to one has to wait for the last.
+// Sums are kept in several vectors, because an addition to one has to wait for the previous one.
 constexpr int kStreams = 4;
 
 EDGEKIT_INLINE inline F16 join(const F16* v) { return (v[0] + v[1]) + (v[2] + v[3]); }
@@ -196,14 +196,14 @@ EDGEKIT_INLINE inline uint64_t reaches(const F16& a, const F16& b) {
   const int high = _mm256_movemask_ps(_mm256_cmp_ps(a.part[1], b.part[1], _CMP_GE_OQ));
   return static_cast<uint64_t>(low) | static_cast<uint64_t>(high) << 8;
 #else
-  uint64_t found = 0;
+  uint64_t mask = 0;
   const IntRegister bits = {1, 2, 4, 8};
   unroll<kParts>([&](auto i) EDGEKIT_INLINE {
     int32_t reached[kLaneWidth];
     store(reached, (a.part[i] >= b.part[i]) & bits);
-    found |= static_cast<uint64_t>(reached[0] | reached[1] | reached[2] | reached[3]) << (4 * i);
+    mask |= static_cast<uint64_t>(reached[0] | reached[1] | reached[2] | reached[3]) << (4 * i);
   });
-  return found;
+  return mask;
 #endif
 }
 

@@ -9,9 +9,9 @@
 namespace edgekit {
 namespace {
 
-constexpr size_t kLanes = 16;  // sums that the compiler keeps side by side
+constexpr size_t kLanes = 16;  // sums that the compiler computes in parallel
 
-// Bytes of weights from which on a second thread is worth waking.
+// Bytes of weights from which a second thread is worth waking.
 constexpr size_t kBytesPerThread = size_t{1} << 18;
 
 int useful_parts(const QuantizedLayer& layer, int threads) {
@@ -39,7 +39,7 @@ float sum_over(size_t count, const Value& value) {
 
 float sigmoid(float x) { return 1.0F / (1.0F + std::exp(-x)); }
 
-// Codes less 128 where they are unsigned, which `multiply` adds again.
+// Codes, minus 128 if they are unsigned; `multiply` adds it again.
 void quantize(const float* values, size_t count, const Quantization& to, int8_t* codes) {
   const float low = to.is_signed ? -128.0F : 0.0F;
   const float high = low + 255.0F;
@@ -102,7 +102,7 @@ void FoldedHead::run(const float* features, const int64_t* codes, const void* co
     projection_.multiply(quantized.data(), count, rest_, part, parts, sums.data());
   });
   for (size_t i = 0; i < count; ++i) {
-    float* residue = rest.data() + i * width_;  // not needed any more once it is fused
+    float* residue = rest.data() + i * width_;  // no longer needed once it is fused
     fuse(features + i * width_, codes[i], residue, sums.data() + i * 3 * width_, residue);
   }
   quantize(rest.data(), rest.size(), fused_, quantized.data());
@@ -118,7 +118,7 @@ void FoldedHead::run(const float* features, const int64_t* codes, const void* co
   }
 }
 
-// What the codeword does not explain of the feature.
+// The part of the feature that the codeword does not explain.
 void FoldedHead::subtract(const float* feature, int64_t code, const void* codebook,
                           float* rest) const {
   const auto n = static_cast<size_t>(code);

@@ -1,4 +1,4 @@
-// A folded VQ-SA head in 8-bit integers: features to logits, all in one place.
+// A folded VQ-SA head in 8-bit integers, from features to logits.
 #ifndef EDGEKIT_FOLDED_HEAD_H_
 #define EDGEKIT_FOLDED_HEAD_H_
 
@@ -19,14 +19,14 @@ struct Quantization {
   bool is_signed;
 };
 
-// A matrix of 8-bit weights [rows, columns] and the value of one step of each row.
+// A matrix of 8-bit weights [rows, columns] and the step of each row.
 class QuantizedLayer {
  public:
   QuantizedLayer(const int8_t* weights, const std::vector<float>& steps, size_t columns);
 
   size_t rows() const { return steps_.size(); }
   size_t bytes() const { return edgekit_product_bytes(handle_.get()); }
-  // What one unit of the integer sum of a row is worth, for vectors of that quantization.
+  // The value of one unit of a row's integer sum, for vectors of that quantization.
   float unit(size_t row, const Quantization& input) const { return steps_[row] * input.step; }
   // Share `part` of `parts` of edgekit_product_multiply's sums; throws std::runtime_error.
   void multiply(const int8_t* codes, size_t count, const Quantization& input, int64_t part,
@@ -40,16 +40,16 @@ class QuantizedLayer {
   std::vector<float> steps_;
 };
 
-// Two rows of 16-bit integers for each codeword, key and base, and the value of their steps.
+// Two rows of 16-bit integers per codeword, key and base, and their steps.
 struct CodeTables {
   std::vector<int16_t> rows;  // [N, 2, D]
   std::vector<float> steps;   // [N, 2]
 };
 
-// The formula of edgekit/model/fold.py with tables. Immutable: many threads may run it at a time.
+// The formula of edgekit/model/fold.py with tables. Immutable: many threads may run it at once.
 class FoldedHead {
  public:
-  // projection: [3D, D], that is U, P1 and P2 one below the other. Sizes must agree.
+  // projection: [3D, D], which is U, P1 and P2 stacked. Sizes must agree.
   FoldedHead(size_t width, std::vector<float> norm, CodeTables tables, QuantizedLayer projection,
              Quantization rest, QuantizedLayer classifier, std::vector<float> bias,
              Quantization fused, bool residual);

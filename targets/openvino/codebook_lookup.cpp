@@ -43,8 +43,8 @@ void CodebookLookup::validate_and_infer_types() {
   pack_constant();
 }
 
-// While a model is compiled an operator is validated dozens of times, and at every change of the
-// input's shape a copy of it once more: the codebook is packed the first time only.
+// An operator is validated dozens of times while a model is compiled, and a copy of it again at
+// every change of the input's shape: the codebook is packed only the first time.
 void CodebookLookup::pack_constant() {
   const auto constant = constant_behind(input_value(1));
   if (!constant) {
@@ -53,7 +53,7 @@ void CodebookLookup::pack_constant() {
     return;
   }
   // Otherwise saving a model rounds its codebook to f16, as ov::save_model does by default with
-  // all weights, and the lookup would be exact for another codebook than the one trained.
+  // all weights, and the lookup would be exact for a codebook other than the trained one.
   input(1).get_rt_info()["precision_sensitive_0"] = true;
   if (constant_ && same_memory(*constant_, *constant)) return;
   NODE_VALIDATION_CHECK(this, ov::shape_size(constant->get_shape()) > 0,

@@ -15,8 +15,8 @@ namespace edgekit {
 // (features [M, D], codebook [N, D]) -> indices [M] i64 and, with margin = 1, margins [M] f32: the
 // row of the codebook with the best score, exactly (edgekit_codebook.h has the definition).
 //
-// A constant codebook is packed when the operator is validated, which is before a model is
-// compiled, and shared with every other operator in this process that holds the same numbers.
+// A constant codebook is packed when the operator is validated, before the model is compiled, and
+// shared with every other operator in this process that has the same numbers.
 class CodebookLookup : public ov::op::Op {
  public:
   OPENVINO_OP("CodebookLookup", "edgekit");
@@ -34,7 +34,7 @@ class CodebookLookup : public ov::op::Op {
  private:
   void pack_constant();
 
-  // What TensorRT finds its plugin by; here they only travel along.
+  // TensorRT finds its plugin by these; here they are only passed on.
   std::string plugin_namespace_ = "edgekit";
   std::string plugin_version_ = "1";
   std::string metric_ = "dot";

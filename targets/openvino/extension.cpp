@@ -17,12 +17,12 @@
   EDGEKIT_TEXT(OPENVINO_VERSION_MAJOR) \
   "." EDGEKIT_TEXT(OPENVINO_VERSION_MINOR) "." EDGEKIT_TEXT(OPENVINO_VERSION_PATCH)
 
-// Found by searching the file for its first word: whoever wants to know which OpenVINO this file
-// needs need not (and with another OpenVINO cannot) load it.
+// Found by searching the file for its first word: this tells which OpenVINO the file needs without
+// loading it, which fails with any other OpenVINO.
 extern "C" OPENVINO_CORE_EXPORTS const char edgekit_openvino_version[] =
     "EDGEKIT_EXTENSION_FOR_OPENVINO=" EDGEKIT_OPENVINO_RELEASE ";";
 
-// Likewise: what models may ask of this file.
+// Likewise, the operators that models may use from this file.
 extern "C" OPENVINO_CORE_EXPORTS const char edgekit_openvino_operators[] =
     "EDGEKIT_EXTENSION_OPERATORS=CodebookLookup,VQSAHead;";
 

@@ -13,7 +13,7 @@
 namespace edgekit {
 namespace {
 
-// Content, not a pointer: memory is reused, and the same codebook lives in several places.
+// Content, not a pointer: memory is reused, and the same codebook exists in several places.
 using Key = std::tuple<size_t, size_t, int, Fingerprint>;  // rows, width, metric
 
 struct Cache {
@@ -45,11 +45,11 @@ std::shared_ptr<const PackedCodebook> PackedCodebook::share(const CodebookView& 
   const size_t bytes = codebook.rows * codebook.width * sizeof(float);
   const Key key{codebook.rows, codebook.width, metric, fingerprint(codebook.floats, bytes)};
   Cache& known = cache();
-  // Held while packing, so that two threads that compile the same model pack once.
+  // Held while packing: two threads that compile the same model pack only once.
   const std::lock_guard<std::mutex> lock(known.mutex);
   std::erase_if(known.entries, [](const auto& entry) { return entry.second.expired(); });
-  if (const auto found = known.entries.find(key); found != known.entries.end()) {
-    if (auto packed = found->second.lock()) return packed;
+  if (const auto entry = known.entries.find(key); entry != known.entries.end()) {
+    if (auto packed = entry->second.lock()) return packed;
   }
   auto packed = std::make_shared<const PackedCodebook>(codebook, metric);
   known.entries.insert_or_assign(key, packed);

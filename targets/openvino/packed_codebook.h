@@ -1,4 +1,4 @@
-// Codebooks in the form that lookups use, shared by everything in this process that needs the same.
+// Codebooks in the form that lookups use, shared by all in this process that need the same one.
 #ifndef EDGEKIT_OPENVINO_PACKED_CODEBOOK_H_
 #define EDGEKIT_OPENVINO_PACKED_CODEBOOK_H_
 
@@ -17,12 +17,12 @@ struct CodebookView {
   size_t width;
 };
 
-// Immutable: many threads may look up in one at the same time.
+// Immutable: many threads may use one at the same time.
 class PackedCodebook {
  public:
-  // Packs a codebook, or finds it packed already: codebooks with the same numbers share one packed
-  // form, however often a model is read, cloned, compiled or streamed. It is freed with its last
-  // user. Throws std::runtime_error when the codebook cannot be packed.
+  // Packs a codebook, unless one with the same numbers is already packed: they share one form,
+  // however often a model is read, cloned, compiled or streamed. It is freed with its last user.
+  // Throws std::runtime_error if the codebook cannot be packed.
   static std::shared_ptr<const PackedCodebook> share(const CodebookView& codebook, int metric);
 
   // Packs a codebook for its caller alone.

@@ -1,5 +1,5 @@
-// One lookup through OpenVINO's CPU device, for `edgekit doctor`, which has no time to start
-// OpenVINO's Python package.
+// One lookup through OpenVINO's CPU device, for `edgekit doctor`: importing OpenVINO's Python
+// package would take too long.
 #include <cstdio>
 #include <exception>
 #include <memory>
@@ -46,7 +46,7 @@ std::string run() {
 
 }  // namespace
 
-// Writes what is wrong to `buffer`, cut to `size` bytes, or nothing; returns whether all is well.
+// Returns whether all is well; otherwise writes the fault to `buffer`, truncated to `size` bytes.
 extern "C" OPENVINO_CORE_EXPORTS int edgekit_openvino_selftest(char* buffer, size_t size) {
   std::string wrong;
   try {

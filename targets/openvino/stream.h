@@ -1,4 +1,4 @@
-// The threads that OpenVINO gave to the stream which an operator runs in.
+// The threads that OpenVINO gave to the stream in which an operator runs.
 #ifndef EDGEKIT_OPENVINO_STREAM_H_
 #define EDGEKIT_OPENVINO_STREAM_H_
 
@@ -7,7 +7,7 @@ namespace edgekit {
 // How many there are.
 int stream_threads();
 
-// Works in them: an edgekit_codebook_crew that needs no context.
+// Runs work in them: an edgekit_codebook_crew that needs no context.
 void stream_crew(void* context, int parts, void (*run)(void* task, int part), void* task);
 
 }  // namespace edgekit

@@ -56,7 +56,7 @@ void VQSAHead::check_inputs() const {
     const ov::element::Type type = get_input_element_type(i);
     NODE_VALIDATION_CHECK(this, holds_bytes(i) ? type == ov::element::i8 : is_float(type), "input ",
                           i, " cannot be ", type);
-    // Bytes are read as they are stored, before any conversion: four bits would be half as many.
+    // Bytes are read as stored, before any conversion: with four bits there would be half as many.
     const ov::element::Type stored = constant_behind(input_value(i))->get_element_type();
     NODE_VALIDATION_CHECK(this, !holds_bytes(i) || stored == ov::element::i8, "input ", i,
                           " cannot be stored as ", stored);
@@ -100,18 +100,19 @@ void VQSAHead::validate_and_infer_types() {
   pack_constants();
 }
 
-// As CodebookLookup does: a model is validated many times while it is compiled.
+// Like CodebookLookup: a model is validated many times while it is compiled.
 void VQSAHead::pack_constants() {
-  std::vector<std::shared_ptr<const ov::op::v0::Constant>> found;
+  std::vector<std::shared_ptr<const ov::op::v0::Constant>> current;
   for (size_t i = kCodebook; i < kInputs; ++i) {
-    found.push_back(constant_behind(input_value(i)));
+    current.push_back(constant_behind(input_value(i)));
     input(i).get_rt_info()["precision_sensitive_0"] = true;  // never stored in f16
   }
-  bool same = constants_.size() == found.size();
-  for (size_t i = 0; same && i < found.size(); ++i) same = same_memory(*constants_[i], *found[i]);
+  bool same = constants_.size() == current.size();
+  for (size_t i = 0; same && i < current.size(); ++i)
+    same = same_memory(*constants_[i], *current[i]);
   if (same) return;
   const auto constant = [&](Input input) -> const ov::op::v0::Constant& {
-    return *found[input - kCodebook];
+    return *current[input - kCodebook];
   };
   const ov::Shape& shape = constant(kCodebook).get_shape();
   const size_t width = shape[1];
@@ -132,7 +133,7 @@ void VQSAHead::pack_constants() {
   } catch (const std::runtime_error& error) {
     NODE_VALIDATION_CHECK(this, false, error.what());
   }
-  constants_ = std::move(found);
+  constants_ = std::move(current);
 }
 
 bool VQSAHead::visit_attributes(ov::AttributeVisitor& visitor) {
@@ -173,7 +174,7 @@ bool VQSAHead::has_evaluate() const { return true; }
 
 bool VQSAHead::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
   try {
-    // What was validated may not be what is handed in: see check_matrix.
+    // The input may differ from what was validated: see check_matrix.
     check_matrix("features", inputs[kFeatures], packed_->width());
     if (inputs[kCodebook].get_shape() != constants_[0]->get_shape()) {
       throw std::runtime_error("the codebook is not the one that was packed");

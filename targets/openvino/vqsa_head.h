@@ -14,7 +14,7 @@
 
 namespace edgekit {
 
-// What edgekit puts in the place of a calibrated, folded head (edgekit/graph/fused_head.py).
+// The node that replaces a calibrated, folded head (edgekit/graph/fused_head.py).
 //
 //   features           [B, D]      float
 //   codebook           [N, D]      float, as for CodebookLookup

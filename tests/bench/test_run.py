@@ -144,7 +144,7 @@ def test_bundles_run_in_turns(bundle: Path, tmp_path: Path, capsys: Any) -> None
     assert ratio["low"] <= ratio["median"] <= ratio["high"]
     assert set(document["comparison"]["throughput"]["ratios"]) == {str(other)}
     show(report, QUIET)
-    assert "in turns" in capsys.readouterr().out
+    assert "taking turns" in capsys.readouterr().out
     save(bundle, report.bundles[0], QUIET)  # nothing was measured of it alone
     assert "bench.json" not in open_bundle(bundle).manifest.files
     with pytest.raises(UsageError, match="two bundles"):

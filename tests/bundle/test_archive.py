@@ -106,5 +106,5 @@ def test_a_zip_needs_a_cache_that_can_be_written(
     zip_bundle(write(tmp_path / "b"), tmp_path / "b.zip")
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(EdgekitError, match="set EDGEKIT_CACHE to a folder that can be written"):
+    with pytest.raises(EdgekitError, match="set EDGEKIT_CACHE to a writable folder"):
         open_bundle(tmp_path / "b.zip")

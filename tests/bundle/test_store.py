@@ -65,7 +65,7 @@ def test_any_changed_byte_is_refused(tmp_path: Path) -> None:
 def test_a_missing_or_cut_file_is_refused(name: str, tmp_path: Path) -> None:
     path = write(tmp_path / "b", plugin=True)
     (path / name).write_bytes((path / name).read_bytes()[:-1])
-    assert f"{name} differs from what its manifest says" in refusal(path)
+    assert f"{name} does not match its manifest" in refusal(path)
     (path / name).unlink()
     assert f"{name} is missing" in refusal(path)
 
@@ -115,8 +115,8 @@ def test_another_format_version_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"main": "absent.xml"}, "'absent.xml' is needed and not among its files"),
-        ({"plugins": ["absent.so"]}, "'absent.so' is needed"),
+        ({"main": "absent.xml"}, "'absent.xml' is required but not among its files"),
+        ({"plugins": ["absent.so"]}, "'absent.so' is required"),
         ({"classes": "3"}, "'classes' must be a whole number"),
         ({"classes": 4}, "labels.txt has 3 names, the manifest says 4"),
         ({"files": []}, "'files' must be an object"),
@@ -170,7 +170,7 @@ def test_another_architecture_is_refused_only_with_a_plugin(tmp_path: Path) -> N
 
 
 def test_only_declared_libraries_are_packed(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="not among the plugins"):
+    with pytest.raises(UsageError, match="does not list as a plugin"):
         write_bundle(tmp_path / "b", about(), files(plugin=True), LABELS)
     with pytest.raises(UsageError, match="not a Linux library"):
         write_bundle(tmp_path / "b", about(plugin=True), {**files(), PLUGIN: b"text"}, LABELS)
@@ -178,11 +178,11 @@ def test_only_declared_libraries_are_packed(tmp_path: Path) -> None:
 
 
 def test_what_is_no_bundle_is_said(tmp_path: Path) -> None:
-    assert "is not there" in refusal(tmp_path / "absent")
+    assert "does not exist" in refusal(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
     assert "has no manifest.json" in refusal(tmp_path / "empty")
     (tmp_path / "text.zip").write_text("text")
-    assert "is damaged or no .zip" in refusal(tmp_path / "text.zip")
+    assert "is damaged or not a .zip" in refusal(tmp_path / "text.zip")
 
 
 def test_nothing_but_a_bundle_is_replaced(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_reports_join_the_bundle_with_their_checksums(tmp_path: Path) -> None:
     assert opened.manifest.files["report.html"].size == 6
     assert opened.manifest.identity() == identity
     (path / "report.html").write_bytes(b"<HTML>")
-    assert "report.html differs" in refusal(path)
+    assert "report.html does not match" in refusal(path)
     (path / "report.html").write_bytes(b"<html>")
     for name in ("model.bin", "labels.txt", "manifest.json", "../up", "x.so"):
         with pytest.raises(UsageError, match="cannot be a report"):

@@ -51,7 +51,7 @@ def test_a_stored_list_repeats_a_calibration_bit_by_bit(
     capsys.readouterr()
     third = tmp_path / "c.onnx"
     assert calibrate("--recipe", mine, "-o", third) == 0
-    assert "damaged and will be made again" in capsys.readouterr().err
+    assert "damaged and will be computed again" in capsys.readouterr().err
     assert third.read_bytes() == first.read_bytes()
 
 

@@ -71,7 +71,7 @@ def test_predict_fails_when_no_image_can_be_read(
 def test_predict_says_what_is_wrong(
     capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="absent is not there"):
+    with pytest.raises(UsageError, match="absent does not exist"):
         run(capsys, predict, str(tmp_path / "absent"), str(photos))
     with pytest.raises(UsageError, match="has no images in it"):
         run(capsys, predict, str(bundles.bundle()), str(tmp_path))

@@ -208,7 +208,7 @@ def test_jsonl_with_numbers_and_splits(tmp_path: Path) -> None:
         ("l.csv", "a.png,\n", r"l\.csv:1: the path or the label is empty"),
         ("l.csv", "path,label,split\na,b,test\nc,d,\n", r"l\.csv:3: no split, but other lines"),
         ("l.csv", "path,label,split\na,b,trian\n", r"l\.csv:2: unknown split 'trian' \(did you"),
-        ("l.csv", "a.png,9999999\n", "label 9999999 is no class number"),
+        ("l.csv", "a.png,9999999\n", "label 9999999 is too large for a class number"),
         ("l.jsonl", '{"path": "a", "label": 1}\n{"path"\n', r"l\.jsonl:2: not JSON"),
         ("l.jsonl", '{"path": "a"}\n', r"l\.jsonl:1: .* is needed"),
         ("l.jsonl", '["a", 1]\n', r"l\.jsonl:1: .* is needed"),
@@ -241,7 +241,7 @@ def test_nothing_there_and_no_data(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="no data at"):
             open_dataset(uri)
     (tmp_path / "data.parquet").write_bytes(b"")
-    with pytest.raises(UsageError, match=r"data\.parquet is no data: give a folder"):
+    with pytest.raises(UsageError, match=r"data\.parquet is not data: give a folder"):
         open_dataset(str(tmp_path / "data.parquet"))
 
 

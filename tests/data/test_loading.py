@@ -18,7 +18,7 @@ from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.data.base import Dataset
 from edgekit.data.datasets import open_dataset
 from edgekit.data.decode import BadImage
-from edgekit.data.loading import Skipped, batched, epoch_order, load, rng_for
+from edgekit.data.loading import Skipped, batched, epoch_order, load_each, rng_for
 from edgekit.data.pool import Pool, WorkerBug, WorkerCrashed
 from edgekit.data.transforms import IMAGENET, Preprocessing
 
@@ -89,7 +89,7 @@ def test_same_bytes_in_the_same_order_whatever_the_worker_count(dataset: Dataset
     for workers, chunk in ((0, 8), (1, 8), (2, 8), (2, 1), (3, 50)):
         total = hashlib.sha256()
         count = 0
-        for result in load(dataset, tasks, noisy, workers=workers, chunk=chunk):
+        for result in load_each(dataset, tasks, noisy, workers=workers, chunk=chunk):
             total.update(result.tobytes())
             count += 1
         assert count == len(tasks)
@@ -100,7 +100,7 @@ def test_same_bytes_in_the_same_order_whatever_the_worker_count(dataset: Dataset
 @pytest.mark.parametrize("workers", [0, 2])
 def test_fitted_images_come_in_the_order_asked_for(dataset: Dataset, workers: int) -> None:
     indices = [5, 3, 7999, 3, 10]
-    loaded = list(load(dataset, indices, Fit(SMALL), workers=workers))
+    loaded = list(load_each(dataset, indices, Fit(SMALL), workers=workers))
     assert [index for index, _, _ in loaded] == indices
     assert [label for _, label, _ in loaded] == [dataset.label(i) for i in indices]
     assert np.array_equal(loaded[3][2], SMALL.fit(dataset.image(3)))
@@ -115,9 +115,9 @@ def test_batched_drops_nothing_but_the_rest(count: int, size: int, drop_last: bo
 
 
 def test_nothing_to_load_and_silly_numbers(dataset: Dataset) -> None:
-    assert list(load(dataset, [], same, workers=2)) == []
+    assert list(load_each(dataset, [], same, workers=2)) == []
     with pytest.raises(UsageError, match="workers must not be negative"):
-        list(load(dataset, [0], same, workers=-1))
+        list(load_each(dataset, [0], same, workers=-1))
     with pytest.raises(UsageError, match="at least 1 image"):
         list(batched([1], 0))
 
@@ -155,7 +155,7 @@ def test_reading_ahead_is_bounded(dataset: Dataset) -> None:
             taken.append(index)
             yield index
 
-    results = load(dataset, tasks(), same, workers=2, chunk=3)
+    results = load_each(dataset, tasks(), same, workers=2, chunk=3)
     for asked in range(1, 40):
         next(results)
         time.sleep(0.002)
@@ -167,7 +167,7 @@ def test_memory_of_the_parent_stays_bounded(dataset: Dataset) -> None:
     import tracemalloc
 
     tracemalloc.start()
-    for index, result in enumerate(load(dataset, range(60), big, workers=2, chunk=1)):
+    for index, result in enumerate(load_each(dataset, range(60), big, workers=2, chunk=1)):
         assert result[0] == result[-1] == index
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -188,7 +188,7 @@ def damaged(tmp_path: Path) -> Dataset:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_image_is_an_error_that_names_it(damaged: Dataset, workers: int) -> None:
     with pytest.raises(BadImage, match=r"cat/3\.png is corrupt or truncated") as caught:
-        list(load(damaged, range(len(damaged)), Fit(IMAGENET), workers=workers))
+        list(load_each(damaged, range(len(damaged)), Fit(IMAGENET), workers=workers))
     assert "\n" not in str(caught.value)
 
 
@@ -199,7 +199,7 @@ def test_training_skips_bad_images_and_counts_them_once(
     skipped = Skipped()
     for _ in range(2):
         tasks = range(len(damaged))
-        loaded = list(load(damaged, tasks, Fit(SMALL), workers=workers, on_bad=skipped))
+        loaded = list(load_each(damaged, tasks, Fit(SMALL), workers=workers, on_bad=skipped))
         keys = {damaged.key(index) for index, _, _ in loaded}
         assert len(keys) == 8
         assert not keys & {"cat/3.png", "dog/4.png"}
@@ -210,7 +210,7 @@ def test_training_skips_bad_images_and_counts_them_once(
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_an_error_comes_after_the_results_before_it(dataset: Dataset, workers: int) -> None:
-    results = load(dataset, range(40), refuses_13, workers=workers, chunk=4)
+    results = load_each(dataset, range(40), refuses_13, workers=workers, chunk=4)
     seen = []
     with pytest.raises(EdgekitError, match="13 is no good"):
         seen.extend(results)
@@ -219,14 +219,14 @@ def test_an_error_comes_after_the_results_before_it(dataset: Dataset, workers: i
 
 def test_a_bug_in_the_function_arrives_with_its_traceback(dataset: Dataset) -> None:
     with pytest.raises(ZeroDivisionError):
-        list(load(dataset, range(9), buggy))
+        list(load_each(dataset, range(9), buggy))
     with pytest.raises(WorkerBug, match=r"in buggy\n(.|\n)*ZeroDivisionError"):
-        list(load(dataset, range(9), buggy, workers=2, chunk=2))
+        list(load_each(dataset, range(9), buggy, workers=2, chunk=2))
 
 
 def test_a_killed_worker_is_noticed(dataset: Dataset) -> None:
     with pytest.raises(WorkerCrashed, match=r"killed by SIGKILL: out of memory\?"):
-        list(load(dataset, range(40), dies, workers=2, chunk=1))
+        list(load_each(dataset, range(40), dies, workers=2, chunk=1))
 
 
 def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
 
 def test_opencv_has_one_thread_in_a_worker(dataset: Dataset) -> None:
     pytest.importorskip("cv2")
-    assert list(load(dataset, [0], threads_of_opencv, workers=1)) == [1]
+    assert list(load_each(dataset, [0], threads_of_opencv, workers=1)) == [1]
 
 
 SCRIPT = textwrap.dedent("""

@@ -76,7 +76,7 @@ def test_deploy_bench_parity(device: Device, bundle: Path, tmp_path: Path, run: 
     assert code == 0, err
     (entry,) = json.loads(out)["devices"]
     assert (entry["files"], entry["kept"], entry["installed"]) == (4, 0, False)
-    assert entry["selftest"].startswith("self-test: 8 made-up images, finite and the same twice")
+    assert entry["selftest"].startswith("self-test: 8 synthetic images, finite and repeatable")
     assert entry["bundle"] == str(there(device, bundle))
     assert open_bundle(there(device, bundle)).manifest == open_bundle(bundle).manifest
     assert list((Path(device.folder) / "staging").iterdir()) == []

@@ -66,7 +66,7 @@ def test_garbage_is_refused_and_its_layer_named(
 ) -> None:
     assert build(tmp_path / "out", "--target", target) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: INT8 does not answer as float does: on 64 held-out views ")
+    assert error.startswith("error: INT8 answers differ from float's: on 64 held-out views ")
     assert f"most of it comes from {broken[0]}" in error
     assert not list((tmp_path / "out").glob("*"))
 
@@ -75,7 +75,7 @@ def test_whoever_insists_gets_it_with_a_warning(
     broken: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert build(tmp_path / "out", "--no-guard") == 0
-    assert "written all the same, as --no-guard says" in capsys.readouterr().err
+    assert "written anyway because of --no-guard" in capsys.readouterr().err
     section = open_bundle(tmp_path / "out" / "cpu").manifest.sections["guard"]
     assert section["passed"] is False
     assert section["views"] == 64
@@ -89,7 +89,7 @@ def test_calibrate_refuses_it_too(
     with pytest.raises(SystemExit) as stop:
         main([*words, "-o", str(output)])
     assert stop.value.code == 1
-    assert "INT8 does not answer as float does" in capsys.readouterr().err
+    assert "INT8 answers differ from float's" in capsys.readouterr().err
     assert not list(tmp_path.glob("int8*"))
 
 

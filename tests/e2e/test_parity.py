@@ -158,7 +158,7 @@ def test_a_zip_is_compared_and_left_alone(tmp_path: Path, capsys: Capture) -> No
     words = (*SOME, "--images", 6, "--tolerance", 90, "--full")
     code, _, err = edgekit(capsys, "parity", path, *words)
     assert code == 0
-    assert "is a .zip and stays as it is" in err
+    assert "is a .zip and stays unchanged" in err
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["bundle.zip"]
 

@@ -19,7 +19,7 @@ import edgekit.export.exporter as export_module
 from edgekit import __version__
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.export.exporter import OPSETS, export_onnx
-from edgekit.graph.lookup import LookupForm, lookup_function
+from edgekit.graph.lookup import LookupSpec, lookup_function
 from edgekit.graph.variants import lookup_node, to_variant
 from edgekit.model.backbones.registry import create_backbone
 from edgekit.model.config import VQSAConfig
@@ -176,7 +176,7 @@ def test_ties_go_to_the_lowest_index(metric: str, rows: int) -> None:
     codebook = np.concatenate([half, half])[:rows]
     features = generator.integers(-3, 4, (200, 6)).astype(np.float32)
     features[0] = 0
-    form = LookupForm(metric, margin=True, rows=rows)  # type: ignore[arg-type]
+    form = LookupSpec(metric, margin=True, rows=rows)  # type: ignore[arg-type]
     indices, margin = run_lookup(form, codebook, features)
     scores = features @ codebook.T
     if metric == "l2":
@@ -190,12 +190,12 @@ def test_nan_never_gives_an_index_out_of_range() -> None:
     codebook = np.eye(5, dtype=np.float32)
     features = np.full((4, 5), np.nan, np.float32)
     features[1:] = np.inf
-    form = LookupForm("dot", margin=False, rows=5)
+    form = LookupSpec("dot", margin=False, rows=5)
     (indices,) = run_lookup(form, codebook, features)
     assert ((indices >= 0) & (indices < 5)).all()
 
 
-def run_lookup(form: LookupForm, codebook: np.ndarray, features: np.ndarray) -> list[np.ndarray]:
+def run_lookup(form: LookupSpec, codebook: np.ndarray, features: np.ndarray) -> list[np.ndarray]:
     session = onnxruntime.InferenceSession(
         lookup_model(form, codebook).SerializeToString(), providers=["CPUExecutionProvider"]
     )
@@ -203,7 +203,7 @@ def run_lookup(form: LookupForm, codebook: np.ndarray, features: np.ndarray) -> 
     return found
 
 
-def lookup_model(form: LookupForm, codebook: np.ndarray) -> onnx.ModelProto:
+def lookup_model(form: LookupSpec, codebook: np.ndarray) -> onnx.ModelProto:
     """Just the operator, over a constant codebook."""
     helper = onnx.helper
     outputs = ["indices", "margin"] if form.margin else ["indices"]
@@ -282,7 +282,7 @@ def test_the_same_model_gives_the_same_bytes_in_another_process(
 def test_a_wrong_graph_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that takes the worst codeword instead of the best."""
 
-    def worst(form: LookupForm, opset: int) -> onnx.FunctionProto:
+    def worst(form: LookupSpec, opset: int) -> onnx.FunctionProto:
         body = lookup_function(form, opset)
         for node in body.node:
             if node.op_type == "TopK":
@@ -333,7 +333,7 @@ def test_what_does_not_fit_into_one_file(tmp_path: Path) -> None:
     with torch.device("meta"):  # shapes without memory
         huge = VQSA(create_backbone("resnet50"), 3, VQSAConfig(codebook_size=300_000))
         large = VQSA(create_backbone("resnet50"), 3, VQSAConfig(codebook_size=100_000))
-    with pytest.raises(EdgekitError, match=r"2\.6 GB of weights, an ONNX file ends at 2\.1 GB"):
+    with pytest.raises(EdgekitError, match=r"2\.6 GB of weights, but an ONNX file holds 2\.1 GB"):
         export_onnx(huge, card(huge), tmp_path / "m.onnx")
     # The tables of the released training script's 100,000 codewords alone are 2.5 GB.
     assert not export_module._fitting_tables(large, tables=True)

@@ -11,8 +11,8 @@ from torch import Tensor
 import edgekit.export.exporter as export_module
 from edgekit.core.errors import EdgekitError
 from edgekit.export.exporter import export_onnx
-from edgekit.export.verify import CODE_TOLERANCE, _Exact, _run_torch, random_photos
-from edgekit.graph.lookup import LookupForm, lookup_function
+from edgekit.export.verify import CODE_TOLERANCE, _Float64Answers, _run_torch, random_photos
+from edgekit.graph.lookup import LookupSpec, lookup_function
 from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
 from tests.export.models import CLASSES, SIZE, TinyBackbone, card
@@ -42,7 +42,7 @@ def test_it_shows_what_it_should() -> None:
     model = cancelling()
     photos = random_photos(np.random.default_rng(0), 8, SIZE)
     pixels = card(model).preprocessing.normalize(photos)
-    single, double = _run_torch(model, pixels), _Exact(model, pixels).answers()
+    single, double = _run_torch(model, pixels), _Float64Answers(model, pixels).answers()
     assert single.margin is not None
     assert double.margin is not None
     assert double.best is not None
@@ -62,7 +62,7 @@ def test_a_wrong_margin_is_not_written(
 ) -> None:
     """A body that gives ``share`` of the margin."""
 
-    def wrong(form: LookupForm, opset: int) -> onnx.FunctionProto:
+    def wrong(form: LookupSpec, opset: int) -> onnx.FunctionProto:
         body = lookup_function(form, opset)
         (subtract,) = [node for node in body.node if "margin" in node.output]
         subtract.output[:] = ["true_margin"]

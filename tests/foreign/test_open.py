@@ -188,7 +188,7 @@ def test_two_inputs_are_refused() -> None:
         opset_imports=[helper.make_opsetid("", 17)],
         ir_version=8,
     )
-    with pytest.raises(UsageError, match="no image classifier: its inputs are a .*, b"):
+    with pytest.raises(UsageError, match=r"no image classifier: its inputs are a .*, b"):
         open_foreign(str(classifiers.saved(model, "two.onnx")), options())
 
 

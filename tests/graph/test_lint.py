@@ -12,7 +12,7 @@ from edgekit.cli.check import check as command
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.graph.legalize import legalize
 from edgekit.graph.lint import check_file, check_model
-from edgekit.graph.lookup import LookupForm, lookup_function
+from edgekit.graph.lookup import LookupSpec, lookup_function
 from edgekit.graph.variants import to_variant
 from edgekit.targets.dialects import find_dialect
 from edgekit.targets.operators import LOOKUP_NODE
@@ -156,7 +156,7 @@ def head(*, form: str = "function", round_at: str = "") -> onnx.ModelProto:
         add("QuantizeLinear", [name, "scale", "zero"], f"{name}_q")
         return add("DequantizeLinear", [f"{name}_q", "scale", "zero"], f"{name}_dq")
 
-    lookup = LookupForm("dot", margin=False, rows=5)
+    lookup = LookupSpec("dot", margin=False, rows=5)
     nodes.append(
         helper.make_node(
             "CodebookLookup", [rounded("features"), rounded("codebook")], ["code"], LOOKUP_NODE,

@@ -11,8 +11,8 @@ from edgekit.graph.view import (
     attributes,
     copied,
     drop_unused,
-    insert_behind,
-    read_instead,
+    insert_after,
+    replace_input,
     with_outputs,
 )
 from tests.quantize.graphs import quantized
@@ -72,8 +72,8 @@ def test_inserted_nodes_stand_where_their_inputs_are_known() -> None:
         helper.make_node("Neg", ["clipped"], ["minus"], name="minus"),
         helper.make_node("Neg", ["minus"], ["again"], name="plus"),
     ]
-    read_instead(Graph(model).readers["clipped"], "clipped", "again")
-    insert_behind(model, {"clipped": half})
+    replace_input(Graph(model).readers["clipped"], "clipped", "again")
+    insert_after(model, {"clipped": half})
     assert names(list(model.graph.node)) == ["relu", "clip", "minus", "plus", "neg", "square"]
     assert list(model.graph.node[-1].input) == ["again", "again"]
     onnx.checker.check_model(model, full_check=True)

@@ -95,7 +95,7 @@ def test_the_others_are_served(command: str, network: Network, tmp_path: Path, r
         assert "pip cannot install the runtime" in documents["good"]["error"]
     assert code != 0
     assert "Traceback" not in err
-    assert "less's answer (gather) makes no sense: it says nothing of 'cpu'" in err
+    assert "less's answer (gather) makes no sense: it has no 'cpu'" in err
     assert documents["less"]["error"] in err
     assert "deep's answer (gather) makes no sense" in documents["deep"]["error"]
     assert "noise sent something unrequested" in documents["noise"]["error"]

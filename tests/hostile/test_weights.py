@@ -91,7 +91,7 @@ def test_a_bundle_with_weights_outside_is_refused(tmp_path: Path) -> None:
     "data", [b"", b"no model", b"\x3a\xff\xff\xff\xff\x0f", b"\x08" + b"\xff" * 20, b"\x0d\x00"]
 )
 def test_what_is_no_graph_is_said(data: bytes, tmp_path: Path) -> None:
-    assert "is no ONNX file" in refusal(graph_bundle(tmp_path / "b", data))
+    assert "is not an ONNX file" in refusal(graph_bundle(tmp_path / "b", data))
 
 
 def test_a_graph_nested_without_end_is_read(tmp_path: Path) -> None:
@@ -116,9 +116,9 @@ def test_a_graph_nested_without_end_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("main", "message"),
     [
-        ("model.onnx", "is nothing that openvino opens"),
-        ("model.bin", "is nothing that openvino opens"),
-        ("model", "is nothing that openvino opens"),
+        ("model.onnx", "is not a file that openvino opens"),
+        ("model.bin", "is not a file that openvino opens"),
+        ("model", "is not a file that openvino opens"),
         ("other.xml", "the weights other.bin are not among its files"),
     ],
 )

@@ -207,7 +207,7 @@ def test_pickled_code_is_refused_and_not_run(tmp_path: Path) -> None:
         ("raw.pth", lambda path: path.write_bytes(pickle.dumps({"model": Payload(victim)}))),
     ):
         write(tmp_path / name)
-        with pytest.raises(UsageError, match=r"never loaded|no PyTorch or safetensors") as error:
+        with pytest.raises(UsageError, match=r"never loaded|not a PyTorch or safetensors") as error:
             load_checkpoint(tmp_path / name)
         assert "\n" not in str(error.value)
     assert not victim.exists()
@@ -246,7 +246,10 @@ NAN = torch.full((512,), math.nan)
             r"key 'bn1\.weight' holds torch\.int64 values",
         ),
         (lambda: change("fc.weight", torch.ones(3)), r"'fc\.weight' has shape 3, expected a mat"),
-        (lambda: {"a.weight": torch.ones(2)}, r"no checkpoint edgekit knows \(keys: a\.weight"),
+        (
+            lambda: {"a.weight": torch.ones(2)},
+            r"not a checkpoint that edgekit knows \(keys: a\.weight",
+        ),
         (dict, "holds no weights at all"),
         (lambda: [1, 2], "holds a list, not a dict of weights"),
         (lambda: {"x": 1}, "key 'x' holds a int, expected a tensor"),

@@ -14,7 +14,7 @@ import pytest
 
 import edgekit
 from edgekit.core.errors import EdgekitError, ToolchainMissing
-from edgekit.graph.lookup import LookupForm, lookup_function
+from edgekit.graph.lookup import LookupSpec, lookup_function
 from edgekit.native import openvino_extension
 from edgekit.native.codebook import Codebook, lookup_reference
 
@@ -24,7 +24,7 @@ F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 def lookup_model(codebook: np.ndarray | None, width: int, metric: str = "dot") -> onnx.ModelProto:
     """The operator alone; its codebook is a second input where none is given."""
     helper, kinds = onnx.helper, onnx.TensorProto
-    form = LookupForm(metric, margin=True, rows=2)  # type: ignore[arg-type]
+    form = LookupSpec(metric, margin=True, rows=2)  # type: ignore[arg-type]
     node = helper.make_node(
         "CodebookLookup",
         ["features", "codebook"],

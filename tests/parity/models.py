@@ -30,7 +30,7 @@ class Coarse:
     name: str = "coarse"
     key: str = "coarse"
     source: str = "c0ffee"
-    seen: str = "seen=none"
+    training: str = "seen=none"
     blind: float = 0.0
     coded: bool = True
     preprocessing: Preprocessing = PREPROCESSING

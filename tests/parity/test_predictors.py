@@ -25,7 +25,7 @@ def test_a_float_onnx_file_answers_as_torch_does() -> None:
     assert found.margin is not None
     assert model.classes == made.card.classes
     assert model.preprocessing == made.card.preprocessing
-    assert model.seen == "seen=unknown"
+    assert model.training == "seen=unknown"
 
 
 @pytest.mark.parametrize(("target", "batch"), [("cpu", 1), ("cpu", 4), ("onnxruntime-cpu", None)])
@@ -94,7 +94,7 @@ def test_models_that_cannot_be_compared(reference: Coarse, message: str) -> None
 
 
 def test_two_unknown_sources_are_not_taken_for_the_same() -> None:
-    with pytest.raises(UsageError, match="insist with --allow-different-reference"):
+    with pytest.raises(UsageError, match="add --allow-different-reference"):
         check_comparable(coarse(source=""), coarse(source=""), allow_different_source=False)
 
 

@@ -51,7 +51,7 @@ def test_page_shows_what_is_known(bundle: Path, measured: BenchDocument) -> None
     assert 'class="verdict fail"' in page
     assert "codebook lookup" in page
     assert page.count("<svg") == 3  # histogram, time over a sustained run, intervals
-    assert "not asked for in that run" in page  # throughput
+    assert "not requested in that run" in page  # throughput
 
 
 def test_page_stands_alone_and_escapes(bundle: Path, measured: BenchDocument) -> None:

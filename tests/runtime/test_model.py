@@ -243,7 +243,7 @@ def test_int8_for_another_instruction_set_is_refused(
     write_bundle(tmp_path / "b", replace(manifest, target=vnni), files, bundle.labels)
     monkeypatch.setattr(descriptor, "cpu_flags", lambda: frozenset({"avx2"}))
     with pytest.raises(
-        ToolchainMissing, match="int8 made for a CPU with vnni, which this one lacks"
+        ToolchainMissing, match="its INT8 needs a CPU with vnni, which this one lacks"
     ):
         edgekit.load(tmp_path / "b")
     monkeypatch.setattr(descriptor, "cpu_flags", lambda: frozenset({"avx_vnni"}))

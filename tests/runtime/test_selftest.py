@@ -37,7 +37,7 @@ from edgekit.runtime.answers import Answers
 from edgekit.runtime.selftest import (
     SelfTestReport,
     ask,
-    judge,
+    check_answers,
     prove,
     stored_part,
     where_it_runs,
@@ -114,7 +114,7 @@ def good(target: str) -> tuple[Path, SelfTest]:
 
 def judged(test: SelfTest, path: Path, **options: Any) -> SelfTestReport:
     model = load(path, **options)
-    return judge(test, ask(test, model.run, model.size), where_it_runs(model.describe()))
+    return check_answers(test, ask(test, model.run, model.size), where_it_runs(model.describe()))
 
 
 def edited(model: onnx.ModelProto, names: list[str], edit: Edit) -> onnx.ModelProto:
@@ -332,15 +332,15 @@ def claiming(shape: str) -> bytes:
         ({"images": np.zeros((40, 57, 56, 3), np.uint8)}, "do not fit"),
         ({"cell": np.array(0)}, "'cell' is 0"),
         ({"columns": np.array([5000])}, "not among 1024 classes"),
-        ({"noise": np.array([np.nan, 1.0])}, "no numbers"),
+        ({"noise": np.array([np.nan, 1.0])}, "NaN"),
         ({"reference_logits": np.zeros((40, 3), np.float32)}, "'reference_logits' is"),
         ({"reference_code": np.zeros((40, 64), np.float64)}, "'reference_code' is float64"),
         ({"own_best": None}, "no 'own_best'"),
         ({"brighter": np.array([{}], object)}, "Python objects"),
         (b"not a zip", "not a zip"),
-        (claiming("(99999999999, 99999)"), "says it has"),
-        (claiming("(100,)"), "not as long as its header says"),
-        (claiming("(-5, 3)"), "says it has"),
+        (claiming("(99999999999, 99999)"), "claims to have"),
+        (claiming("(100,)"), "not as long as its header claims"),
+        (claiming("(-5, 3)"), "claims to have"),
         (claiming("__import__('os')"), "cannot be read"),
     ],
 )
@@ -358,7 +358,7 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, images=np.zeros((300, 1024, 1024, 3), np.uint8))
     (tmp_path / SELFTEST).write_bytes(buffer.getvalue())
-    with pytest.raises(NpzError, match="says it has 943718400 bytes"):
+    with pytest.raises(NpzError, match="claims to have 943718400 bytes"):
         read_self_test(tmp_path / SELFTEST, (1024, 1024))
 
 
@@ -404,7 +404,7 @@ def test_where_a_code_is_a_tie_its_logits_may_be_others() -> None:
     code, logits = raw.code.copy(), raw.logits.copy()
     code.reshape(len(code), -1)[row] = (code.reshape(len(code), -1)[row] + 1) % 16
     logits[row] = -logits[row]
-    report = judge(tied, raw._replace(code=code, logits=logits), "elsewhere")
+    report = check_answers(tied, raw._replace(code=code, logits=logits), "elsewhere")
     assert report.passed, report.describe()
     sure = dataclasses.replace(test, own=None)
-    assert not judge(sure, raw._replace(logits=-logits), "elsewhere").passed
+    assert not check_answers(sure, raw._replace(logits=-logits), "elsewhere").passed

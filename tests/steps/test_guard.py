@@ -7,7 +7,7 @@ import pytest
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError
 from edgekit.quantize.guard import Closeness
-from edgekit.steps.guard import judge
+from edgekit.steps.guard import enforce
 
 CLOSE = Closeness(64, 0.1, 0.95, 0.9)
 ANOTHER = Closeness(64, 2.0, 0.2, 0.1)
@@ -19,9 +19,9 @@ def no_graph_is_read() -> list[str]:
 
 
 def test_only_a_refusal_looks_for_its_layers() -> None:
-    judge(CLOSE, QUIET, no_graph_is_read, insist=True)
-    judge(ANOTHER, QUIET, no_graph_is_read, insist=False)
+    enforce(CLOSE, QUIET, no_graph_is_read, insist=True)
+    enforce(ANOTHER, QUIET, no_graph_is_read, insist=False)
     with pytest.raises(EdgekitError, match=r"most of it comes from conv1, conv7; nothing was wri"):
-        judge(ANOTHER, QUIET, lambda: ["conv1", "conv7"], insist=True)
+        enforce(ANOTHER, QUIET, lambda: ["conv1", "conv7"], insist=True)
     with pytest.raises(EdgekitError, match=r"of their RMS; nothing was written"):
-        judge(ANOTHER, QUIET, list, insist=True)
+        enforce(ANOTHER, QUIET, list, insist=True)

@@ -119,7 +119,7 @@ def test_impossible_combinations(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="computes in f32, not bf16"):
         load_descriptor(str(path))
     path.write_text(MINE.replace("mine", "yours"))
-    with pytest.raises(UsageError, match="name is 'yours', the file is called 'mine'"):
+    with pytest.raises(UsageError, match="name is 'yours', it must be 'mine'"):
         load_descriptor(str(path))
 
 

@@ -243,7 +243,7 @@ def test_int32_indices_are_refused(broken, built, headers, nvcc, tmp_path):
     )  # fmt: skip
     report = ask(broken, tmp_path, library)
     assert not report.parsed
-    assert "gives int32 where the file says int64" in report.problem
+    assert "returns int32 where the file declares int64" in report.problem
 
 
 def test_what_rtx_accepts_and_the_lint_does_not(models, broken, tmp_path):

@@ -32,7 +32,7 @@ from edgekit.training.evaluation import Choices, Tally
 from edgekit.training.feature_store import SHARD_ROWS, ArrayStore, fill_store, shard_path
 from edgekit.training.optimizer import AveragedWeights, learning_rate
 from edgekit.training.run_state import load_state
-from edgekit.training.views import Look, Seen, View
+from edgekit.training.views import LoadedViews, View, ViewLoader
 from tests.training.training_data import write_data
 
 CPU = torch.device("cpu")
@@ -80,8 +80,8 @@ def test_a_view_is_the_fitted_image_corrupted_by_its_key(tmp_path: Path) -> None
     dataset = NpzDataset(write_data(tmp_path), "levels")
     preprocessing = Preprocessing(size=(24, 24))
     view = View(3, (CLEAN, Corruption("fog", 2)), noise_seed=9)
-    seen = Look(preprocessing)(dataset, view)
-    assert isinstance(seen, Seen)
+    seen = ViewLoader(preprocessing)(dataset, view)
+    assert isinstance(seen, LoadedViews)
     fitted = preprocessing.fit(dataset.image(3))
     assert seen.label == dataset.label(3)
     assert (seen.images[0] == fitted).all()
@@ -91,12 +91,12 @@ def test_a_view_is_the_fitted_image_corrupted_by_its_key(tmp_path: Path) -> None
 
 def test_augmentation_depends_on_epoch_and_image_alone(tmp_path: Path) -> None:
     dataset = NpzDataset(write_data(tmp_path), "levels")
-    plain = Look(Preprocessing(size=(24, 24)))
+    plain = ViewLoader(Preprocessing(size=(24, 24)))
     look = dataclasses.replace(plain, augment="crop")
 
-    def pixels(look: Look, epoch: int) -> bytes:
+    def pixels(look: ViewLoader, epoch: int) -> bytes:
         seen = look(dataset, View(0, (CLEAN,), augment_epoch=epoch))
-        assert isinstance(seen, Seen)
+        assert isinstance(seen, LoadedViews)
         assert seen.images.shape == (1, 24, 24, 3)
         return seen.images.tobytes()
 

@@ -240,7 +240,7 @@ def test_what_a_plan_says(model: Path, empty: Path, tmp_path: Path) -> None:
     assert list(states(plan(floats, QUIET))) == [
         "load", "export", f"compile {HERE}", f"parity {HERE}"
     ]  # fmt: skip
-    with pytest.raises(UsageError, match="--only calibrate: with these settings a build has no"):
+    with pytest.raises(UsageError, match="--only calibrate: this build has no"):
         plan(floats, QUIET, only="calibrate")
 
 

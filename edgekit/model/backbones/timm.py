@@ -1,4 +1,4 @@
-"""Any timm model as a backbone: width and map layout are found by running it once."""
+"""Any timm model as a backbone: running it once tells its width and the layout of its map."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _DECLARED: list[torch.library.Library] = []
 class TimmBackbone(Backbone):
     """A timm model without its classifier.
 
-    `pooled` is timm's own pooled feature (a class token, a global average, or what follows a
-    head convolution); `vectors` are the positions of its last feature map, prefix tokens left
-    out. The two may differ in width, hence `width`.
+    `pooled` is timm's own pooled feature (a class token, a global average, or the output of a head
+    convolution); `vectors` are the positions of its last feature map, without prefix tokens. The
+    two may differ in width, hence `width`.
 
-    ``size`` is the images' height and width; None is what the model was made for. Convolutions
-    take any; a model whose position embeddings or windows depend on it is built for this one.
+    ``size`` is the images' height and width; None is the model's default. Convolutions take any
+    size; a model whose position embeddings or windows depend on it is built for this one.
     """
 
     def __init__(self, name: str, size: tuple[int, int] | None = None) -> None:
@@ -38,8 +38,8 @@ class TimmBackbone(Backbone):
             close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:3]
             hint = f" (such as {', '.join(close)})" if close else ""
             raise UsageError(f"timm has no model '{name}'{hint}; see timm.list_models()")
-        made_for_size = getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
-        options = {"img_size": size} if size is not None and made_for_size else {}
+        has_fixed_size = getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
+        options = {"img_size": size} if size is not None and has_fixed_size else {}
         self.model = timm.create_model(name, pretrained=False, num_classes=0, **options)
         data: dict[str, Any] = timm.data.resolve_model_data_config(self.model)
         self.input_size: tuple[int, int] = size or (data["input_size"][1], data["input_size"][2])
@@ -48,7 +48,7 @@ class TimmBackbone(Backbone):
         self.interpolation: Interpolation = data["interpolation"]
         self.crop_ratio: float = data["crop_pct"]
         self.classifier_name: str = self.model.pretrained_cfg.get("classifier", "")
-        training = self.model.training
+        was_training = self.model.training
         self.model.eval()  # batch norm refuses one image in training mode
         with torch.no_grad():
             probe = torch.zeros(1, 3, *self.input_size)
@@ -56,7 +56,7 @@ class TimmBackbone(Backbone):
                 "pooled": self.pooled(probe).shape[-1],
                 "spatial": self.vectors(probe).shape[-1],
             }
-        self.model.train(training)
+        self.model.train(was_training)
         self.channels = self._widths["spatial"]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -83,11 +83,12 @@ class TimmBackbone(Backbone):
         return self._widths[quantize]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Wrapped up, because reading it imports timm, which a worker process cannot do by itself.
+        # As bytes, which `_unpacked` reads after `import_timm`: in a worker process, importing
+        # timm directly may fail.
         return _unpacked, (pickle.dumps(self.__dict__, protocol=5),)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TimmBackbone:
-        # Not by way of `__reduce__`: hooks can be copied, but not pickled.
+        # Not through `__reduce__`: hooks can be copied, but not pickled.
         twin = TimmBackbone.__new__(TimmBackbone)
         memo[id(self)] = twin
         twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
@@ -102,7 +103,7 @@ def _unpacked(state: bytes) -> TimmBackbone:
 
 
 def import_timm() -> Any:
-    """The timm module; the one place that works around torchvision's missing extension."""
+    """Import timm; the only place that works around torchvision's missing extension."""
     if importlib.util.find_spec("timm") is None:
         raise ToolchainMissing("timm is not installed: pip install 'edgekit[timm]'")
     _declare_missing_torchvision_ops()

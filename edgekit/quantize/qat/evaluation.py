@@ -18,7 +18,7 @@ from edgekit.training.distributed import World
 from edgekit.training.evaluation import Choices, Evaluation, Tally, choices
 from edgekit.training.stop_signal import StopSignal
 from edgekit.training.validation import Group, image_groups
-from edgekit.training.views import Seen, Unreadable, View
+from edgekit.training.views import LoadedViews, Unreadable, View
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Validator:
         indices: IndexArray,
         corruptions: Sequence[str],
         preprocessing: Preprocessing,
-        pool: Pool[View, Seen | Unreadable],
+        pool: Pool[View, LoadedViews | Unreadable],
         original: Network,
         device: torch.device,
         stop: StopSignal,

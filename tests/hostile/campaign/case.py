@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import signal
 import subprocess
 import tempfile
@@ -178,8 +177,14 @@ class Watched:
     stopped: str
 
 
-def watch(pid: int, begin: float, seconds: float, megabytes: float, *, base: float = 0) -> Watched:
-    """Wait for a leader of a session; kill all of it at a limit. ``base`` MiB are not its own."""
+def watch(
+    pid: int, begin: float, seconds: float, megabytes: float, *, base: float | None = None
+) -> Watched:
+    """Wait for a leader of a session; kill all of it at a limit.
+
+    Of a process that is a fork without a program of its own, ``base`` MiB are not its own. With
+    one, what the kernel says at its end counts the memory that it had before, which is ours.
+    """
     peak, stopped = 0.0, ""
     pause = 0.002
     while True:
@@ -187,7 +192,7 @@ def watch(pid: int, begin: float, seconds: float, megabytes: float, *, base: flo
         took = time.monotonic() - begin
         if got:
             break
-        peak = max(peak, _tree_megabytes(pid) - base)
+        peak = max(peak, _tree_megabytes(pid) - (base or 0))
         if not stopped and took > seconds:
             stopped = f"ran longer than {seconds:g} s"
         if not stopped and peak > megabytes:
@@ -196,7 +201,8 @@ def watch(pid: int, begin: float, seconds: float, megabytes: float, *, base: flo
             _kill(pid)
         time.sleep(pause)
         pause = min(0.02, pause * 1.5)
-    peak = max(peak, usage.ru_maxrss / 1024 - base)
+    if base is not None:
+        peak = max(peak, usage.ru_maxrss / 1024 - base)
     if not stopped and peak > megabytes:
         stopped = f"took {peak:.0f} MB, more than {megabytes:g} MB"
     code = os.waitstatus_to_exitcode(status)
@@ -234,15 +240,23 @@ def _living(stat: Path, group: int) -> bool:
 
 
 def _tree_megabytes(pid: int) -> float:
-    """Resident memory of a process and its descendants, MiB."""
-    pages, waiting = 0, [pid]
+    """Memory of a process, the most that it ever had, and its descendants, now; MiB."""
+    kilobytes, waiting = _kilobytes(pid, "VmHWM:"), [pid]
     while waiting:
         one = waiting.pop()
-        with contextlib.suppress(OSError, IndexError, ValueError):
-            proc = Path("/proc", str(one))
-            pages += int((proc / "statm").read_text().split()[1])
-            waiting += map(int, (proc / "task" / str(one) / "children").read_text().split())
-    return pages * resource.getpagesize() / MIB
+        with contextlib.suppress(OSError, ValueError):
+            children = Path(f"/proc/{one}/task/{one}/children").read_text().split()
+            kilobytes += sum(_kilobytes(int(child), "VmRSS:") for child in children)
+            waiting += map(int, children)
+    return kilobytes / 1024
+
+
+def _kilobytes(pid: int, field: str) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 _TRACEBACK = re.compile(

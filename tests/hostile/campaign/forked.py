@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from edgekit.core.errors import EdgekitError
 from tests.hostile.campaign.case import (
     MIB,
     REFUSED,
@@ -167,6 +168,10 @@ def server() -> Server:
 def _serve() -> None:
     for name in _MODULES:
         importlib.import_module(name)
+    from edgekit.model.backbones.registry import create_backbone
+
+    with contextlib.suppress(EdgekitError):  # timm takes seconds, and is not there everywhere
+        create_backbone("timm:test_vit")
     gc.collect()
     gc.freeze()  # children would copy all of it to count its references
     answers = os.fdopen(os.dup(1), "w")

@@ -19,7 +19,7 @@ from edgekit.graph.view import constants, copied
 from edgekit.quantize.qat.evaluation import Validator
 from edgekit.quantize.qat.network import Network
 from edgekit.training.stop_signal import StopSignal
-from edgekit.training.views import Look, Seen, Unreadable, View
+from edgekit.training.views import LoadedViews, Unreadable, View, ViewLoader
 from tests import bundles
 
 CORRUPTIONS = ("fog", "contrast")
@@ -79,8 +79,8 @@ def test_a_judgment_is_what_one_counts_by_hand(tmp_path: Path) -> None:
     data, graph = dataset(tmp_path), onnx.load(bundles.made().onnx)
     original, network = Network(graph), Network(another(graph))
     preprocessing = bundles.made().card.preprocessing
-    pool: Pool[View, Seen | Unreadable]
-    with Pool(data, Look(preprocessing), 0) as pool, StopSignal() as stop:
+    pool: Pool[View, LoadedViews | Unreadable]
+    with Pool(data, ViewLoader(preprocessing), 0) as pool, StopSignal() as stop:
         validator = Validator(
             np.arange(COUNT), CORRUPTIONS, preprocessing, pool, original, torch.device("cpu"), stop
         )
