@@ -29,6 +29,7 @@ ORDER = (
     "bench",
     "export",
     "parity",
+    "foreign",
     "quantize",
     "compilers",
     "training",

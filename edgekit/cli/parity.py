@@ -1,4 +1,4 @@
-"""``edgekit parity``: does a bundle keep its original's robustness?"""
+"""``edgekit parity``: does a compressed classifier keep its original's robustness?"""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from edgekit.core.errors import GateFailed, UsageError
 from edgekit.parity.tolerance import TOLERANCE
 
 if TYPE_CHECKING:
+    from edgekit.foreign.open import ForeignOptions
     from edgekit.metrics.corruption_error import Baseline
     from edgekit.parity.document import ParityDocument
+    from edgekit.parity.options import ParityOptions
+    from edgekit.steps.context import Context
 
 
 _REASONS = 3  # in the error line; the report has all
@@ -31,12 +34,27 @@ _REASONS = 3  # in the error line; the report has all
     edgekit parity build/cpu --reference best.pth --max-corruption-delta 2
     edgekit parity build/new --reference build/old --allow-different-reference
     edgekit parity build/jetson-orin-nano --device nano
+    edgekit parity int8.onnx --reference float.onnx --preprocessing imagenet --data photos
+    edgekit parity int8.tflite --reference float.onnx --preprocessing timm:mobilenetv3_small_100 \\
+      --background --data photos
+    edgekit parity command:./npu.sh --reference best.pth --preprocessing lite0 --data photos
     """,
 )
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--reference", help="Checkpoint, float .onnx or bundle; default: its float original.")
+@click.argument("candidate")
+@click.option("--reference", help="What is right; default: the bundle's float original.")
 @click.option("--data", help="Images, or imagenet-c:FOLDER; default: the build's test images.")
-@click.option("--labels", help="Class names for a reference checkpoint that has none.")
+@click.option("--labels", help="Class names, a file, where a model has none.")
+@click.option("--preprocessing", help="imagenet, lite0, timm:NAME or FILE.toml; of foreign files.")
+@click.option("--reference-preprocessing", help="The reference's, if it is another one.")
+@click.option("--output-name", help="The candidate's output with a score a class.")
+@click.option("--reference-output-name", help="The reference's.")
+@click.option("--background", is_flag=True, help="The candidate's first class is none of these.")
+@click.option("--reference-background", is_flag=True, help="The reference's is.")
+@click.option(
+    "--extension",
+    type=click.Path(path_type=Path),
+    help="Library with the operators of an OpenVINO .xml.",
+)
 @click.option(
     "--tolerance",
     type=float,
@@ -72,10 +90,17 @@ _REASONS = 3  # in the error line; the report has all
 @common
 def parity(
     console: Console,
-    bundle: Path,
+    candidate: str,
     reference: str | None,
     data: str | None,
     labels: str | None,
+    preprocessing: str | None,
+    reference_preprocessing: str | None,
+    output_name: str | None,
+    reference_output_name: str | None,
+    background: bool,
+    reference_background: bool,
+    extension: Path | None,
     tolerance: float,
     corruptions: str | None,
     severities: str,
@@ -91,20 +116,24 @@ def parity(
     replace: bool,
     device: str | None,
 ) -> None:
-    """Compare BUNDLE with its float original on clean and corrupted images.
+    """Compare CANDIDATE with its reference on clean and corrupted images.
 
-    The result becomes the bundle's evidence, unless stronger evidence exists; then it
-    is kept beside that.
+    CANDIDATE and --reference are each a bundle, a classifier's file (.onnx, .xml of
+    OpenVINO, .tflite) or command:PROGRAM; the reference may also be a checkpoint. What
+    such a file does not say, --preprocessing and the options after it do.
+
+    A bundle's result becomes its evidence, unless stronger evidence exists; then it is
+    kept beside that.
 
     Exits with 0 if the loss is within the tolerance, and with 3 if it is not, if the
     images do not decide, or if they have no labels.
     """
     from edgekit.core.step_cache import cache_root
+    from edgekit.foreign.open import ForeignOptions
+    from edgekit.model.labels import read_labels
     from edgekit.parity.options import Gates, ParityOptions
-    from edgekit.report.page import refresh_report
-    from edgekit.report.parity_table import COLUMNS, RIGHT, header, lines, rows
     from edgekit.steps.context import Context
-    from edgekit.workflows.parity import parity_of_bundle, save_report
+    from edgekit.workflows.foreign_parity import Side, parity_of_any
 
     options = ParityOptions(
         reference=reference,
@@ -121,24 +150,88 @@ def parity(
         allow_different_reference=allow_different_reference,
     )
     context = Context(console, cache_root())
+    ours = ForeignOptions(preprocessing, output_name, background, extension=extension)
+    theirs = ForeignOptions(
+        reference_preprocessing or preprocessing,
+        reference_output_name,
+        reference_background,
+        extension=extension,
+    )
+    one, other = Side(candidate, ours), Side(reference or "", theirs)
+    if not (one.foreign or other.foreign):
+        _refuse_unused(ours, reference_preprocessing, theirs)
+        document = _of_bundle(context, Path(candidate), options, seed, device, replace=replace)
+    elif reference is None:
+        raise UsageError(f"{candidate} is no bundle: name what is right, with --reference")
+    elif min_code_agreement is not None:
+        raise UsageError("--min-code-agreement is for two bundles: others have no codes to compare")
+    else:
+        if labels is not None:
+            names = read_labels(Path(labels))
+            one, other = one.labeled(names), other.labeled(names)
+        if device is None:
+            document = parity_of_any(context, one, other, options, seed=seed)
+        else:
+            from edgekit.devices.remote_predictor import on_device
+
+            with on_device(device, Path(candidate), console) as there:
+                document = parity_of_any(context, one, other, options, seed=seed, on_device=there)
+    _show(console, document)
+    if document.verdict != "pass":
+        raise GateFailed(failure(document))
+
+
+def _refuse_unused(
+    ours: ForeignOptions, reference_preprocessing: str | None, theirs: ForeignOptions
+) -> None:
+    """An option that changes nothing would be taken for one that did."""
+    told = {
+        "--preprocessing": ours.preprocessing,
+        "--reference-preprocessing": reference_preprocessing,
+        "--output-name": ours.output or theirs.output,
+        "--background": ours.background or theirs.background,
+        "--extension": ours.extension,
+    }
+    for name, value in told.items():
+        if value:
+            raise UsageError(f"{name} is for files that edgekit did not make: leave it out here")
+
+
+def _of_bundle(
+    context: Context,
+    bundle: Path,
+    options: ParityOptions,
+    seed: int | None,
+    device: str | None,
+    *,
+    replace: bool,
+) -> ParityDocument:
+    """The comparison of a bundle with its float original, which becomes its evidence."""
+    from edgekit.report.page import refresh_report
+    from edgekit.workflows.parity import parity_of_bundle, save_report
+
     if device is None:
         document = parity_of_bundle(context, bundle, options, seed=seed)
     else:
         from edgekit.devices.remote_predictor import on_device
 
-        with on_device(device, bundle, console) as candidate:
-            document = parity_of_bundle(context, bundle, options, seed=seed, candidate=candidate)
-    document = save_report(bundle, document, console, replace=replace)
+        with on_device(device, bundle, context.console) as there:
+            document = parity_of_bundle(context, bundle, options, seed=seed, candidate=there)
+    document = save_report(bundle, document, context.console, replace=replace)
     refresh_report(bundle)
+    return document
+
+
+def _show(console: Console, document: ParityDocument) -> None:
+    from edgekit.report.parity_table import RIGHT, columns, header, lines, rows
+
     console.document(document.to_dict())
     for line in header(document):
         console.text(line)
     if table := rows(document):
-        console.table("", COLUMNS, table, right=RIGHT)
+        console.table("", columns(document), table, right=RIGHT)
     for line in lines(document):
         console.text(line)
-    if document.verdict != "pass":
-        raise GateFailed(failure(document))
 
 
 def failure(document: ParityDocument) -> str:

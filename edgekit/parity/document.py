@@ -44,6 +44,14 @@ class OfBoth:
 
 
 @dataclass(frozen=True)
+class Sides:
+    """How images reach each model and what runs it, in words."""
+
+    reference: str
+    candidate: str
+
+
+@dataclass(frozen=True)
 class MeanError:
     """The mean corruption errors, their difference, and its interval."""
 
@@ -239,6 +247,8 @@ class ParityDocument:
     looks: int = 1
     """All comparisons of this bundle so far, including this one."""
     beside: tuple[ComparisonBeside, ...] = ()
+    sides: Sides | None = None
+    """Of a comparison with a classifier that edgekit did not make."""
 
     def __post_init__(self) -> None:
         """Require details for every corruption in ``worst``."""

@@ -177,18 +177,7 @@ def check_comparable(
     reference: Predictor, candidate: Predictor, *, allow_different_source: bool
 ) -> None:
     """Refuse two models whose difference would be meaningless."""
-    ours, theirs = candidate.classes, reference.classes
-    if len(theirs) != len(ours):
-        raise UsageError(
-            f"the reference has {len(theirs)} classes, the candidate {len(ours)}: they are not "
-            "the same model"
-        )
-    if theirs != ours and not _nameless(theirs) and not _nameless(ours):
-        place = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
-        raise UsageError(
-            f"class {place} is '{theirs[place]}' in the reference and '{ours[place]}' in the "
-            "candidate: they are not the same model, or were given different --labels"
-        )
+    check_classes(reference, candidate)
     if reference.preprocessing.size != candidate.preprocessing.size:
         raise UsageError(
             f"the reference takes images of {_size(reference)}, the candidate of "
@@ -203,6 +192,22 @@ def check_comparable(
         )
     if not allow_different_source:
         check_source(reference.source, candidate.source)
+
+
+def check_classes(reference: Predictor, candidate: Predictor) -> None:
+    """Refuse two models that do not tell the same classes apart."""
+    ours, theirs = candidate.classes, reference.classes
+    if len(theirs) != len(ours):
+        raise UsageError(
+            f"the reference has {len(theirs)} classes, the candidate {len(ours)}: they are not "
+            "the same model"
+        )
+    if theirs != ours and not _nameless(theirs) and not _nameless(ours):
+        place = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
+        raise UsageError(
+            f"class {place} is '{theirs[place]}' in the reference and '{ours[place]}' in the "
+            "candidate: they are not the same model, or were given different --labels"
+        )
 
 
 def check_source(reference: str, candidate: str) -> None:

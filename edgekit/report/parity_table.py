@@ -6,16 +6,25 @@ from collections.abc import Sequence
 
 from edgekit.parity.document import CodeAgreement, CorruptionChange, MeanError, ParityDocument
 
-COLUMNS = ("corruption", "float", "bundle", "difference", "95% interval", "severity", "")
-RIGHT = "float,bundle,difference,95% interval"
+RIGHT = "float,bundle,reference,candidate,difference,95% interval"
 _BARS = "▁▂▃▄▅▆▇█"
+
+
+def columns(document: ParityDocument) -> tuple[str, ...]:
+    """The table's head; a foreign reference need not be a float model."""
+    models = ("float", "bundle") if document.sides is None else ("reference", "candidate")
+    return ("corruption", *models, "difference", "95% interval", "severity", "")
 
 
 def header(document: ParityDocument) -> list[str]:
     """What was compared on which images; the training protocol always comes first."""
     severities = ",".join(map(str, document.severities))
+    sides = document.sides
+    first = [f"trained with {document.seen}"]
+    if sides is not None:
+        first = [f"reference {sides.reference}", f"candidate {sides.candidate}"]
     return [
-        f"trained with {document.seen}",
+        *first,
         f"{document.reference} -> {document.candidate}, {document.images:,} of "
         f"{document.images_available:,} images of {document.data}, corrupted "
         f"{document.corrupted}, severities {severities}",

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from edgekit.bundle.build_record import BuildRecord, build_record
 from edgekit.bundle.float_original import cached_original
@@ -16,10 +14,7 @@ from edgekit.bundle.store import Bundle, change_bundle, open_bundle
 from edgekit.core.console import Console
 from edgekit.core.documents import DocumentError
 from edgekit.core.errors import EdgekitError, UsageError
-from edgekit.data.base import Dataset, subset
-from edgekit.data.corruption_grid import Cells, MakeVariants, PublishedImages, choose_cells
-from edgekit.data.datasets import open_dataset
-from edgekit.data.imagenet_c import ImageNetC
+from edgekit.data.corruption_grid import Cells, MakeVariants, choose_cells
 from edgekit.data.loading import default_workers
 from edgekit.model.card import numbered_classes
 from edgekit.parity.answer_cache import LIMIT, limit_bytes
@@ -37,22 +32,14 @@ from edgekit.parity.strength import settle
 from edgekit.parity.sweep import Sweep
 from edgekit.report.model_facts import model_facts
 from edgekit.steps.artifacts import Exported
-from edgekit.steps.build_data import BuildData, match_classes, open_data
+from edgekit.steps.build_data import BuildData, open_data
 from edgekit.steps.context import Context
 from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.steps.options import DataOptions, SourceOptions
+from edgekit.workflows.judging_images import JudgingImages, judging_images
 
 if TYPE_CHECKING:
     from edgekit.devices.remote_predictor import DevicePredictor
-
-
-class _Images(NamedTuple):
-    """The images to compare on, and the cells they go through."""
-
-    dataset: Dataset
-    cells: Cells
-    published: PublishedImages | None
-    labeled: bool
 
 
 def parity_of_build(
@@ -62,7 +49,7 @@ def parity_of_build(
     reference = open_reference(exported.onnx)
     candidate = open_bundle_predictor(path)
     cells = choose_cells(None, options.severities, options.extra, options.seed)
-    images = _Images(data.test(), cells, None, data.labeled)
+    images = JudgingImages(data.test(), cells, None, data.labeled)
     manifest = candidate.model.manifest
     document = _compare(context, options, reference, candidate, images, manifest)
     return save_report(path, document, context.console)
@@ -146,7 +133,7 @@ def _compare(
     options: ParityOptions,
     reference: Predictor,
     candidate: Predictor,
-    images: _Images,
+    images: JudgingImages,
     manifest: Manifest,
     device: str | None = None,
 ) -> ParityDocument:
@@ -188,35 +175,17 @@ def _images(
     build: BuildRecord,
     cells: Cells,
     classes: tuple[str, ...],
-) -> _Images:
+) -> JudgingImages:
     """The test part of the build's data, or all of other data."""
     uri = options.data or build.data
     if uri is None:
         raise UsageError(f"{path} does not record its build's images: name some with --data")
-    published = None
-    if uri == build.data:
-        data = open_data(DataOptions(uri, build.seed, options.skip_bad), classes)
-        dataset, labeled, note = data.test(), data.labeled, data.note
-    else:
-        opened = open_dataset(uri, skip_bad=options.skip_bad, workers=default_workers())
-        if isinstance(opened, ImageNetC):
-            published = PublishedImages(opened, cells)
-            cells = dataclasses.replace(cells, kind="published")
-        dataset, labeled, note = match_classes(published or _test_images(opened), classes)
-    if note:
-        context.console.warn(note)
-    return _Images(dataset, cells, published, labeled)
-
-
-def _test_images(dataset: Dataset) -> Dataset:
-    """Of data named for parity only: the test or validation part, or all if there is none."""
-    for part in ("test", "validation"):
-        rows = dataset.given_splits.get(part, np.zeros(0, np.int64))
-        if len(rows):
-            return subset(dataset, rows)
-    if not len(dataset):
-        raise UsageError(f"{dataset.name} has no images")
-    return dataset
+    if uri != build.data:
+        return judging_images(context.console, uri, cells, classes, options.skip_bad)
+    data = open_data(DataOptions(uri, build.seed, options.skip_bad), classes)
+    if data.note:
+        context.console.warn(data.note)
+    return JudgingImages(data.test(), cells, None, data.labeled)
 
 
 def _reference(

@@ -1,0 +1,1 @@
+"""Anybody's classifiers as sides of a comparison: ONNX, OpenVINO and TFLite files, and programs."""

@@ -1,0 +1,111 @@
+"""A program as a classifier: whatever runs elsewhere, behind standard input and output.
+
+Of every batch the program reads a line ``images COUNT HEIGHT WIDTH`` and COUNT x HEIGHT x WIDTH x 3
+bytes, RGB; it writes a line ``logits COUNT CLASSES`` and COUNT x CLASSES float32, little-endian.
+It ends when its input does. docs/foreign.md shows one of thirty lines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.files import file_sha256
+from edgekit.core.threads import result_of, submit
+from edgekit.foreign.tensors import Tensor
+
+OUTPUT = "logits"
+_LONGEST_LINE = 200
+_MOST_CLASSES = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A running program. It answers one batch at a time, and ends with this process."""
+
+    input: Tensor
+    outputs: tuple[Tensor, ...]
+    executed: str
+    key: str
+    parallel: int
+    process: subprocess.Popen[bytes]
+    errors: IO[bytes]
+    lock: threading.Lock
+
+    def run(self, images: NDArray[Any], output: str) -> NDArray[np.float32]:
+        """One batch there and back."""
+        with self.lock:
+            what = f"{self.executed}: the answers to {len(images)} images"
+            try:
+                return result_of(submit(self._exchange, images), what)
+            except EOFError as error:
+                raise EdgekitError(f"{self.executed} ended: {self._last_words()}") from error
+
+    def _exchange(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        count, height, width, _ = images.shape
+        with contextlib.suppress(BrokenPipeError):  # it ended, perhaps with words to read
+            stdin.write(f"images {count} {height} {width}\n".encode())
+            stdin.write(np.ascontiguousarray(images).tobytes())
+            stdin.flush()
+        line = stdout.readline(_LONGEST_LINE)
+        if not line:
+            raise EOFError
+        words = line.decode("ascii", "replace").split()
+        columns = int(words[2]) if len(words) == 3 and words[2].isdecimal() else 0
+        if words[:2] != ["logits", str(count)] or not 2 <= columns <= _MOST_CLASSES:
+            raise EdgekitError(
+                f"{self.executed} wrote {line[:60]!r} where 'logits {count} CLASSES' is expected"
+            )
+        data = stdout.read(4 * count * columns)
+        if len(data) < 4 * count * columns:
+            raise EOFError
+        return np.frombuffer(data, "<f4").reshape(count, columns).astype(np.float32)
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        self.errors.seek(0)
+        text = self.errors.read()[-2000:].decode("utf-8", "replace").strip()
+        last = text.splitlines()[-1] if text else "it wrote nothing on standard error"
+        return f"exit code {self.process.returncode}, {last[:_LONGEST_LINE]}"
+
+
+def open_program(command: str, size: tuple[int, int]) -> Program:
+    """Start ``command``; images of ``size`` (height, width) will be sent to it."""
+    words = shlex.split(command)
+    executable = shutil.which(words[0]) if words else None
+    if executable is None:
+        raise UsageError(f"no program '{words[0] if words else ''}': give command:PROGRAM ARGUMENT")
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 # lives as long as the program
+    process = subprocess.Popen(
+        words, executable=executable, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+    )
+    input_ = Tensor("images", (None, *size, 3), np.dtype(np.uint8), 1.0)
+    name = f"program {Path(words[0]).name}"
+    key = hashlib.sha256(f"{command}\n{_files(executable, words)}\n{size}".encode()).hexdigest()
+    program = Program(input_, (), name, f"{key} program", 1, process, errors, threading.Lock())
+    # Asked once, to learn how many classes it has: an empty image costs nothing to judge.
+    (answer,) = program.run(np.zeros((1, *size, 3), np.uint8), OUTPUT)
+    outputs = (Tensor(OUTPUT, (None, len(answer)), np.dtype(np.float32)),)
+    return Program(input_, outputs, name, program.key, 1, process, errors, program.lock)
+
+
+def _files(executable: str, words: list[str]) -> list[str]:
+    """Hashes of the program and of every file that its arguments name: they may be its model."""
+    paths = [Path(executable), *(Path(word) for word in words[1:])]
+    return [file_sha256(path) for path in paths if path.is_file()]

@@ -1,0 +1,174 @@
+"""Parity of anybody's classifier: opens two sides, asks whether they can be, and compares."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekit.core.console import Console
+from edgekit.core.errors import UsageError
+from edgekit.data.base import Dataset
+from edgekit.data.corruption_grid import MakeVariants, choose_cells
+from edgekit.data.loading import default_workers, epoch_order
+from edgekit.foreign.classifier import ForeignClassifier
+from edgekit.foreign.open import ForeignOptions, is_foreign, open_foreign, written_by_edgekit
+from edgekit.model.card import numbered_classes
+from edgekit.parity.answer_cache import limit_bytes
+from edgekit.parity.compare import run_comparison
+from edgekit.parity.document import ParityDocument, Sides
+from edgekit.parity.engines import open_reference
+from edgekit.parity.options import ParityOptions
+from edgekit.parity.predictors import Predictor, check_classes, open_bundle_predictor
+from edgekit.parity.sweep import Sweep
+from edgekit.steps.context import Context
+from edgekit.steps.float_model import export, load
+from edgekit.steps.options import SourceOptions
+from edgekit.workflows.judging_images import judging_images
+
+if TYPE_CHECKING:
+    from edgekit.devices.remote_predictor import DevicePredictor
+
+_TRIED = 256  # clean images that show whether a reference knows what it is looking at
+
+
+@dataclass(frozen=True)
+class Side:
+    """A classifier by name, and what its file cannot say."""
+
+    name: str
+    told: ForeignOptions
+
+    @property
+    def foreign(self) -> bool:
+        """Whether edgekit did not make it, or the user knows better how to feed it."""
+        if not is_foreign(self.name):
+            return False
+        return self.told.preprocessing is not None or not written_by_edgekit(self.name)
+
+    def labeled(self, names: tuple[str, ...]) -> Side:
+        """The same with class names."""
+        return Side(self.name, dataclasses.replace(self.told, labels=names))
+
+
+def parity_of_any(
+    context: Context,
+    candidate: Side,
+    reference: Side,
+    options: ParityOptions,
+    *,
+    seed: int | None = None,
+    on_device: DevicePredictor | None = None,
+) -> ParityDocument:
+    """The comparison of any two classifiers of the same classes on the user's images.
+
+    ``on_device`` is the candidate, a bundle, answering elsewhere.
+    """
+    uri = options.data
+    if uri is None:
+        raise UsageError("name the images that judge, with --data: neither file says which")
+    options = dataclasses.replace(options, seed=seed or 0)
+    trusted, answering = _open(context, reference), on_device or _open(context, candidate)
+    check_classes(trusted, answering)
+    for side in (trusted, answering):
+        context.console.info(_described(side))
+    _check_sizes(trusted, answering, context.console)
+    classes = answering.classes
+    if classes == numbered_classes(len(classes)):
+        classes = trusted.classes
+    cells = choose_cells(options.corruptions, options.severities, options.extra, options.seed)
+    images = judging_images(context.console, uri, cells, classes, options.skip_bad)
+    if images.labeled:
+        check_reference(trusted, images.dataset, options.seed)
+    sweep = Sweep(
+        dataset=images.dataset,
+        make=MakeVariants(trusted.preprocessing, images.cells, images.published),
+        reference=trusted,
+        candidate=answering,
+        cache=context.cache / "parity",
+        images=options.images,
+        workers=default_workers(),
+        seed=options.seed,
+        cache_bytes=limit_bytes(),
+    )
+    document = run_comparison(
+        sweep,
+        options,
+        context.console,
+        labeled=images.labeled,
+        device=None if on_device is None else on_device.session.device.name,
+    )
+    sides = Sides(reference=_described(trusted), candidate=_described(answering))
+    return dataclasses.replace(document, sides=sides)
+
+
+def _open(context: Context, side: Side) -> Predictor:
+    if side.foreign:
+        return open_foreign(side.name, side.told)
+    path = Path(side.name)
+    if not path.exists():
+        raise UsageError(
+            f"no classifier at {path}: give a bundle, a checkpoint, an .onnx, .xml or .tflite "
+            "file, or command:PROGRAM"
+        )
+    if path.is_dir() or path.suffix == ".zip":
+        return open_bundle_predictor(path)
+    if path.suffix == ".onnx":
+        return open_reference(path)
+    source = SourceOptions(str(path))
+    return open_reference(export(context, load(context, source), source).onnx)
+
+
+def _described(side: Predictor) -> str:
+    if isinstance(side, ForeignClassifier):
+        return side.describe()
+    height, width = side.preprocessing.size
+    return f"{side.name}; {height} x {width} px, as its own file says"
+
+
+def _check_sizes(reference: Predictor, candidate: Predictor, console: Console) -> None:
+    """Both see the same corrupted images, made as the reference wants them."""
+    told, ours = reference.preprocessing, candidate.preprocessing
+    if told.size != ours.size:
+        if not isinstance(candidate, ForeignClassifier):
+            raise UsageError(
+                f"the reference takes {told.size[0]} x {told.size[1]} px and the candidate "
+                f"{ours.size[0]} x {ours.size[1]} px, which a bundle cannot resize to: compare it "
+                "with a reference of its own size"
+            )
+        console.warn(
+            f"the candidate takes {ours.size[0]} x {ours.size[1]} px: it sees the reference's "
+            f"corrupted images of {told.size[0]} x {told.size[1]} px, resized"
+        )
+        return
+    for name in ("resize", "crop_ratio", "interpolation"):
+        if getattr(told, name) != getattr(ours, name):
+            console.warn(
+                f"both see images prepared as the reference's ({name} {getattr(told, name)}; the "
+                f"candidate's would be {getattr(ours, name)})"
+            )
+
+
+def check_reference(reference: Predictor, dataset: Dataset, seed: int) -> None:
+    """Refuse a reference that does worse than always saying the same class.
+
+    Then the preprocessing or the labels are wrong, and hours of comparing would say nothing.
+    """
+    rows = epoch_order(len(dataset), seed, 0)[:_TRIED]
+    labels = np.array([dataset.label(int(row)) for row in rows])
+    right = 0
+    for start in range(0, len(rows), 32):
+        part = rows[start : start + 32]
+        pixels = np.stack([reference.preprocessing.fit(dataset.image(int(row))) for row in part])
+        answers = reference.run(pixels).logits.argmax(axis=1)
+        right += int((answers == labels[start : start + 32]).sum())
+    counts = np.bincount(labels, minlength=1)
+    if right <= counts.max() and len(np.unique(labels)) > 1:
+        most = dataset.classes[int(counts.argmax())]
+        raise UsageError(
+            f"the reference {reference.name} is right on {right} of {len(rows)} clean images, and "
+            f"always saying '{most}' on {counts.max()}: its preprocessing or the labels are wrong"
+        )
