@@ -31,7 +31,7 @@ class ForeignClassifier:
     form: InputForm
     scores: Scores
     source: str = ""  # nobody knows what it was made from
-    seen: str = "seen=unknown"
+    training: str = "seen=unknown"
 
     @property
     def executed(self) -> str:

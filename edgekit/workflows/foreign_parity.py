@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgekit.core.console import Console
-from edgekit.core.errors import UsageError
+from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.data.base import Dataset
 from edgekit.data.corruption_grid import MakeVariants, choose_cells
 from edgekit.data.loading import default_workers, epoch_order
+from edgekit.data.transforms import Preprocessing
 from edgekit.foreign.classifier import ForeignClassifier
 from edgekit.foreign.open import ForeignOptions, is_foreign, open_foreign, written_by_edgekit
 from edgekit.model.card import numbered_classes
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from edgekit.devices.remote_predictor import DevicePredictor
 
 _TRIED = 256  # clean images that show whether a reference knows what it is looking at
+_TOGETHER = 16  # images, each asked for alone and among others
+_MOST_DIFFERENT = 0.25  # of these answers: scales that are taken from a whole batch move some
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ def parity_of_any(
         classes = trusted.classes
     cells = choose_cells(options.corruptions, options.severities, options.extra, options.seed)
     images = judging_images(context.console, uri, cells, classes, options.skip_bad)
+    for side in (trusted, answering):
+        check_batches(side, images.dataset, trusted.preprocessing, options.seed)
     if images.labeled:
         check_reference(trusted, images.dataset, options.seed)
     sweep = Sweep(
@@ -150,6 +155,23 @@ def _check_sizes(reference: Predictor, candidate: Predictor, console: Console) -
                 f"both see images prepared as the reference's ({name} {getattr(told, name)}; the "
                 f"candidate's would be {getattr(ours, name)})"
             )
+
+
+def check_batches(side: Predictor, dataset: Dataset, pixels: Preprocessing, seed: int) -> None:
+    """Refuse a classifier whose answers depend on the place of an image in its batch.
+
+    A comparison would not see it: there a batch is one image in several variants.
+    """
+    rows = epoch_order(len(dataset), seed, 0)[:_TOGETHER]
+    images = np.stack([pixels.fit(dataset.image(int(row))) for row in rows])
+    together = side.run(images).logits.argmax(axis=1)
+    alone = np.array([side.run(image[np.newaxis]).logits.argmax() for image in images])
+    different = int((together != alone).sum())
+    if different > _MOST_DIFFERENT * len(rows):
+        raise EdgekitError(
+            f"{side.name} answers {different} of {len(rows)} images otherwise in a batch than "
+            "alone: it mixes up the images of a batch"
+        )
 
 
 def check_reference(reference: Predictor, dataset: Dataset, seed: int) -> None:

@@ -1,0 +1,162 @@
+"""The verdict on classifiers that edgekit did not make, and on lies about them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from edgekit.cli.main import main
+from tests.foreign import classifiers
+from tests.foreign.test_program import GOOD
+
+CELLS = ("--corruptions", "gaussian_noise,fog,jpeg_compression", "--severities", "1,3")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One cache: the reference answers once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def parity(
+    capsys: pytest.CaptureFixture[str], candidate: Path | str, *words: str
+) -> tuple[int, dict[str, Any], str]:
+    """Exit code, document and standard error of a comparison with the float network."""
+    arguments = ["parity", str(candidate), "--reference", str(classifiers.float_onnx()), "--json"]
+    arguments += ["--data", str(classifiers.data()), *CELLS]
+    arguments += ["--preprocessing", str(classifiers.preprocessing()), "--tolerance", "3", *words]
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    captured = capsys.readouterr()
+    code = caught.value.code
+    assert isinstance(code, int)
+    return code, json.loads(captured.out), captured.err
+
+
+def quantized(name: str, **options: Any) -> Path:
+    """The float network as ONNX Runtime's own tool quantizes it, with its defaults."""
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc] # untyped
+        def __init__(self) -> None:
+            images, _ = classifiers.parts()["train"]
+            self.batches = iter([{"input/pixels:0": classifiers.normalize(images[:64])}])
+
+        def get_next(self) -> Any:
+            return next(self.batches, None)
+
+    path = classifiers.folder() / name
+    quantize_static(classifiers.float_onnx(), path, Reader(), **options)
+    return path
+
+
+def test_int8_of_another_tool_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    code, document, _ = parity(capsys, quantized("int8.onnx"))
+    assert (code, document["verdict"]) == (0, "pass")
+    assert document["codes"] is None
+    assert document["top1_agreement"]["clean"] > 0.95
+    for side in document["sides"].values():
+        assert "ONNX Runtime" in side
+        assert "CPUExecutionProvider" in side
+        assert "28 x 28 px" in side
+
+
+def test_a_program_against_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    source = GOOD.replace("ROOT", repr(str(Path(__file__).parents[2])))
+    code, document, _ = parity(capsys, classifiers.program(source, "good.py"))
+    assert code == 0
+    assert document["top1_agreement"]["clean"] > 0.99
+    assert document["clean_error"]["candidate"] == document["clean_error"]["reference"]
+
+
+def lies() -> dict[str, onnx.ModelProto]:
+    """Files that load, run and are wrong."""
+    net = classifiers.network()
+    order = np.arange(classifiers.CLASSES)
+    order[[2, 7]] = 7, 2
+    swapped = dataclasses.replace(net, weights=net.weights[:, order], bias=net.bias[order])
+    exchanged = dataclasses.replace(net, filters=net.filters[:, ::-1])
+    zeros = dataclasses.replace(net, weights=0 * net.weights, bias=0 * net.bias)
+    return {
+        "two classes exchanged": classifiers.graph(swapped),
+        "red and blue exchanged": classifiers.graph(exchanged),
+        "nothing but zeros": classifiers.graph(zeros),
+    }
+
+
+@pytest.mark.parametrize("lie", list(lies()))
+def test_a_lie_is_caught(capsys: pytest.CaptureFixture[str], lie: str) -> None:
+    path = classifiers.saved(lies()[lie], f"{lie.replace(' ', '-')}.onnx")
+    code, document, errors = parity(capsys, path)
+    assert (code, document["verdict"]) == (3, "fail"), document["reasons"]
+    assert document["images"] < 600  # it does not take all images
+    assert "parity fail" in errors
+
+
+def test_half_of_a_batch_repeated_is_caught(capsys: pytest.CaptureFixture[str]) -> None:
+    source = GOOD.replace("ROOT", repr(str(Path(__file__).parents[2]))).replace(
+        "    write.write(b",
+        "    logits[len(logits) // 2 :] = logits[: len(logits) - len(logits) // 2]\n"
+        "    write.write(b",
+        1,
+    )
+    assert "// 2 :]" in source
+    code, document, _ = parity(capsys, classifiers.program(source, "half.py"))
+    assert code == 1
+    assert "it mixes up the images of a batch" in document["error"]
+
+
+def test_a_reference_that_knows_nothing_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    images, labels = classifiers.parts()["test"]
+    names = np.array([str(number) for number in range(classifiers.CLASSES)])
+    np.savez(tmp_path / "other.npz", images=images, labels=(labels + 1) % 10, classes=names)
+    path = classifiers.float_onnx()
+    code, document, _ = parity(capsys, path, "--data", str(tmp_path / "other.npz"))
+    assert code == 2
+    assert "its preprocessing or the labels are wrong" in document["error"]
+
+
+def test_an_input_of_another_size_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    small = tmp_path / "small.toml"
+    small.write_text(classifiers.PREPROCESSING.replace("28, 28", "24, 24"))
+    source = GOOD.replace("ROOT", repr(str(Path(__file__).parents[2]))).replace(
+        "logits = ", "images = images.repeat(2, 1).repeat(2, 2)[:, 10:38, 10:38]\n    logits = "
+    )
+    program = classifiers.program(source, "small.py")
+    words = ["--preprocessing", str(small)]
+    words += ["--reference-preprocessing", str(classifiers.preprocessing())]
+    code, document, errors = parity(capsys, program, *words)
+    assert code == 3
+    assert document["verdict"] == "fail"  # it sees the middle alone
+    assert "resized" in errors
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["a.onnx"], "a.onnx is no bundle: name what is right, with --reference"),
+        (["a.onnx", "--reference", "b.onnx"], "name the images that judge, with --data"),
+        (["a.onnx", "--reference", "b.onnx", "--min-code-agreement", "0.9"], "have no codes"),
+        (["build/cpu", "--background"], "--background is for files that edgekit did not make"),
+    ],
+)
+def test_what_is_missing_is_named(
+    capsys: pytest.CaptureFixture[str], words: list[str], problem: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["parity", *words])
+    assert caught.value.code == 2
+    assert problem in capsys.readouterr().err
