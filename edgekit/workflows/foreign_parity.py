@@ -26,7 +26,7 @@ from edgekit.parity.options import ParityOptions
 from edgekit.parity.predictors import Predictor, check_classes, open_bundle_predictor
 from edgekit.parity.sweep import Sweep
 from edgekit.steps.context import Context
-from edgekit.steps.float_model import export, load
+from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.steps.options import SourceOptions
 from edgekit.workflows.judging_images import judging_images
 
@@ -124,7 +124,7 @@ def _open(context: Context, side: Side) -> Predictor:
     if path.suffix == ".onnx":
         return open_reference(path)
     source = SourceOptions(str(path))
-    return open_reference(export(context, load(context, source), source).onnx)
+    return open_reference(export(context, obtain_checkpoint(context, source), source).onnx)
 
 
 def _described(side: Predictor) -> str:

@@ -149,7 +149,7 @@ def graph(
         last = "probabilities"
     shape: list[int | str] = [batch, len(bias)]
     if square:
-        tensors["shape"] = np.array([-1, 1, 1, len(bias)], np.int64)  # type: ignore[assignment]
+        tensors["shape"] = np.array([-1, 1, 1, len(bias)], np.int64)
         nodes.append(helper.make_node("Reshape", [last, "shape"], ["map"]))
         last, shape = "map", [batch, 1, 1, len(bias)]
     made = helper.make_graph(

@@ -75,7 +75,9 @@ def test_float16_and_integer_inputs() -> None:
         assert tensor.shape == (2, 4, 5, 3)
         assert tensor.dtype == kind
         assert (tensor == (7 if kind is np.float16 else 17)).all()
-    saturated = InputForm("NCHW", np.dtype(np.int8), 1.0, 0).tensor(np.float32([[[[300.0]]]]))
+    saturated = InputForm("NCHW", np.dtype(np.int8), 1.0, 0).tensor(
+        np.full((1, 1, 1, 1), 300.0, np.float32)
+    )
     assert saturated.ravel().tolist() == [127]
 
 
