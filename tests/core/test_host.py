@@ -102,7 +102,7 @@ from pathlib import Path
 def threads():
     return len(os.listdir("/proc/self/task"))
 
-assert usable_threads() == 1 and cores()["usable"] == 1 and default_workers() == 0
+assert usable_threads() == 1 and cores().usable == 1 and default_workers() == 0
 before = threads()
 run = float_onnxruntime(Path(sys.argv[1]), np.zeros((1, 3, 24, 32), np.float32))
 run()
