@@ -27,7 +27,12 @@ from tests.hostile.campaign.structure import as_json, spoil
 
 draw = random.Random({seed})
 spoiled = set({spoiled!r})
-agent = subprocess.Popen(["sh", "-c", sys.argv[-1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+# What is cut off on a device leaves things in its own folder for them.
+os.makedirs({temporary!r})
+agent = subprocess.Popen(
+    ["sh", "-c", sys.argv[-1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    env={{**os.environ, "TMPDIR": {temporary!r}}},
+)
 
 def forward():
     while data := os.read(0, 1 << 16):
@@ -95,7 +100,11 @@ def _network(draw: random.Random, work: Path) -> None:
     if draw.randrange(20) == 0:
         spoiled = {-1}
     text = _SSH.format(
-        python=sys.executable, root=str(ROOT), seed=draw.randrange(1 << 30), spoiled=spoiled
+        python=sys.executable,
+        root=str(ROOT),
+        seed=draw.randrange(1 << 30),
+        spoiled=spoiled,
+        temporary=str(work / "device" / "tmp"),
     )
     (folder / "ssh").write_text(text)
     (folder / "ssh").chmod(0o755)
