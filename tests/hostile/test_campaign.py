@@ -1,0 +1,127 @@
+"""The campaign sees every kind of fault; and a few cases of each of its hazards."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.campaign import faulty
+from tests.hostile.campaign.case import ROOT, Ended, Hazard, Verdict, judge, run_limited
+from tests.hostile.campaign.forked import Forked, server
+from tests.hostile.campaign.registry import hazards
+from tests.hostile.campaign.runner import run_case, run_for
+
+FAULTS = {
+    "traceback": "KeyError: 'surprise'",
+    "swallowed_traceback": "Traceback",
+    "hang": "ran longer than 2 s",
+    "spin": "ran longer than 2 s",
+    "memory": "took more than 300 MB",
+    "burst": "MB",
+    "child_memory": "took more than 300 MB",
+    "outside": "changed stray",
+    "far_outside": "changed ../stray",
+    "home": "changed home/intel",
+    "temporary": "changed tmp/left",
+    "crash": "SIGSEGV",
+    "code": "exit code 1",
+    "silent": "exit code 2 without its line",
+    "escape": "raw control character",
+    "left": "left processes behind",
+    "warning": "UserWarning",
+}
+LIMITS = {"seconds": 2.0, "megabytes": 300.0}
+
+
+def real(name: str, folder: Path) -> Ended:
+    work = folder / "work"
+    work.mkdir(parents=True)
+    seconds = 2.0 if name in ("hang", "spin") else 60.0
+    command = [sys.executable, "-m", "tests.hostile.campaign.faulty", name]
+    return run_limited(
+        command, cwd=work, seconds=seconds, megabytes=300, env={"PYTHONPATH": str(ROOT)}
+    )
+
+
+def forked(name: str, folder: Path) -> Ended:
+    (folder / "work").mkdir(parents=True)
+    seconds = 2.0 if name in ("hang", "spin") else 60.0
+    function = f"{faulty.__name__}:main"
+    return server().run([name], folder / "work", seconds=seconds, megabytes=300, function=function)
+
+
+@pytest.mark.parametrize("run", [real, forked])
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_is_seen(name: str, run: object, tmp_path: Path) -> None:
+    assert callable(run)
+    verdict = judge(run(name, tmp_path / "campaign" / "case"))
+    assert verdict.kind == "fault"
+    assert FAULTS[name] in verdict.detail
+
+
+@pytest.mark.parametrize("run", [real, forked])
+def test_what_is_right_is_no_fault(run: object, tmp_path: Path) -> None:
+    assert callable(run)
+    assert judge(run("well", tmp_path / "a")) == Verdict("passed", "")
+    said = "2: error: x is no bundle: give one"
+    assert judge(run("line", tmp_path / "b")) == Verdict("refused", said)
+
+
+def test_inputs_that_a_command_changes_are_seen(tmp_path: Path) -> None:
+    def prepare(draw: object, work: Path) -> list[str]:
+        (work / "outside").mkdir()
+        return ["outside"]
+
+    hazard = Forked("x", prepare, function="tests.hostile.test_campaign:_touch")
+    assert "changed work/new" in run_case(hazard, 1, tmp_path / "a").detail
+    free = Forked("x", prepare, function="tests.hostile.test_campaign:_touch", writes=("new",))
+    assert run_case(free, 1, tmp_path / "b").kind == "passed"
+
+
+def _touch(words: list[str]) -> None:
+    Path("new").write_text("x")
+
+
+class Sometimes:
+    """At fault with every third seed, and broken itself with every seventh."""
+
+    name = "sometimes: at fault"
+
+    def run(self, seed: int, folder: Path) -> Verdict:
+        (folder / "input").write_text(str(seed))
+        if seed % 7 == 0:
+            raise KeyError(seed)
+        return Verdict("fault", "third") if seed % 3 == 0 else Verdict("passed", "")
+
+
+def test_faults_are_kept_and_counted(tmp_path: Path) -> None:
+    heard: list[int] = []
+    counts = run_for(
+        [Sometimes()], 1, 0.01, tmp_path / "scratch", tmp_path / "faults",
+        lambda hazard, seed, verdict, counts: heard.append(seed),
+    )  # fmt: skip
+    count = counts["sometimes: at fault"]
+    assert heard == list(range(1, count.cases + 1))
+    assert count.cases == count.passed + count.faults
+    assert count.faults == len([s for s in heard if s % 3 == 0 or s % 7 == 0])
+    kept = tmp_path / "faults" / "sometimes-at-fault-3"
+    assert (kept / "input").read_text() == "3"
+    assert '"seed": 3' in (kept / "fault.json").read_text()
+    assert "KeyError: 7" in (kept.with_name("sometimes-at-fault-7") / "fault.json").read_text()
+
+
+def test_the_tool_replays_and_refuses() -> None:
+    def tool(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, ROOT / "tools" / "campaign.py", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+    assert "no such hazard" in tool("--only", "nope", "--minutes", "1").stderr
+    assert "either --minutes or --seed" in tool("--only", "images").stderr
+
+
+@pytest.mark.parametrize("hazard", hazards(), ids=lambda hazard: hazard.name)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_fixed_seeds(hazard: Hazard, seed: int, tmp_path: Path) -> None:
+    verdict = run_case(hazard, seed, tmp_path / "scratch")
+    assert verdict.kind != "fault", verdict.detail
