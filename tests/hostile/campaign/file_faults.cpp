@@ -1,4 +1,5 @@
-// A layer between a program and the C library (LD_PRELOAD) that makes the disk misbehave on purpose.
+// A layer between a program and the C library (LD_PRELOAD) that makes the disk misbehave on
+// purpose.
 //
 // It counts the operations that change files below one folder, and at the chosen one
 //   - kills the process, a write half done (mode 2),
@@ -60,7 +61,8 @@ std::string absolute(int folder, const char* path) {
 
 bool watched(const std::string& path) {
   const std::string& root = state().root;
-  return state().mode != kOff && path.size() > root.size() && path.compare(0, root.size(), root) == 0;
+  return state().mode != kOff && path.compare(0, root.size(), root) == 0 &&
+         (path.size() == root.size() || path[root.size()] == '/');
 }
 
 bool watched(int fd) { return state().mode != kOff && watched(of_descriptor(fd)); }
@@ -119,7 +121,8 @@ int open_file(int folder, const char* path, int flags, mode_t mode) {
 
 ssize_t write_file(int fd, const void* data, size_t size, off_t at) {
   const auto go = [&](size_t count) {
-    return at < 0 ? syscall(SYS_write, fd, data, count) : syscall(SYS_pwrite64, fd, data, count, at);
+    return at < 0 ? syscall(SYS_write, fd, data, count)
+                  : syscall(SYS_pwrite64, fd, data, count, at);
   };
   if (state().mode == kOff) return go(size);
   std::lock_guard<std::mutex> lock(state().mutex);

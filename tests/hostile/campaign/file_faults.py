@@ -210,7 +210,7 @@ def _child(request: dict[str, Any], faults: Any) -> int:
         code = call(request["words"])
     except SystemExit as stop:
         code = stop.code
-    except BaseException:
+    except BaseException:  # noqa: BLE001 # as the interpreter does with what nobody catches
         traceback.print_exc()
         code = 1
     multiprocessing.util._exit_function()  # type: ignore[attr-defined]

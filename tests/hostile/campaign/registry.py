@@ -9,3 +9,10 @@ from tests.hostile.campaign.case import Hazard
 def hazards() -> tuple[Hazard, ...]:
     """All of them, in the order in which they are run."""
     return images.HAZARDS
+
+
+def disturbances() -> tuple[Hazard, ...]:
+    """Commands that are killed, cut off, out of room or not alone: seconds a case, not moments."""
+    from tests.hostile.campaign import full, power, stops, together
+
+    return (*stops.HAZARDS, *power.HAZARDS, *full.HAZARDS, *together.HAZARDS)
