@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(shell git ls-files '*.cpp' '*.h' '*.cu' 2>/dev/null)
 
-.PHONY: build test setup lint native-test test-tensorrt format clean
+.PHONY: build test setup lint native-test native-tsan test-tensorrt format clean
 
 build: setup
 	$(BIN)/edgekit build
@@ -37,6 +37,16 @@ native-test: setup
 	  (cat build/native-configure.log; exit 1)
 	$(BIN)/cmake --build build/native --parallel 2
 	$(BIN)/ctest --test-dir build/native --output-on-failure
+
+# All native tests under the thread sanitizer, which `make test` has for test_threads alone.
+# Without random addresses, which the sanitizer's memory layout does not always allow for.
+native-tsan: setup
+	mkdir -p build
+	$(BIN)/cmake -S . -B build/native-tsan -DEDGEKIT_TESTS=ON -DEDGEKIT_OPENVINO=OFF \
+	  -DEDGEKIT_SANITIZE=thread > build/native-tsan-configure.log || \
+	  (cat build/native-tsan-configure.log; exit 1)
+	$(BIN)/cmake --build build/native-tsan --parallel 2
+	setarch -R $(BIN)/ctest --test-dir build/native-tsan --output-on-failure
 
 # TensorRT's parser, registries and cross-compiler; needs no GPU, downloads 190 MB.
 test-tensorrt: setup

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from edgekit.core.console import plain_table, printable  # noqa: E402 # of this checkout
 from tests.hostile.campaign.case import Hazard, Verdict  # noqa: E402
-from tests.hostile.campaign.registry import hazards  # noqa: E402
+from tests.hostile.campaign.registry import disturbances, hazards  # noqa: E402
 from tests.hostile.campaign.runner import Count, run_case, run_for  # noqa: E402
 
 
@@ -39,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="counts as a JSON document")
     parser.add_argument("--faults", type=Path, default=ROOT / "build" / "campaign")
     options = parser.parse_args(arguments)
-    chosen = [h for h in hazards() if h.name.startswith(options.only or "")]
+    every = (*hazards(), *disturbances())
+    chosen = [h for h in every if h.name.startswith(options.only or "")]
     if not chosen:
-        parser.error("no such hazard; there are: " + ", ".join(h.name for h in hazards()))
+        parser.error("no such hazard; there are: " + ", ".join(h.name for h in every))
     if (options.seed is None) == (options.minutes is None):
         parser.error("say either --minutes or --seed")
     with tempfile.TemporaryDirectory(prefix="edgekit-campaign-") as scratch:

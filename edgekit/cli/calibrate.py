@@ -123,7 +123,7 @@ def calibrate(
     )
     if sensitivity:
         if output is not None:
-            _refuse_existing(output, output.with_suffix(".svg"))
+            _refuse_existing(output)
         _rank(request, output, probe_images)
     else:
         assert output is not None
@@ -156,19 +156,18 @@ class _Request:
 
 
 def _write(request: _Request, output: Path, *, guard: bool) -> None:
-    from edgekit.core.files import write_bytes
     from edgekit.steps.calibration import legal_onnx
     from edgekit.steps.guard import guard_graph
 
-    listing = output.with_name(f"{output.name}.images.json")
-    _refuse_existing(output, listing)
+    _refuse_existing(output)
     context = request.context
     quantized, data = request.calibrate()
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         legal = legal_onnx(quantized, Path(folder))
         closeness = guard_graph(context, quantized, legal, data, insist=guard)
-        write_bytes(output, legal.read_bytes())
-    write_bytes(listing, (quantized.onnx.parent / "images.json").read_bytes())
+        graph = legal.read_bytes()
+    listing = output.with_name(f"{output.name}.images.json")
+    _write_both(output, graph, listing, (quantized.onnx.parent / "images.json").read_bytes())
     document = {"onnx": str(output), "images": str(listing), "guard": closeness.to_dict()}
     context.console.document({**document, **quantized.report})
     context.console.text(f"wrote {output} and {listing.name}")
@@ -179,7 +178,6 @@ def _rank(request: _Request, output: Path | None, count: int) -> None:
 
     import onnx
 
-    from edgekit.core.files import write_text
     from edgekit.quantize.sensitivity import measure
     from edgekit.report.sensitivity import rows, svg
     from edgekit.steps.calibration import probe_of
@@ -201,12 +199,25 @@ def _rank(request: _Request, output: Path | None, count: int) -> None:
     for line in ranking.messages():
         console.text(line)
     if output is not None:
-        write_text(output, json.dumps(ranking.to_dict(), indent=1))
-        write_text(output.with_suffix(".svg"), svg(ranking))
-        console.text(f"wrote {output} and {output.with_suffix('.svg').name}")
+        figure = output.with_suffix(".svg")
+        text = json.dumps(ranking.to_dict(), indent=1)
+        _write_both(output, text.encode(), figure, svg(ranking).encode())
+        console.text(f"wrote {output} and {figure.name}")
 
 
-def _refuse_existing(*paths: Path) -> None:
-    for path in paths:
-        if path.exists():
-            raise UsageError(f"{path} exists: choose another name, or remove it")
+def _refuse_existing(output: Path) -> None:
+    if output.exists():
+        raise UsageError(f"{output} exists: choose another name, or remove it")
+
+
+def _write_both(output: Path, content: bytes, beside: Path, other: bytes) -> None:
+    """``output`` comes last: ``beside`` without it is what a stopped run left, and the same."""
+    from edgekit.core.files import write_bytes
+
+    if beside.exists() and beside.read_bytes() != other:
+        raise UsageError(
+            f"{beside} is there and differs from what belongs to {output}: choose another name, "
+            "or remove it"
+        )
+    write_bytes(beside, other)
+    write_bytes(output, content)

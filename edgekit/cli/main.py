@@ -5,8 +5,10 @@ This package holds no logic, and imports nothing heavy before a command needs it
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
+import tempfile
 import threading
 from types import FrameType
 from typing import Any, NoReturn
@@ -34,6 +36,9 @@ Exit codes:
   4    a toolchain or runtime is missing
   5    a device is unreachable
   130  interrupted; a rerun resumes"""
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @click.group(
@@ -108,6 +113,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # the reader of a pipe, such as head, has closed it
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _fail(_no_room(error), EdgekitError.exit_code, invocation)
     except ModuleNotFoundError as error:  # from an extra; commands check their own needs earlier
         package = (error.name or "").split(".")[0]
         if package in ("", "edgekit"):
@@ -117,6 +126,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
     sys.exit(0)
+
+
+def _no_room(error: OSError) -> str:
+    """Where a disk is full. What has no name of its own is written to the temporary folder."""
+    where = error.filename or f"to the temporary folder {tempfile.gettempdir()}"
+    return (
+        f"cannot write {where}: {error.strerror}: make room (or name another folder for temporary "
+        "files with TMPDIR), then run the same command again"
+    )
 
 
 def _stop_at(number: int) -> Any:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from edgekit.core.errors import EdgekitError
+from edgekit.core.files import make_folder, try_lock
 
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
@@ -36,14 +37,14 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """
     path = path.resolve()  # a link is kept, and its target replaced
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with _locked(path.parent):
             _clean(path)
             # Not from tempfile, for the reason in `write_atomically`.
             new = path.parent / f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}"
             new.mkdir()
             lock = os.open(new, os.O_RDONLY)
-            _try_lock(lock)
+            try_lock(lock)
         try:
             fill(new)
             for file in new.iterdir():
@@ -114,19 +115,10 @@ def _clean(path: Path) -> None:
         except OSError:  # gone in the meantime, or not ours, such as a pipe
             continue
         try:
-            if _try_lock(handle):
+            if try_lock(handle):
                 shutil.rmtree(leftover, ignore_errors=True)
         finally:
             os.close(handle)
-
-
-def _try_lock(handle: int) -> bool:
-    """Whether the lock was free; it is held until ``handle`` is closed or the process ends."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held by somebody, or the file system has no locks: then nothing is removed
-        return False
-    return True
 
 
 @contextlib.contextmanager

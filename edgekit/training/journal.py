@@ -34,10 +34,13 @@ class Journal:
         """Append one line."""
         if self._enabled:
             line = json.dumps({"event": event, **values}, ensure_ascii=False)
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(line + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
+            try:
+                with self._path.open("a", encoding="utf-8") as stream:
+                    stream.write(line + "\n")
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            except OSError as error:
+                raise EdgekitError(f"cannot write {self._path}: {error.strerror}") from error
 
     def figures(self, step: int, values: dict[str, float | None]) -> None:
         """Add a point to every curve in TensorBoard."""

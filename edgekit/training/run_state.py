@@ -11,7 +11,7 @@ import json
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -63,7 +63,33 @@ def save_state(path: Path, state: RunState) -> None:
     """Replace the file ``path``."""
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     fields["progress"] = json.dumps(dataclasses.asdict(state.progress))
-    write_atomically(path, lambda stream: torch.save(fields, stream))
+
+    def write(stream: BinaryIO) -> None:
+        target = _Target(stream)
+        try:
+            torch.save(fields, target)
+        except RuntimeError as error:
+            raise target.failure or error from error
+
+    write_atomically(path, write)
+
+
+class _Target:
+    """A stream that remembers why it failed: PyTorch says of a full disk 'unexpected pos'."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.failure: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._stream.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 def resumable(

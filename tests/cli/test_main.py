@@ -1,6 +1,8 @@
+import errno
 import json
 import subprocess
 import sys
+import tempfile
 
 import click
 import pytest
@@ -171,3 +173,19 @@ def test_a_failed_gate_still_prints_one_document() -> None:
     assert done.returncode == 3
     assert json.loads(done.stdout) == {"verdict": "fail"}
     assert done.stderr == "error: lost\n"
+
+
+def test_a_full_disk_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sign` and others write temporary files, whose OSError names no file."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cli.commands["targets"], "callback", full)
+    code, out, err = run(capsys, "targets")
+    assert (code, out) == (1, "")
+    (line,) = err.splitlines()
+    assert f"the temporary folder {tempfile.gettempdir()}: No space left on device" in line
+    assert "run the same command again" in line

@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "folded_head.h"
+#include "guarded_buffer.h"
 
 namespace {
 
@@ -136,6 +137,15 @@ void compare(const Case& c) {
   head.run(c.features.data(), c.codes.data(), c.codebook.data(), kCount, 1,
            {.run = one_after_another}, again.data());
   CHECK(logits == again);
+  for (const auto side : {guarded::Side::kBefore, guarded::Side::kBehind}) {
+    const guarded::Buffer<float> features(c.features, side);
+    const guarded::Buffer<int64_t> codes(c.codes, side);
+    const guarded::Buffer<float> codebook(c.codebook, side);
+    const guarded::Buffer<float> out(logits.size(), side);
+    head.run(features.data(), codes.data(), codebook.data(), kCount, 2, {}, out.data());
+    CHECK(out.values() == logits);
+    head.run(features.data(), codes.data(), codebook.data(), 0, 1, {}, out.data());
+  }
 }
 
 }  // namespace

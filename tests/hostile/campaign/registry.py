@@ -17,3 +17,10 @@ def hazards() -> tuple[Hazard, ...]:
         *configs.HAZARDS,
         *frames.HAZARDS,
     )
+
+
+def disturbances() -> tuple[Hazard, ...]:
+    """Commands that are killed, cut off, out of room or not alone: seconds a case, not moments."""
+    from tests.hostile.campaign import full, power, stops, together
+
+    return (*stops.HAZARDS, *power.HAZARDS, *full.HAZARDS, *together.HAZARDS)

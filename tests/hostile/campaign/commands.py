@@ -1,0 +1,375 @@
+"""The long commands with so little to do that each takes seconds, and what must hold afterwards."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgekit.bundle.manifest import MANIFEST
+from edgekit.bundle.store import open_bundle
+from edgekit.core.errors import EdgekitError
+from tests.hostile.campaign.file_faults import TINY, Fault, Finished, Forker
+
+INT8: Final = ("int8.onnx", "int8.onnx.images.json")
+TARGET: Final = "onnxruntime-cpu"
+EVIDENCE: Final = ("parity.json", "bench.json")
+# How long it took, how much of it was known already, and how often one has looked: not the result.
+_MAKING: Final = frozenset(
+    {"seconds", "cpu_seconds", "cost", "when", "created"}
+    | {"inferences", "inferences_cached", "checked", "looks"}
+)
+SECONDS: Final = 120.0
+"""For a command that takes ten at most: whoever waits longer waits for ever."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one case runs; its commands write nowhere else."""
+
+    folder: Path
+
+    @property
+    def bundle(self) -> Path:
+        """The bundle that commands make or change."""
+        return self.folder / "out" / TARGET
+
+    @property
+    def cache(self) -> Path:
+        """The step cache and what else is kept."""
+        return self.folder / "cache"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Nothing of the user's is read or written."""
+        return {
+            "EDGEKIT_CACHE": str(self.cache),
+            "EDGEKIT_DEVICES": str(self.folder / "devices.toml"),
+            "TMPDIR": str(self.folder / "tmp"),
+            "HOME": str(self.folder / "home"),
+            "SOURCE_DATE_EPOCH": "1700000000",
+        }
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command, what lies there before, and what it leaves."""
+
+    name: str
+    words: Callable[[Place], list[str]]
+    outputs: Callable[[Place], dict[str, bytes]]
+    """What must come out the same again."""
+    before: tuple[str, ...] = ()
+    """Commands that run first, undisturbed."""
+    forget: tuple[str, ...] = ()
+    """What is removed before it starts, so that there is work to do."""
+
+
+def _source(place: Place) -> list[str]:
+    folder = material()
+    return ["--data", str(folder / "levels.npz"), "--recipe", str(folder / "tiny.toml")]
+
+
+def _build(place: Place, *more: str) -> list[str]:
+    checkpoint = str(material() / "model.safetensors")
+    words = ["build", "--checkpoint", checkpoint, *_source(place), "--target", TARGET, "--no-guard"]
+    return [*words, "--out", str(place.folder / "out"), "--no-bench", "--no-parity", *more]
+
+
+def _calibrate(place: Place) -> list[str]:
+    words = ["calibrate", str(material() / "model.safetensors"), *_source(place), "--no-guard"]
+    return [*words, "--dialect", "onnxruntime", "-o", str(place.folder / "int8.onnx")]
+
+
+def _train(place: Place) -> list[str]:
+    words = "train --weights none --image-size 32 --epochs 2 --validation-images 6 --workers 0"
+    words += " --seen contrast --batch-size 4 --codebook-size 6 --threads 1 --save-every 0"
+    data = str(material() / "levels.npz")
+    return [*words.split(), "--backbone", TINY, "--data", data, "--out", str(place.folder / "run")]
+
+
+def _parity(place: Place, images: int) -> list[str]:
+    words = f"--images {images} --corruptions contrast --severities 3 --tolerance 50"
+    data = str(material() / "levels.npz")
+    return ["parity", str(place.bundle), "--data", data, *words.split()]
+
+
+def _sign(place: Place) -> list[str]:
+    return ["sign", str(place.bundle), "--key", str(material() / "key")]
+
+
+def _files(*names: str) -> Callable[[Place], dict[str, bytes]]:
+    return lambda place: {name: (place.folder / name).read_bytes() for name in names}
+
+
+def _bundle_files(place: Place) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(place.bundle.iterdir())}
+
+
+def _comparison(place: Place) -> dict[str, bytes]:
+    document = json.loads((place.bundle / "parity.json").read_bytes())
+    return {"parity.json": json.dumps(timeless(document), sort_keys=True).encode()}
+
+
+def timeless(value: Any) -> Any:
+    """A document without what it says of its own making."""
+    if isinstance(value, dict):
+        return {key: timeless(inner) for key, inner in value.items() if key not in _MAKING}
+    return [timeless(inner) for inner in value] if isinstance(value, list) else value
+
+
+COMMANDS: Final = {
+    command.name: command
+    for command in (
+        Command("build", _build, _bundle_files),
+        Command("build anew", lambda p: _build(p, "--seed", "1"), _bundle_files, ("evidence",)),
+        Command("build again", lambda p: _build(p, "--force"), _bundle_files, ("build",)),
+        Command("calibrate", _calibrate, _files(*INT8)),
+        Command("calibrate again", _calibrate, _files(*INT8), ("calibrate",), forget=INT8),
+        Command("train", _train, _files("run/best.safetensors", "run/last.safetensors")),
+        Command("parity", lambda p: _parity(p, 4), _comparison, ("evidence",), ("cache/parity",)),
+        Command("evidence", lambda p: _parity(p, 2), _comparison, ("bench",)),
+        Command("sign", _sign, _files(f"out/{TARGET}/signature.json"), ("evidence",)),
+    )
+}
+
+
+@functools.cache
+def material() -> Path:
+    """Images, a checkpoint, a recipe and a key."""
+    import torch
+
+    from edgekit.data.transforms import Preprocessing
+    from edgekit.model.card import ModelCard, TrainingProtocol
+    from edgekit.model.checkpoint import save_checkpoint
+    from edgekit.model.config import VQSAConfig
+    from edgekit.model.vqsa import VQSA
+    from tests.bundles import TinyBackbone
+    from tests.training.training_data import CLASSES, write_data
+
+    folder = scratch() / "material"
+    folder.mkdir()
+    write_data(folder, train=6, validation=6)
+    torch.manual_seed(3)
+    config = VQSAConfig(codebook_size=6)
+    network = VQSA(TinyBackbone(), len(CLASSES), config).eval()
+    preprocessing = Preprocessing(size=(32, 32), crop_ratio=1.0)
+    seen = TrainingProtocol(seen=("fog",))
+    card = ModelCard(TINY, TinyBackbone.channels, CLASSES, preprocessing, config, seen)
+    save_checkpoint(folder / "model.safetensors", network, card)
+    lines = ("images = 3", 'bias_correction = "none"', 'rounding = "nearest"')
+    (folder / "tiny.toml").write_text("\n".join(lines))
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")]
+    subprocess.run(command, check=True)
+    return folder
+
+
+@functools.cache
+def scratch() -> Path:
+    """A folder that lives as long as this process."""
+    import atexit
+
+    path = Path(tempfile.mkdtemp(prefix="edgekit-campaign-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+@functools.cache
+def forker() -> Forker:
+    """The parent of all commands."""
+    folder = scratch() / "forker"
+    folder.mkdir()
+    return Forker(folder)
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A command that nobody stopped: where it started, and what came of it."""
+
+    before: Path
+    after: Path
+    outputs: dict[str, bytes]
+    finished: Finished
+
+
+@functools.cache
+def undisturbed(name: str) -> Undisturbed:
+    """Made once a process; cases start from copies."""
+    command = COMMANDS[name]
+    here = scratch() / name.replace(" ", "-")
+    # Every case runs under one path: commands write paths down.
+    place = Place(scratch() / "case")
+    if command.before:
+        _restore(undisturbed(command.before[-1]).after, place.folder)
+    else:
+        _empty(place.folder)
+    for name in command.forget:
+        path = place.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copytree(place.folder, here / "before", symlinks=True)
+    finished = run(command, place, Fault("count", folder=place.folder))
+    assert finished.code in (0, 3), (name, finished)  # a comparison of four images decides nothing
+    result = command.outputs(place)
+    shutil.rmtree(place.folder / "tmp")
+    (place.folder / "tmp").mkdir()
+    shutil.copytree(place.folder, here / "after", symlinks=True)
+    return Undisturbed(here / "before", here / "after", result, finished)
+
+
+def begin(name: str) -> Place:
+    """A place where nothing but what comes before the command has happened."""
+    place = Place(scratch() / "case")
+    _restore(undisturbed(name).before, place.folder)
+    return place
+
+
+def run(command: Command, place: Place, fault: Fault | None = None) -> Finished:
+    """The command in a child, to its end."""
+    words = command.words(place)
+    child = forker().start(words, place.folder, fault=fault, env=place.env)
+    return forker().wait(child, SECONDS)
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("tmp", "home", "cache"):
+        (folder / name).mkdir(parents=True)
+
+
+def _restore(source: Path, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(source, folder, symlinks=True)
+
+
+def damage(place: Place, before: Path) -> str:
+    """What is half done under a final name, or gone that was evidence; "" for nothing."""
+    for manifest in place.folder.glob(f"out/[!.]*/{MANIFEST}"):
+        try:
+            open_bundle(manifest.parent)
+        except EdgekitError as error:
+            return f"a bundle that is not whole: {error}"
+    for zipped in place.folder.glob("out/[!.]*.zip"):
+        try:
+            open_bundle(zipped)
+        except EdgekitError as error:
+            return f"a bundle that is not whole: {error}"
+    old = Place(before)
+    if (old.bundle / MANIFEST).exists() and not place.bundle.exists():
+        aside = place.bundle.with_name(f".{TARGET}.previous")  # what `open_bundle` finds
+        if not aside.exists():
+            return "the bundle that was there is gone"
+        return ""
+    for name in EVIDENCE:
+        was = old.bundle / name
+        if was.exists() and not _holds_evidence(place.bundle, name):
+            return f"evidence is lost: {name}"
+    for path in _visible(place.folder):
+        if path.suffix in _READERS and not _reads(path):
+            return f"half of a file under its final name: {path.relative_to(place.folder)}"
+    return ""
+
+
+def _holds_evidence(bundle: Path, name: str) -> bool:
+    """Whether the file is there; a bundle of another model owes none of it."""
+    if (bundle / name).exists():
+        return _reads(bundle / name)
+    sections = json.loads((bundle / MANIFEST).read_bytes())["sections"]
+    return name.removesuffix(".json") not in sections
+
+
+def _visible(folder: Path) -> Iterable[Path]:
+    for path in folder.rglob("*"):
+        parts = path.relative_to(folder).parts
+        hidden = any(part.startswith(".") for part in parts)
+        if path.is_file() and not hidden and parts[0] not in ("tmp", "home"):
+            yield path
+
+
+def _reads(path: Path) -> bool:
+    try:
+        _READERS[path.suffix](path)
+    except Exception:  # noqa: BLE001 # whatever a reader thinks of half a file
+        return False
+    return True
+
+
+def _read_onnx(path: Path) -> None:
+    import onnx
+
+    onnx.checker.check_model(onnx.load(path), full_check=False)
+
+
+def _read_safetensors(path: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as stream:
+        for name in stream.keys():  # noqa: SIM118 # it is no dictionary
+            stream.get_tensor(name)
+
+
+def _read_state(path: Path) -> None:
+    import torch
+
+    torch.load(path, weights_only=True)
+
+
+_READERS: Final[dict[str, Callable[[Path], object]]] = {
+    ".json": lambda path: json.loads(path.read_bytes()),
+    ".onnx": _read_onnx,
+    ".safetensors": _read_safetensors,
+    ".pt": _read_state,
+}
+
+
+def leftovers(place: Place) -> list[str]:
+    """What a command that ended well should have cleaned up behind one that did not."""
+    names = []
+    for path in place.folder.rglob(".*"):
+        if place.folder / "tmp" not in path.parents and path.suffix in (".partial", ".tmp"):
+            names.append(str(path.relative_to(place.folder)))
+    return sorted(names)
+
+
+def survivors(place: Place, seconds: float = 15) -> list[int]:
+    """Processes that still work for a command that is dead; they have a moment to notice."""
+    deadline = time.monotonic() + seconds
+    while (found := _processes(place)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def _processes(place: Place) -> list[int]:
+    """Whoever was started with the case's cache in its environment, or works in its folder."""
+    mark = f"EDGEKIT_CACHE={place.cache}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                continue
+            works_here = place.folder in (cwd := (entry / "cwd").readlink(), *cwd.parents)
+            if works_here or mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def differences(found: dict[str, bytes], expected: dict[str, bytes]) -> list[str]:
+    """Names of what is not the same."""
+    names = {*found, *expected}
+    return sorted(name for name in names if found.get(name) != expected.get(name))
+
+
+# A bench takes half a minute, most of it starting Python: its evidence is put there as it would be.
+def _bench(place: Place) -> list[str]:
+    words = ["--seconds", "0.05", "--scenario", "latency", "--baseline", "none"]
+    return ["bench", str(place.bundle), *words]
+
+
+COMMANDS["bench"] = Command("bench", _bench, lambda _: {}, ("build",))

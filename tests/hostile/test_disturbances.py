@@ -1,0 +1,57 @@
+"""Commands that are killed, lose their power or their room: a few of the campaign's cases.
+
+``tools/campaign.py --only kill`` (power, full, together) runs them for as long as one likes.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.campaign.case import Hazard
+from tests.hostile.campaign.disk import Disk, Event
+from tests.hostile.campaign.registry import disturbances
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("g++") is None or shutil.which("ssh-keygen") is None,
+    reason="g++ or ssh-keygen is missing: apt-get install g++ openssh-client",
+)
+QUICK = (
+    *("kill train at a operation", "kill sign at a operation"),
+    *("power cut in sign", "power cut in train", "full disk in train", "full disk in sign"),
+    *("together sign and sign", "together train and train"),
+)
+
+
+@pytest.mark.parametrize(
+    "hazard", [h for h in disturbances() if h.name in QUICK], ids=lambda hazard: hazard.name
+)
+def test_fixed_seeds(hazard: Hazard, tmp_path: Path) -> None:
+    verdict = hazard.run(1, tmp_path)
+    assert verdict.kind != "fault", verdict.detail
+
+
+def after_the_cut(folder: Path, target: Path, events: list[Event]) -> dict[str, bytes]:
+    disk = Disk(folder)
+    for event in events:
+        disk.apply(event)
+    disk.cut(target, "nothing", random.Random(0))
+    return {path.name: path.read_bytes() for path in target.iterdir()}
+
+
+def test_a_cut_undoes_what_was_not_synced(tmp_path: Path) -> None:
+    """The replay itself can tell a careful writer from a careless one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"old")
+    new, old = str(folder / "new"), str(folder / "a")
+    write = [Event("create", ("7", new)), Event("write", ("7", "0", "3"), b"new")]
+    sync, rename = Event("sync", ("7", new)), Event("rename", (new, old))
+    names = Event("sync", ("1", str(folder)))
+    careless = after_the_cut(folder, tmp_path / "careless", [*write, rename, names])
+    hasty = after_the_cut(folder, tmp_path / "hasty", [*write, sync, rename])
+    careful = after_the_cut(folder, tmp_path / "careful", [*write, sync, rename, names])
+    assert (careless, hasty, careful) == ({"a": b""}, {"a": b"old"}, {"a": b"new"})
