@@ -13,7 +13,8 @@ def test_a_run_that_was_stopped_between_its_files_is_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, listing = tmp_path / "a.onnx", tmp_path / "a.onnx.images.json"
-    real, written = files.write_bytes, []
+    real = files.write_bytes
+    written: list[Path] = []
 
     def stopped(path: Path, data: bytes) -> None:
         if written:

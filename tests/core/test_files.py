@@ -74,7 +74,7 @@ def test_a_writer_makes_way_for_whoever_cleans_up(
             Path(path).unlink()
         return handle
 
-    monkeypatch.setattr(files.os, "open", opened)
+    monkeypatch.setattr(os, "open", opened)
     write_text(tmp_path / "file", "whole")
     assert len(taken) == 1
     os.close(taken[0])

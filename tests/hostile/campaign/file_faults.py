@@ -187,7 +187,7 @@ def _remember_operators() -> None:
     from tests.bundles import made
 
     remembered = functools.cache(ONNXRegistry.from_torchlib)
-    ONNXRegistry.from_torchlib = staticmethod(remembered)  # type: ignore[method-assign, assignment]
+    ONNXRegistry.from_torchlib = staticmethod(remembered)  # type: ignore[method-assign]
     made()  # an export, for its table and its imports
 
 
