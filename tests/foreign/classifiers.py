@@ -31,7 +31,8 @@ crop_ratio = 1.0
 mean = [{MEAN}, {MEAN}, {MEAN}]
 std = [{STD}, {STD}, {STD}]
 """
-_FILTERS, _KERNEL, _STRIDE = 48, 7, 3
+STRIDE = 3
+_FILTERS, _KERNEL = 48, 7
 _TRAIN, _TEST = 3000, 600
 Float = NDArray[np.float32]
 
@@ -56,7 +57,7 @@ class Network:
         """[B, features] of [B, 3, side, side]."""
         windows = np.lib.stride_tricks.sliding_window_view(
             normalized, (_KERNEL, _KERNEL), axis=(2, 3)
-        )[:, :, ::_STRIDE, ::_STRIDE]
+        )[:, :, ::STRIDE, ::STRIDE]
         maps = np.einsum("bcyxij,fcij->bfyx", windows, self.filters, optimize=True)
         return np.maximum(maps, 0).reshape(len(normalized), -1)
 
@@ -136,9 +137,7 @@ def graph(
         bias = np.concatenate([[np.float32(-20)], bias])
     tensors = {"filters": net.filters, "weights": weights, "bias": bias.astype(np.float32)}
     nodes = [
-        helper.make_node(
-            "Conv", ["input/pixels:0", "filters"], ["maps"], strides=[_STRIDE, _STRIDE]
-        ),
+        helper.make_node("Conv", ["input/pixels:0", "filters"], ["maps"], strides=[STRIDE, STRIDE]),
         helper.make_node("Relu", ["maps"], ["active"]),
         helper.make_node("Flatten", ["active"], ["flat"]),
         helper.make_node("Gemm", ["flat", "weights", "bias"], ["scores"]),
