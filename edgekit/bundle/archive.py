@@ -24,9 +24,11 @@ from edgekit.bundle.manifest import (
     is_file_name,
     parse_manifest,
 )
+from edgekit.core.damage import METHODS
 from edgekit.core.errors import EdgekitError
 from edgekit.core.files import write_atomically
 from edgekit.core.folders import replace_folder
+from edgekit.core.limits import mebibytes
 from edgekit.core.step_cache import cache_root
 
 T = TypeVar("T")
@@ -36,10 +38,10 @@ _BLOCK: Final = 1 << 20
 _MOST_MANIFEST_BYTES: Final = 16 << 20
 # What is unpacked stays for the next time: the latest few.
 _MOST_CACHED: Final = 8
-_MOST_CACHED_BYTES: Final = 8 << 30
+CACHE_VARIABLE: Final = "EDGEKIT_BUNDLE_CACHE_MB"
+_MOST_CACHED_MIB: Final = 8 << 10
 _JUST_USED: Final = 600.0  # seconds
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # What Python's zipfile raises for bytes that are no .zip, or one that is encrypted.
 _DAMAGED: Final = (
     *(zipfile.BadZipFile, zlib.error, EOFError, ValueError, struct.error, OverflowError),
@@ -77,6 +79,7 @@ def open_zip(path: Path, open_folder: Callable[[Path, bytes], T]) -> T:
     ``open_folder`` gets the folder and the manifest that must be in it: nothing that lies in the
     cache is believed, and a file that is exchanged meanwhile is not taken for another.
     """
+    room = mebibytes(CACHE_VARIABLE, _MOST_CACHED_MIB, least=0)
     try:
         source = zipfile.ZipFile(path)
     except OSError as error:
@@ -89,7 +92,7 @@ def open_zip(path: Path, open_folder: Callable[[Path, bytes], T]) -> T:
         if _holds(folder, archive.data):
             archive.copy(None)
             try:
-                return _used(folder, open_folder(folder, archive.data))
+                return _used(folder, open_folder(folder, archive.data), room)
             except BundleError:  # damaged in the cache, or refused for good: unpacking tells which
                 pass
         try:
@@ -101,7 +104,7 @@ def open_zip(path: Path, open_folder: Callable[[Path, bytes], T]) -> T:
                 f"cannot unpack {path} ({error}): set EDGEKIT_CACHE to a folder that can be written"
             ) from error
     try:
-        return _used(folder, open_folder(folder, archive.data))
+        return _used(folder, open_folder(folder, archive.data), room)
     except BundleError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -187,8 +190,11 @@ def _holds(folder: Path, manifest: bytes) -> bool:
         return False
 
 
-def _used(folder: Path, opened: T) -> T:
-    """Note that a folder was used, and remove those of the cache that were not for long."""
+def _used(folder: Path, opened: T, room: int) -> T:
+    """Note that a folder was used, and remove those of the cache that were not for long.
+
+    The others may have ``room`` bytes.
+    """
     with contextlib.suppress(OSError):  # a cache that cannot be written is not cleaned, either
         os.utime(folder)
     unused = []
@@ -197,7 +203,7 @@ def _used(folder: Path, opened: T) -> T:
             if _DIGEST.fullmatch(other.name) and other != folder:
                 size = sum(file.stat().st_size for file in other.iterdir())
                 unused.append((other.stat().st_mtime, size, other))
-    room, places = _MOST_CACHED_BYTES, _MOST_CACHED - 1
+    places = _MOST_CACHED - 1
     for used, size, other in sorted(unused, reverse=True):
         room, places = room - size, places - 1
         # One just opened may not have been loaded yet.
@@ -220,8 +226,7 @@ def _entries(source: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
                 f"{path}: {info.filename!r} is not a plain file (a folder, a link?): "
                 "do not trust it"
             )
-        if info.compress_type not in _METHODS:
-            # lzma and bz2 take as much memory as the file says.
+        if info.compress_type not in METHODS:
             raise BundleError(f"{path}: {info.filename} is packed in a way that is not read here")
         if info.filename in entries:
             raise BundleError(f"{path}: {info.filename!r} is in it twice: do not trust it")

@@ -17,7 +17,13 @@ import click
 
 from edgekit import __version__
 from edgekit.cli.common import Group, Invocation
-from edgekit.core.console import Console, document_printed, expect_document, set_up_streams
+from edgekit.core.console import (
+    Console,
+    document_printed,
+    expect_document,
+    set_up_streams,
+    shortened,
+)
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.core.packages import missing
 
@@ -144,7 +150,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _fail(message: str, code: int, invocation: Invocation) -> NoReturn:
     if invocation.as_json and not document_printed():
-        Console(as_json=True).document({"error": message, "exit_code": code})
+        Console(as_json=True).document({"error": shortened(message), "exit_code": code})
     Console().error(message)
     sys.exit(code)
 

@@ -39,11 +39,11 @@ class Console:
 
     def warn(self, message: str) -> None:
         """A line the user should not miss, even with --quiet."""
-        _to_stderr(f"warning: {message}")
+        _to_stderr(f"warning: {shortened(printable(message))}")
 
     def error(self, message: str) -> None:
         """Why the command fails."""
-        _to_stderr(f"error: {message}")
+        _to_stderr(f"error: {shortened(printable(message))}")
 
     def document(self, value: Any) -> None:
         """The command's one JSON document (with --json only)."""
@@ -147,6 +147,7 @@ class Console:
             self.info(f"{title}: {done}/{total} in {time.monotonic() - start:.1f} s")
 
 
+_MOST_OF_A_LINE = 2000  # characters of an error or a warning
 # C0 and C1 controls but for tab and line feed, halves of UTF-16 pairs (how Python holds what is
 # no UTF-8 in a file's name), and what turns the direction of text around.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -157,6 +158,17 @@ def printable(text: str, *, lines: bool = True) -> str:
     if not lines:
         text = text.replace("\t", "\\t").replace("\n", "\\n")
     return _UNPRINTABLE.sub(lambda m: m[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def shortened(message: str) -> str:
+    """``message`` without its middle, if it is endless: names and headers may have 100,000 letters.
+
+    What is wrong stands at the beginning, what to do at the end.
+    """
+    if len(message) <= _MOST_OF_A_LINE:
+        return message
+    head, tail = message[: 2 * _MOST_OF_A_LINE // 3], message[-_MOST_OF_A_LINE // 4 :]
+    return f"{head} ... {len(message) - len(head) - len(tail)} characters left out ... {tail}"
 
 
 def _to_stderr(message: str) -> None:

@@ -17,11 +17,16 @@ _DEFAULT_MIB: Final = 1024
 
 def memory_limit() -> int:
     """Bytes; $EDGEKIT_MAX_FILE_MB times 2^20 where that is set."""
-    text = os.environ.get(VARIABLE, "")
+    return mebibytes(VARIABLE, _DEFAULT_MIB)
+
+
+def mebibytes(variable: str, otherwise: int, *, least: int = 1) -> int:
+    """Bytes; the whole number of MiB in an environment variable, or ``otherwise`` of them."""
+    text = os.environ.get(variable, "")
     if not text:
-        return _DEFAULT_MIB << 20
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
-        raise UsageError(f"{VARIABLE} must be a whole number of MiB, not '{text}'")
+        return otherwise << 20
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
+        raise UsageError(f"{variable} must be a whole number of MiB, not '{text}'")
     return int(text) << 20
 
 

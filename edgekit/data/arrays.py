@@ -15,12 +15,10 @@ process, so together they must fit within `edgekit.core.limits`.
 from __future__ import annotations
 
 import hashlib
-import lzma
 import math
 import struct
-import tokenize
+import warnings
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,18 +27,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.core.damage import DAMAGE, METHODS
 from edgekit.core.errors import UsageError
 from edgekit.core.files import open_regular
 from edgekit.core.limits import check_size
 from edgekit.data.base import SPLIT_NAMES, IndexArray, array_digest
 from edgekit.data.decode import decode_bytes
 
-# What readers of .zip and .npy files raise on damaged ones.
-_DAMAGE = (
-    *(OSError, ValueError, EOFError, RuntimeError, OverflowError, TypeError, MemoryError),
-    *(KeyError, IndexError, SyntaxError, struct.error, zlib.error, lzma.LZMAError),
-    *(zipfile.BadZipFile, tokenize.TokenError),
-)
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: the lengths of its name and extras
 
 
@@ -205,7 +198,7 @@ class _Npz:
         try:
             self._stream = open_regular(path)
             self._zip = zipfile.ZipFile(self._stream)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise UsageError(f"cannot read {path} as .npz: {error}") from error
         self._members = {info.filename.removesuffix(".npy"): info for info in self._zip.infolist()}
         self._unpacked = 0
@@ -229,8 +222,11 @@ class _Npz:
         """One array; pickled objects are refused."""
         info = self._members[array]
         place = f"{self._name}: array '{array}'"
+        if info.compress_type not in METHODS:
+            raise UsageError(f"{place} is packed in a way that is not read here: use numpy.savez")
         try:
-            with self._zip.open(info) as stream:
+            with self._zip.open(info) as stream, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of headers that Python 2 wrote: they are read
                 shape, fortran, dtype = _read_header(stream)
                 if dtype.hasobject:
                     raise UsageError(f"{place} holds Python objects: store numbers or texts")
@@ -252,7 +248,7 @@ class _Npz:
                 return np.zeros(shape, dtype)
             order: Any = "F" if fortran else "C"
             return np.memmap(self._path, dtype, "r", start, shape, order)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise UsageError(f"{place} cannot be read: {error}") from error
 
 

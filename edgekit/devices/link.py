@@ -28,6 +28,8 @@ from edgekit.devices.ssh import last_words, refused, ssh_command
 _NOISE: Final = 1 << 16  # bytes that a login script may print before the agent speaks
 _MOST_HEADER: Final = 4 << 20  # bytes; a manifest is read in one
 _MOST_PAYLOAD: Final = 1 << 20  # bytes; an agent sends what a command writes in smaller pieces
+# Beyond one in each of the agent's beats: a link that was stuck brings many at once.
+_MORE_PINGS: Final = 1000
 _PIECE: Final = 1 << 16  # bytes of a write, each of which counts as progress
 _LAST_LINES: Final = 50  # of stderr
 _LONGEST_LINE: Final = 4096
@@ -261,11 +263,16 @@ class Link:
                     return
             self._heard_magic = True
             self._ready.set()
+            begin, pings = time.monotonic(), 0
             while True:
                 header, payload = agent.unpack(self._exactly, _MOST_HEADER, _MOST_PAYLOAD)
                 frame = Frame.of(header, payload)
                 if frame.op != "ping":
                     self.inbox.put(frame)
+                    continue
+                pings += 1
+                if pings > _MORE_PINGS + (time.monotonic() - begin) / agent.BEAT:
+                    raise ValueError("nothing but signs of life")
         except (EOFError, OSError):
             pass
         except ValueError as error:

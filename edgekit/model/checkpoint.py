@@ -10,9 +10,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import re
-import struct
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from edgekit.core.damage import DAMAGE
 from edgekit.core.errors import UsageError
 from edgekit.core.files import open_regular, write_bytes
 from edgekit.core.typed_toml import nearest
@@ -43,10 +42,7 @@ _PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 
 
 # What torch's and safetensors' readers raise on damaged files.
-_DAMAGE = (
-    *(RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError),
-    *(struct.error, OSError, AssertionError, OverflowError, MemoryError, zipfile.BadZipFile),
-)
+_DAMAGE = (*DAMAGE, AssertionError, AttributeError)
 
 
 class Loaded(NamedTuple):
@@ -144,8 +140,8 @@ def _read_torch(path: Path) -> State:
     """A torch.save file, read with weights_only: pickled code is refused, not run."""
     try:
         with open_regular(path) as stream, warnings.catch_warnings():
-            check_unpacked(stream, path)
             warnings.simplefilter("ignore")  # torch's advice on pickle protocols is not ours
+            check_unpacked(stream, path)
             document: Any = torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))

@@ -96,7 +96,10 @@ def data_fingerprint(uri: str) -> str:
     # A list file's images lie where it says; their names are its content, which its time covers.
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     for file in files:
-        status = file.stat()
+        try:
+            status = file.stat()
+        except OSError:  # a link to nowhere, or to itself: whoever reads it says so
+            status = file.lstat()
         line = f"{file.relative_to(path)}\n{status.st_size} {status.st_mtime_ns}\n"
         total.update(line.encode("utf-8", "surrogateescape"))
     return total.hexdigest()

@@ -14,6 +14,7 @@ import pytest
 from edgekit.bundle import archive
 from edgekit.bundle.manifest import BundleError
 from edgekit.bundle.store import open_bundle, zip_bundle
+from edgekit.core.errors import UsageError
 from tests.bundle_files import refusal, write
 
 
@@ -83,9 +84,22 @@ def test_the_cache_keeps_the_latest_few(
     kept = [folder.exists() for folder in folders]
     assert kept == [False, False, True, True, True]
     assert (cache / "notes").exists()
-    monkeypatch.setattr(archive, "_MOST_CACHED_BYTES", 1)
+    monkeypatch.setenv("EDGEKIT_BUNDLE_CACHE_MB", "1")
+    open_bundle(tmp_path / "b2.zip")
+    assert [folder.exists() for folder in folders] == kept  # a few kilobytes
+    monkeypatch.setenv("EDGEKIT_BUNDLE_CACHE_MB", "0")
     open_bundle(tmp_path / "b2.zip")
     assert [folder.exists() for folder in folders] == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "1.5", "9" * 400])
+def test_the_limit_of_the_cache_is_a_number(
+    tmp_path: Path, cache: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEKIT_BUNDLE_CACHE_MB", text)
+    with pytest.raises(UsageError, match="EDGEKIT_BUNDLE_CACHE_MB must be a whole number of MiB"):
+        open_bundle(packed(tmp_path))
+    assert not cache.exists()
 
 
 def test_one_that_was_just_used_stays(

@@ -68,6 +68,13 @@ def test_what_is_right_is_no_fault(run: object, tmp_path: Path) -> None:
     assert judge(run("line", tmp_path / "b")) == Verdict("refused", said)
 
 
+def test_memory_of_whoever_starts_it_is_not_counted(tmp_path: Path) -> None:
+    mine = bytearray(b"x" * (400 << 20))
+    ended = real("well", tmp_path / "a")
+    assert mine
+    assert ended.megabytes < 100
+
+
 def test_inputs_that_a_command_changes_are_seen(tmp_path: Path) -> None:
     def prepare(draw: object, work: Path) -> list[str]:
         (work / "outside").mkdir()

@@ -16,7 +16,7 @@ from edgekit.core.errors import UsageError
 from edgekit.data.transforms import IMAGENET
 from edgekit.model.backbones.registry import create_backbone
 from edgekit.model.card import ModelCard
-from edgekit.model.checkpoint import load_checkpoint, save_checkpoint
+from edgekit.model.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
 from tests.hostile.limited import MIB, run_with
@@ -111,6 +111,45 @@ def test_an_archive_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None
                 stream.write(bytes(MIB))
     assert packed.stat().st_size < 2 * MIB
     assert "would take 1101 MiB of memory, more than 1024 MiB" in refusal(packed)
+
+
+@pytest.mark.parametrize("modern", [True, False])
+def test_storages_that_claim_more_than_the_file_holds_get_no_room(
+    tmp_path: Path, modern: bool
+) -> None:
+    """torch made room for 8 GiB, and then read."""
+    path = tmp_path / "claims.pth"
+    torch.save({"w": torch.zeros(70_000)}, path, _use_new_zipfile_serialization=modern)
+    honest, claimed = (struct.pack("<I", number) for number in (70_000, (1 << 31) - 1))
+    if modern:
+        with zipfile.ZipFile(path) as source:
+            records = {name: source.read(name) for name in source.namelist()}
+        with zipfile.ZipFile(path, "w") as target:
+            for name, data in records.items():
+                target.writestr(name, data.replace(honest, claimed))
+    else:
+        path.write_bytes(path.read_bytes().replace(honest, claimed))
+    assert path.stat().st_size < MIB
+    said = run_with(6000 * MIB, LOAD, str(path), imports=IMPORTS)
+    assert f"{4 * ((1 << 31) - 1)} " in said
+    assert "belong there" in said
+
+
+def test_honest_storages_are_read(tmp_path: Path) -> None:
+    """Of every type, shared by tensors, in both forms of the file."""
+    shared = torch.arange(12.0)
+    content = {
+        "a": shared[:4], "b": shared[4:].reshape(2, 4), "c": torch.zeros(3, dtype=torch.bfloat16),
+        "d": torch.zeros(0), "e": torch.ones(5, dtype=torch.int64), "f": torch.tensor(2.0),
+        "g": torch.nn.Parameter(torch.ones(2, 2)), "h": torch.zeros(2, dtype=torch.bool),
+    }  # fmt: skip
+    for modern in (True, False):
+        path = tmp_path / f"{modern}.pth"
+        torch.save(content, path, _use_new_zipfile_serialization=modern)
+        state, _ = read_checkpoint(path)
+        assert {key: value.shape for key, value in state.items()} == {
+            key: value.shape for key, value in content.items()
+        }
 
 
 @pytest.mark.parametrize(

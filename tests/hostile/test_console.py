@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import edgekit
+from edgekit.cli.main import main
 from edgekit.core.console import Console, expect_document, printable
 from edgekit.core.progress import ProgressBar
 from tests import bundles
@@ -52,6 +53,25 @@ def test_names_that_are_no_text_do_not_lose_the_run(photos: Path, encoding: str)
     sources = [one["source"] for one in json.loads(document.stdout)["predictions"]]
     assert os.fsencode(photos) + b"/caf\xe9.png" in map(os.fsencode, sources)
     assert f"{photos}/\x1b[2Jgone.png" in sources
+
+
+@pytest.mark.parametrize("letter", ["x", "\x1b"])
+def test_errors_end(
+    letter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A header of an array, a key of a list of devices: 100,000 letters of it were an error."""
+    registry = tmp_path / "devices.toml"
+    registry.write_text(f"[[device]]\n{json.dumps(letter * 9000)} = 1\n")
+    monkeypatch.setenv("EDGEKIT_DEVICES", str(registry))
+    with pytest.raises(SystemExit):
+        main(["device", "list", "--json"])
+    said = capsys.readouterr()
+    for line in (said.err, json.loads(said.out)["error"]):
+        assert "unknown key" in line
+        assert "characters left out" in line
+        assert len(line) < 2100
+    assert said.err.startswith(f"error: {registry}: unknown key")
+    assert said.err.count("\n") == 1
 
 
 def test_errors_are_safe_too() -> None:

@@ -17,6 +17,7 @@ from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.files import read_regular, write_text
 from edgekit.core.folders import locked, replace_folder
 from edgekit.core.typed_toml import parse_toml, read_toml
+from edgekit.steps.build_data import data_fingerprint
 
 
 @dataclass(frozen=True)
@@ -151,3 +152,13 @@ def write(bundle: Path) -> None:
 def read(bundle: Path) -> None:
     with locked(bundle, shared=True):
         pass
+
+
+def test_links_to_nowhere_among_photos_are_no_traceback(tmp_path: Path) -> None:
+    """Whether a build is up to date was asked of each file's target."""
+    (tmp_path / "cat").mkdir()
+    before = data_fingerprint(str(tmp_path))
+    (tmp_path / "cat" / "loop.png").symlink_to("loop.png")
+    looped = data_fingerprint(str(tmp_path))
+    (tmp_path / "cat" / "lost.png").symlink_to("nowhere.png")
+    assert len({before, looped, data_fingerprint(str(tmp_path))}) == 3

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from edgekit.core.errors import UsageError
+from edgekit.core.npz import NpzError, read_arrays
 from edgekit.data import decode
 from edgekit.data.datasets import open_dataset
 from edgekit.data.decode import BadImage, decode_bytes, decode_file
@@ -179,6 +180,24 @@ def test_damaged_archives_are_one_line(tmp_path: Path, method: int) -> None:
         with pytest.raises(UsageError) as caught:
             open_dataset(str(path))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_self_test_packed_in_another_way_is_not_unpacked(tmp_path: Path, method: int) -> None:
+    """Damaged, it ended in a traceback; as it is, it takes what memory its header says."""
+    path = npz(tmp_path / "selftest.npz", {"schema": labels(1)}, method)
+    with pytest.raises(NpzError, match="packed in a way that is not read here"):
+        read_arrays(path, most_bytes=MIB)
+    with pytest.raises(UsageError, match="packed in a way that is not read here"):
+        open_dataset(str(npz(tmp_path / "d.npz", {"labels": labels(9)}, method)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_self_test_with_any_header_is_one_line(tmp_path: Path) -> None:
+    for header in ("[" * 500, "{'descr': ", "9" * 9000, "(", "{1: 2}", "'\\x", "{'shape': 9L}"):
+        path = npz(tmp_path / "selftest.npz", {"schema": npy(header)}, zipfile.ZIP_STORED)
+        with pytest.raises(NpzError, match="cannot be read"):
+            read_arrays(path, most_bytes=MIB)
 
 
 OPEN = "import sys\nprint(len(open_dataset(sys.argv[1])))"

@@ -108,6 +108,7 @@ def test_closing_ends_a_write_that_waits(network: Network) -> None:
     [
         'while True: send({"op": "out", "stream": 1}, bytes(60000))',
         'while True: send({"op": "done", "value": 1})',
+        'while True: send({"op": "ping"})',
         'while True: send({"op": "exit", "code": 0})',
         'while True: send({"op": "surprise"})',
         'send({"op": "out", "stream": 3}, b"x"); time.sleep(1000)',

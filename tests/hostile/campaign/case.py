@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import signal
 import subprocess
 import tempfile
@@ -24,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[3]
 MIB = 1 << 20
 REFUSED = (2,)
 """The exit codes of what is somebody else's fault."""
+_PATIENCE = 4
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ def run_limited(
     """Run a program in a session of its own in ``cwd``, the ``work`` of a case's folder.
 
     ``env`` comes on top of this process's environment and of the folder's places. It is killed,
-    with all that it started, when it takes longer or more memory.
+    with all that it started, when it takes more memory, more of the CPU's seconds, or four times
+    those by the clock.
     """
     places = Places(cwd.parent)
     before = places.listing()
@@ -178,8 +179,21 @@ class Watched:
     stopped: str
 
 
-def watch(pid: int, begin: float, seconds: float, megabytes: float, *, base: float = 0) -> Watched:
-    """Wait for a leader of a session; kill all of it at a limit. ``base`` MiB are not its own."""
+def watch(
+    pid: int,
+    begin: float,
+    seconds: float,
+    megabytes: float,
+    *,
+    fork_of: tuple[float, float] | None = None,
+) -> Watched:
+    """Wait for a leader of a session; kill all of it at a limit.
+
+    ``fork_of`` says that it is a fork that runs no program of its own: MiB, in all and without
+    pages of files, that it shares with the process that it came from. Pages of files come to it
+    only when it uses them, so that its peak is known but for those.
+    """
+    all_of_it, anonymous = fork_of or (0.0, 0.0)
     peak, stopped = 0.0, ""
     pause = 0.002
     while True:
@@ -187,8 +201,9 @@ def watch(pid: int, begin: float, seconds: float, megabytes: float, *, base: flo
         took = time.monotonic() - begin
         if got:
             break
-        peak = max(peak, _tree_megabytes(pid) - base)
-        if not stopped and took > seconds:
+        highest, now = _megabytes(pid, "VmHWM:"), _tree_megabytes(pid)
+        peak = max(peak, highest - all_of_it, now - anonymous)
+        if not stopped and _too_long(pid, took, seconds):
             stopped = f"ran longer than {seconds:g} s"
         if not stopped and peak > megabytes:
             stopped = f"took more than {megabytes:g} MB"
@@ -196,7 +211,8 @@ def watch(pid: int, begin: float, seconds: float, megabytes: float, *, base: flo
             _kill(pid)
         time.sleep(pause)
         pause = min(0.02, pause * 1.5)
-    peak = max(peak, usage.ru_maxrss / 1024 - base)
+    if fork_of:  # of a program, this counts the memory of whoever started it
+        peak = max(peak, usage.ru_maxrss / 1024 - all_of_it)
     if not stopped and peak > megabytes:
         stopped = f"took {peak:.0f} MB, more than {megabytes:g} MB"
     code = os.waitstatus_to_exitcode(status)
@@ -204,6 +220,20 @@ def watch(pid: int, begin: float, seconds: float, megabytes: float, *, base: flo
         stopped = "left processes behind"
     _kill(pid)
     return Watched(code, peak, took, stopped)
+
+
+def _too_long(pid: int, took: float, seconds: float) -> bool:
+    """On a busy machine a command gets but a share of the time; one that sleeps is given more."""
+    return took > seconds and (took > _PATIENCE * seconds or _cpu_seconds(pid) > seconds)
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Of a process and the children that it has waited for."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _kill(pid: int) -> None:
@@ -234,15 +264,29 @@ def _living(stat: Path, group: int) -> bool:
 
 
 def _tree_megabytes(pid: int) -> float:
-    """Resident memory of a process and its descendants, MiB."""
-    pages, waiting = 0, [pid]
+    """What a process and its descendants have now without pages of files, MiB."""
+    found, waiting = 0.0, [pid]
     while waiting:
         one = waiting.pop()
-        with contextlib.suppress(OSError, IndexError, ValueError):
-            proc = Path("/proc", str(one))
-            pages += int((proc / "statm").read_text().split()[1])
-            waiting += map(int, (proc / "task" / str(one) / "children").read_text().split())
-    return pages * resource.getpagesize() / MIB
+        found += _megabytes(one, "RssAnon:", "RssShmem:")
+        with contextlib.suppress(OSError, ValueError):
+            waiting += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
+    return found
+
+
+def _megabytes(pid: int, *fields: str) -> float:
+    """Entries of /proc/PID/status, together, MiB."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(fields)) / 1024
+
+
+def memory_now() -> tuple[float, float]:
+    """Of this process, as `watch` wants it of what a fork came from."""
+    pid = os.getpid()
+    return _megabytes(pid, "VmRSS:"), _tree_megabytes(pid)
 
 
 _TRACEBACK = re.compile(

@@ -49,8 +49,9 @@ def _memory() -> None:
 
 
 def _burst() -> None:
-    del (whole := [b"x" * (400 << 20)])[:]
+    whole = b"x" * (900 << 20)
     del whole
+    time.sleep(0.2)
 
 
 def _child_memory() -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from tests.hostile.campaign import images
+from tests.hostile.campaign import checkpoints, configs, data_files, documents, frames, images, zips
 from tests.hostile.campaign.case import Hazard
 
 
 def hazards() -> tuple[Hazard, ...]:
     """All of them, in the order in which they are run."""
-    return images.HAZARDS
+    return (
+        *documents.HAZARDS,
+        *zips.HAZARDS,
+        *checkpoints.HAZARDS,
+        *images.HAZARDS,
+        *data_files.HAZARDS,
+        *configs.HAZARDS,
+        *frames.HAZARDS,
+    )
 
 
 def disturbances() -> tuple[Hazard, ...]:
