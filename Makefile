@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard targets/*/CMa
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  --editable '.[build,timm,dev]'
+	  --editable '.[build,timm,litert,dev]'
 	touch $@
 
 lint: setup

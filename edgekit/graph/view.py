@@ -36,6 +36,11 @@ class Graph:
         self.producer = {name: node for node in self.nodes for name in node.output if name}
         self.outputs = {output.name for output in model.graph.output}
 
+    @property
+    def has_quantized_values(self) -> bool:
+        """Whether anything in it is in 8 bits."""
+        return any(node.op_type == "DequantizeLinear" for node in self.nodes)
+
     @cached_property
     def readers(self) -> dict[str, Nodes]:
         """The nodes that read each value; one that reads it twice is listed twice."""

@@ -11,6 +11,7 @@ import onnx
 from edgekit.bundle.selftest import SelfTest
 from edgekit.core.errors import EdgekitError
 from edgekit.data.transforms import Preprocessing
+from edgekit.graph.view import Graph
 from edgekit.quantize.engine import answers
 from edgekit.quantize.guard import onnxruntime_answers
 from edgekit.runtime.model import load
@@ -38,7 +39,9 @@ def make_self_test(
     else:
         other = answers(graph, pixels, preprocessing)
     measured = measured_noise(stored, stored_part(other, scenes.columns, scenes.positions))
-    noise, margin_noise = _expected_noise(measured) if _quantized(graph) else measured
+    noise, margin_noise = (
+        _expected_noise(measured) if Graph(graph).has_quantized_values else measured
+    )
     return SelfTest(
         images=scenes.images,
         cell=scenes.cell,
@@ -65,10 +68,6 @@ def with_own_answers(path: Path, test: SelfTest) -> SelfTest:
     own = stored_part(raw, test.columns, test.positions)
     noise, margin_noise = max((test.noise, test.margin_noise), measured_noise(test.reference, own))
     return dataclasses.replace(test, own=own, where=where, noise=noise, margin_noise=margin_noise)
-
-
-def _quantized(graph: onnx.ModelProto) -> bool:
-    return any(node.op_type == "QuantizeLinear" for node in graph.graph.node)
 
 
 def _expected_noise(measured: tuple[float, float]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import json
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ def save_state(path: Path, state: RunState) -> None:
     def write(stream: BinaryIO) -> None:
         target = _Target(stream)
         try:
-            torch.save(fields, cast(IO[bytes], target))  # it writes and flushes, no more
+            torch.save(fields, cast(BinaryIO, target))
         except RuntimeError as error:
             raise target.failure or error from error
 

@@ -23,6 +23,7 @@ QUICK = (
     *("kill train at a operation", "kill sign at a operation"),
     *("power cut in sign", "power cut in train", "full disk in train", "full disk in sign"),
     *("together sign and sign", "together train and train"),
+    "operators: graphs of OpenVINO",
 )
 
 

@@ -21,6 +21,6 @@ def hazards() -> tuple[Hazard, ...]:
 
 def disturbances() -> tuple[Hazard, ...]:
     """Commands that are killed, cut off, out of room or not alone: seconds a case, not moments."""
-    from tests.hostile.campaign import full, power, stops, together
+    from tests.hostile.campaign import full, operators, power, stops, together
 
-    return (*stops.HAZARDS, *power.HAZARDS, *full.HAZARDS, *together.HAZARDS)
+    return (*stops.HAZARDS, *power.HAZARDS, *full.HAZARDS, *together.HAZARDS, *operators.HAZARDS)
