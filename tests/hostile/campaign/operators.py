@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.graph.lookup import LookupForm
+from edgekit.graph.lookup import LookupSpec
 from tests.hostile.campaign.case import ROOT, Hazard, Verdict
 
 _GRAPHS = 8
@@ -89,7 +89,7 @@ def graph(chance: random.Random) -> dict[str, Any]:
     if odd:
         given = chance.choice(([width], [count, width + 1], [], [count, 0], [count, 2 * width]))
     margin = chance.random() < 0.5
-    attributes = LookupForm(chance.choice(("dot", "l2")), margin=margin, rows=2).attributes()
+    attributes = LookupSpec(chance.choice(("dot", "l2")), margin=margin, rows=2).attributes()
     if chance.random() < 0.2:
         name = chance.choice((*attributes, "other"))
         value = chance.choice(("l2", "", "cosine", 1, -1, 1 << 40, 2.5, "9" * 300))
