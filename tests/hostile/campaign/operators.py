@@ -89,7 +89,9 @@ def graph(chance: random.Random) -> dict[str, Any]:
     if odd:
         given = chance.choice(([width], [count, width + 1], [], [count, 0], [count, 2 * width]))
     margin = chance.random() < 0.5
-    attributes = LookupSpec(chance.choice(("dot", "l2")), margin=margin, rows=2).attributes()
+    attributes: dict[str, int | float | str] = dict(
+        LookupSpec(chance.choice(("dot", "l2")), margin=margin, rows=2).attributes()
+    )
     if chance.random() < 0.2:
         name = chance.choice((*attributes, "other"))
         value = chance.choice(("l2", "", "cosine", 1, -1, 1 << 40, 2.5, "9" * 300))
