@@ -92,7 +92,7 @@ def _refuse_other_run(config: TrainConfig) -> None:
     if different:
         raise UsageError(
             f"{config.out} holds a run with other settings ({'; '.join(different[:3])}): choose "
-            "another --out, or add --restart to train anew"
+            "another --out, or add --restart to start over"
         )
 
 
@@ -219,7 +219,7 @@ def _note(config: TrainConfig, start: Start, material: Material) -> str:
 
 def _resumable(job: TrainingJob) -> RunState | None:
     """The state that an earlier call left in the folder."""
-    state = resumable(job.out, job.identity, job.provenance, job.console, "train anew")
+    state = resumable(job.out, job.identity, job.provenance, job.console, "start over")
     if state is None or state.progress.finished:
         return state
     epoch = sum(p.epochs for p in job.phases[: state.progress.phase]) + state.progress.epoch

@@ -97,7 +97,7 @@ def resumable(
 ) -> RunState | None:
     """The state that an earlier call left in ``out``, if it is this run's.
 
-    ``restart_does`` describes --restart in messages: "train anew".
+    ``restart_does`` describes --restart in messages: "start over".
     """
     state = load_state(out / "state.pt")
     if state is None:
