@@ -77,7 +77,8 @@ def scenes_of(
         "preprocessing": exported.card.preprocessing.to_dict(),
         "tools": versions_of("edgekit", "openvino", "numpy", "pillow"),
     }
-    folder = cached(context.cache, "scenes", inputs, make, context.console)
+    again = "compile" in context.forced
+    folder = cached(context.cache, "scenes", inputs, make, context.console, force=again)
     with np.load(folder / "scenes.npz", allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in _FIELDS}
     return Scenes(**{**arrays, "cell": int(arrays["cell"])})

@@ -147,7 +147,7 @@ def works(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     note("export", edgekit.export.exporter, "export_onnx")
     note("calibrate", edgekit.quantize.calibrate, "calibrate")
     note("compile", edgekit.steps.bundling, "compiler")
-    note("bench", edgekit.steps.benchmark, "compare")
+    note("bench", edgekit.steps.benchmark, "time_in_turns")
     note("parity", edgekit.workflows.parity, "run_comparison")
     return done
 
