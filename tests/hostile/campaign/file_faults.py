@@ -160,7 +160,8 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def _prepare() -> None:
-    """Import what the commands use."""
+    """Import what the commands use; edgekit first, which keeps the others from reporting usage."""
+    import edgekit  # noqa: I001
     import nncf  # noqa: F401
     import onnx  # noqa: F401
     import onnxruntime  # noqa: F401
