@@ -34,10 +34,12 @@ _REASONS = 3  # in the error line; the report has all
     edgekit parity build/cpu --reference best.pth --max-corruption-delta 2
     edgekit parity build/new --reference build/old --allow-different-reference
     edgekit parity build/jetson-orin-nano --device nano
-    edgekit parity int8.onnx --reference float.onnx --preprocessing imagenet --data photos
-    edgekit parity int8.tflite --reference float.onnx --preprocessing timm:mobilenetv3_small_100 \\
-      --background --data photos
-    edgekit parity command:./npu.sh --reference best.pth --preprocessing lite0 --data photos
+    edgekit parity int8.onnx --reference float.onnx --data photos \\
+      --preprocessing imagenet
+    edgekit parity int8.tflite --reference float.onnx --data photos \\
+      --preprocessing timm:mobilenetv3_small_100 --background
+    edgekit parity command:./npu.sh --reference best.pth --data photos \\
+      --preprocessing lite0
     """,
 )
 @click.argument("candidate")
