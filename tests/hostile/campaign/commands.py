@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import shutil
 import subprocess
@@ -71,6 +72,7 @@ class Command:
     """Commands that run first, undisturbed."""
     forget: tuple[str, ...] = ()
     """What is removed before it starts, so that there is work to do."""
+    program: str = "edgekit.cli.main:main"
 
 
 def _source(place: Place) -> list[str]:
@@ -106,6 +108,23 @@ def _sign(place: Place) -> list[str]:
     return ["sign", str(place.bundle), "--key", str(material() / "key")]
 
 
+def _place(place: Place) -> list[str]:
+    """A deploy's last step, on the device: the bundle's files have been copied there."""
+    staging, manifest = place.folder / "staging", ""
+    staging.mkdir(exist_ok=True)
+    for path in place.bundle.iterdir():
+        data = path.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        (staging / digest).write_bytes(data)
+        manifest = digest if path.name == MANIFEST else manifest
+    return [str(staging), manifest, str(place.folder / "device" / TARGET)]
+
+
+def _placed_files(place: Place) -> dict[str, bytes]:
+    folder = place.folder / "device" / TARGET
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
 def _files(*names: str) -> Callable[[Place], dict[str, bytes]]:
     return lambda place: {name: (place.folder / name).read_bytes() for name in names}
 
@@ -137,6 +156,20 @@ COMMANDS: Final = {
         Command("train", _train, _files("run/best.safetensors", "run/last.safetensors")),
         Command("parity", lambda p: _parity(p, 4), _comparison, ("evidence",), ("cache/parity",)),
         Command("evidence", lambda p: _parity(p, 2), _comparison, ("bench",)),
+        Command(
+            "deploy",
+            _place,
+            _placed_files,
+            ("build",),
+            program="edgekit.devices.remote.place:main",
+        ),
+        Command(
+            "deploy again",
+            _place,
+            _placed_files,
+            ("deploy",),
+            program="edgekit.devices.remote.place:main",
+        ),
         Command("sign", _sign, _files(f"out/{TARGET}/signature.json"), ("evidence",)),
     )
 }
@@ -234,7 +267,7 @@ def begin(name: str) -> Place:
 def run(command: Command, place: Place, fault: Fault | None = None) -> Finished:
     """The command in a child, to its end."""
     words = command.words(place)
-    child = forker().start(words, place.folder, fault=fault, env=place.env)
+    child = forker().start(words, place.folder, fault=fault, env=place.env, program=command.program)
     return forker().wait(child, SECONDS)
 
 
@@ -251,7 +284,7 @@ def _restore(source: Path, folder: Path) -> None:
 
 def damage(place: Place, before: Path) -> str:
     """What is half done under a final name, or gone that was evidence; "" for nothing."""
-    for manifest in place.folder.glob(f"out/[!.]*/{MANIFEST}"):
+    for manifest in place.folder.glob(f"*/[!.]*/{MANIFEST}"):
         try:
             open_bundle(manifest.parent)
         except EdgekitError as error:

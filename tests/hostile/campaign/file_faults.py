@@ -118,8 +118,8 @@ class Forker:
         count = child.folder / "count"
         finished = Finished(
             answer["code"],
-            (child.folder / "stdout").read_text(errors="replace"),
-            (child.folder / "stderr").read_text(errors="replace"),
+            _written(child.folder / "stdout"),
+            _written(child.folder / "stderr"),
             int(count.read_text()) if count.exists() else 0,
             took,
         )
@@ -145,6 +145,11 @@ class Forker:
         assert line, "the parent of the commands has ended"
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def _written(stream: Path) -> str:
+    """What a child wrote; one that was killed at once has not even opened its streams."""
+    return stream.read_text(errors="replace") if stream.exists() else ""
 
 
 def environment(folder: Path) -> dict[str, str]:

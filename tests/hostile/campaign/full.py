@@ -72,6 +72,7 @@ _FILLED = (
     "parity",
     "sign",
     "bench",
+    "deploy",
 )
 
 HAZARDS: tuple[Hazard, ...] = tuple(FullDisk(command) for command in _FILLED)

@@ -65,7 +65,9 @@ class Stop:
 
 
 def _killed_after(command: Command, place: Place, seconds: float) -> int:
-    child = forker().start(command.words(place), place.folder, env=place.env)
+    child = forker().start(
+        command.words(place), place.folder, env=place.env, program=command.program
+    )
     time.sleep(seconds)
     with contextlib.suppress(ProcessLookupError):
         os.kill(child.pid, signal.SIGKILL)
@@ -95,7 +97,7 @@ def aftermath(name: str, place: Place) -> str:
 
 _KILLED = (
     *("build", "build anew", "build again", "calibrate", "calibrate again"),
-    *("train", "parity", "sign", "bench"),
+    *("train", "parity", "sign", "bench", "deploy", "deploy again"),
 )
 
 HAZARDS: tuple[Hazard, ...] = tuple(

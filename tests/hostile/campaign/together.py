@@ -32,8 +32,11 @@ class Together:
         place = begin(self.first)
         children = []
         for name in (self.first, self.second):
-            words = COMMANDS[name].words(place)
-            children.append(forker().start(words, place.folder, env=place.env))
+            command = COMMANDS[name]
+            words = command.words(place)
+            children.append(
+                forker().start(words, place.folder, env=place.env, program=command.program)
+            )
             time.sleep(chance.uniform(0, alone.finished.seconds) / 2)
         ended = [forker().wait(child, SECONDS) for child in children]
         refusals = []
@@ -53,7 +56,12 @@ class Together:
 
 _PAIRS = (
     *(("build", "build"), ("build again", "parity"), ("parity", "parity"), ("parity", "sign")),
-    *(("sign", "sign"), ("train", "train"), ("calibrate again", "calibrate again")),
+    *(
+        ("sign", "sign"),
+        ("deploy", "deploy"),
+        ("train", "train"),
+        ("calibrate again", "calibrate again"),
+    ),
     *(("bench", "parity"),),
 )
 
