@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgekit.bundle.float_original import cached_original
 from edgekit.bundle.store import Bundle
 from edgekit.core.console import Console
-from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.errors import EdgekitError, UsageError, one_line
 from edgekit.core.host import runtime_threads
 from edgekit.core.threads import WAIT_SECONDS, late
 from edgekit.runtime.openvino_core import shared_core
@@ -64,9 +64,9 @@ def baselines(
             missing[name] = f"package {error.name} is not installed"
         except (RuntimeError, ValueError) as error:  # raised by ONNX Runtime and OpenVINO
             if chosen != "auto":
-                reason = " ".join(str(error).split())[:200]
+                reason = one_line(error)
                 raise EdgekitError(f"{model} does not run as '{name}': {reason}") from error
-            missing[name] = " ".join(str(error).split())[:200]
+            missing[name] = one_line(error)
     return Baselines(runs, missing)
 
 

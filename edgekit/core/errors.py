@@ -43,6 +43,11 @@ class Interrupted(EdgekitError):
     exit_code = 130
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    """What another library's error says, on one line of at most ``most`` characters."""
+    return " ".join(str(error).split())[:most]
+
+
 _BY_EXIT_CODE: dict[int, type[EdgekitError]] = {
     kind.exit_code: kind
     for kind in (UsageError, GateFailed, ToolchainMissing, DeviceUnreachable, Interrupted)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.errors import EdgekitError, UsageError, one_line
 from edgekit.core.files import file_sha256
 from edgekit.core.host import usable_threads
 from edgekit.foreign.tensors import Shape, Tensor
@@ -41,7 +41,7 @@ class OnnxFile:
         try:
             (values,) = self.session.run([output], {self.input.name: images})
         except FAILURES as error:
-            raise EdgekitError(f"ONNX Runtime: {_line(error)}") from error
+            raise EdgekitError(f"ONNX Runtime: {one_line(error)}") from error
         return np.asarray(values)
 
 
@@ -52,7 +52,7 @@ def open_onnx_file(path: Path) -> OnnxFile:
     try:
         session = open_session(str(path), threads=1)
     except (*FAILURES, OSError) as error:
-        raise UsageError(f"ONNX Runtime cannot load {path}: {_line(error)}") from error
+        raise UsageError(f"ONNX Runtime cannot load {path}: {one_line(error)}") from error
     inputs = [_tensor(value) for value in session.get_inputs()]
     if len(inputs) != 1:
         listed = ", ".join(value.describe() for value in inputs)
@@ -70,9 +70,16 @@ def open_onnx_file(path: Path) -> OnnxFile:
     )
 
 
-def metadata(engine: OnnxFile) -> dict[str, str]:
-    """What the file says of itself, by key."""
-    return dict(engine.session.get_modelmeta().custom_metadata_map)
+def metadata(path: Path) -> dict[str, str]:
+    """What a file says of itself, by key; nothing if it is no ONNX file."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, OSError):
+        return {}
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def _tensor(value: Any) -> Tensor:
@@ -96,7 +103,3 @@ def _hash(path: Path) -> str:
     }
     parts = [file_sha256(path), *(file_sha256(path.parent / name) for name in sorted(names))]
     return parts[0] if len(parts) == 1 else hashlib.sha256(" ".join(parts).encode()).hexdigest()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

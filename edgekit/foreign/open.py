@@ -11,7 +11,7 @@ from edgekit.core.errors import UsageError
 from edgekit.data.transforms import Preprocessing
 from edgekit.foreign.classifier import ForeignClassifier
 from edgekit.foreign.pixels import InputForm, read_preprocessing, settle
-from edgekit.foreign.program import OUTPUT, open_program
+from edgekit.foreign.program import open_program
 from edgekit.foreign.scores import choose_output
 from edgekit.foreign.tensors import Engine
 from edgekit.model.card import numbered_classes
@@ -41,9 +41,9 @@ def written_by_edgekit(name: str) -> bool:
     path = Path(name)
     if path.suffix != ".onnx" or not path.is_file():
         return False
-    from edgekit.foreign.onnx_file import metadata, open_onnx_file
+    from edgekit.foreign.onnx_file import metadata
 
-    return "edgekit.preprocessing" in metadata(open_onnx_file(path))
+    return "edgekit.preprocessing" in metadata(path)
 
 
 def open_foreign(name: str, options: ForeignOptions) -> ForeignClassifier:
@@ -91,8 +91,7 @@ def _classifier(
     form: InputForm,
     options: ForeignOptions,
 ) -> ForeignClassifier:
-    wanted = OUTPUT if name == engine.executed else options.output
-    scores = choose_output(engine.outputs, wanted, name, background=options.background)
+    scores = choose_output(engine.outputs, options.output, name, background=options.background)
     labels = options.labels or numbered_classes(scores.classes)
     if len(labels) != scores.classes:
         raise UsageError(

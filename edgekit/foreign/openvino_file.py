@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.errors import EdgekitError, UsageError, one_line
 from edgekit.core.files import file_sha256
 from edgekit.foreign.tensors import Tensor
 
@@ -44,7 +44,7 @@ class OpenVinoFile:
         try:
             self.own.request.infer({0: images})
         except RuntimeError as error:
-            raise EdgekitError(f"OpenVINO: {_line(error)}") from error
+            raise EdgekitError(f"OpenVINO: {one_line(error)}") from error
         place = [tensor.name for tensor in self.outputs].index(output)
         return np.array(self.own.request.get_output_tensor(place).data)
 
@@ -72,7 +72,7 @@ def open_openvino_file(path: Path, extension: Path | None) -> OpenVinoFile:
             {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"},
         )
     except RuntimeError as error:
-        raise UsageError(f"OpenVINO cannot load {path}: {_line(error)}") from error
+        raise UsageError(f"OpenVINO cannot load {path}: {one_line(error)}") from error
     if len(compiled.inputs) != 1:
         listed = ", ".join(_tensor(port, "input").describe() for port in compiled.inputs)
         raise UsageError(f"{path} is no image classifier: its inputs are {listed}")
@@ -101,7 +101,3 @@ def _tensor(port: Any, nameless: str) -> Tensor:
     )
     kind = port.get_element_type().get_type_name()
     return Tensor(name, shape, _TYPES.get(kind, np.dtype(object)))
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -8,6 +8,7 @@ It ends when its input does. docs/foreign.md shows one of thirty lines.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import shlex
 import shutil
@@ -99,10 +100,10 @@ def open_program(command: str, size: tuple[int, int]) -> Program:
     name = f"program {Path(words[0]).name}"
     key = hashlib.sha256(f"{command}\n{_files(executable, words)}\n{size}".encode()).hexdigest()
     program = Program(input_, (), name, f"{key} program", 1, process, errors, threading.Lock())
-    # Asked once, to learn how many classes it has: an empty image costs nothing to judge.
+    # Asked once, to learn how many classes it has.
     (answer,) = program.run(np.zeros((1, *size, 3), np.uint8), OUTPUT)
     outputs = (Tensor(OUTPUT, (None, len(answer)), np.dtype(np.float32)),)
-    return Program(input_, outputs, name, program.key, 1, process, errors, program.lock)
+    return dataclasses.replace(program, outputs=outputs)
 
 
 def _files(executable: str, words: list[str]) -> list[str]:

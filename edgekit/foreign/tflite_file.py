@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
+from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError, one_line
 from edgekit.core.files import file_sha256
 from edgekit.core.host import usable_threads
 from edgekit.foreign.tensors import Tensor
@@ -42,7 +42,7 @@ class TfliteFile:
                 interpreter.set_tensor(place, images)
                 interpreter.invoke()
             except (RuntimeError, ValueError) as error:
-                raise EdgekitError(f"LiteRT: {_line(error)}") from error
+                raise EdgekitError(f"LiteRT: {one_line(error)}") from error
             return np.array(interpreter.get_tensor(details[output]))
 
 
@@ -59,7 +59,7 @@ def open_tflite_file(path: Path) -> TfliteFile:
         interpreter = Interpreter(model_path=str(path), num_threads=threads)
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        raise UsageError(f"LiteRT cannot load {path}: {_line(error)}") from error
+        raise UsageError(f"LiteRT cannot load {path}: {one_line(error)}") from error
     inputs = [_tensor(entry) for entry in interpreter.get_input_details()]
     if len(inputs) != 1:
         listed = ", ".join(value.describe() for value in inputs)
@@ -83,7 +83,3 @@ def _tensor(entry: dict[str, Any]) -> Tensor:
     if not scale:
         return Tensor(entry["name"], shape, np.dtype(entry["dtype"]))
     return Tensor(entry["name"], shape, np.dtype(entry["dtype"]), float(scale), int(zero_point))
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgekit.core.errors import EdgekitError, ToolchainMissing
+from edgekit.core.errors import EdgekitError, ToolchainMissing, one_line
 from edgekit.data.transforms import Preprocessing
 from edgekit.native.openvino_extension import extension_path
 from edgekit.parity.document import EngineReport
@@ -120,7 +120,7 @@ class CheckedPredictor:
             self._quick(image)
         except (RuntimeError, EdgekitError) as error:
             self._quick = None
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             self._note = f"{self._quick_name} cannot run the float model: {reason}"
             return
         self.trusted.run(image)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.errors import EdgekitError, UsageError, one_line
 from edgekit.core.files import file_sha256
 from edgekit.core.host import usable_threads
 from edgekit.core.threads import in_order
@@ -129,7 +129,7 @@ def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
         session = open_session(str(path), threads=1)
         key = f"{file_sha256(path)} onnxruntime {runtime_version()}"
     except (*FAILURES, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise UsageError(f"ONNX Runtime cannot load the reference {path}: {reason}") from error
     metadata = session.get_modelmeta().custom_metadata_map
     if "edgekit.preprocessing" not in metadata or "edgekit.labels" not in metadata:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,23 +13,21 @@ import numpy as np
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.data.base import Dataset
-from edgekit.data.corruption_grid import MakeVariants, choose_cells
-from edgekit.data.loading import default_workers, epoch_order
+from edgekit.data.corruption_grid import choose_cells
+from edgekit.data.loading import epoch_order
 from edgekit.data.transforms import Preprocessing
 from edgekit.foreign.classifier import ForeignClassifier
 from edgekit.foreign.open import ForeignOptions, is_foreign, open_foreign, written_by_edgekit
 from edgekit.model.card import numbered_classes
-from edgekit.parity.answer_cache import limit_bytes
 from edgekit.parity.compare import run_comparison
 from edgekit.parity.document import ParityDocument, Sides
 from edgekit.parity.engines import open_reference
 from edgekit.parity.options import ParityOptions
 from edgekit.parity.predictors import Predictor, check_classes, open_bundle_predictor
-from edgekit.parity.sweep import Sweep
 from edgekit.steps.context import Context
 from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.steps.options import SourceOptions
-from edgekit.workflows.judging_images import judging_images
+from edgekit.workflows.judging_images import judging_images, sweep_over
 
 if TYPE_CHECKING:
     from edgekit.devices.remote_predictor import DevicePredictor
@@ -45,7 +44,7 @@ class Side:
     name: str
     told: ForeignOptions
 
-    @property
+    @cached_property
     def foreign(self) -> bool:
         """Whether edgekit did not make it, or the user knows better how to feed it."""
         if not is_foreign(self.name):
@@ -88,17 +87,7 @@ def parity_of_any(
         check_batches(side, images.dataset, trusted.preprocessing, options.seed)
     if images.labeled:
         check_reference(trusted, images.dataset, options.seed)
-    sweep = Sweep(
-        dataset=images.dataset,
-        make=MakeVariants(trusted.preprocessing, images.cells, images.published),
-        reference=trusted,
-        candidate=answering,
-        cache=context.cache / "parity",
-        images=options.images,
-        workers=default_workers(),
-        seed=options.seed,
-        cache_bytes=limit_bytes(),
-    )
+    sweep = sweep_over(context, options, trusted, answering, images, trusted.preprocessing)
     document = run_comparison(
         sweep,
         options,

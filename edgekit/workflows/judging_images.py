@@ -1,4 +1,4 @@
-"""The images that judge two models: those that the user names for a comparison."""
+"""The images that judge two models, and the sweep of both over them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ import numpy as np
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.data.base import Dataset, subset
-from edgekit.data.corruption_grid import Cells, PublishedImages
+from edgekit.data.corruption_grid import Cells, MakeVariants, PublishedImages
 from edgekit.data.datasets import open_dataset
 from edgekit.data.imagenet_c import ImageNetC
 from edgekit.data.loading import default_workers
+from edgekit.data.transforms import Preprocessing
+from edgekit.parity.answer_cache import LIMIT, limit_bytes
+from edgekit.parity.options import ParityOptions
+from edgekit.parity.predictors import Predictor
+from edgekit.parity.sweep import Sweep
 from edgekit.steps.build_data import match_classes
+from edgekit.steps.context import Context
 
 
 class JudgingImages(NamedTuple):
@@ -49,3 +55,34 @@ def _judging_part(dataset: Dataset) -> Dataset:
     if not len(dataset):
         raise UsageError(f"{dataset.name} has no images")
     return dataset
+
+
+def sweep_over(
+    context: Context,
+    options: ParityOptions,
+    reference: Predictor,
+    candidate: Predictor,
+    images: JudgingImages,
+    pixels: Preprocessing,
+) -> Sweep:
+    """Both models over ``images``, which are prepared as ``pixels`` says."""
+    sweep = Sweep(
+        dataset=images.dataset,
+        make=MakeVariants(pixels, images.cells, images.published),
+        reference=reference,
+        candidate=candidate,
+        cache=context.cache / "parity",
+        images=options.images,
+        workers=default_workers(),
+        seed=options.seed,
+        cache_bytes=limit_bytes(),
+    )
+    # In half precision; cached answers of other models are dropped for them.
+    answers_bytes = 2 * sweep.available * sweep.make.count * len(candidate.classes) * 2
+    if answers_bytes > sweep.cache_bytes:
+        context.console.info(
+            f"a full sweep has {answers_bytes / 1e9:.1f} GB of answers, but only "
+            f"{sweep.cache_bytes / 1e9:.1f} GB are cached ({LIMIT}): after an interruption "
+            "the rest is computed again"
+        )
+    return sweep

@@ -14,10 +14,8 @@ from edgekit.bundle.store import Bundle, change_bundle, open_bundle
 from edgekit.core.console import Console
 from edgekit.core.documents import DocumentError
 from edgekit.core.errors import EdgekitError, UsageError
-from edgekit.data.corruption_grid import Cells, MakeVariants, choose_cells
-from edgekit.data.loading import default_workers
+from edgekit.data.corruption_grid import Cells, choose_cells
 from edgekit.model.card import numbered_classes
-from edgekit.parity.answer_cache import LIMIT, limit_bytes
 from edgekit.parity.compare import run_comparison
 from edgekit.parity.document import FILE, ParityDocument, read_parity
 from edgekit.parity.engines import open_reference
@@ -29,14 +27,13 @@ from edgekit.parity.predictors import (
     open_bundle_predictor,
 )
 from edgekit.parity.strength import settle
-from edgekit.parity.sweep import Sweep
 from edgekit.report.model_facts import model_facts
 from edgekit.steps.artifacts import Exported
 from edgekit.steps.build_data import BuildData, open_data
 from edgekit.steps.context import Context
 from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.steps.options import DataOptions, SourceOptions
-from edgekit.workflows.judging_images import JudgingImages, judging_images
+from edgekit.workflows.judging_images import JudgingImages, judging_images, sweep_over
 
 if TYPE_CHECKING:
     from edgekit.devices.remote_predictor import DevicePredictor
@@ -138,25 +135,7 @@ def _compare(
     device: str | None = None,
 ) -> ParityDocument:
     check_comparable(reference, candidate, allow_different_source=options.allow_different_reference)
-    sweep = Sweep(
-        dataset=images.dataset,
-        make=MakeVariants(candidate.preprocessing, images.cells, images.published),
-        reference=reference,
-        candidate=candidate,
-        cache=context.cache / "parity",
-        images=options.images,
-        workers=default_workers(),
-        seed=options.seed,
-        cache_bytes=limit_bytes(),
-    )
-    # In half precision; cached answers of other models are dropped for them.
-    answers_bytes = 2 * sweep.available * sweep.make.count * len(candidate.classes) * 2
-    if answers_bytes > sweep.cache_bytes:
-        context.console.info(
-            f"a full sweep has {answers_bytes / 1e9:.1f} GB of answers, but only "
-            f"{sweep.cache_bytes / 1e9:.1f} GB are cached ({LIMIT}): after an interruption "
-            "the rest is computed again"
-        )
+    sweep = sweep_over(context, options, reference, candidate, images, candidate.preprocessing)
     head = model_facts(manifest, candidate.name).vqsa
     return run_comparison(
         sweep,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.hostile.campaign.case import Hazard, Verdict
-from tests.hostile.campaign.commands import COMMANDS, begin, differences, run, undisturbed
+from tests.hostile.campaign.commands import COMMANDS, begin, run, undisturbed
+from tests.hostile.campaign.condition import differences
 from tests.hostile.campaign.file_faults import Fault, Finished, Mode
 from tests.hostile.campaign.stops import aftermath
 

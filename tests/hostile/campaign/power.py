@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.hostile.campaign.case import Hazard, Verdict
-from tests.hostile.campaign.commands import COMMANDS, begin, damage, run, scratch, undisturbed
+from tests.hostile.campaign.commands import COMMANDS, begin, run, scratch, undisturbed
+from tests.hostile.campaign.condition import damage
 from tests.hostile.campaign.disk import HOWS, Disk, Event, How, read_log
 from tests.hostile.campaign.file_faults import Fault
 from tests.hostile.campaign.stops import aftermath

@@ -17,14 +17,11 @@ from tests.hostile.campaign.commands import (
     Command,
     Place,
     begin,
-    damage,
-    differences,
     forker,
-    leftovers,
     run,
-    survivors,
     undisturbed,
 )
+from tests.hostile.campaign.condition import damage, differences, leftovers, survivors
 from tests.hostile.campaign.file_faults import Fault
 
 if TYPE_CHECKING:
