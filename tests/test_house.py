@@ -69,6 +69,7 @@ HEAVY = ("torch", "nncf", "onnx", "onnxruntime", "openvino", "scipy", "cv2", "ti
 BACKENDS = {
     "edgekit.runtime.openvino": {"openvino"},
     "edgekit.runtime.openvino_core": {"openvino"},
+    "edgekit.runtime.openvino_requests": {"openvino"},
     "edgekit.runtime.onnxruntime": {"onnxruntime"},
     "edgekit.bench.baseline": {"openvino", "onnx"},  # the float model, beside
     "edgekit.bench.layers.openvino": {"openvino"},

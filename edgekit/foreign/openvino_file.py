@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.core.errors import EdgekitError, UsageError, one_line
+from edgekit.core.errors import UsageError, one_line
 from edgekit.core.files import file_sha256
 from edgekit.foreign.tensors import Tensor
+
+if TYPE_CHECKING:
+    from edgekit.runtime.openvino_requests import InferRequests
 
 _TYPES: dict[str, np.dtype[Any]] = {
     "f32": np.dtype(np.float32),
@@ -27,35 +29,34 @@ _TYPES: dict[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True)
 class OpenVinoFile:
-    """A compiled model; each thread has a request of its own."""
+    """A compiled model and its requests."""
 
     input: Tensor
     outputs: tuple[Tensor, ...]
     executed: str
     key: str
     parallel: int
-    compiled: Any
-    own: threading.local
+    requests: InferRequests
 
     def run(self, images: NDArray[Any], output: str) -> NDArray[Any]:
         """One inference."""
-        if not hasattr(self.own, "request"):
-            self.own.request = self.compiled.create_infer_request()
-        try:
-            self.own.request.infer({0: images})
-        except RuntimeError as error:
-            raise EdgekitError(f"OpenVINO: {one_line(error)}") from error
         place = [tensor.name for tensor in self.outputs].index(output)
-        return np.array(self.own.request.get_output_tensor(place).data)
+
+        def read(request: Any) -> NDArray[Any]:
+            return np.array(request.get_output_tensor(place).data)
+
+        return self.requests.infer(images, read)
 
 
 def open_openvino_file(path: Path, extension: Path | None) -> OpenVinoFile:
     """Load an .xml with its .bin; ``extension`` is a library with its custom operators."""
     from edgekit.core.packages import require
-    from edgekit.runtime.openvino_core import shared_core
 
     require(("openvino",), f"{path}")
     import openvino as ov
+
+    from edgekit.runtime.openvino_core import shared_core
+    from edgekit.runtime.openvino_requests import InferRequests
 
     weights = path.with_suffix(".bin")
     if not weights.is_file():
@@ -78,6 +79,7 @@ def open_openvino_file(path: Path, extension: Path | None) -> OpenVinoFile:
         raise UsageError(f"{path} is no image classifier: its inputs are {listed}")
     devices = " and ".join(compiled.get_property("EXECUTION_DEVICES"))
     version = ov.__version__.split("-")[0]
+    requests = InferRequests(compiled)
     parts = [file_sha256(path), file_sha256(weights)]
     parts += [] if extension is None else [file_sha256(extension)]
     digest = hashlib.sha256(" ".join(parts).encode()).hexdigest()
@@ -86,9 +88,8 @@ def open_openvino_file(path: Path, extension: Path | None) -> OpenVinoFile:
         tuple(_tensor(port, f"output {place}") for place, port in enumerate(compiled.outputs)),
         f"OpenVINO {version} on {devices}, f32",
         f"{digest} openvino {version} {devices} f32",
-        int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")),
-        compiled,
-        threading.local(),
+        requests.parallel,
+        requests,
     )
 
 

@@ -142,8 +142,10 @@ def _read_torch(path: Path) -> State:
     """A torch.save file, read with weights_only: pickled code is refused, not run."""
     try:
         with open_regular(path) as stream, warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # torch's advice on pickles and storages is not for users
             check_unpacked(stream, path)
-            warnings.simplefilter("ignore")  # torch's advice on pickle protocols is not for users
             document: Any = torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))

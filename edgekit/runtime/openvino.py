@@ -10,8 +10,6 @@ import contextlib
 import hashlib
 import io
 import json
-import queue
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,9 +21,9 @@ from edgekit.bundle.store import Bundle
 from edgekit.core.errors import EdgekitError
 from edgekit.core.files import write_bytes
 from edgekit.core.host import cpu_flags, runtime_threads
-from edgekit.core.threads import WAIT_SECONDS, late
 from edgekit.runtime.answers import Answers, in_chunks
 from edgekit.runtime.openvino_core import shared_core
+from edgekit.runtime.openvino_requests import InferRequests, reason
 from edgekit.runtime.runner import RunSettings
 
 _DEVICE: Final = "CPU"
@@ -59,7 +57,7 @@ def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> Op
                 _export_blob(compiled, entry)
         return OpenVinoRunner(core, compiled, settings.batch)
     except RuntimeError as error:
-        raise EdgekitError(f"OpenVINO cannot load {bundle.path}: {_line(error)}") from error
+        raise EdgekitError(f"OpenVINO cannot load {bundle.path}: {reason(error)}") from error
 
 
 class OpenVinoRunner:
@@ -69,12 +67,8 @@ class OpenVinoRunner:
         self._core = core  # owns the plugin's library
         self._compiled = compiled
         self._batch = batch
-        self.parallel = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(self.parallel):
-            self._free.put(compiled.create_infer_request())
-        # Requests that never finished, with the images they may still read.
-        self._stuck: list[tuple[Any, NDArray[np.uint8]]] = []
+        self._requests = InferRequests(compiled)
+        self.parallel = self._requests.parallel
         names = [output.get_any_name() for output in compiled.outputs]
         self._outputs = {
             name: names.index(name) for name in ("logits", "code", "margin") if name in names
@@ -103,35 +97,15 @@ class OpenVinoRunner:
         if self._batch and count < self._batch:
             filler = np.zeros((self._batch - count, *images.shape[1:]), np.uint8)
             images = np.concatenate([images, filler])
-        images = np.ascontiguousarray(images)
-        with self._request() as request:
-            try:
-                # Not infer({0: images}): its handling of inputs and outputs costs 50 us per call.
-                request.set_input_tensor(ov.Tensor(images, shared_memory=True))
-                request.start_async()
-                if not request.wait_for(round(1e3 * WAIT_SECONDS)):
-                    self._stuck.append((request, images))
-                    raise late("OpenVINO: an inference")
-            except RuntimeError as error:
-                raise EdgekitError(f"OpenVINO: inference failed: {_line(error)}") from error
-            seconds = request.latency / 1e3
+
+        def read(request: Any) -> Answers:
             outputs = {
                 name: request.get_output_tensor(index).data[:count].copy()
                 for name, index in self._outputs.items()
             }
-        return Answers.of(outputs, seconds)
+            return Answers.of(outputs, request.latency / 1e3)
 
-    @contextlib.contextmanager
-    def _request(self) -> Iterator[Any]:
-        try:
-            request = self._free.get(timeout=WAIT_SECONDS)
-        except queue.Empty as error:
-            raise late(f"OpenVINO: one of {self.parallel} free infer requests") from error
-        try:
-            yield request
-        finally:
-            if not any(request is one for one, _ in self._stuck):
-                self._free.put(request)
+        return self._requests.infer(images, read)
 
 
 def model_config(settings: RunSettings) -> dict[str, str | int]:
@@ -192,12 +166,3 @@ def _export_blob(compiled: Any, entry: Path) -> None:
         newest = sorted(entry.parent.glob("*.blob"), key=lambda p: p.stat().st_mtime, reverse=True)
         for old in newest[_MOST_BLOBS:]:
             old.unlink()
-
-
-def _line(error: RuntimeError) -> str:
-    """OpenVINO's message, without its source positions, on one line."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    relevant = [
-        line for line in lines if line and not line.startswith(("Exception from", "Check '"))
-    ]
-    return " ".join(relevant or lines)
