@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
+from edgekit.core.folders import remove_leftovers
 from edgekit.core.step_cache import cache_root
 from edgekit.steps.build_data import check_inputs
 from edgekit.steps.build_record import Outcome, bench_of_build, made_by_build
@@ -40,7 +41,11 @@ def build(
     """Build every target's bundle; ``only`` repeats a single step and those that depend on it."""
     steps = pipeline(config, console, force=force, only=only)
     walk(steps)
-    return [_outcome(step) for step in steps if isinstance(step, Finish)]
+    ends = [step for step in steps if isinstance(step, Finish)]
+    for end in ends:
+        if end.state == "up to date":  # nothing was written, which would have cleaned up
+            remove_leftovers(end.place.path)
+    return [_outcome(end) for end in ends]
 
 
 def plan(
