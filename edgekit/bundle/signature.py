@@ -8,7 +8,6 @@ invalidate it; another model, class name or verdict does. Runs on devices.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import shutil
@@ -17,17 +16,17 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from edgekit.bundle.manifest import BundleError, Manifest
 from edgekit.bundle.store import Bundle, open_bundle, update_bundle
+from edgekit.core.documents import Document
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 
 SIGNATURE: Final = "signature.json"
 NAMESPACE: Final = "edgekit-bundle"
 """The namespace that a key's entry in allowed_signers may be restricted to."""
 
-SCHEMA: Final = 1
 _MOST_BYTES: Final = 64 << 10  # an RSA signature of 16,384 bits takes 4 KiB
 _SECONDS: Final = 30  # for a check, which needs no user input
 
@@ -41,28 +40,57 @@ class Signer:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class StoredSignature(Document):
     """The content of ``signature.json``."""
 
+    SCHEMA: ClassVar = 1
+
     statement: str
+    """What was signed: JSON as text, to the byte."""
     signature: str
+    """OpenSSH's, armored."""
 
     def to_bytes(self) -> bytes:
-        document = {"schema": SCHEMA, **dataclasses.asdict(self)}
-        return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+        """The file's content."""
+        return (json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n").encode()
 
 
 def statement(manifest: Manifest) -> str:
     """The text that a signature covers; equal bundles give equal text."""
     parity = manifest.sections.get("parity")
     document = {
-        "schema": SCHEMA,
+        "schema": StoredSignature.SCHEMA,
         "purpose": NAMESPACE,
         "model": manifest.identity(),
         "parity": None if parity is None else _digest(parity),
         "verdict": parity.get("verdict") if isinstance(parity, dict) else None,
     }
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Signed(Document):
+    """A bundle that was signed."""
+
+    SCHEMA: ClassVar = 1
+
+    bundle: Path
+    signed: str
+    """The signed statement: JSON as text, to the byte."""
+
+
+@dataclass(frozen=True)
+class Verified(Document):
+    """A bundle whose files and signature are right."""
+
+    SCHEMA: ClassVar = 1
+
+    bundle: Path
+    signer: str
+    """Their name in the file of signers."""
+    key: str
+    model: str
+    """SHA-256 of everything that determines the bundle's results."""
 
 
 def sign(path: Path, key: Path) -> str:
@@ -90,7 +118,7 @@ def sign(path: Path, key: Path) -> str:
             reason = _reason(signed.stderr or "", "see above")
             raise EdgekitError(f"{path} was not signed: ssh-keygen cannot use {key}: {reason}")
         signature = message.with_suffix(".sig").read_text(encoding="ascii")
-    update_bundle(path, reports={SIGNATURE: _Stored(text, signature).to_bytes()})
+    update_bundle(path, reports={SIGNATURE: StoredSignature(text, signature).to_bytes()})
     return text
 
 
@@ -129,7 +157,7 @@ def _principal(bundle: Bundle, signature: Path, signers: Path) -> str:
     return names[0]
 
 
-def _stored(bundle: Bundle) -> _Stored:
+def _stored(bundle: Bundle) -> StoredSignature:
     path, entry = bundle.path, bundle.manifest.files.get(SIGNATURE)
     if entry is None:
         raise BundleError(f"{path} is not signed: run 'edgekit sign' where it was built")
@@ -138,12 +166,13 @@ def _stored(bundle: Bundle) -> _Stored:
     try:
         document = json.loads((bundle.folder / SIGNATURE).read_bytes())
         schema = document.pop("schema")
-        if schema != SCHEMA:
+        if schema != StoredSignature.SCHEMA:
             raise BundleError(
-                f"{path}: {SIGNATURE} has schema {schema!r}, this edgekit reads {SCHEMA}: "
+                f"{path}: {SIGNATURE} has schema {schema!r}, this edgekit reads "
+                f"{StoredSignature.SCHEMA}: "
                 "sign the bundle again"
             )
-        stored = _Stored(**document)
+        stored = StoredSignature(**document)
         if not (isinstance(stored.statement, str) and stored.signature.isascii()):
             raise ValueError("not text")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

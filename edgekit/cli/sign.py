@@ -12,6 +12,7 @@ from edgekit.core.console import Console
 
 @click.command(
     cls=Command,
+    prints=("sign",),
     short_help="Sign a bundle with your ssh key.",
     examples="""
     edgekit sign build/cpu --key ~/.ssh/id_ed25519
@@ -26,15 +27,16 @@ def sign(console: Console, bundle: Path, key: Path) -> None:
 
     Later benchmarks and reports do not invalidate the signature. See docs/security.md.
     """
+    from edgekit.bundle.signature import Signed
     from edgekit.bundle.signature import sign as sign_bundle
 
-    signed = sign_bundle(bundle, key.expanduser())
-    console.document({"bundle": str(bundle), "signed": signed})
+    console.document(Signed(bundle, sign_bundle(bundle, key.expanduser())))
     console.info(f"{bundle} is signed; 'edgekit verify {bundle} --signers FILE' checks it")
 
 
 @click.command(
     cls=Command,
+    prints=("verify",),
     short_help="Check a bundle's files and its signature.",
     examples="""
     edgekit verify build/cpu --signers allowed_signers
@@ -50,11 +52,12 @@ def sign(console: Console, bundle: Path, key: Path) -> None:
 @common
 def verify(console: Console, bundle: Path, signers: Path) -> None:
     """Check every file of BUNDLE, and that a trusted signer signed it; else exit with 2."""
+    from edgekit.bundle.signature import Verified
     from edgekit.bundle.signature import verify as verify_bundle
     from edgekit.bundle.store import open_bundle
 
     opened = open_bundle(bundle, any_arch=True)
     signer = verify_bundle(opened, signers.expanduser())
-    document = {"bundle": str(bundle), "signer": signer.principal, "key": signer.key}
-    console.document({**document, "model": opened.manifest.identity()})
+    identity = opened.manifest.identity()
+    console.document(Verified(bundle, signer.principal, signer.key, identity))
     console.text(f"{bundle}: signed by {signer.principal}, {signer.key}")

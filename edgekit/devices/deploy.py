@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import ClassVar, Final
 
 from edgekit.bundle.manifest import MANIFEST
 from edgekit.bundle.signature import verify
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.console import Console
+from edgekit.core.documents import Document
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.files import file_sha256
 from edgekit.devices.compatibility import check_fit
@@ -45,6 +45,7 @@ class Deployment:
     files: int
     """Files copied."""
     bytes: int
+    """Their size."""
     kept: int
     """Files that were there already."""
     engine: str
@@ -54,9 +55,25 @@ class Deployment:
     """Whether there was nothing to do."""
     seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self)
+
+@dataclass(frozen=True)
+class FailedDeployment:
+    """Why a device has no bundle."""
+
+    device: str
+    error: str
+    exit_code: int
+    """The command's, had this been the only device."""
+
+
+@dataclass(frozen=True)
+class Deployments(Document):
+    """The outcome on every device."""
+
+    SCHEMA: ClassVar = 1
+
+    bundle: Path
+    devices: tuple[Deployment | FailedDeployment, ...]
 
 
 def deploy(
