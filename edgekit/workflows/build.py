@@ -17,7 +17,7 @@ from edgekit.core.folders import remove_leftovers
 from edgekit.core.step_cache import cache_root
 from edgekit.steps.build_data import check_inputs
 from edgekit.steps.build_record import Outcome, bench_of_build, made_by_build
-from edgekit.steps.bundling import check_engine
+from edgekit.steps.bundling import check_device, check_engine
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context, StepName
 from edgekit.steps.float_model import known_checkpoint
@@ -99,6 +99,7 @@ def pipeline(
     steps: list[Step[Any]] = [loaded, exported]
     calibrations: list[Calibrate] = []
     for descriptor in descriptors:
+        check_device(descriptor)
         if config.require_engine:
             check_engine(descriptor)
         place = BundlePlace(config, descriptor, loaded)
