@@ -54,7 +54,9 @@ def run_comparison(
     ``codebook_size`` is the candidate's, 0 without a codebook; ``device`` is where it runs.
     """
     cells, gates = sweep.make.cells, options.gates
-    baseline = options.baseline or choose_baseline(len(sweep.candidate.classes), cells.severities)
+    baseline = options.normalize_by or choose_baseline(
+        len(sweep.candidate.classes), cells.severities
+    )
     same = same_source(sweep.reference, sweep.candidate)
     available = sweep.available
     if available < 2:
@@ -107,6 +109,7 @@ def run_comparison(
         per_corruption=errors.per_corruption,
         measured=creation_time(),
         device=device,
+        budgets=judgment.budgets,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 from edgekit.bundle.store import Bundle
 from edgekit.core.documents import parse_json, plain, read
 from edgekit.core.errors import UsageError
+from edgekit.metrics.budgets import Judged
 from edgekit.metrics.corruption_error import Baseline
 from edgekit.parity.options import Gates, ParityOptions
 
@@ -202,6 +203,7 @@ class ComparisonBeside:
     clean_error: OfBoth | None
     corruption_error: MeanError | None
     asked: ParityOptions
+    budgets: tuple[Judged, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,8 @@ class ParityDocument:
     beside: tuple[ComparisonBeside, ...] = ()
     sides: Sides | None = None
     """Of a comparison with a classifier that edgekit did not make."""
+    budgets: tuple[Judged, ...] = ()
+    """Each gate, with the interval that judged it."""
 
     def __post_init__(self) -> None:
         """Require details for every corruption in ``worst``."""

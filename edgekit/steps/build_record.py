@@ -23,7 +23,7 @@ from edgekit.targets.descriptor import Descriptor
 
 # Settings that do not change a bundle, and those whose content counts instead of their name.
 _OUTSIDE_KEY = (
-    *("out", "target", "zip", "require_engine"),
+    *("out", "target", "zip", "require_engine", "baseline", "budgets"),
     *("checkpoint", "labels", "recipe", "plugin", "quantized"),
 )
 
@@ -104,6 +104,7 @@ def build_key(config: BuildConfig, descriptor: Descriptor, checkpoint_sha256: st
     settings = asdict(config)
     for name in _OUTSIDE_KEY:
         del settings[name]
+    settings["tolerance"] = config.most_drop
     document = {
         "settings": settings,
         "checkpoint": checkpoint_sha256,
