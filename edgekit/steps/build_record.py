@@ -12,7 +12,7 @@ from edgekit.bench.document import BenchSummary
 from edgekit.bundle.build_record import build_record
 from edgekit.bundle.manifest import BundleError, Manifest, tool_versions
 from edgekit.bundle.store import open_bundle
-from edgekit.core.documents import Document, DocumentError, plain
+from edgekit.core.documents import DocumentError, plain
 from edgekit.core.errors import UsageError
 from edgekit.core.files import file_sha256
 from edgekit.core.json_schema import Describe, Schema, merged
@@ -24,7 +24,7 @@ from edgekit.targets.descriptor import Descriptor
 
 # Settings that do not change a bundle, and those whose content counts instead of their name.
 _OUTSIDE_KEY = (
-    *("out", "target", "zip", "require_engine"),
+    *("out", "target", "zip", "require_engine", "baseline", "budgets"),
     *("checkpoint", "labels", "recipe", "plugin", "quantized"),
 )
 
@@ -97,15 +97,6 @@ class Outcome:
         return "not measured" if self.parity is None else self.parity.comparison.verdict
 
 
-@dataclass(frozen=True)
-class BuildReport(Document):
-    """The bundles that a build made or found up to date, one a target."""
-
-    SCHEMA: ClassVar = 1
-
-    bundles: tuple[Outcome, ...]
-
-
 def finished(path: Path, key: str) -> Manifest | None:
     """The manifest of an earlier build with the same key, if its bundle is complete."""
     try:
@@ -124,6 +115,7 @@ def build_key(config: BuildConfig, descriptor: Descriptor, checkpoint_sha256: st
     settings = asdict(config)
     for name in _OUTSIDE_KEY:
         del settings[name]
+    settings["tolerance"] = config.most_drop
     document = {
         "settings": settings,
         "checkpoint": checkpoint_sha256,
