@@ -10,6 +10,7 @@ import click
 from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
 from edgekit.core.errors import GateFailed, UsageError
+from edgekit.core.packages import PARITY
 from edgekit.parity.tolerance import TOLERANCE
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ _REASONS = 3  # in the error line; the report has all
     cls=Command,
     prints=("parity",),
     short_help="Compare a bundle's robustness with its float original's.",
-    needs=("onnx", "onnxruntime", "scipy", "cv2"),
+    needs=PARITY,
+    extra="parity",
     examples="""
     edgekit parity build/cpu
     edgekit parity build/cpu --tolerance 0.3 || echo "robustness lost"
