@@ -19,6 +19,7 @@ from edgekit.core.errors import EdgekitError
     edgekit deploy build/jetson-orin-nano --device nano
     edgekit deploy build/cpu --device pi@10.0.0.7 --device lab
     edgekit deploy build/cpu --device nano --wheels ./wheels    without internet
+    edgekit deploy build/cpu --device nano --signers allowed_signers
     """,
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -37,6 +38,11 @@ from edgekit.core.errors import EdgekitError
     type=click.Path(path_type=Path),
     help="Deploy only if signed by somebody in this allowed_signers file.",
 )
+@click.option(
+    "--allow-rollback",
+    is_flag=True,
+    help="Replace a signed bundle there by one with a smaller number.",
+)
 @common
 def deploy(
     console: Console,
@@ -44,6 +50,7 @@ def deploy(
     names: tuple[str, ...],
     wheels: Path | None,
     signers: Path | None,
+    allow_rollback: bool,
 ) -> None:
     """Copy BUNDLE to devices, install its runtime, build its engine if needed, test it.
 
@@ -54,7 +61,14 @@ def deploy(
     from edgekit.devices.registry import find_device
 
     devices = [find_device(name) for name in dict.fromkeys(names)]
-    results = deploy_all(bundle, devices, console, wheels=wheels, signers=signers)
+    results = deploy_all(
+        bundle,
+        devices,
+        console,
+        wheels=wheels,
+        signers=signers,
+        allow_rollback=allow_rollback,
+    )
     outcomes: list[Deployment | FailedDeployment] = []
     rows = []
     failures: list[tuple[str, EdgekitError]] = []

@@ -26,7 +26,7 @@ _REASONS = 3  # in the error line; the report has all
 
 @click.command(
     cls=Command,
-    prints=("parity",),
+    prints=("parity", "parity-across"),
     short_help="Compare a bundle's robustness with its float original's.",
     needs=PARITY,
     extra="parity",
@@ -41,11 +41,16 @@ _REASONS = 3  # in the error line; the report has all
       --preprocessing imagenet
     edgekit parity int8.tflite --reference float.onnx --data photos \\
       --preprocessing timm:mobilenetv3_small_100 --background
+    edgekit parity --across float.onnx int8.onnx int8.tflite --data photos \\
+      --preprocessing imagenet --of int8.tflite:background
+    edgekit parity --across m.xml m.xml@openvino:GPU --device nano:build/nano \\
+      --data photos --preprocessing imagenet
     edgekit parity command:./npu.sh --reference best.pth --data photos \\
       --preprocessing lite0
     """,
 )
-@click.argument("candidate")
+@click.argument("candidates", nargs=-1, metavar="CANDIDATE...")
+@click.option("--across", is_flag=True, help="Compare all CANDIDATEs with each other, too.")
 @click.option("--reference", help="What is right; default: the bundle's float original.")
 @click.option("--data", help="Images, or imagenet-c:FOLDER; default: the build's test images.")
 @click.option("--labels", help="Class names, a file, where a model has none.")
@@ -91,11 +96,21 @@ _REASONS = 3  # in the error line; the report has all
     "--allow-different-reference", is_flag=True, help="Allow a reference from another checkpoint."
 )
 @click.option("--replace", is_flag=True, help="Replace the bundle's evidence, even if weaker.")
-@click.option("--device", help="Run the bundle on a registered device, or user@host.")
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    help="Run the bundle on a registered device, or user@host; across: NAME:BUNDLE.",
+)
+@click.option(
+    "--of", "settings", multiple=True, help="Across: NAME:OPTION=VALUE for one file alone."
+)
+@click.option("--allow-fallback", is_flag=True, help="Go on if a file runs elsewhere than asked.")
 @common
 def parity(
     console: Console,
-    candidate: str,
+    candidates: tuple[str, ...],
+    across: bool,
     reference: str | None,
     data: str | None,
     labels: str | None,
@@ -119,13 +134,19 @@ def parity(
     skip_bad: bool,
     allow_different_reference: bool,
     replace: bool,
-    device: str | None,
+    devices: tuple[str, ...],
+    settings: tuple[str, ...],
+    allow_fallback: bool,
 ) -> None:
     """Compare CANDIDATE with its reference on clean and corrupted images.
 
     CANDIDATE and --reference are each a bundle, a classifier's file (.onnx, .xml of
     OpenVINO, .tflite) or command:PROGRAM; the reference may also be a checkpoint. What
-    such a file does not say, --preprocessing and the options after it do.
+    such a file does not say, --preprocessing and the options after it do. FILE@RUNTIME
+    says where it runs: @openvino:GPU, @onnxruntime:CUDA.
+
+    With --across, several are compared on the same images, each with the reference (the
+    first, unless --reference names another) and each with each.
 
     A bundle's result becomes its evidence, unless stronger evidence exists; then it is
     kept beside that.
@@ -133,6 +154,7 @@ def parity(
     Exits with 0 if the loss is within the tolerance, and with 3 if it is not, if the
     images do not decide, or if they have no labels.
     """
+    from edgekit.cli.across import across_artifacts
     from edgekit.core.step_cache import cache_root
     from edgekit.foreign.open import ForeignOptions
     from edgekit.model.labels import read_labels
@@ -155,12 +177,25 @@ def parity(
         allow_different_reference=allow_different_reference,
     )
     context = Context(console, cache_root())
-    ours = ForeignOptions(preprocessing, output_name, background, extension=extension)
+    ours = ForeignOptions(
+        preprocessing,
+        output_name,
+        background,
+        extension=extension,
+        allow_fallback=allow_fallback,
+    )
+    if across:
+        if reference_preprocessing or reference_output_name or reference_background:
+            raise UsageError("with --across, say it with --of NAME:OPTION=VALUE")
+        across_artifacts(context, candidates, devices, options, ours, settings, seed=seed)
+        return
+    candidate, device = _only(candidates, devices, settings)
     theirs = ForeignOptions(
         reference_preprocessing or preprocessing,
         reference_output_name,
         reference_background,
         extension=extension,
+        allow_fallback=allow_fallback,
     )
     one, other = Side(candidate, ours), Side(reference or "", theirs)
     if not (one.foreign or other.foreign):
@@ -186,6 +221,17 @@ def parity(
         raise GateFailed(failure(document))
 
 
+def _only(
+    candidates: tuple[str, ...], devices: tuple[str, ...], settings: tuple[str, ...]
+) -> tuple[str, str | None]:
+    """The candidate and the device of a comparison of two."""
+    if len(candidates) != 1 or len(devices) > 1 or settings:
+        raise UsageError(
+            "name one CANDIDATE and at most one --device; several, and --of, are for --across"
+        )
+    return candidates[0], devices[0] if devices else None
+
+
 def _refuse_unused(
     ours: ForeignOptions, reference_preprocessing: str | None, theirs: ForeignOptions
 ) -> None:
@@ -196,6 +242,7 @@ def _refuse_unused(
         "--output-name": ours.output or theirs.output,
         "--background": ours.background or theirs.background,
         "--extension": ours.extension,
+        "--allow-fallback": ours.allow_fallback,
     }
     for name, value in told.items():
         if value:

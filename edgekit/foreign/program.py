@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.files import file_sha256
 from edgekit.core.threads import result_of, submit
+from edgekit.foreign.execution import Execution
 from edgekit.foreign.tensors import Tensor
 
 OUTPUT = "logits"
@@ -38,7 +39,7 @@ class Program:
 
     input: Tensor
     outputs: tuple[Tensor, ...]
-    executed: str
+    execution: Execution
     key: str
     parallel: int
     process: subprocess.Popen[bytes]
@@ -48,11 +49,13 @@ class Program:
     def run(self, images: NDArray[Any], output: str) -> NDArray[np.float32]:
         """One batch there and back."""
         with self.lock:
-            what = f"{self.executed}: the answers to {len(images)} images"
+            what = f"{self.execution.runtime}: the answers to {len(images)} images"
             try:
                 return result_of(submit(self._exchange, images), what)
             except EOFError as error:
-                raise EdgekitError(f"{self.executed} ended: {self._last_words()}") from error
+                raise EdgekitError(
+                    f"{self.execution.runtime} ended: {self._last_words()}"
+                ) from error
 
     def _exchange(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         stdin, stdout = self.process.stdin, self.process.stdout
@@ -70,7 +73,8 @@ class Program:
         columns = int(words[2]) if len(words) == 3 and words[2].isdecimal() else 0
         if words[:2] != ["logits", str(count)] or not 2 <= columns <= _MOST_CLASSES:
             raise EdgekitError(
-                f"{self.executed} wrote {line[:60]!r} where 'logits {count} CLASSES' is expected"
+                f"{self.execution.runtime} wrote {line[:60]!r} where "
+                f"'logits {count} CLASSES' is expected"
             )
         data = stdout.read(4 * count * columns)
         if len(data) < 4 * count * columns:
@@ -99,7 +103,9 @@ def open_program(command: str, size: tuple[int, int]) -> Program:
     input_ = Tensor("images", (None, *size, 3), np.dtype(np.uint8), 1.0)
     name = f"program {Path(words[0]).name}"
     key = hashlib.sha256(f"{command}\n{_files(executable, words)}\n{size}".encode()).hexdigest()
-    program = Program(input_, (), name, f"{key} program", 1, process, errors, threading.Lock())
+    program = Program(
+        input_, (), Execution(name, ()), f"{key} program", 1, process, errors, threading.Lock()
+    )
     # Asked once, to learn how many classes it has.
     (answer,) = program.run(np.zeros((1, *size, 3), np.uint8), OUTPUT)
     outputs = (Tensor(OUTPUT, (None, len(answer)), np.dtype(np.float32)),)

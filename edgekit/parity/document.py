@@ -108,6 +108,36 @@ class ClassAgreement:
 
 
 @dataclass(frozen=True)
+class Closeness:
+    """How near the answers are apart from whether they are right."""
+
+    same_class_clean: Estimate
+    """A fraction of the clean images; `ClassAgreement` has that of the corrupted ones."""
+    scores_rms_clean: float
+    """RMS of the scores' difference over the reference's, both less their mean over the classes."""
+    scores_rms_corrupted: float
+
+
+@dataclass(frozen=True)
+class ErrorChange:
+    """Errors in percent, their difference in points, and its interval."""
+
+    reference: float
+    candidate: float
+    delta: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class TopFive:
+    """Errors where the label is not among the five best classes; the mean is not normalized."""
+
+    clean: ErrorChange
+    corrupted: ErrorChange
+
+
+@dataclass(frozen=True)
 class Divergence:
     """KL(reference || candidate) in nats."""
 
@@ -251,6 +281,11 @@ class ParityDocument(Document):
     beside: tuple[ComparisonBeside, ...] = ()
     sides: Sides | None = None
     """Of a comparison with a classifier that edgekit did not make."""
+    closeness: Closeness | None = None
+    top5_error: TopFive | None = None
+    """With labels and at least 100 classes."""
+    warnings: tuple[str, ...] = ()
+    """What the errors alone do not show."""
 
     def __post_init__(self) -> None:
         """Require details for every corruption in ``worst``."""

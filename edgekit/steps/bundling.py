@@ -159,6 +159,16 @@ def check_engine(descriptor: Descriptor) -> None:
         )
 
 
+def check_device(descriptor: Descriptor) -> None:
+    """Refuse a target whose bundles only its own device can check, where there is none."""
+    device = descriptor.openvino_device
+    if device in ("GPU", "NPU") and (reason := why_not_here(descriptor)) is not None:
+        raise ToolchainMissing(
+            f"a bundle for {descriptor.name} is built where it runs: {reason}; 'openvino-auto' "
+            "builds anywhere"
+        )
+
+
 def why_not_measured(descriptor: Descriptor) -> str | None:
     """Why this machine cannot run the bundles it builds for a target, or None."""
     if descriptor.backend == "tensorrt":

@@ -13,10 +13,11 @@ from typing import Any, ClassVar, get_args
 from edgekit.core.console import Console
 from edgekit.core.documents import Document
 from edgekit.core.errors import UsageError
+from edgekit.core.folders import remove_leftovers
 from edgekit.core.step_cache import cache_root
 from edgekit.steps.build_data import check_inputs
 from edgekit.steps.build_record import Outcome, bench_of_build, made_by_build
-from edgekit.steps.bundling import check_engine
+from edgekit.steps.bundling import check_device, check_engine
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context, StepName
 from edgekit.steps.float_model import known_checkpoint
@@ -65,7 +66,11 @@ def build(
     """Build every target's bundle; ``only`` repeats a single step and those that depend on it."""
     steps = pipeline(config, console, force=force, only=only)
     walk(steps)
-    return [_outcome(step) for step in steps if isinstance(step, Finish)]
+    ends = [step for step in steps if isinstance(step, Finish)]
+    for end in ends:
+        if end.state == "up to date":  # nothing was written, which would have cleaned up
+            remove_leftovers(end.place.path)
+    return [_outcome(end) for end in ends]
 
 
 def plan(
@@ -94,6 +99,7 @@ def pipeline(
     steps: list[Step[Any]] = [loaded, exported]
     calibrations: list[Calibrate] = []
     for descriptor in descriptors:
+        check_device(descriptor)
         if config.require_engine:
             check_engine(descriptor)
         place = BundlePlace(config, descriptor, loaded)

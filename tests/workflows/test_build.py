@@ -233,6 +233,11 @@ def test_what_a_plan_says(model: Path, empty: Path, tmp_path: Path) -> None:
         f"parity {HERE}": "up to date",
     }
     assert states(plan(here, QUIET)) == at_rest
+    # A power cut can undo the removal of an old folder that was the run's last act.
+    leftover = tmp_path / "out" / f".{HERE}.0123abcd.partial"
+    leftover.mkdir()
+    build(here, QUIET)
+    assert not leftover.exists()
     assert states(plan(both, QUIET)) == todo | at_rest | {"export": "cached"}
     shutil.rmtree(empty)  # nobody needs it for what is whole
     assert states(plan(here, QUIET)) == at_rest
