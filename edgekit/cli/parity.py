@@ -20,6 +20,7 @@ from edgekit.cli.parity_gate import (
 )
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
+from edgekit.core.packages import PARITY
 from edgekit.parity.tolerance import TOLERANCE
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     cls=Command,
     prints=("parity", "parity-across"),
     short_help="Compare a bundle's robustness with its float original's.",
-    needs=("onnx", "onnxruntime", "scipy", "cv2"),
+    needs=PARITY,
+    extra="parity",
     examples="""
     edgekit parity build/cpu
     edgekit parity build/cpu --tolerance 0.3 || echo "robustness lost"
