@@ -15,6 +15,7 @@ from edgekit.core.console import Console
 
 @click.command(
     cls=Command,
+    prints=("bench",),
     short_help="Measure latency, throughput, cold start, memory, energy.",
     examples="""
     edgekit bench build/cpu
@@ -109,5 +110,5 @@ def bench(
     report = dataclasses.replace(report, bundles=tuple(saved))
     if output is not None:
         write_text(output, json.dumps(report.to_dict(), indent=1, sort_keys=True) + "\n")
-    console.document(report.to_dict())
+    console.document(report)
     show(report, console)

@@ -21,12 +21,17 @@ if TYPE_CHECKING:
     from edgekit.bench.interleaved import Ratio
     from edgekit.parity.document import MeanError, OfBoth
     from edgekit.steps.build_record import Outcome
+    from edgekit.workflows.build import PlannedStep
 
 _NOT_PASSED = ("fail", "undecided", "unlabeled")
 
 
 @click.command(
     cls=Command,
+    prints=(
+        "build",
+        "build-plan",
+    ),
     short_help="Turn a checkpoint into a verified INT8 bundle per target.",
     needs=BUILD,
     examples="""
@@ -108,6 +113,7 @@ def build(
     """
     from edgekit.core.files import write_text
     from edgekit.core.typed_toml import read_toml, to_toml
+    from edgekit.steps.build_record import BuildReport
     from edgekit.workflows.build import build as run
     from edgekit.workflows.build import plan
 
@@ -120,12 +126,12 @@ def build(
         write_text(save_config, to_toml(config))
         console.info(f"settings: wrote {save_config}")
     if dry_run:
-        rows = plan(config, console, force=force, only=only)
-        console.document({"steps": rows})
-        console.table("", _PLAN_COLUMNS, [_plan_row(row) for row in rows])
+        planned = plan(config, console, force=force, only=only)
+        console.document(planned)
+        console.table("", _PLAN_COLUMNS, [_plan_row(step) for step in planned.steps])
         return
     outcomes = run(config, console, force=force, only=only)
-    console.document({"bundles": [_document(outcome) for outcome in outcomes]})
+    console.document(BuildReport(tuple(outcomes)))
     console.table("", _COLUMNS, [_row(outcome) for outcome in outcomes], right=_RIGHT)
     for outcome in outcomes:
         state = "up to date" if outcome.up_to_date else "built"
@@ -142,9 +148,9 @@ def build(
 _PLAN_COLUMNS = ("step", "target", "state", "writes")
 
 
-def _plan_row(row: dict[str, str]) -> list[str]:
-    state = f"{row['state']}: {row['why']}" if row["why"] else row["state"]
-    return [row["step"], row["target"], state, row["writes"]]
+def _plan_row(step: PlannedStep) -> list[str]:
+    state = f"{step.state}: {step.why}" if step.why else step.state
+    return [step.step, step.target, state, step.writes]
 
 
 _COLUMNS = (
@@ -181,14 +187,3 @@ def _ratio(ratio: Ratio | None) -> str:
 def _pair(errors: OfBoth | MeanError | None) -> str:
     """Float and deployed error, such as ``10.9 -> 11.0``."""
     return "-" if errors is None else f"{errors.reference:.2f} -> {errors.candidate:.2f}"
-
-
-def _document(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "target": outcome.target,
-        "path": str(outcome.path),
-        "up_to_date": outcome.up_to_date,
-        "verdict": outcome.verdict,
-        "bench": None if outcome.bench is None else outcome.bench.to_dict(),
-        "parity": None if outcome.parity is None else outcome.parity.to_dict(),
-    }

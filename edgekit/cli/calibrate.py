@@ -25,11 +25,16 @@ if TYPE_CHECKING:
     from edgekit.steps.options import DataOptions, SourceOptions
     from edgekit.targets.dialects import Dialect
 
+_REPORT = "the calibration's report"
 _SHOWN = 15  # layers in the table; the report has them all
 
 
 @click.command(
     cls=Command,
+    prints=(
+        "calibrate",
+        "sensitivity",
+    ),
     short_help="Quantize a checkpoint to INT8 ONNX.",
     needs=BUILD,
     examples="""
@@ -156,6 +161,8 @@ class _Request:
 
 
 def _write(request: _Request, output: Path, *, guard: bool) -> None:
+    from edgekit.core.documents import part
+    from edgekit.quantize.results import Calibrated, CalibrationReport, Controlled
     from edgekit.steps.calibration import legal_onnx
     from edgekit.steps.guard import guard_graph
 
@@ -167,9 +174,18 @@ def _write(request: _Request, output: Path, *, guard: bool) -> None:
         closeness = guard_graph(context, quantized, legal, data, insist=guard)
         graph = legal.read_bytes()
     listing = output.with_name(f"{output.name}.images.json")
+    control = quantized.report.get("control")
     _write_both(output, graph, listing, (quantized.onnx.parent / "images.json").read_bytes())
-    document = {"onnx": str(output), "images": str(listing), "guard": closeness.to_dict()}
-    context.console.document({**document, **quantized.report})
+    context.console.document(
+        Calibrated(
+            onnx=str(output),
+            listing=str(listing),
+            message=quantized.report["message"],
+            guard=closeness,
+            control=None if control is None else part(Controlled, control, _REPORT),
+            report=part(CalibrationReport, quantized.report, _REPORT),
+        )
+    )
     context.console.text(f"wrote {output} and {listing.name}")
 
 
@@ -191,7 +207,7 @@ def _rank(request: _Request, output: Path | None, count: int) -> None:
         probe_of(exported, data, count),
         console,
     )
-    console.document(ranking.to_dict())
+    console.document(ranking)
     columns = ("layer", "operation", "margin", "KL", "codes %", "corruption error", "clipped %")
     title = f"loss with one layer in INT8, of {len(ranking.layers)} layers"
     table = rows(ranking)

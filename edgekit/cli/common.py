@@ -47,14 +47,21 @@ def _takes_no_value(parameter: click.Parameter) -> bool:
 class Command(click.Command):
     """A command whose examples are shown verbatim below its options.
 
-    It does not start without the packages in ``needs``.
+    It does not start without the packages in ``needs``. ``prints`` names the documents that --json
+    may print, as `edgekit schema` knows them.
     """
 
     def __init__(
-        self, *args: Any, examples: str = "", needs: Sequence[str] = (), **kwargs: Any
+        self,
+        *args: Any,
+        examples: str = "",
+        needs: Sequence[str] = (),
+        prints: Sequence[str] = (),
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
+        self.prints = tuple(prints)
         self.needs = tuple(needs)
 
     def invoke(self, ctx: click.Context) -> Any:

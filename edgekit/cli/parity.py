@@ -25,6 +25,7 @@ _REASONS = 3  # in the error line; the report has all
 
 @click.command(
     cls=Command,
+    prints=("parity",),
     short_help="Compare a bundle's robustness with its float original's.",
     needs=("onnx", "onnxruntime", "scipy", "cv2"),
     examples="""
@@ -274,7 +275,7 @@ def _of_bundle(
 def _show(console: Console, document: ParityDocument) -> None:
     from edgekit.report.parity_table import RIGHT, columns, header, lines, rows
 
-    console.document(document.to_dict())
+    console.document(document)
     for line in header(document):
         console.text(line)
     if table := rows(document):

@@ -6,8 +6,9 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
+from edgekit.core.documents import Document
 from edgekit.core.errors import UsageError
 from edgekit.core.files import write_text
 from edgekit.core.typed_toml import nearest, read_toml, to_toml
@@ -60,6 +61,36 @@ class Device:
         for text in (self.name, self.descriptor, *self.options):
             if not text.isprintable():  # TOML cannot store it, and ssh has no use for it
                 raise UsageError(f"device {self.name!r}: {text!r} has unprintable characters")
+
+
+@dataclass(frozen=True)
+class DeviceList(Document):
+    """The registered devices."""
+
+    SCHEMA: ClassVar = 1
+
+    devices: tuple[Device, ...]
+
+
+@dataclass(frozen=True)
+class AddedDevice(Document):
+    """A device that was registered."""
+
+    SCHEMA: ClassVar = 1
+
+    name: str
+    host: str
+    replaced: bool
+    """Whether the name had been taken."""
+
+
+@dataclass(frozen=True)
+class RemovedDevice(Document):
+    """A device that is no longer registered."""
+
+    SCHEMA: ClassVar = 1
+
+    name: str
 
 
 @dataclass(frozen=True)

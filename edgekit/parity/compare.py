@@ -99,6 +99,8 @@ def run_comparison(
         per_corruption=errors.per_corruption,
         measured=creation_time(),
         device=device,
+        closeness=tally.closeness.result(),
+        top5_error=tally.top_five.result(),
     )
 
 

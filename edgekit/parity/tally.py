@@ -20,6 +20,7 @@ from edgekit.metrics.codes import (
 from edgekit.metrics.corruption_error import CellErrors, kl_divergence
 from edgekit.metrics.intervals import Interval, agreement_interval
 from edgekit.parity.answer_cache import Outputs
+from edgekit.parity.closeness import ClosenessTally
 from edgekit.parity.document import (
     ClassAgreement,
     CodeAgreement,
@@ -31,6 +32,7 @@ from edgekit.parity.document import (
     UsageOfBoth,
 )
 from edgekit.parity.sweep import ImagePair
+from edgekit.parity.top_five import LEAST_CLASSES, TopFiveTally
 
 Floats = NDArray[np.float64]
 
@@ -71,6 +73,8 @@ class Tally:
         self._margins: NDArray[np.int64] | None = None
         self._differences: list[NDArray[np.int8]] = []  # [C, S] per image
         self._measured: list[NDArray[np.bool_]] = []
+        self.closeness = ClosenessTally()
+        self.top_five = TopFiveTally(cells)
         self._corrupted_class: list[float] = []  # an image's agreement over its corruptions
         self._corrupted_code: list[float] = []
 
@@ -94,6 +98,9 @@ class Tally:
         self._same_class[numbers] += same
         self._corrupted_class.append(float(same[1:].mean()))
         self._divergence[numbers] += kl_divergence(pair.reference.log_p, pair.candidate.log_p)
+        self.closeness.add(pair)
+        if self.labeled and pair.reference.log_p.shape[1] >= LEAST_CLASSES:
+            self.top_five.add(pair)
         self._image_counts[numbers] += 1
         self.images += 1
         self.computed += pair.computed

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from edgekit.bench.document import BenchDocument, BenchSummary, read_bench, read_summary
 from edgekit.bench.options import SCENARIOS
 from edgekit.bundle.engine import EngineState
 from edgekit.bundle.manifest import Manifest
 from edgekit.bundle.store import Bundle, open_bundle, update_bundle
+from edgekit.core.documents import Document
 from edgekit.core.errors import UsageError
 from edgekit.core.files import write_text
 from edgekit.parity.document import ParityDocument, read_parity
@@ -42,6 +44,17 @@ th:first-child,td:first-child{text-align:left}
 .verdict{font-weight:bold}.pass{color:#17713c}.fail,.undecided,.unlabeled{color:#a3231b}
 code{overflow-wrap:anywhere}svg{max-width:100%;height:auto}
 """
+
+
+@dataclass(frozen=True)
+class WrittenReport(Document):
+    """A bundle's page."""
+
+    SCHEMA: ClassVar = 1
+
+    bundle: Path
+    report: Path
+    """The page's file."""
 
 
 def write_report(path: Path, output: Path | None = None) -> Path:

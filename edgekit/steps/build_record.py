@@ -6,16 +6,17 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from edgekit.bench.document import BenchSummary
 from edgekit.bundle.build_record import build_record
 from edgekit.bundle.manifest import BundleError, Manifest, tool_versions
 from edgekit.bundle.store import open_bundle
-from edgekit.core.documents import DocumentError, plain
+from edgekit.core.documents import Document, DocumentError, plain
 from edgekit.core.errors import UsageError
 from edgekit.core.files import file_sha256
-from edgekit.parity.document import DETAILS, ComparisonBeside, ParityDocument
+from edgekit.core.json_schema import Describe, Schema, merged
+from edgekit.parity.document import DETAILS, ComparisonBeside, ParityDocument, ParityOutcome
 from edgekit.quantize.recipes import read_recipe
 from edgekit.steps.build_data import data_fingerprint
 from edgekit.steps.config import BuildConfig
@@ -42,6 +43,13 @@ class BuildParity:
         if all(getattr(self.comparison, name) is None for name in DETAILS):  # read from a summary
             return self.comparison.summary()
         return self.comparison.to_dict()
+
+    @classmethod
+    def json_schema(cls, describe: Describe) -> Schema:
+        """Of `to_dict`."""
+        looks = {"looks": {"type": "integer"}}
+        beside = merged(describe(ComparisonBeside), {"properties": looks, "required": ["looks"]})
+        return {"anyOf": [describe(ParityDocument), beside]}
 
 
 def made_by_build(section: object, config: BuildConfig) -> BuildParity | None:
@@ -74,16 +82,28 @@ def bench_of_build(section: object) -> BenchSummary | None:
 class Outcome:
     """One target's bundle and its measurements."""
 
+    DERIVED: ClassVar = ("verdict",)
+
     target: str
     path: Path
     up_to_date: bool
+    """Whether there was nothing to do."""
     bench: BenchSummary | None
     parity: BuildParity | None
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> ParityOutcome | Literal["not measured"]:
         """Parity's verdict, or why there is none."""
         return "not measured" if self.parity is None else self.parity.comparison.verdict
+
+
+@dataclass(frozen=True)
+class BuildReport(Document):
+    """The bundles that a build made or found up to date, one a target."""
+
+    SCHEMA: ClassVar = 1
+
+    bundles: tuple[Outcome, ...]
 
 
 def finished(path: Path, key: str) -> Manifest | None:

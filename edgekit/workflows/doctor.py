@@ -11,10 +11,13 @@ import platform
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import ClassVar
 
 from edgekit.core.checks import Check
+from edgekit.core.documents import Document
 from edgekit.core.errors import EdgekitError, ToolchainMissing
 from edgekit.core.host import cpu_flags, usable_threads
 from edgekit.targets.intel_devices import REMEDIES, why_no_device
@@ -22,6 +25,17 @@ from edgekit.targets.intel_devices import REMEDIES, why_no_device
 _BUILD = "pip install 'edgekit[build]'"
 # Packages that build the default target (OpenVINO on this machine's CPU).
 _REQUIRED = ("torch", "nncf", "onnx", "onnxruntime", "openvino")
+
+
+@dataclass(frozen=True)
+class DoctorReport(Document):
+    """What this machine can build and run."""
+
+    SCHEMA: ClassVar = 1
+
+    ready: bool
+    """Whether the default target (OpenVINO on this CPU) can be built."""
+    checks: tuple[Check, ...]
 
 
 def examine() -> list[Check]:

@@ -20,6 +20,7 @@ from edgekit.foreign.classifier import ForeignClassifier
 from edgekit.foreign.execution import split_place
 from edgekit.foreign.open import ForeignOptions, is_foreign, open_foreign, written_by_edgekit
 from edgekit.model.card import numbered_classes
+from edgekit.parity.closeness import suspicions
 from edgekit.parity.compare import run_comparison
 from edgekit.parity.document import ParityDocument, Sides
 from edgekit.parity.engines import open_reference
@@ -98,7 +99,10 @@ def parity_of_any(
         device=None if on_device is None else on_device.session.device.name,
     )
     sides = Sides(reference=_described(trusted), candidate=_described(answering))
-    return dataclasses.replace(document, sides=sides)
+    warnings = suspicions(document)
+    for line in warnings:
+        context.console.warn(line)
+    return dataclasses.replace(document, sides=sides, warnings=warnings)
 
 
 def open_side(context: Context, side: Side) -> Predictor:
