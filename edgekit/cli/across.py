@@ -60,7 +60,7 @@ def across_artifacts(
     document = parity_across(
         context, artifacts, place, options, seed=seed, allow_fallback=told.allow_fallback
     )
-    context.console.document(document.to_dict())
+    context.console.document(document)
     show(context.console, document)
     if document.verdict != "pass":
         raise GateFailed(failure(document))

@@ -41,6 +41,7 @@ def _printed() -> dict[str, tuple[type[Document], str]]:
     from edgekit.devices.registry import AddedDevice, DeviceList, RemovedDevice
     from edgekit.export.report import ExportReport
     from edgekit.graph.findings import CheckReport
+    from edgekit.parity.across_document import AcrossDocument
     from edgekit.parity.document import ParityDocument
     from edgekit.quantize.qat.results import FinetuneResult
     from edgekit.quantize.results import Calibrated, Sensitivity
@@ -72,10 +73,8 @@ def _printed() -> dict[str, tuple[type[Document], str]]:
         "finetune": (FinetuneResult, "edgekit finetune --json, and result.json beside its graph"),
         "inspect-bundle": (BundleReport, "edgekit inspect BUNDLE --json"),
         "inspect-checkpoint": (CheckpointReport, "edgekit inspect CHECKPOINT --json"),
-        "parity": (
-            ParityDocument,
-            parity,
-        ),
+        "parity": (ParityDocument, parity),
+        "parity-across": (AcrossDocument, "edgekit parity --across --json"),
         "predict": (PredictionList, "edgekit predict --json"),
         "report": (WrittenReport, "edgekit report --json"),
         "schemas": (SchemaList, "edgekit schema --json"),

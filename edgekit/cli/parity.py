@@ -25,7 +25,7 @@ _REASONS = 3  # in the error line; the report has all
 
 @click.command(
     cls=Command,
-    prints=("parity",),
+    prints=("parity", "parity-across"),
     short_help="Compare a bundle's robustness with its float original's.",
     needs=("onnx", "onnxruntime", "scipy", "cv2"),
     examples="""

@@ -6,13 +6,12 @@ docs/across.md describes every key. A key changes its meaning only with `SCHEMA`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import ClassVar, Final, Literal
 
-from edgekit.core.documents import plain, read
+from edgekit.core.documents import Document, read
 from edgekit.parity.document import Corrupted, Estimate, MeanError, ParityOutcome
 from edgekit.parity.options import ParityOptions
 
-SCHEMA: Final = 1
 REMEDY: Final = "run 'edgekit parity --across' again"
 
 
@@ -75,8 +74,10 @@ class OddOneOut:
 
 
 @dataclass(frozen=True)
-class AcrossDocument:
+class AcrossDocument(Document):
     """Several artifacts that answered the same images."""
+
+    SCHEMA: ClassVar = 1
 
     verdict: ParityOutcome
     reference: str
@@ -103,11 +104,7 @@ class AcrossDocument:
     @staticmethod
     def from_dict(value: object, source: str) -> AcrossDocument:
         """A document; ``source`` is what error messages call it."""
-        return read(AcrossDocument, value, source, schema=SCHEMA, remedy=REMEDY)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"schema": SCHEMA, **plain(self)}
+        return read(AcrossDocument, value, source, schema=AcrossDocument.SCHEMA, remedy=REMEDY)
 
     def artifact(self, letter: str) -> Artifact:
         """The artifact of that letter."""

@@ -369,8 +369,10 @@ def test_a_device_against_a_file_and_across(
     assert run("deploy", bundle, "--device", "loop")[0] == 0
     data = labeled(tmp_path, 6)
     floats = bundles.made().onnx
-    words = ("--data", data, "--corruptions", "fog,contrast", "--severities", "1,3")
-    words = (*words, "--full", "--tolerance", "90", "--json")
+    words = (
+        *("--data", data, "--corruptions", "fog,contrast", "--severities", "1,3"),
+        *("--full", "--tolerance", "90", "--json"),
+    )
     reference = f"{floats}@openvino:CPU"
     code, out, err = run("parity", bundle, "--device", "loop", "--reference", reference, *words)
     assert code == 0, err

@@ -155,6 +155,7 @@ def head(chance: random.Random) -> dict[str, Any]:
 def _spoil(made: dict[str, Any], chance: random.Random) -> None:
     name = chance.choice(_WEIGHTS)
     rows, width, (count, _) = made["rows"], made["width"], made["given"][:2] or (1, 1)
+    shapes: tuple[list[int], ...]
     match chance.randrange(8):
         case 0:
             shapes = ([], [0], [rows], [width, rows], [rows, width + 1], [1, rows, width], [0, 0])
