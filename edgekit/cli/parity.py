@@ -103,6 +103,9 @@ _REASONS = 3  # in the error line; the report has all
 @click.option(
     "--of", "settings", multiple=True, help="Across: NAME:OPTION=VALUE for one file alone."
 )
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="Across: write an HTML page to this file."
+)
 @click.option("--allow-fallback", is_flag=True, help="Go on if a file runs elsewhere than asked.")
 @common
 def parity(
@@ -134,6 +137,7 @@ def parity(
     replace: bool,
     devices: tuple[str, ...],
     settings: tuple[str, ...],
+    report: Path | None,
     allow_fallback: bool,
 ) -> None:
     """Compare CANDIDATE with its reference on clean and corrupted images.
@@ -185,8 +189,12 @@ def parity(
     if across:
         if reference_preprocessing or reference_output_name or reference_background:
             raise UsageError("with --across, say it with --of NAME:OPTION=VALUE")
-        across_artifacts(context, candidates, devices, options, ours, settings, seed=seed)
+        across_artifacts(
+            context, candidates, devices, options, ours, settings, seed=seed, report=report
+        )
         return
+    if report is not None:
+        raise UsageError("--report is for --across; 'edgekit report' writes that of a bundle")
     candidate, device = _only(candidates, devices, settings)
     theirs = ForeignOptions(
         reference_preprocessing or preprocessing,
