@@ -116,6 +116,9 @@ if TYPE_CHECKING:
 @click.option(
     "--of", "settings", multiple=True, help="Across: NAME:OPTION=VALUE for one file alone."
 )
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="Across: write an HTML page to this file."
+)
 @click.option("--allow-fallback", is_flag=True, help="Go on if a file runs elsewhere than asked.")
 @common
 def parity(
@@ -148,6 +151,7 @@ def parity(
     replace: bool,
     devices: tuple[str, ...],
     settings: tuple[str, ...],
+    report: Path | None,
     allow_fallback: bool,
     **gating: Any,
 ) -> None:
@@ -205,8 +209,12 @@ def parity(
         drop = only_tolerance(gate, tolerance, baseline)
         gates = dataclasses.replace(options.gates, tolerance=drop)
         options = dataclasses.replace(options, gates=gates)
-        across_artifacts(context, candidates, devices, options, ours, settings, seed=seed)
+        across_artifacts(
+            context, candidates, devices, options, ours, settings, seed=seed, report=report
+        )
         return
+    if report is not None:
+        raise UsageError("--report is for --across; 'edgekit report' writes that of a bundle")
     candidate, device = _only(candidates, devices, settings)
     theirs = ForeignOptions(
         reference_preprocessing or preprocessing,
