@@ -151,3 +151,13 @@ def test_preprocessing_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixtur
         main([*words, "-o", str(tmp_path / "int8.onnx")])
     assert stop.value.code == 2
     assert "does not say how its pixels are prepared" in capsys.readouterr().err
+
+
+def test_its_layers_are_ranked_without_a_codebook(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--sensitivity", "--probe-images", "40", "--json")
+    assert calibrate(classifiers.float_onnx(), *words) == 0
+    found = json.loads(capsys.readouterr().out)
+    layers = {layer["operation"]: layer["clipped"] for layer in found["layers"]}
+    assert set(layers) == {"Conv", "Gemm"}
+    # The Gemm's range was set before its input was flattened.
+    assert all(0 <= share < 0.2 for share in layers.values())
