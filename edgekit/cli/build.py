@@ -122,11 +122,10 @@ def build(
     """
     from edgekit.core.files import write_text
     from edgekit.core.typed_toml import read_toml, to_toml
+    from edgekit.steps.build_report import BuildReport, BuiltBundle
     from edgekit.workflows.build import build as run
     from edgekit.workflows.build import plan
     from edgekit.workflows.build_gate import (
-        BuildReport,
-        BuiltBundle,
         check_earlier,
         compare_with_earlier,
         judge_build,

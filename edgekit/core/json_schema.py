@@ -125,8 +125,9 @@ class _Parts:
         for one in dataclasses.fields(kind):
             if one.metadata.get("inline"):
                 inner = self._inner(hints[one.name])
+                inner["properties"].pop("schema", None)  # the outer document has its own
                 properties |= inner["properties"]
-                required += inner["required"]
+                required += [name for name in inner["required"] if name != "schema"]
                 continue
             schema = self.of(hints[one.name])
             if one.metadata.get("nullable"):
