@@ -31,7 +31,6 @@ def known_documents() -> dict[str, Known]:
 
 
 def _printed() -> dict[str, tuple[type[Document], str]]:
-    from edgekit.bench.document import BenchReport
     from edgekit.bundle.signature import Signed, Verified
     from edgekit.cli.completion import CompletionScript
     from edgekit.cli.schema_list import SchemaList
@@ -42,9 +41,9 @@ def _printed() -> dict[str, tuple[type[Document], str]]:
     from edgekit.export.report import ExportReport
     from edgekit.graph.findings import CheckReport
     from edgekit.parity.across_document import AcrossDocument
-    from edgekit.parity.document import ParityDocument
     from edgekit.quantize.qat.results import FinetuneResult
     from edgekit.quantize.results import Calibrated, Sensitivity
+    from edgekit.report.gate import GatedBench, GatedParity
     from edgekit.report.page import WrittenReport
     from edgekit.runtime.document import PredictionList
     from edgekit.steps.build_record import BuildReport
@@ -54,9 +53,8 @@ def _printed() -> dict[str, tuple[type[Document], str]]:
     from edgekit.workflows.doctor import DoctorReport
     from edgekit.workflows.inspect import BundleReport, CheckpointReport
 
-    parity = "edgekit parity --json, parity.json in a bundle, sections.parity of a manifest"
     return {
-        "bench": (BenchReport, "edgekit bench --json"),
+        "bench": (GatedBench, "edgekit bench --json"),
         "build": (BuildReport, "edgekit build --json"),
         "build-plan": (BuildPlan, "edgekit build --dry-run --json"),
         "calibrate": (Calibrated, "edgekit calibrate --json"),
@@ -73,7 +71,7 @@ def _printed() -> dict[str, tuple[type[Document], str]]:
         "finetune": (FinetuneResult, "edgekit finetune --json, and result.json beside its graph"),
         "inspect-bundle": (BundleReport, "edgekit inspect BUNDLE --json"),
         "inspect-checkpoint": (CheckpointReport, "edgekit inspect CHECKPOINT --json"),
-        "parity": (ParityDocument, parity),
+        "parity": (GatedParity, "edgekit parity --json"),
         "parity-across": (AcrossDocument, "edgekit parity --across --json"),
         "predict": (PredictionList, "edgekit predict --json"),
         "report": (WrittenReport, "edgekit report --json"),
@@ -90,6 +88,7 @@ def _stored() -> dict[str, tuple[type[Document], str]]:
     from edgekit.bench.document import BenchDocument, BenchSummary
     from edgekit.bundle.build_record import BuildRecord
     from edgekit.bundle.signature import StoredSignature
+    from edgekit.parity.document import ParityDocument
     from edgekit.quantize.calibration_images import ImageList
     from edgekit.quantize.qat.record import FinetuneRecord
     from edgekit.workflows.inspect import StoredManifest
@@ -102,5 +101,6 @@ def _stored() -> dict[str, tuple[type[Document], str]]:
         "calibration-file": (ImageList, listing),
         "finetuned-section": (FinetuneRecord, "sections.finetuned of a manifest"),
         "manifest-file": (StoredManifest, "manifest.json in a bundle"),
+        "parity-file": (ParityDocument, "parity.json in a bundle, sections.parity of a manifest"),
         "signature-file": (StoredSignature, "signature.json in a bundle"),
     }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from edgekit.cli.common import Command, common
+from edgekit.cli.gate import fail_unless_held, gate_options, take_gate
+from edgekit.cli.parity_gate import NORMALIZERS, check_baseline, judged, unable, why
 from edgekit.core.console import Console
-from edgekit.core.errors import GateFailed, UsageError
+from edgekit.core.errors import UsageError
 from edgekit.core.packages import PARITY
 from edgekit.parity.tolerance import TOLERANCE
 
@@ -19,9 +22,7 @@ if TYPE_CHECKING:
     from edgekit.parity.document import ParityDocument
     from edgekit.parity.options import ParityOptions
     from edgekit.steps.context import Context
-
-
-_REASONS = 3  # in the error line; the report has all
+    from edgekit.workflows.foreign_parity import Side
 
 
 @click.command(
@@ -36,6 +37,9 @@ _REASONS = 3  # in the error line; the report has all
     edgekit parity build/cpu --data imagenet-c:/data/imagenet-c --full
     edgekit parity build/cpu --reference best.pth --max-corruption-delta 2
     edgekit parity build/new --reference build/old --allow-different-reference
+    edgekit parity build/cpu --baseline previous/cpu --min-agreement 0.98 \\
+      --summary summary.md --junit parity.xml
+    edgekit parity build/cpu --budgets budgets.toml
     edgekit parity build/jetson-orin-nano --device nano
     edgekit parity int8.onnx --reference float.onnx --data photos \\
       --preprocessing imagenet
@@ -68,16 +72,14 @@ _REASONS = 3  # in the error line; the report has all
 @click.option(
     "--tolerance",
     type=float,
-    default=TOLERANCE,
-    show_default=True,
-    help="Points of corruption error.",
+    help=f"Points of corruption error; max_drop in [budgets].  [{TOLERANCE}]",
 )
 @click.option("--corruptions", help="Names or a group, comma-separated.  [benchmark15]")
 @click.option("--severities", default="1,2,3,4,5", show_default=True, help="Some of 1 to 5.")
 @click.option("--extra", is_flag=True, help="Also the four extra corruptions, outside the mean.")
 @click.option(
-    "--baseline",
-    type=click.Choice(["auto", "alexnet", "none"]),
+    "--normalize-by",
+    type=click.Choice(NORMALIZERS),
     default="auto",
     show_default=True,
     help="What mCE is normalized by; auto: AlexNet for 1000 classes.",
@@ -90,6 +92,8 @@ _REASONS = 3  # in the error line; the report has all
 @click.option(
     "--max-corruption-delta", type=float, help="Gate: most points lost on any single corruption."
 )
+@click.option("--baseline", help="An earlier bundle that this one must not be worse than.")
+@gate_options("min_agreement", "max_mb", "max_regression")
 @click.option("--seed", type=int, help="Seed of order and corruptions; default: the build's.")
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out.")
 @click.option(
@@ -121,15 +125,16 @@ def parity(
     background: bool,
     reference_background: bool,
     extension: Path | None,
-    tolerance: float,
+    tolerance: float | None,
     corruptions: str | None,
     severities: str,
     extra: bool,
-    baseline: str,
+    normalize_by: str,
     full: bool,
     images: int,
     min_code_agreement: float | None,
     max_corruption_delta: float | None,
+    baseline: str | None,
     seed: int | None,
     skip_bad: bool,
     allow_different_reference: bool,
@@ -137,6 +142,7 @@ def parity(
     devices: tuple[str, ...],
     settings: tuple[str, ...],
     allow_fallback: bool,
+    **gating: Any,
 ) -> None:
     """Compare CANDIDATE with its reference on clean and corrupted images.
 
@@ -151,32 +157,36 @@ def parity(
     A bundle's result becomes its evidence, unless stronger evidence exists; then it is
     kept beside that.
 
-    Exits with 0 if the loss is within the tolerance, and with 3 if it is not, if the
-    images do not decide, or if they have no labels.
+    Exits with 0 if the loss is within the tolerance and every budget is held, and with 3
+    if not, if the images do not decide, or if they have no labels.
     """
     from edgekit.cli.across import across_artifacts
     from edgekit.core.step_cache import cache_root
     from edgekit.foreign.open import ForeignOptions
     from edgekit.model.labels import read_labels
     from edgekit.parity.options import Gates, ParityOptions
+    from edgekit.report.gate import GatedParity
     from edgekit.steps.context import Context
-    from edgekit.workflows.foreign_parity import Side, parity_of_any
+    from edgekit.workflows.foreign_parity import Side
 
     options = ParityOptions(
         reference=reference,
         data=data,
         labels=labels,
-        gates=Gates(tolerance, min_code_agreement, max_corruption_delta),
+        gates=Gates(
+            TOLERANCE if tolerance is None else tolerance, min_code_agreement, max_corruption_delta
+        ),
         corruptions=corruptions,
         severities=_severities(severities),
         extra=extra,
-        baseline=None if baseline == "auto" else cast("Baseline", baseline),
+        normalize_by=None if normalize_by == "auto" else cast("Baseline", normalize_by),
         full=full,
         images=images,
         skip_bad=skip_bad,
         allow_different_reference=allow_different_reference,
     )
     context = Context(console, cache_root())
+    gate = take_gate(gating)
     ours = ForeignOptions(
         preprocessing,
         output_name,
@@ -187,6 +197,8 @@ def parity(
     if across:
         if reference_preprocessing or reference_output_name or reference_background:
             raise UsageError("with --across, say it with --of NAME:OPTION=VALUE")
+        if baseline is not None or gate.given:
+            raise UsageError("--across has no budgets: judge each of them against one reference")
         across_artifacts(context, candidates, devices, options, ours, settings, seed=seed)
         return
     candidate, device = _only(candidates, devices, settings)
@@ -198,6 +210,14 @@ def parity(
         allow_fallback=allow_fallback,
     )
     one, other = Side(candidate, ours), Side(reference or "", theirs)
+    check_baseline(baseline, candidate, device)
+    budgets, left_out = gate.judged(unable(one, baseline))
+    gate.check([Path(candidate)])
+    if tolerance is not None:
+        budgets = dataclasses.replace(budgets, max_drop=tolerance)
+    drop = TOLERANCE if budgets.max_drop is None else budgets.max_drop
+    gates = Gates(drop, min_code_agreement, max_corruption_delta, budgets.min_agreement)
+    options = dataclasses.replace(options, gates=gates)
     if not (one.foreign or other.foreign):
         _refuse_unused(ours, reference_preprocessing, theirs)
         document = _of_bundle(context, Path(candidate), options, seed, device, replace=replace)
@@ -209,16 +229,60 @@ def parity(
         if labels is not None:
             names = read_labels(Path(labels))
             one, other = one.labeled(names), other.labeled(names)
-        if device is None:
-            document = parity_of_any(context, one, other, options, seed=seed)
-        else:
-            from edgekit.devices.remote_predictor import on_device
-
-            with on_device(device, Path(candidate), console) as there:
-                document = parity_of_any(context, one, other, options, seed=seed, on_device=there)
+        document = _of_any(context, one, other, options, seed, device)
+    earlier = None
+    if baseline is not None:
+        limit = drop if budgets.max_regression is None else budgets.max_regression
+        budgets = dataclasses.replace(budgets, max_regression=limit)
+        earlier = _against(context, one, baseline, options, seed, limit)
+    outcome = judged(one, document, earlier, baseline, budgets, left_out)
+    console.document(GatedParity(document, earlier, outcome.outcome()))
     _show(console, document)
-    if document.verdict != "pass":
-        raise GateFailed(failure(document))
+    outcome.show(console)
+    gate.write(outcome, console)
+    fail_unless_held(outcome, why(outcome, document, by_name=gate.shared.max_drop is not None))
+
+
+def _of_any(
+    context: Context,
+    candidate: Side,
+    reference: Side,
+    options: ParityOptions,
+    seed: int | None,
+    device: str | None,
+) -> ParityDocument:
+    """The comparison of any two classifiers."""
+    from edgekit.workflows.foreign_parity import parity_of_any
+
+    if device is None:
+        return parity_of_any(context, candidate, reference, options, seed=seed)
+    from edgekit.devices.remote_predictor import on_device
+
+    with on_device(device, Path(candidate.name), context.console) as there:
+        return parity_of_any(context, candidate, reference, options, seed=seed, on_device=there)
+
+
+def _against(
+    context: Context,
+    candidate: Side,
+    baseline: str,
+    options: ParityOptions,
+    seed: int | None,
+    limit: float,
+) -> ParityDocument:
+    """The same comparison with the earlier bundle as the reference; nothing is stored."""
+    from edgekit.parity.options import Gates
+    from edgekit.workflows.foreign_parity import Side, parity_of_any
+    from edgekit.workflows.parity import parity_with_earlier
+
+    context.console.info(f"parity: comparing with the earlier {baseline}")
+    earlier = Side(baseline, candidate.told)
+    if not (candidate.foreign or earlier.foreign):
+        return parity_with_earlier(
+            context, Path(candidate.name), Path(baseline), options, limit, seed=seed
+        )
+    options = dataclasses.replace(options, gates=Gates(limit))
+    return parity_of_any(context, candidate, earlier, options, seed=seed)
 
 
 def _only(
@@ -277,25 +341,12 @@ def _of_bundle(
 def _show(console: Console, document: ParityDocument) -> None:
     from edgekit.report.parity_table import RIGHT, columns, header, lines, rows
 
-    console.document(document)
     for line in header(document):
         console.text(line)
     if table := rows(document):
         console.table("", columns(document), table, right=RIGHT)
     for line in lines(document):
         console.text(line)
-
-
-def failure(document: ParityDocument) -> str:
-    """The one line that says why parity did not pass."""
-    verdict = document.verdict
-    reasons = [reason for reason in document.reasons if not reason.startswith("pass: ")]
-    why = "; ".join(reason.removeprefix(f"{verdict}: ") for reason in reasons[:_REASONS])
-    if len(reasons) > _REASONS:
-        why += f"; and {len(reasons) - _REASONS} more reasons"
-    text = f"parity {verdict}: {why}"
-    lost = ", ".join(document.worst).replace("_", " ")
-    return f"{text}; lost most on {lost}" if lost else text
 
 
 def _severities(text: str) -> tuple[int, ...]:

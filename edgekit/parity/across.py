@@ -59,7 +59,9 @@ def run_across(
     order = _command_line_order(len(entries), reference)
     letters = tuple(LETTERS[place] for place in order)
     cells = lineup.make.cells
-    baseline = options.baseline or choose_baseline(len(lineup.models[0].classes), cells.severities)
+    baseline = options.normalize_by or choose_baseline(
+        len(lineup.models[0].classes), cells.severities
+    )
     start = time.monotonic()
     names = tuple(entry.name for entry in entries)
     run = Run(lineup, options.gates, baseline, console, labeled, 0, names)

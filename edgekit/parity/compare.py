@@ -46,7 +46,9 @@ def run_comparison(
     ``codebook_size`` is the candidate's, 0 without a codebook; ``device`` is where it runs.
     """
     cells, gates = sweep.make.cells, options.gates
-    baseline = options.baseline or choose_baseline(len(sweep.candidate.classes), cells.severities)
+    baseline = options.normalize_by or choose_baseline(
+        len(sweep.candidate.classes), cells.severities
+    )
     same = same_source(sweep.reference, sweep.candidate)
     available = sweep.available
     if available < 2:
@@ -101,6 +103,7 @@ def run_comparison(
         device=device,
         closeness=tally.closeness.result(),
         top5_error=tally.top_five.result(),
+        budgets=judgment.budgets,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, Literal
 from edgekit.bundle.store import Bundle
 from edgekit.core.documents import Document, parse_json, read
 from edgekit.core.errors import UsageError
+from edgekit.metrics.budgets import Judged
 from edgekit.metrics.corruption_error import Baseline
 from edgekit.parity.options import Gates, ParityOptions
 
@@ -232,6 +233,7 @@ class ComparisonBeside:
     clean_error: OfBoth | None
     corruption_error: MeanError | None
     asked: ParityOptions
+    budgets: tuple[Judged, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -286,6 +288,8 @@ class ParityDocument(Document):
     """With labels and at least 100 classes."""
     warnings: tuple[str, ...] = ()
     """What the errors alone do not show."""
+    budgets: tuple[Judged, ...] = ()
+    """Each gate, with the interval that judged it."""
 
     def __post_init__(self) -> None:
         """Require details for every corruption in ``worst``."""

@@ -42,6 +42,7 @@ class ImageScore(NamedTuple):
 
     difference: NDArray[np.int8]  # [C, S]: candidate wrong minus reference wrong; 0 unlabeled
     measured: NDArray[np.bool_]  # [C, S]: the cells that the image went through
+    same_class: float  # share of equal classes over its corrupted variants
     same_code: float | None  # share of equal codes over its corrupted variants
 
 
@@ -105,7 +106,12 @@ class Tally:
         self.images += 1
         self.computed += pair.computed
         self.evaluated += 2 * len(numbers)
-        return ImageScore(self._differences[-1], self._measured[-1], self._add_codes(pair, numbers))
+        return ImageScore(
+            self._differences[-1],
+            self._measured[-1],
+            self._corrupted_class[-1],
+            self._add_codes(pair, numbers),
+        )
 
     @property
     def complete(self) -> bool:
@@ -170,11 +176,15 @@ class Tally:
             return None
         return agreement_interval(np.array(self._corrupted_code), confidence)
 
+    def class_interval(self, confidence: float = 0.95) -> Interval:
+        """Agreement of the classes over the corrupted cells, clustered by image."""
+        return agreement_interval(np.array(self._corrupted_class), confidence)
+
     def classes(self) -> ClassAgreement:
         """How often the classes agree."""
         return ClassAgreement(
             clean=float(self._same_class[0] / self.images),
-            corrupted=estimate(agreement_interval(np.array(self._corrupted_class))),
+            corrupted=estimate(self.class_interval()),
             per_corruption=self._by_corruption(self._same_class),
         )
 

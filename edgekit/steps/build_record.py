@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,19 +12,20 @@ from edgekit.bench.document import BenchSummary
 from edgekit.bundle.build_record import build_record
 from edgekit.bundle.manifest import BundleError, Manifest, tool_versions
 from edgekit.bundle.store import open_bundle
-from edgekit.core.documents import Document, DocumentError, plain
+from edgekit.core.documents import INLINE, SPARSE, Document, DocumentError, plain
 from edgekit.core.errors import UsageError
 from edgekit.core.files import file_sha256
 from edgekit.core.json_schema import Describe, Schema, merged
 from edgekit.parity.document import DETAILS, ComparisonBeside, ParityDocument, ParityOutcome
 from edgekit.quantize.recipes import read_recipe
+from edgekit.report.gate import GateOutcome
 from edgekit.steps.build_data import data_fingerprint
 from edgekit.steps.config import BuildConfig
 from edgekit.targets.descriptor import Descriptor
 
 # Settings that do not change a bundle, and those whose content counts instead of their name.
 _OUTSIDE_KEY = (
-    *("out", "target", "zip", "require_engine"),
+    *("out", "target", "zip", "require_engine", "baseline", "budgets"),
     *("checkpoint", "labels", "recipe", "plugin", "quantized"),
 )
 
@@ -98,12 +99,22 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class BuiltBundle:
+    """A target's bundle, and its comparison with an earlier one."""
+
+    outcome: Outcome = field(metadata=INLINE)
+    baseline: ParityDocument | None = field(metadata=SPARSE)
+    """The comparison with the earlier bundle that --baseline names."""
+
+
+@dataclass(frozen=True)
 class BuildReport(Document):
-    """The bundles that a build made or found up to date, one a target."""
+    """The bundles that a build made or found up to date, one a target, and the gate's outcome."""
 
     SCHEMA: ClassVar = 1
 
-    bundles: tuple[Outcome, ...]
+    bundles: tuple[BuiltBundle, ...]
+    gate: GateOutcome
 
 
 def finished(path: Path, key: str) -> Manifest | None:
@@ -124,6 +135,7 @@ def build_key(config: BuildConfig, descriptor: Descriptor, checkpoint_sha256: st
     settings = asdict(config)
     for name in _OUTSIDE_KEY:
         del settings[name]
+    settings["tolerance"] = config.most_drop
     document = {
         "settings": settings,
         "checkpoint": checkpoint_sha256,
