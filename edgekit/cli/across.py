@@ -28,12 +28,15 @@ def across_artifacts(
     settings: Sequence[str],
     *,
     seed: int | None,
+    report: Path | None = None,
 ) -> None:
     """Compare all of ``names`` and of ``devices`` (NAME:BUNDLE); ``told`` holds for every file.
 
-    ``settings`` are NAME:OPTION=VALUE, of one file each.
+    ``settings`` are NAME:OPTION=VALUE, of one file each; ``report`` is where a page goes.
     """
+    from edgekit.core.files import write_text
     from edgekit.model.labels import read_labels
+    from edgekit.report.across_page import across_page
     from edgekit.report.across_table import failure, show
     from edgekit.workflows.across import parity_across
     from edgekit.workflows.foreign_parity import Side
@@ -62,6 +65,9 @@ def across_artifacts(
     )
     context.console.document(document)
     show(context.console, document)
+    if report is not None:
+        write_text(report, across_page(document))
+        context.console.info(f"wrote {report}")
     if document.verdict != "pass":
         raise GateFailed(failure(document))
 

@@ -135,7 +135,7 @@ def bench(
         refresh_report(path)
     report = dataclasses.replace(report, bundles=tuple(saved))
     outcome = _judged(report, bundles, budgets, left_out, earlier)
-    document = GatedBench(report, outcome.outcome())
+    document = GatedBench(report, outcome.section())
     if output is not None:
         write_text(output, json.dumps(document.to_dict(), indent=1, sort_keys=True) + "\n")
     console.document(document)

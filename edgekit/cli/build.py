@@ -122,10 +122,11 @@ def build(
     """
     from edgekit.core.files import write_text
     from edgekit.core.typed_toml import read_toml, to_toml
-    from edgekit.steps.build_record import BuildReport, BuiltBundle
     from edgekit.workflows.build import build as run
     from edgekit.workflows.build import plan
     from edgekit.workflows.build_gate import (
+        BuildReport,
+        BuiltBundle,
         check_earlier,
         compare_with_earlier,
         judge_build,
@@ -156,8 +157,8 @@ def build(
     budgets = with_default(config, budgets)
     earlier = compare_with_earlier(config, outcomes, budgets, console)
     judged = judge_build(config, outcomes, budgets, left_out, earlier)
-    bundles = [BuiltBundle(outcome, earlier.get(outcome.target)) for outcome in outcomes]
-    console.document(BuildReport(tuple(bundles), judged.outcome()))
+    bundles = tuple(BuiltBundle(each, earlier.get(each.target)) for each in outcomes)
+    console.document(BuildReport(bundles, judged.section()))
     console.table("", _COLUMNS, [_row(outcome) for outcome in outcomes], right=_RIGHT)
     judged.show(console)
     for outcome in outcomes:

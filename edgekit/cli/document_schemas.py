@@ -46,10 +46,10 @@ def _printed() -> dict[str, tuple[type[Document], str]]:
     from edgekit.report.gate import GatedBench, GatedParity
     from edgekit.report.page import WrittenReport
     from edgekit.runtime.document import PredictionList
-    from edgekit.steps.build_record import BuildReport
     from edgekit.targets.listing import TargetList
     from edgekit.training.results import TrainResult
     from edgekit.workflows.build import BuildPlan
+    from edgekit.workflows.build_gate import BuildReport
     from edgekit.workflows.doctor import DoctorReport
     from edgekit.workflows.inspect import BundleReport, CheckpointReport
 

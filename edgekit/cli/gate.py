@@ -59,12 +59,6 @@ class Gate:
     summary: Path | None
     junit: Path | None
 
-    @property
-    def given(self) -> bool:
-        """Whether there is anything to judge or to write."""
-        demanded = self.options.given() or self.shared.given()
-        return bool(demanded or self.summary or self.junit)
-
     def judged(self, unable: Mapping[str, str]) -> tuple[Budgets, tuple[LeftOut, ...]]:
         """The budgets to judge; ``unable`` says which ones this command cannot, and why."""
         return judged_by(self.options, self.shared, unable)

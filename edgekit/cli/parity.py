@@ -10,7 +10,14 @@ import click
 
 from edgekit.cli.common import Command, common
 from edgekit.cli.gate import fail_unless_held, gate_options, take_gate
-from edgekit.cli.parity_gate import NORMALIZERS, check_baseline, judged, unable, why
+from edgekit.cli.parity_gate import (
+    NORMALIZERS,
+    check_baseline,
+    judged,
+    only_tolerance,
+    unable,
+    why,
+)
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.core.packages import PARITY
@@ -109,6 +116,9 @@ if TYPE_CHECKING:
 @click.option(
     "--of", "settings", multiple=True, help="Across: NAME:OPTION=VALUE for one file alone."
 )
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="Across: write an HTML page to this file."
+)
 @click.option("--allow-fallback", is_flag=True, help="Go on if a file runs elsewhere than asked.")
 @common
 def parity(
@@ -141,6 +151,7 @@ def parity(
     replace: bool,
     devices: tuple[str, ...],
     settings: tuple[str, ...],
+    report: Path | None,
     allow_fallback: bool,
     **gating: Any,
 ) -> None:
@@ -169,13 +180,20 @@ def parity(
     from edgekit.steps.context import Context
     from edgekit.workflows.foreign_parity import Side
 
+    gate = take_gate(gating)
+    context = Context(console, cache_root())
+    ours = ForeignOptions(
+        preprocessing,
+        output_name,
+        background,
+        extension=extension,
+        allow_fallback=allow_fallback,
+    )
     options = ParityOptions(
         reference=reference,
         data=data,
         labels=labels,
-        gates=Gates(
-            TOLERANCE if tolerance is None else tolerance, min_code_agreement, max_corruption_delta
-        ),
+        gates=Gates(TOLERANCE, min_code_agreement, max_corruption_delta),
         corruptions=corruptions,
         severities=_severities(severities),
         extra=extra,
@@ -185,22 +203,18 @@ def parity(
         skip_bad=skip_bad,
         allow_different_reference=allow_different_reference,
     )
-    context = Context(console, cache_root())
-    gate = take_gate(gating)
-    ours = ForeignOptions(
-        preprocessing,
-        output_name,
-        background,
-        extension=extension,
-        allow_fallback=allow_fallback,
-    )
     if across:
         if reference_preprocessing or reference_output_name or reference_background:
             raise UsageError("with --across, say it with --of NAME:OPTION=VALUE")
-        if baseline is not None or gate.given:
-            raise UsageError("--across has no budgets: judge each of them against one reference")
-        across_artifacts(context, candidates, devices, options, ours, settings, seed=seed)
+        drop = only_tolerance(gate, tolerance, baseline)
+        gates = dataclasses.replace(options.gates, tolerance=drop)
+        options = dataclasses.replace(options, gates=gates)
+        across_artifacts(
+            context, candidates, devices, options, ours, settings, seed=seed, report=report
+        )
         return
+    if report is not None:
+        raise UsageError("--report is for --across; 'edgekit report' writes that of a bundle")
     candidate, device = _only(candidates, devices, settings)
     theirs = ForeignOptions(
         reference_preprocessing or preprocessing,
@@ -236,7 +250,7 @@ def parity(
         budgets = dataclasses.replace(budgets, max_regression=limit)
         earlier = _against(context, one, baseline, options, seed, limit)
     outcome = judged(one, document, earlier, baseline, budgets, left_out)
-    console.document(GatedParity(document, earlier, outcome.outcome()))
+    console.document(GatedParity(document, outcome.section(), earlier))
     _show(console, document)
     outcome.show(console)
     gate.write(outcome, console)

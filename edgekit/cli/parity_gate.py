@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edgekit.cli.gate import OF_BENCH
+from edgekit.cli.gate import OF_BENCH, Gate
 from edgekit.core.errors import UsageError
+from edgekit.metrics.budgets import option
+from edgekit.parity.tolerance import TOLERANCE
 
 if TYPE_CHECKING:
     from edgekit.metrics.budgets import Budgets, LeftOut
@@ -34,6 +36,20 @@ def check_baseline(baseline: str | None, candidate: str, device: str | None) -> 
         raise UsageError(f"no earlier bundle at {baseline}: --baseline names one")
     if path.resolve() == Path(candidate).resolve():
         raise UsageError(f"--baseline: {baseline} is the candidate itself: name an earlier one")
+
+
+def only_tolerance(gate: Gate, tolerance: float | None, baseline: str | None) -> float:
+    """The tolerance of ``--across``, which has no other budgets."""
+    given = [option(name) for name, _ in gate.options.given()]
+    given += ["--baseline"] if baseline is not None else []
+    given += ["--summary"] if gate.summary is not None else []
+    given += ["--junit"] if gate.junit is not None else []
+    if given:
+        raise UsageError(f"{given[0]} is for one candidate: leave it out with --across")
+    for candidate in (tolerance, gate.shared.max_drop):
+        if candidate is not None:
+            return candidate
+    return TOLERANCE
 
 
 def unable(candidate: Side, baseline: str | None) -> dict[str, str]:

@@ -22,7 +22,15 @@ from edgekit.core.console import Console
 from edgekit.core.progress import track
 from edgekit.graph.layers import float_layers, quantized_layers, weight_names, with_float
 from edgekit.graph.variants import lookup_node
-from edgekit.graph.view import Graph, constants, copied, drop_unused, set_nodes, with_outputs
+from edgekit.graph.view import (
+    PASS_THROUGH,
+    Graph,
+    constants,
+    copied,
+    drop_unused,
+    set_nodes,
+    with_outputs,
+)
 from edgekit.metrics.codes import code_counts
 from edgekit.quantize.engine import BATCH, answers, compile_graph, run_compiled
 from edgekit.quantize.probe import Probe, difference
@@ -81,7 +89,7 @@ def clipped_shares(
         if node.name in set(quantized_layers(calibrated))
     }
     sources_of = {
-        name: [_through_pools(value, graph) for value in values_read]
+        name: [_at_its_pair(value, graph) for value in values_read]
         for name, values_read in sources_of.items()
     }
     sources = sorted({source for values_read in sources_of.values() for source in values_read})
@@ -225,10 +233,10 @@ def _ranges(model: onnx.ModelProto) -> dict[str, tuple[NDArray[np.float32], NDAr
     return ranges
 
 
-def _through_pools(name: str, graph: Graph) -> str:
-    """The value whose range ``name`` shares: the input of the poolings before it."""
+def _at_its_pair(name: str, graph: Graph) -> str:
+    """The value whose range ``name`` shares: what was quantized before poolings or flattening."""
     source = name.removesuffix("/float")
-    while source in graph.producer and graph.producer[source].op_type == "MaxPool":
+    while source in graph.producer and graph.producer[source].op_type in PASS_THROUGH:
         node = graph.producer[source]
         if not graph.is_quantized(node.input[0]):
             break

@@ -40,49 +40,6 @@ class Change:
 
 
 @dataclass(frozen=True)
-class BundleOutcome:
-    """The outcome for one bundle, or for another classifier."""
-
-    bundle: str
-    state: State
-    budgets: tuple[Judged, ...]
-    worse: tuple[Change, ...]
-    """Corruptions that got worse beyond their interval."""
-
-
-@dataclass(frozen=True)
-class GateOutcome:
-    """The outcome of a command's gate."""
-
-    state: State
-    """"held" if every budget of every bundle is."""
-    bundles: tuple[BundleOutcome, ...]
-    left_out: tuple[LeftOut, ...]
-
-
-@dataclass(frozen=True)
-class GatedParity(Document):
-    """What `edgekit parity` prints: the comparison, that with an earlier bundle, the outcome."""
-
-    SCHEMA: ClassVar = ParityDocument.SCHEMA
-
-    comparison: ParityDocument = field(metadata=INLINE)
-    baseline: ParityDocument | None = field(metadata=SPARSE)
-    """The comparison with the earlier bundle that --baseline names."""
-    gate: GateOutcome
-
-
-@dataclass(frozen=True)
-class GatedBench(Document):
-    """What `edgekit bench` prints: the measurements, and the outcome."""
-
-    SCHEMA: ClassVar = BenchReport.SCHEMA
-
-    report: BenchReport = field(metadata=INLINE)
-    gate: GateOutcome
-
-
-@dataclass(frozen=True)
 class GatedBundle:
     """What is known of one bundle, or of another classifier."""
 
@@ -111,6 +68,48 @@ class GatedBundle:
 
 
 @dataclass(frozen=True)
+class BundleSection:
+    """The budgets of one bundle, or of another classifier."""
+
+    bundle: str
+    state: State
+    budgets: tuple[Judged, ...]
+    worse: tuple[Change, ...]
+    """Corruptions that lost more than chance explains."""
+
+
+@dataclass(frozen=True)
+class GateSection:
+    """Which budgets are held."""
+
+    state: State
+    bundles: tuple[BundleSection, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
+class GatedParity(Document):
+    """A comparison, and whether its budgets are held."""
+
+    SCHEMA: ClassVar = ParityDocument.SCHEMA
+
+    comparison: ParityDocument = field(metadata=INLINE)
+    gate: GateSection
+    baseline: ParityDocument | None = field(default=None, metadata=SPARSE)
+    """The same comparison with the earlier bundle as the reference."""
+
+
+@dataclass(frozen=True)
+class GatedBench(Document):
+    """What was measured, and whether its budgets are held."""
+
+    SCHEMA: ClassVar = BenchReport.SCHEMA
+
+    report: BenchReport = field(metadata=INLINE)
+    gate: GateSection
+
+
+@dataclass(frozen=True)
 class GateReport:
     """The outcome of a command's gate."""
 
@@ -124,18 +123,21 @@ class GateReport:
         states = {bundle.state for bundle in self.bundles}
         return "broken" if "broken" in states else "undecided" if "undecided" in states else "held"
 
-    def outcome(self) -> GateOutcome:
+    def section(self) -> GateSection:
         """The section ``gate`` of the command's JSON."""
-        bundles = tuple(
-            BundleOutcome(
-                bundle.name,
-                bundle.state,
-                bundle.budgets,
-                tuple(change for change in bundle.changes if change.worse),
-            )
-            for bundle in self.bundles
+        return GateSection(
+            self.state,
+            tuple(
+                BundleSection(
+                    bundle.name,
+                    bundle.state,
+                    bundle.budgets,
+                    tuple(change for change in bundle.changes if change.worse),
+                )
+                for bundle in self.bundles
+            ),
+            self.left_out,
         )
-        return GateOutcome(self.state, bundles, self.left_out)
 
     def show(self, console: Console, *, always: bool = False) -> None:
         """The table, where there is more in it than parity's own verdict says (or ``always``)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,13 +12,12 @@ from edgekit.bench.document import BenchSummary
 from edgekit.bundle.build_record import build_record
 from edgekit.bundle.manifest import BundleError, Manifest, tool_versions
 from edgekit.bundle.store import open_bundle
-from edgekit.core.documents import INLINE, SPARSE, Document, DocumentError, plain
+from edgekit.core.documents import DocumentError, plain
 from edgekit.core.errors import UsageError
 from edgekit.core.files import file_sha256
 from edgekit.core.json_schema import Describe, Schema, merged
 from edgekit.parity.document import DETAILS, ComparisonBeside, ParityDocument, ParityOutcome
 from edgekit.quantize.recipes import read_recipe
-from edgekit.report.gate import GateOutcome
 from edgekit.steps.build_data import data_fingerprint
 from edgekit.steps.config import BuildConfig
 from edgekit.targets.descriptor import Descriptor
@@ -96,25 +95,6 @@ class Outcome:
     def verdict(self) -> ParityOutcome | Literal["not measured"]:
         """Parity's verdict, or why there is none."""
         return "not measured" if self.parity is None else self.parity.comparison.verdict
-
-
-@dataclass(frozen=True)
-class BuiltBundle:
-    """A target's bundle, and its comparison with an earlier one."""
-
-    outcome: Outcome = field(metadata=INLINE)
-    baseline: ParityDocument | None = field(metadata=SPARSE)
-    """The comparison with the earlier bundle that --baseline names."""
-
-
-@dataclass(frozen=True)
-class BuildReport(Document):
-    """The bundles that a build made or found up to date, one a target, and the gate's outcome."""
-
-    SCHEMA: ClassVar = 1
-
-    bundles: tuple[BuiltBundle, ...]
-    gate: GateOutcome
 
 
 def finished(path: Path, key: str) -> Manifest | None:

@@ -4,24 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from edgekit.bench.budgets import latency_ratio, size
 from edgekit.bench.document import BenchSummary, bundle_facts
 from edgekit.bundle.manifest import MANIFEST
 from edgekit.bundle.store import open_bundle
 from edgekit.core.console import Console
+from edgekit.core.documents import INLINE, SPARSE, Document
 from edgekit.core.errors import UsageError
 from edgekit.core.step_cache import cache_root
 from edgekit.metrics.budgets import Budgets, Judged, LeftOut, judge
 from edgekit.parity.budgets import judge_parity
 from edgekit.parity.document import ParityDocument
-from edgekit.report.gate import Change, GatedBundle, GateReport, changes, report_of
+from edgekit.report.gate import Change, GatedBundle, GateReport, GateSection, changes, report_of
 from edgekit.steps.build_record import Outcome
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.workflows.parity import parity_with_earlier
+
+
+@dataclass(frozen=True)
+class BuiltBundle:
+    """One target's bundle and its measurements."""
+
+    outcome: Outcome = field(metadata=INLINE)
+    baseline: ParityDocument | None = field(default=None, metadata=SPARSE)
+    """The comparison with the earlier bundle."""
+
+
+@dataclass(frozen=True)
+class BuildReport(Document):
+    """The bundles that a build made or found up to date, one a target, and their budgets."""
+
+    SCHEMA: ClassVar = 1
+
+    bundles: tuple[BuiltBundle, ...]
+    gate: GateSection
 
 
 def check_earlier(config: BuildConfig) -> None:

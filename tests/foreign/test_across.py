@@ -17,6 +17,7 @@ from edgekit.core.errors import UsageError
 from edgekit.foreign.execution import Place, split_place
 from edgekit.foreign.open import ForeignOptions, open_foreign
 from edgekit.parity.across_document import AcrossDocument
+from edgekit.report.across_page import across_page
 from tests import bundles
 from tests.foreign import classifiers
 
@@ -63,8 +64,9 @@ def swapped() -> Path:
     return classifiers.saved(classifiers.graph(other), "swapped.onnx")
 
 
-def test_swapped_classes_stand_out(capsys: pytest.CaptureFixture[str]) -> None:
-    code, found, errors = across(capsys, classifiers.float_onnx(), swapped(), xml())
+def test_swapped_classes_stand_out(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    files = classifiers.float_onnx(), swapped(), xml()
+    code, found, errors = across(capsys, *files, "--report", tmp_path / "page.html")
     document = AcrossDocument.from_dict(found, "stdout")
     assert code == 3
     assert document.verdict == "fail"
@@ -78,6 +80,14 @@ def test_swapped_classes_stand_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert "OpenVINO" in third.executed.runtime
     assert "28 x 28 px" in first.images
     assert document.images < 600  # it does not take all images
+    page = (tmp_path / "page.html").read_text()
+    assert page == across_page(document)
+    assert "is the odd one out" in page
+    assert "OpenVINO" in page
+    assert "http" not in page  # nothing from elsewhere
+    hostile = dataclasses.replace(first, name="<script>alert(1)</script>")
+    replaced = dataclasses.replace(document, artifacts=(hostile, *document.artifacts[1:]))
+    assert "<script" not in across_page(replaced)
 
 
 def test_a_reference_beside_the_artifacts(capsys: pytest.CaptureFixture[str]) -> None:
