@@ -144,7 +144,7 @@ class _Parts:
             "description": _for_json(inspect.getdoc(kind) or ""),
             "type": "object",
             "properties": properties,
-            "required": required,
+            "required": list(dict.fromkeys(required)),  # an inlined document's number is its own
         }
 
     def _mapping(self, keys: Any, values: Any) -> Schema:
