@@ -99,7 +99,7 @@ def pipeline(
     steps: list[Step[Any]] = [loaded, exported]
     calibrations: list[Calibrate] = []
     for descriptor in descriptors:
-        check_device(descriptor)
+        check_device(descriptor, console)
         if config.require_engine:
             check_engine(descriptor)
         place = BundlePlace(config, descriptor, loaded)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgekit.bench.layers.openvino import profile
+from edgekit.bundle.store import open_bundle
 from edgekit.cli.main import main
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.parity.predictors import open_bundle_predictor
@@ -19,6 +21,7 @@ from edgekit.runtime.openvino_devices import (
     fell_back,
     without_missing,
 )
+from edgekit.runtime.runner import run_settings
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.targets.intel_devices import why_no_device
 from tests import bundles
@@ -114,6 +117,25 @@ def test_our_operators_stay_out(tmp_path: Path, target: str) -> None:
     assert "CodebookLookup" not in (tmp_path / "b/model.xml").read_text()
     with pytest.raises(UsageError, match="the compiled lookup runs on the CPU"):
         bundles.pack(made.onnx, made.card, descriptor, tmp_path / "c", lookup="plugin")
+
+
+@alone
+def test_a_build_for_auto_says_that_the_cpu_is_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path))
+    with pytest.raises(SystemExit) as caught:
+        main(["build", "--target", "openvino-auto", "--dry-run"])
+    assert caught.value.code == 0
+    assert "so everything here is measured on its CPU" in capsys.readouterr().err
+
+
+@alone
+def test_layers_are_timed_where_the_bundle_runs() -> None:
+    bundle = open_bundle(bundles.bundle("openvino-auto", "auto"))
+    settings = run_settings(bundle.manifest.target)
+    measured = profile(bundle, settings, bundles.images(1), calls=2)
+    assert any("Convolution" in layer.kind for layer in measured.layers)
 
 
 @alone
