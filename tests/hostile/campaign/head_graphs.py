@@ -154,10 +154,18 @@ def head(chance: random.Random) -> dict[str, Any]:
 
 def _spoil(made: dict[str, Any], chance: random.Random) -> None:
     name = chance.choice(_WEIGHTS)
-    rows, width, (count, _) = made["rows"], made["width"], made["given"][:2] or (1, 1)
+    rows, width, count = made["rows"], made["width"], (made["given"] or [1])[0]
     match chance.randrange(8):
         case 0:
-            shapes = ([], [0], [rows], [width, rows], [rows, width + 1], [1, rows, width], [0, 0])
+            shapes: tuple[list[int], ...] = (
+                [],
+                [0],
+                [rows],
+                [width, rows],
+                [rows, width + 1],
+                [1, rows, width],
+                [0, 0],
+            )
             made["shapes"][name] = chance.choice(shapes)
         case 1:
             made["kinds"][name] = chance.choice(_KINDS)
@@ -175,6 +183,6 @@ def _spoil(made: dict[str, Any], chance: random.Random) -> None:
             if chance.random() < 0.2:
                 del made["attributes"][attribute]
         case _:
-            shapes = ([width], [count, width + 1], [], [count, 0], [2, count, width])
-            made["given"] = chance.choice(shapes)
+            given: tuple[list[int], ...] = ([width], [count, width + 1], [], [count, 0])
+            made["given"] = chance.choice((*given, [2, count, width]))
             made["declared"] = list("ABC"[: len(made["given"])])
