@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Final
@@ -118,19 +120,20 @@ def add_device(device: Device) -> bool:
     """Register a device; True if it replaced one of that name."""
     if not _NAME.fullmatch(device.name):
         raise UsageError(f"'{device.name}' is not a valid device name: use letters, digits, ._-")
-    known = devices()
-    replaced = device.name in known
-    _save({**known, device.name: device})
-    return replaced
+    with _alone():
+        known = devices()
+        _save({**known, device.name: device})
+    return device.name in known
 
 
 def remove_device(name: str) -> Device:
     """Forget a device; nothing changes on the device itself."""
-    known = devices()
-    if name not in known:
-        raise UsageError(_unknown(name, list(known)))
-    removed = known.pop(name)
-    _save(known)
+    with _alone():
+        known = devices()
+        if name not in known:
+            raise UsageError(_unknown(name, list(known)))
+        removed = known.pop(name)
+        _save(known)
     return removed
 
 
@@ -151,6 +154,18 @@ def _unknown(name: str, known: list[str]) -> str:
     if not known:
         return f"unknown device '{name}': run 'edgekit device add {name} user@host'"
     return f"unknown device '{name}'{nearest(name, known)}: 'edgekit device list' shows them"
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Others who change the list wait: each would write it without what the other adds."""
+    path = registry_path()
+    try:
+        make_folder(path.parent)
+        with locked(path.parent):
+            yield
+    except OSError as error:
+        raise EdgekitError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _save(known: dict[str, Device]) -> None:

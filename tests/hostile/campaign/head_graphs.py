@@ -158,7 +158,15 @@ def _spoil(made: dict[str, Any], chance: random.Random) -> None:
     shapes: tuple[list[int], ...]
     match chance.randrange(8):
         case 0:
-            shapes = ([], [0], [rows], [width, rows], [rows, width + 1], [1, rows, width], [0, 0])
+            shapes: tuple[list[int], ...] = (
+                [],
+                [0],
+                [rows],
+                [width, rows],
+                [rows, width + 1],
+                [1, rows, width],
+                [0, 0],
+            )
             made["shapes"][name] = chance.choice(shapes)
         case 1:
             made["kinds"][name] = chance.choice(_KINDS)
@@ -176,6 +184,6 @@ def _spoil(made: dict[str, Any], chance: random.Random) -> None:
             if chance.random() < 0.2:
                 del made["attributes"][attribute]
         case _:
-            shapes = ([width], [count, width + 1], [], [count, 0], [2, count, width])
-            made["given"] = chance.choice(shapes)
+            given: tuple[list[int], ...] = ([width], [count, width + 1], [], [count, 0])
+            made["given"] = chance.choice((*given, [2, count, width]))
             made["declared"] = list("ABC"[: len(made["given"])])
