@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from edgekit.core.documents import Document
-from edgekit.core.errors import UsageError
-from edgekit.core.files import write_text
+from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.files import make_folder, write_text
+from edgekit.core.folders import locked
 from edgekit.core.typed_toml import nearest, read_toml, to_toml
 from edgekit.devices.host_keys import weakening
 

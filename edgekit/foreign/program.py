@@ -128,7 +128,15 @@ def open_program(command: str, size: tuple[int, int]) -> Program:
     name = f"program {Path(words[0]).name}"
     key = hashlib.sha256(f"{command}\n{_files(executable, words)}\n{size}".encode()).hexdigest()
     program = Program(
-        input_, (), Execution(name, ()), f"{key} program", 1, process, errors, threading.Lock()
+        input_,
+        (),
+        Execution(name, ()),
+        f"{key} program",
+        1,
+        process,
+        errors,
+        silent,
+        threading.Lock(),
     )
     # Asked once, to learn how many classes it has.
     (answer,) = program.run(np.zeros((1, *size, 3), np.uint8), OUTPUT)

@@ -8,7 +8,6 @@ edgekit is this checkout.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
