@@ -158,7 +158,6 @@ def _spoil(made: dict[str, Any], chance: random.Random) -> None:
     shapes: tuple[list[int], ...]
     match chance.randrange(8):
         case 0:
-            shapes: tuple[list[int], ...] = (
                 [],
                 [0],
                 [rows],
