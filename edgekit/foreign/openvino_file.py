@@ -6,12 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.parsers import expat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.core.errors import UsageError, one_line
-from edgekit.core.files import file_sha256
+from edgekit.core.files import file_sha256, read_regular
 from edgekit.foreign.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def open_openvino_file(path: Path, extension: Path | None) -> OpenVinoFile:
         raise UsageError(f"{path} lacks its weights: put {weights.name} beside it")
     if extension is not None and not extension.is_file():
         raise UsageError(f"no library with operators at {extension}")
+    _check_xml(path)
     try:
         core = shared_core(() if extension is None else (extension,))
         model = core.read_model(path)
@@ -91,6 +93,28 @@ def open_openvino_file(path: Path, extension: Path | None) -> OpenVinoFile:
         requests.parallel,
         requests,
     )
+
+
+def _check_xml(path: Path) -> None:
+    """Refuse what is no IR: OpenVINO would ask its other readers, which print what they think."""
+    parser = expat.ParserCreate()
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        parser.StartElementHandler = None
+        if name != "net" or "version" not in attributes:
+            raise UsageError(f"{path} is no OpenVINO IR: it does not begin with <net version=...>")
+
+    def doctype(*_: object) -> None:  # entities could make it grow without end
+        raise UsageError(f"{path} is no OpenVINO IR: it defines entities")
+
+    parser.StartElementHandler = start
+    parser.StartDoctypeDeclHandler = doctype
+    try:
+        parser.Parse(read_regular(path), True)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except expat.ExpatError as error:
+        raise UsageError(f"{path} is no OpenVINO IR: {error}") from error
 
 
 def _tensor(port: Any, nameless: str) -> Tensor:
