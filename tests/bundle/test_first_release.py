@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import edgekit
-from edgekit.bundle.store import open_bundle
+from edgekit.bundle.store import open_bundle, zip_bundle
 from edgekit.cli.main import main
 from edgekit.parity.document import read_parity
 from edgekit.runtime.selftest import prove
@@ -89,3 +89,16 @@ def test_parity(
     assert evidence.looks == 2  # its own comparison asked for more, and stays
     assert (evidence.verdict, len(evidence.corruptions)) == ("undecided", 15)
     assert [look.corruptions for look in evidence.beside] == [("fog", "contrast")]
+    earlier = tmp_path / "earlier.zip"
+    zip_bundle(bundle, earlier)
+    gate = ("--baseline", earlier, "--max-mb", 0.001, "--min-agreement", 0.05, "--json")
+    code, out, err = run(capsys, "parity", bundle, *words, "1,5", "--tolerance", 90, *gate)
+    again = json.loads(out)
+    rows = {row["name"]: row["state"] for row in again["gate"]["bundles"][0]["budgets"]}
+    held = ("max_drop", "min_agreement", "max_regression")
+    assert rows == {**dict.fromkeys(held, "held"), "max_mb": "broken"}
+    assert code == 3
+    assert err.splitlines()[-1].startswith("error: max_mb broken (")
+    assert again["verdict"] == "pass"
+    assert again["baseline"]["corruption_error"]["delta"] == 0
+    assert again["baseline"]["inferences"] == 0  # equal bundles have equal answers, in the cache
