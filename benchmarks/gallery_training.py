@@ -2,8 +2,8 @@
 
 Nothing of edgekit touches a model here; it only reads the images. Training is short and plain:
 clean CIFAR-10 images, flipped and moved. The networks know more than chance, and far less than
-they could; each is compared with its own float file. A network with ImageNet weights from a package keeps them,
-and only its classifier is fitted.
+they could; each is compared with its own float file. A network with ImageNet weights from a package
+keeps them, and only its classifier is fitted.
 """
 
 from __future__ import annotations
