@@ -160,12 +160,12 @@ def initial_model(training: Training, classes: tuple[str, ...], config: TrainCon
     torch.manual_seed(SEED)
     backbone = create_backbone(training.backbone, (SIDE, SIDE))
     if training.weights is not None:
-        _load_packaged(backbone, training.weights)
+        load_packaged(backbone, training.weights)
     start = Start(backbone, training.preprocessing, training.weights is not None, "families")
     return start.model_for(classes, config)[0]
 
 
-def _load_packaged(backbone: torch.nn.Module, package: str) -> None:
+def load_packaged(backbone: torch.nn.Module, package: str) -> None:
     """Fill in a package's ImageNet weights; both list their tensors in the network's order."""
     module = importlib.import_module(package)
     (name,) = (name for name in vars(module) if name.endswith("ModelFile"))

@@ -59,7 +59,7 @@ def _centered(log_p: NDArray[np.float16]) -> NDArray[np.float64]:
 
 
 def suspicions(document: ParityDocument) -> tuple[str, ...]:
-    """What errors alone would not show, a line each: answers that rounding does not explain."""
+    """What errors alone would not show, a line each: answers too far apart."""
     close, top = document.closeness, document.top1_agreement
     found = []
     if close is not None and top is not None:
@@ -69,8 +69,9 @@ def suspicions(document: ParityDocument) -> tuple[str, ...]:
             name, same = low[0]
             found.append(
                 f"on {100 * (1 - same.estimate):.1f}% of {name} images the candidate names another "
-                "class, which is more than rounding to 8 bits explains, whatever it does to the "
-                "error: compare preprocessing (mean, channel order) and the order of the classes"
+                "class, which is more than good rounding to 8 bits does, whatever the error says: "
+                "the rounding is coarse, or preprocessing (mean, channel order) or the order of "
+                "the classes is wrong"
             )
     if close is not None:
         most = max(close.scores_rms_clean, close.scores_rms_corrupted)

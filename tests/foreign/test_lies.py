@@ -8,7 +8,7 @@ import pytest
 
 from tests.foreign import lies
 
-_SUSPECT = "more than rounding to 8 bits explains"
+_SUSPECT = "more than good rounding to 8 bits does"
 _OFF = "off by"
 
 

@@ -182,7 +182,7 @@ def test_agreement_on_clean_images_has_an_interval() -> None:
         ),
     ],
 )
-def test_what_rounding_does_not_explain_is_told(close: Closeness, words: tuple[str, ...]) -> None:
+def test_what_good_rounding_does_not_do_is_told(close: Closeness, words: tuple[str, ...]) -> None:
     usual = example.document()
     assert usual.top1_agreement is not None
     same = dataclasses.replace(usual.top1_agreement, corrupted=Estimate(0.98, 0.97, 0.99))
