@@ -23,7 +23,7 @@ from edgekit.targets.descriptor import Descriptor
 
 # Settings that do not change a bundle, and those whose content counts instead of their name.
 _OUTSIDE_KEY = (
-    *("out", "target", "zip", "require_engine"),
+    *("out", "target", "zip", "require_engine", "watch"),
     *("checkpoint", "labels", "recipe", "plugin", "quantized"),
 )
 

@@ -55,6 +55,7 @@ class BuildConfig:
     parity: bool = True
     tolerance: float = TOLERANCE  # points of mean corruption error
     parity_images: int = 0  # most test images to use; 0: all
+    watch: bool = False  # put into the bundle what a monitor of the deployed model compares with
     plugin: str | None = None  # TensorRT plugin, compiled for the device, to include
     require_engine: bool = False  # fail if a TensorRT engine can only be built on its device
 
