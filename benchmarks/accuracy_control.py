@@ -32,7 +32,7 @@ from edgekit.quantize.engine import answers
 from edgekit.quantize.float_scope import head_nodes
 from edgekit.quantize.probe import Probe, difference, load_probe
 from edgekit.quantize.recipes import Recipe
-from edgekit.quantize.sensitivity import interval_text
+from edgekit.quantize.results import interval_text
 from edgekit.steps.build_data import open_data
 from edgekit.steps.calibration import probe_of
 from edgekit.steps.context import Context

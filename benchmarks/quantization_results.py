@@ -41,7 +41,7 @@ from edgekit.metrics.intervals import Interval, agreement_interval, mean_interva
 from edgekit.quantize.engine import answers, compile_graph
 from edgekit.quantize.probe import Probe, difference, load_probe
 from edgekit.quantize.recipes import read_recipe
-from edgekit.quantize.sensitivity import interval_text
+from edgekit.quantize.results import interval_text
 from edgekit.runtime.answers import Answers
 from edgekit.steps.artifacts import Exported
 from edgekit.steps.build_data import open_data

@@ -33,8 +33,9 @@ from edgekit.model.config import OutputForm
 from edgekit.training.config import TrainConfig
 from edgekit.training.determinism import reproducible
 from edgekit.training.distributed import World
-from edgekit.training.evaluation import Evaluation, evaluate_features, evaluation_views
+from edgekit.training.evaluation import evaluate_features, evaluation_views
 from edgekit.training.feature_cache import FeatureCache, usable_rows
+from edgekit.training.results import Evaluation
 from edgekit.training.run import run_training
 from edgekit.training.stop_signal import StopSignal
 from edgekit.training.validation import evaluate_images

@@ -243,6 +243,7 @@ LIGHT = [
     "from edgekit.cli.main import main; main(['--help'])",
     "from edgekit.cli.main import main; main(['inspect', '--help'])",
     "from edgekit.cli.main import main; main(['doctor'])",
+    "from edgekit.cli.main import main; main(['schema', 'finetune'])",
 ]
 
 

@@ -51,7 +51,10 @@ def baselines(
     else:
         model = Path(chosen)
         if not model.is_file():
-            raise UsageError(f"no float model at {model}: --baseline takes a float .onnx file")
+            raise UsageError(
+                f"no float model at {model}: --baseline takes a float .onnx file or an earlier "
+                "bundle"
+            )
     prepared = manifest.preprocessing.normalize(images)
     runs: dict[str, Callable[[], object]] = {}
     missing: dict[str, str] = {}

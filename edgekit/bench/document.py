@@ -1,6 +1,7 @@
 """``bench.json``: the results of ``edgekit bench`` for one bundle.
 
-docs/benchmarking.md describes every key. A key changes its meaning only with `SCHEMA`.
+docs/benchmarking.md describes every key. A key changes its meaning only with the number of its
+schema.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import ClassVar, Final
 
 from edgekit.bench.conditions import Conditions
 from edgekit.bench.interleaved import Comparison, Latency, Ratio
@@ -21,11 +22,9 @@ from edgekit.bench.results import (
     ThroughputResult,
 )
 from edgekit.bundle.store import Bundle
-from edgekit.core.documents import SPARSE, parse_json, plain, read
+from edgekit.core.documents import SPARSE, Document, parse_json, read
 from edgekit.runtime.selftest import Proof
 
-SCHEMA: Final = 2
-SECTION_SCHEMA: Final = 1
 FILE: Final = "bench.json"
 OWN: Final = "bundle"
 """The bundle's name among the models timed with it."""
@@ -70,8 +69,10 @@ class Throughput:
 
 
 @dataclass(frozen=True)
-class BenchSummary:
+class BenchSummary(Document):
     """The manifest's section ``bench``: the headline figures."""
+
+    SCHEMA: ClassVar = 1
 
     batch: int | None = field(default=None, metadata=SPARSE)
     runtime: Mapping[str, str | int] | None = field(default=None, metadata=SPARSE)
@@ -90,11 +91,7 @@ class BenchSummary:
     @staticmethod
     def from_dict(value: object, source: str) -> BenchSummary:
         """A section; ``source`` is what error messages call it."""
-        return read(BenchSummary, value, source, schema=SECTION_SCHEMA, remedy=REMEDY)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"schema": SECTION_SCHEMA, **plain(self)}
+        return read(BenchSummary, value, source, schema=BenchSummary.SCHEMA, remedy=REMEDY)
 
     @property
     def own(self) -> Latency | None:
@@ -114,8 +111,10 @@ class MeasurementBeside:
 
 
 @dataclass(frozen=True)
-class BenchDocument:
+class BenchDocument(Document):
     """One bundle's measurement, beside its float original."""
+
+    SCHEMA: ClassVar = 2
 
     edgekit: str
     measured: str
@@ -138,11 +137,7 @@ class BenchDocument:
     @staticmethod
     def from_dict(value: object, source: str) -> BenchDocument:
         """A bench.json; ``source`` is what error messages call it."""
-        return read(BenchDocument, value, source, schema=SCHEMA, remedy=REMEDY)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"schema": SCHEMA, **plain(self)}
+        return read(BenchDocument, value, source, schema=BenchDocument.SCHEMA, remedy=REMEDY)
 
     @property
     def where(self) -> str:
@@ -187,8 +182,10 @@ class BundleComparison:
 
 
 @dataclass(frozen=True)
-class BenchReport:
+class BenchReport(Document):
     """What the command prints: a document per bundle, and their comparison."""
+
+    SCHEMA: ClassVar = BenchDocument.SCHEMA
 
     bundles: tuple[BenchDocument, ...]
     comparison: BundleComparison | None
@@ -199,15 +196,7 @@ class BenchReport:
         if isinstance(value, Mapping) and isinstance(value.get("bundles"), list):
             for entry in value["bundles"]:
                 BenchDocument.from_dict(entry, source)  # each has a schema of its own
-        return read(BenchReport, value, source, schema=SCHEMA, remedy=REMEDY)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "schema": SCHEMA,
-            "bundles": [document.to_dict() for document in self.bundles],
-            "comparison": plain(self.comparison),
-        }
+        return read(BenchReport, value, source, schema=BenchReport.SCHEMA, remedy=REMEDY)
 
 
 def bundle_facts(bundle: Bundle) -> BundleFacts:

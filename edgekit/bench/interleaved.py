@@ -9,14 +9,16 @@ Callers pass plain functions; this module knows no runtime and imports nothing h
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from edgekit.core.documents import SPARSE
 from edgekit.core.errors import UsageError
 
 Run = Callable[[], object]
@@ -41,6 +43,9 @@ class Latency:
     mean_ms: float
     jitter_ms: float
     """Mean absolute difference between consecutive calls."""
+    median_low_ms: float | None = field(default=None, metadata=SPARSE)
+    median_high_ms: float | None = field(default=None, metadata=SPARSE)
+    """The 95% interval of the turns' median; calls of one turn are no independent evidence."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,9 @@ def time_in_turns(
     medians = {name: [statistics.median(turn) for turn in these] for name, these in turns.items()}
     return Comparison(
         candidate=candidate,
-        latencies={name: summarize(values) for name, values in flat.items()},
+        latencies={
+            name: _with_interval(summarize(values), medians[name]) for name, values in flat.items()
+        },
         histograms={name: histogram(values) for name, values in flat.items()},
         ratios={
             name: ratio(values, medians[candidate])
@@ -159,6 +166,16 @@ def summarize(milliseconds: list[float]) -> Latency:
     )
 
 
+def _with_interval(latency: Latency, medians: list[float]) -> Latency:
+    """The latency with the interval that its turns' medians give; it includes the median."""
+    low, high = _median_limits(medians)
+    return dataclasses.replace(
+        latency,
+        median_low_ms=min(low, latency.median_ms),
+        median_high_ms=max(high, latency.median_ms),
+    )
+
+
 def histogram(milliseconds: list[float], bins: int = _BINS) -> Histogram:
     """Equal bins from the fastest call to the 99th percentile; slower calls are counted apart."""
     ordered = sorted(milliseconds)
@@ -176,15 +193,21 @@ def histogram(milliseconds: list[float], bins: int = _BINS) -> Histogram:
 
 
 def ratio(other: list[float], own: list[float]) -> Ratio:
-    """Median of the paired ratios other / own, with a distribution-free 95% interval.
+    """Median of the paired ratios other / own, with a distribution-free 95% interval."""
+    ratios = [a / b for a, b in zip(other, own, strict=True)]
+    return Ratio(statistics.median(ratios), *_median_limits(ratios))
+
+
+def _median_limits(values: list[float]) -> tuple[float, float]:
+    """A distribution-free 95% interval of the median.
 
     The interval's ends are order statistics: of n values, fewer than k lie below the median with
     the probability P(Bin(n, 1/2) < k), so the k-th from either end enclose it with at least 95%
     if that is at most 2.5%. Fewer than six pairs cannot do that; then the ends are the extremes.
     """
-    ratios = sorted(a / b for a, b in zip(other, own, strict=True))
-    rank = max(1, _rank(len(ratios)))
-    return Ratio(statistics.median(ratios), ratios[rank - 1], ratios[-rank])
+    ordered = sorted(values)
+    rank = max(1, _rank(len(ordered)))
+    return ordered[rank - 1], ordered[-rank]
 
 
 def _rank(count: int) -> int:

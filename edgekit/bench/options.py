@@ -30,7 +30,8 @@ class BenchOptions:
     compare: bool = False
     """Let the bundles take turns, and compare them with the first."""
     baseline: str = "auto"
-    """A float ONNX file, "none", or "auto": the bundle's own original from the cache."""
+    """A float ONNX file, "none", "auto": the bundle's own original from the cache, or an earlier
+    bundle, which then takes turns with this one as well."""
     layers: bool = False
     """Time every layer as well."""
 

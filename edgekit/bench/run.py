@@ -56,8 +56,14 @@ def bench_bundles(
         raise UsageError("--compare takes two bundles or more")
     if options.compare and len(set(paths)) < len(paths):
         raise UsageError("--compare: the same bundle is named twice")
+    earlier = earlier_bundle(options, paths)
     bundles = [_open(path) for path in paths]
-    comparison = _compare_bundles(bundles, options, console) if options.compare else None
+    comparison = None
+    if earlier is not None:
+        options = dataclasses.replace(options, baseline="auto")
+        comparison = _compare_with_earlier(bundles[0], _open(earlier), options, console)
+    elif options.compare:
+        comparison = _compare_bundles(bundles, options, console)
     alone = tuple(
         name
         for name in options.scenarios
@@ -66,6 +72,37 @@ def bench_bundles(
     options = dataclasses.replace(options, scenarios=alone)
     documents = tuple(_bench(bundle, options, console, cache) for bundle in bundles)
     return BenchReport(documents, comparison)
+
+
+def earlier_bundle(options: BenchOptions, paths: Sequence[Path]) -> Path | None:
+    """The earlier bundle that --baseline names; None if it names a float model or nothing."""
+    earlier = Path(options.baseline)
+    if not (earlier.is_dir() or earlier.suffix == ".zip"):
+        return None
+    if options.compare or len(paths) > 1:
+        raise UsageError("--baseline with an earlier bundle is for one bundle, without --compare")
+    if "latency" not in options.scenarios:
+        raise UsageError(
+            "--baseline with an earlier bundle compares latency: add --scenario latency"
+        )
+    if earlier.resolve() == paths[0].resolve():
+        raise UsageError(f"--baseline: {earlier} is the bundle itself: name an earlier one")
+    return earlier
+
+
+def _compare_with_earlier(
+    bundle: Bundle, earlier: Bundle, options: BenchOptions, console: Console
+) -> BundleComparison:
+    """The latency of both, taking turns; the float models take theirs with the bundle alone."""
+    only = dataclasses.replace(options, scenarios=("latency",))
+    comparison = _compare_bundles([bundle, earlier], only, console)
+    batches = [runtime["batch"] for runtime in comparison.runtimes.values()]
+    if batches[0] != batches[1]:
+        raise UsageError(
+            f"{bundle.path} takes {batches[0] or 'any number of'} images at a time and "
+            f"{earlier.path} {batches[1] or 'any number'}: name --batch"
+        )
+    return comparison
 
 
 def _bench(bundle: Bundle, options: BenchOptions, console: Console, cache: Path) -> BenchDocument:

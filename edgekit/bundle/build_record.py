@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import ClassVar, Final
 
 from edgekit.bundle.manifest import Manifest
-from edgekit.core.documents import plain, read
+from edgekit.core.documents import Document, read
 
-SCHEMA: Final = 1
 REMEDY: Final = "build the bundle again"
 
 
 @dataclass(frozen=True)
-class BuildRecord:
+class BuildRecord(Document):
     """What later commands need to know about the build."""
+
+    SCHEMA: ClassVar = 1
 
     key: str = ""
     """Hash of everything that the bundle depends on."""
@@ -30,12 +31,8 @@ class BuildRecord:
     def from_dict(value: object, source: str) -> BuildRecord:
         """A section ``build``; earlier releases wrote no schema number."""
         if isinstance(value, Mapping):
-            value = {"schema": SCHEMA, **value}
-        return read(BuildRecord, value, source, schema=SCHEMA, remedy=REMEDY)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"schema": SCHEMA, **plain(self)}
+            value = {"schema": BuildRecord.SCHEMA, **value}
+        return read(BuildRecord, value, source, schema=BuildRecord.SCHEMA, remedy=REMEDY)
 
 
 def build_record(manifest: Manifest, source: str) -> BuildRecord:

@@ -20,6 +20,7 @@ from importlib import metadata
 from typing import Any, Final, Literal, get_args
 
 from edgekit.core.errors import UsageError
+from edgekit.core.json_schema import Describe, Schema, merged
 from edgekit.core.typed_toml import from_dict, nearest
 from edgekit.data.transforms import Preprocessing
 from edgekit.targets.descriptor import Descriptor, descriptor_from_manifest
@@ -128,7 +129,8 @@ class Manifest:
     """The command that builds it again; `rebuild_line` is the form to show."""
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     sections: Mapping[str, Any] = field(default_factory=dict)
-    """Summaries added later: parity, bench."""
+    """How it was built, guarded and measured, as the edgekit that did so wrote it: ``build``,
+    ``parity`` and ``bench`` have schemas of their own."""
     created: str = ""
 
     def is_essential(self, name: str) -> bool:
@@ -156,6 +158,16 @@ class Manifest:
         document = dataclasses.asdict(self)
         document["preprocessing"] = self.preprocessing.to_dict()
         return {"format_version": FORMAT_VERSION, **document}
+
+    @classmethod
+    def json_schema(cls, describe: Describe) -> Schema:
+        """Of `to_dict`."""
+        number = {
+            "const": FORMAT_VERSION,
+            "description": "The bundle's format; a bundle of another one is refused.",
+        }
+        added = {"properties": {"format_version": number}, "required": ["format_version"]}
+        return merged(describe(cls), added)
 
     def to_json(self) -> str:
         """The text of ``manifest.json``; equal manifests give equal text."""

@@ -3,12 +3,12 @@
 OpenSSH does both (``ssh-keygen -Y``): hardware keys and agents work, and devices have it already.
 The signature covers a statement about the bundle, not its files one by one: the identity of what is
 executed (edgekit.bundle.manifest), and parity's verdict. Later benchmarks and reports do not
-invalidate it; another model, class name or verdict does. Runs on devices.
+invalidate it; another model, class name or verdict does. A signer may number what they sign: who
+knows one number refuses what has a smaller one. Runs on devices.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import shutil
@@ -17,19 +17,20 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from edgekit.bundle.manifest import BundleError, Manifest
 from edgekit.bundle.store import Bundle, open_bundle, update_bundle
+from edgekit.core.documents import Document
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 
 SIGNATURE: Final = "signature.json"
 NAMESPACE: Final = "edgekit-bundle"
 """The namespace that a key's entry in allowed_signers may be restricted to."""
 
-SCHEMA: Final = 1
 _MOST_BYTES: Final = 64 << 10  # an RSA signature of 16,384 bits takes 4 KiB
 _SECONDS: Final = 30  # for a check, which needs no user input
+_LARGEST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -38,44 +39,81 @@ class Signer:
 
     principal: str  # the name beside the key in allowed_signers
     key: str  # kind and fingerprint
+    sequence: int | None = None  # what the signer numbered the bundle; None: not at all
 
 
 @dataclass(frozen=True)
-class _Stored:
+class StoredSignature(Document):
     """The content of ``signature.json``."""
 
+    SCHEMA: ClassVar = 1
+
     statement: str
+    """What was signed: JSON as text, to the byte."""
     signature: str
+    """OpenSSH's, armored."""
 
     def to_bytes(self) -> bytes:
-        document = {"schema": SCHEMA, **dataclasses.asdict(self)}
-        return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+        """The file's content."""
+        return (json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n").encode()
 
 
-def statement(manifest: Manifest) -> str:
+def statement(manifest: Manifest, sequence: int | None = None) -> str:
     """The text that a signature covers; equal bundles give equal text."""
     parity = manifest.sections.get("parity")
-    document = {
-        "schema": SCHEMA,
+    document: dict[str, Any] = {
+        "schema": StoredSignature.SCHEMA,
         "purpose": NAMESPACE,
         "model": manifest.identity(),
         "parity": None if parity is None else _digest(parity),
         "verdict": parity.get("verdict") if isinstance(parity, dict) else None,
     }
+    if sequence is not None:
+        document["sequence"] = sequence
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 
-def sign(path: Path, key: Path) -> str:
+@dataclass(frozen=True)
+class Signed(Document):
+    """A bundle that was signed."""
+
+    SCHEMA: ClassVar = 1
+
+    bundle: Path
+    signed: str
+    """The signed statement: JSON as text, to the byte."""
+
+
+@dataclass(frozen=True)
+class Verified(Document):
+    """A bundle whose files and signature are right."""
+
+    SCHEMA: ClassVar = 1
+
+    bundle: Path
+    signer: str
+    """Their name in the file of signers."""
+    key: str
+    sequence: int | None
+    """What the signer numbered it; null: not at all."""
+    model: str
+    """SHA-256 of everything that determines the bundle's results."""
+
+
+def sign(path: Path, key: Path, sequence: int | None = None) -> str:
     """Sign the bundle in the folder ``path``; returns the signed statement.
 
     ``key`` is a private key, or the public half of one held by an agent or a hardware key.
+    ``sequence`` is the signer's own number for it, larger for what replaces another.
     """
+    if sequence is not None and not 0 <= sequence <= _LARGEST:
+        raise UsageError(f"sequence {sequence} is out of range: use 0 to {_LARGEST}")
     if not key.is_file():
         raise UsageError(f"{key} is not a file: name a private ssh key, such as ~/.ssh/id_ed25519")
     bundle = open_bundle(path, any_arch=True)
     if bundle.path.is_file():
         raise UsageError(f"{path} is a .zip: sign the folder it was made from and zip it again")
-    text = statement(bundle.manifest)
+    text = statement(bundle.manifest, sequence)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         message = Path(folder) / "statement"
         message.write_text(text, encoding="utf-8")
@@ -90,19 +128,21 @@ def sign(path: Path, key: Path) -> str:
             reason = _reason(signed.stderr or "", "see above")
             raise EdgekitError(f"{path} was not signed: ssh-keygen cannot use {key}: {reason}")
         signature = message.with_suffix(".sig").read_text(encoding="ascii")
-    update_bundle(path, reports={SIGNATURE: _Stored(text, signature).to_bytes()})
+    update_bundle(path, reports={SIGNATURE: StoredSignature(text, signature).to_bytes()})
     return text
 
 
-def verify(bundle: Bundle, signers: Path) -> Signer:
+def verify(bundle: Bundle, signers: Path, at_least: int | None = None) -> Signer:
     """Who signed the bundle; an error unless ``signers`` allows that key to sign it.
 
-    ``signers`` has the format of OpenSSH's allowed_signers (``man ssh-keygen``).
+    ``signers`` has the format of OpenSSH's allowed_signers (``man ssh-keygen``). ``at_least`` is
+    the smallest sequence number to accept.
     """
     if not signers.is_file():
         raise UsageError(f"{signers} does not exist: name a file in the format of allowed_signers")
     stored = _stored(bundle)
-    if stored.statement != statement(bundle.manifest):
+    sequence = sequence_of(stored.statement)
+    if stored.statement != statement(bundle.manifest, sequence):
         raise BundleError(
             f"{bundle.path}: its model, labels or parity verdict were changed after it was signed: "
             "sign it again if you made the change"
@@ -118,7 +158,40 @@ def verify(bundle: Bundle, signers: Path) -> Signer:
         )
     if checked.returncode != 0:
         raise BundleError(_refusal(bundle, checked.stderr, signers))
-    return Signer(principal, checked.stdout.strip().rpartition(" with ")[2])
+    signer = Signer(principal, checked.stdout.strip().rpartition(" with ")[2], sequence)
+    if at_least is not None:
+        refuse_older(signer, at_least, str(bundle.path), f"{at_least} is the least to accept")
+    return signer
+
+
+def refuse_older(signer: Signer, than: int, name: str, why: str) -> None:
+    """An error if what was signed has a smaller number than ``than``, or none."""
+    if signer.sequence is None:
+        raise BundleError(
+            f"{name} was signed without a sequence number, {why}: sign it with --sequence"
+        )
+    if signer.sequence < than:
+        raise BundleError(f"{name} was signed as number {signer.sequence}, {why}: use a newer one")
+
+
+def sequence_of(text: str) -> int | None:
+    """The number in a statement; None if it has none that `sign` would have written."""
+    try:
+        sequence = json.loads(text)["sequence"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return sequence if type(sequence) is int and 0 <= sequence <= _LARGEST else None
+
+
+def standing_sequence(document: bytes | str) -> int | None:
+    """The number in a ``signature.json`` that a device kept; None if it has none.
+
+    The signature is not checked: a device that builds an engine has changed its bundle since.
+    """
+    try:
+        return sequence_of(json.loads(document)["statement"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def _principal(bundle: Bundle, signature: Path, signers: Path) -> str:
@@ -129,7 +202,7 @@ def _principal(bundle: Bundle, signature: Path, signers: Path) -> str:
     return names[0]
 
 
-def _stored(bundle: Bundle) -> _Stored:
+def _stored(bundle: Bundle) -> StoredSignature:
     path, entry = bundle.path, bundle.manifest.files.get(SIGNATURE)
     if entry is None:
         raise BundleError(f"{path} is not signed: run 'edgekit sign' where it was built")
@@ -138,12 +211,13 @@ def _stored(bundle: Bundle) -> _Stored:
     try:
         document = json.loads((bundle.folder / SIGNATURE).read_bytes())
         schema = document.pop("schema")
-        if schema != SCHEMA:
+        if schema != StoredSignature.SCHEMA:
             raise BundleError(
-                f"{path}: {SIGNATURE} has schema {schema!r}, this edgekit reads {SCHEMA}: "
+                f"{path}: {SIGNATURE} has schema {schema!r}, this edgekit reads "
+                f"{StoredSignature.SCHEMA}: "
                 "sign the bundle again"
             )
-        stored = _Stored(**document)
+        stored = StoredSignature(**document)
         if not (isinstance(stored.statement, str) and stored.signature.isascii()):
             raise ValueError("not text")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

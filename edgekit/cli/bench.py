@@ -5,16 +5,31 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgekit.bench.options import SCENARIOS, USUAL, BenchOptions, Scenario
 from edgekit.cli.common import Command, common
+from edgekit.cli.gate import OF_PARITY, fail_unless_held, gate_options, take_gate
 from edgekit.core.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgekit.bench.document import BenchReport
+    from edgekit.metrics.budgets import Budgets, LeftOut
+    from edgekit.report.gate import GateReport
+
+_JUDGED = (
+    *("max_latency_ratio", "max_ms", "max_mb", "max_memory_mb", "max_cold_start_ms"),
+    "max_slowdown",
+)
 
 
 @click.command(
     cls=Command,
+    prints=("bench",),
     short_help="Measure latency, throughput, cold start, memory, energy.",
     examples="""
     edgekit bench build/cpu
@@ -22,6 +37,9 @@ from edgekit.core.console import Console
     edgekit bench build/cpu --minutes 10 -o sustained.json
     edgekit bench build/new build/old --compare
     edgekit bench build/jetson-orin-nano --device nano
+    edgekit bench build/cpu --max-latency-ratio 0.6 --max-memory-mb 300
+    edgekit bench build/cpu --baseline previous/cpu --budgets budgets.toml \\
+      --summary summary.md --junit bench.xml
     edgekit bench build/cpu --json | jq '.bundles[0].scenarios.latency.latencies'
     """,
 )
@@ -46,7 +64,7 @@ from edgekit.core.console import Console
     "--baseline",
     default="auto",
     show_default=True,
-    help="Float .onnx to compare with, none, or auto: the bundle's original in the cache.",
+    help="Float .onnx, none, auto (the bundle's original in the cache), or an earlier bundle.",
 )
 @click.option("--layers", is_flag=True, help="Time every layer, too.")
 @click.option("--replace", is_flag=True, help="Replace bench.json, even by a weaker run.")
@@ -54,6 +72,7 @@ from edgekit.core.console import Console
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Also write the JSON document here."
 )
+@gate_options(*_JUDGED)
 @common
 def bench(
     console: Console,
@@ -69,17 +88,21 @@ def bench(
     replace: bool,
     device: str | None,
     output: Path | None,
+    **gating: Any,
 ) -> None:
     """Measure BUNDLES: latency, throughput, cold start, memory, sustained load, energy.
 
     Runs here or on a device, after a self-test. The result is stored in each bundle as
     bench.json, or beside an existing one that is stronger.
+
+    Exits with 3 if a budget is broken or undecided.
     """
     from edgekit.bench.evidence import save
-    from edgekit.bench.run import bench_bundles
+    from edgekit.bench.run import bench_bundles, earlier_bundle
     from edgekit.core.files import write_text
     from edgekit.core.step_cache import cache_root
     from edgekit.report.bench_table import show
+    from edgekit.report.gate import GatedBench
     from edgekit.report.page import refresh_report
 
     chosen = scenarios or USUAL
@@ -95,6 +118,10 @@ def bench(
         baseline=baseline,
         layers=layers,
     )
+    gate = take_gate(gating)
+    earlier = earlier_bundle(options, bundles)
+    budgets, left_out = gate.judged(_unable(device, earlier))
+    gate.check(bundles, output=output)
     if device is None:
         report = bench_bundles(bundles, options, console, cache_root())
     else:
@@ -107,7 +134,47 @@ def bench(
         saved.append(save(path, measured, console, replace=replace))
         refresh_report(path)
     report = dataclasses.replace(report, bundles=tuple(saved))
+    outcome = _judged(report, bundles, budgets, left_out, earlier)
+    document = GatedBench(report, outcome.section())
     if output is not None:
-        write_text(output, json.dumps(report.to_dict(), indent=1, sort_keys=True) + "\n")
-    console.document(report.to_dict())
+        write_text(output, json.dumps(document.to_dict(), indent=1, sort_keys=True) + "\n")
+    console.document(document)
     show(report, console)
+    outcome.show(console)
+    gate.write(outcome, console)
+    fail_unless_held(outcome)
+
+
+def _unable(device: str | None, earlier: Path | None) -> dict[str, str]:
+    """The budgets that this run cannot judge, and why."""
+    unable = dict(OF_PARITY)
+    if device is None:
+        unable["max_ms"] = "it is for a certain machine: name that with --device"
+    else:
+        unable["max_latency_ratio"] = "the float model is not on the device"
+    if earlier is None:
+        unable["max_slowdown"] = "--baseline names no earlier bundle"
+    return unable
+
+
+def _judged(
+    report: BenchReport,
+    bundles: Sequence[Path],
+    budgets: Budgets,
+    left_out: tuple[LeftOut, ...],
+    earlier: Path | None,
+) -> GateReport:
+    from edgekit.bench.budgets import SLOWDOWN, judge_bench
+    from edgekit.report.gate import GatedBundle, GateReport, report_of
+
+    if earlier is not None and budgets.max_slowdown is None:
+        budgets = dataclasses.replace(budgets, max_slowdown=SLOWDOWN)
+    gated = tuple(
+        GatedBundle(
+            str(path),
+            judge_bench(budgets, measured, report.comparison if earlier else None),
+            report=report_of(path),
+        )
+        for path, measured in zip(bundles, report.bundles, strict=True)
+    )
+    return GateReport("bench", gated, left_out)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from edgekit.cli.common import Command, common
+from edgekit.cli.gate import OF_BENCH, fail_unless_held, gate_options, take_gate
 from edgekit.core.console import Console
-from edgekit.core.errors import GateFailed, UsageError
+from edgekit.core.errors import UsageError
 from edgekit.core.packages import BUILD
 from edgekit.parity.tolerance import TOLERANCE
 from edgekit.quantize.metric import METRIC, Metric
@@ -20,19 +22,27 @@ from edgekit.steps.context import StepName
 if TYPE_CHECKING:
     from edgekit.bench.interleaved import Ratio
     from edgekit.parity.document import MeanError, OfBoth
+    from edgekit.report.gate import GateReport
     from edgekit.steps.build_record import Outcome
+    from edgekit.workflows.build import PlannedStep
 
 _NOT_PASSED = ("fail", "undecided", "unlabeled")
 
 
 @click.command(
     cls=Command,
+    prints=(
+        "build",
+        "build-plan",
+    ),
     short_help="Turn a checkpoint into a verified INT8 bundle per target.",
     needs=BUILD,
     examples="""
     edgekit build
     edgekit build --checkpoint best.pth --data ./photos --target cpu
     edgekit build --config build.toml --recipe robust --out build/robust
+    edgekit build --baseline previous --max-latency-ratio 0.6 --max-mb 30
+    edgekit build --budgets budgets.toml --summary summary.md --junit build.xml
     edgekit build --dry-run
     """,
 )
@@ -57,8 +67,12 @@ _NOT_PASSED = ("fail", "undecided", "unlabeled")
 )
 @click.option("--seed", type=int, help="Seed of the split and of every choice of images.")
 @click.option(
-    "--tolerance", type=float, help=f"Parity gate, points of corruption error.  [{TOLERANCE}]"
+    "--tolerance",
+    type=float,
+    help=f"Parity gate, points of corruption error; max_drop in [budgets].  [{TOLERANCE}]",
 )
+@click.option("--baseline", help="Earlier bundle, or folder of them, not to be worse than.")
+@gate_options("min_agreement", "max_latency_ratio", "max_mb", "max_regression")
 @click.option("--parity-images", type=int, help="Most test images to use; 0 for all.")
 @click.option("--bench-seconds", type=float, help="Time for the latency comparison.")
 @click.option("--skip-bad/--no-skip-bad", default=None, help="Leave unreadable images out.")
@@ -109,43 +123,80 @@ def build(
     """
     from edgekit.core.files import write_text
     from edgekit.core.typed_toml import read_toml, to_toml
+    from edgekit.steps.build_report import BuildReport, BuiltBundle
     from edgekit.workflows.build import build as run
     from edgekit.workflows.build import plan
+    from edgekit.workflows.build_gate import (
+        check_earlier,
+        compare_with_earlier,
+        judge_build,
+        with_default,
+    )
 
+    gate = take_gate(options)
     base = read_toml(config_file, BuildConfig) if config_file else BuildConfig()
+    gate = dataclasses.replace(gate, shared=gate.shared.over(base.budgets))
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    config = dataclasses.replace(base, **given)
+    config = dataclasses.replace(base, **given, budgets=gate.options.over(gate.shared))
+    budgets, left_out = gate.judged(_unable(config))
+    check_earlier(config)
+    gate.check(
+        [Path(config.out) / target for target in config.target], **{"save-config": save_config}
+    )
     if save_config is not None:
         if save_config.exists():
             raise UsageError(f"{save_config} exists: choose another name, or remove it")
         write_text(save_config, to_toml(config))
         console.info(f"settings: wrote {save_config}")
     if dry_run:
-        rows = plan(config, console, force=force, only=only)
-        console.document({"steps": rows})
-        console.table("", _PLAN_COLUMNS, [_plan_row(row) for row in rows])
+        planned = plan(config, console, force=force, only=only)
+        console.document(planned)
+        console.table("", _PLAN_COLUMNS, [_plan_row(step) for step in planned.steps])
         return
     outcomes = run(config, console, force=force, only=only)
-    console.document({"bundles": [_document(outcome) for outcome in outcomes]})
+    budgets = with_default(config, budgets)
+    earlier = compare_with_earlier(config, outcomes, budgets, console)
+    judged = judge_build(config, outcomes, budgets, left_out, earlier)
+    bundles = tuple(BuiltBundle(each, earlier.get(each.target)) for each in outcomes)
+    console.document(BuildReport(bundles, judged.section()))
     console.table("", _COLUMNS, [_row(outcome) for outcome in outcomes], right=_RIGHT)
+    judged.show(console)
     for outcome in outcomes:
         state = "up to date" if outcome.up_to_date else "built"
         console.info(f"{outcome.target}: {state}: {outcome.path}")
+    gate.write(judged, console)
+    fail_unless_held(judged, _why(outcomes, judged))
+
+
+def _unable(config: BuildConfig) -> dict[str, str]:
+    """The budgets that this build cannot judge, and why."""
+    unable = {name: why for name, why in OF_BENCH.items() if name != "max_latency_ratio"}
+    if not config.bench:
+        unable["max_latency_ratio"] = "the build has --no-bench"
+    if config.baseline is None:
+        unable["max_regression"] = "--baseline names no earlier bundle"
+    if not config.parity:
+        unable |= dict.fromkeys(("max_drop", "min_agreement"), "the build has --no-parity")
+    return unable
+
+
+def _why(outcomes: Sequence[Outcome], judged: GateReport) -> str:
+    """The one line of a failure: all budgets, or parity's verdicts where those say it all."""
+    names = {row.name for bundle in judged.bundles for row in bundle.not_held}
     gated = [outcome for outcome in outcomes if outcome.verdict in _NOT_PASSED]
-    if gated:
-        names = ", ".join(f"{outcome.target} ({outcome.verdict})" for outcome in gated)
-        raise GateFailed(
-            f"parity with the float model: {names}; the bundles are kept, "
-            "'edgekit parity BUNDLE' shows where robustness was lost"
-        )
+    verdicts = ", ".join(f"{outcome.target} ({outcome.verdict})" for outcome in gated)
+    kept = "the bundles are kept, 'edgekit parity BUNDLE' shows where robustness was lost"
+    if names <= {"max_drop"}:
+        return f"parity with the float model: {verdicts}; {kept}"
+    return f"{judged.failure()}; {kept if gated else 'the bundles are kept'}"
 
 
 _PLAN_COLUMNS = ("step", "target", "state", "writes")
 
 
-def _plan_row(row: dict[str, str]) -> list[str]:
-    state = f"{row['state']}: {row['why']}" if row["why"] else row["state"]
-    return [row["step"], row["target"], state, row["writes"]]
+def _plan_row(step: PlannedStep) -> list[str]:
+    state = f"{step.state}: {step.why}" if step.why else step.state
+    return [step.step, step.target, state, step.writes]
 
 
 _COLUMNS = (
@@ -182,14 +233,3 @@ def _ratio(ratio: Ratio | None) -> str:
 def _pair(errors: OfBoth | MeanError | None) -> str:
     """Float and deployed error, such as ``10.9 -> 11.0``."""
     return "-" if errors is None else f"{errors.reference:.2f} -> {errors.candidate:.2f}"
-
-
-def _document(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "target": outcome.target,
-        "path": str(outcome.path),
-        "up_to_date": outcome.up_to_date,
-        "verdict": outcome.verdict,
-        "bench": None if outcome.bench is None else outcome.bench.to_dict(),
-        "parity": None if outcome.parity is None else outcome.parity.to_dict(),
-    }

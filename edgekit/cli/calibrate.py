@@ -1,4 +1,4 @@
-"""``edgekit calibrate``: a checkpoint's INT8 ONNX file, and the layers that INT8 hurts."""
+"""``edgekit calibrate``: a classifier's INT8 ONNX file, and the layers that INT8 hurts."""
 
 from __future__ import annotations
 
@@ -19,24 +19,28 @@ from edgekit.targets.dialects import DEFAULT_DIALECT, DIALECTS, find_dialect
 
 if TYPE_CHECKING:
     from edgekit.quantize.recipes import Recipe
-    from edgekit.steps.artifacts import Quantized
+    from edgekit.steps.artifacts import Exported, Quantized
     from edgekit.steps.build_data import BuildData
     from edgekit.steps.context import Context
     from edgekit.steps.options import DataOptions, SourceOptions
     from edgekit.targets.dialects import Dialect
 
+_REPORT = "the calibration's report"
 _SHOWN = 15  # layers in the table; the report has them all
 
 
 @click.command(
     cls=Command,
-    short_help="Quantize a checkpoint to INT8 ONNX.",
+    prints=("calibrate", "sensitivity"),
+    short_help="Quantize a checkpoint or a float ONNX file to INT8 ONNX.",
     needs=BUILD,
     examples="""
     edgekit calibrate best.pth --data ./photos -o int8.onnx
     edgekit calibrate best.pth --data ./photos --dialect tensorrt -o jetson.onnx
     edgekit calibrate best.pth --data ./photos --max-drop 0.5 -o int8.onnx
     edgekit calibrate best.pth --data . --images int8.onnx.images.json -o b.onnx
+    edgekit calibrate model.onnx --preprocessing imagenet --data ./photos \\
+      --dialect onnxruntime -o int8.onnx
     edgekit calibrate --sensitivity -o report.json
     """,
 )
@@ -68,6 +72,7 @@ _SHOWN = 15  # layers in the table; the report has them all
 )
 @click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
 @click.option("--labels", help="Text file, one class name per line.")
+@click.option("--preprocessing", help="Of an .onnx file: imagenet, lite0, timm:NAME or FILE.toml.")
 @click.option(
     "--seed", type=int, help=f"Seed of the split and the choice of images.  [{BuildConfig.seed}]"
 )
@@ -93,13 +98,15 @@ def calibrate(
     dialect: str,
     backbone: str | None,
     labels: str | None,
+    preprocessing: str | None,
     seed: int | None,
     skip_bad: bool,
     guard: bool,
 ) -> None:
     """Quantize CHECKPOINT to INT8 ONNX, and list the calibration images beside it.
 
-    Without CHECKPOINT: the built-in model.
+    CHECKPOINT may be anybody's float classifier.onnx: float32 images, channels first, with
+    a free batch. Without CHECKPOINT: the built-in model.
     """
     from edgekit.core.step_cache import cache_root
     from edgekit.quantize.calibration_images import read_list
@@ -111,6 +118,8 @@ def calibrate(
         raise UsageError("--data is missing: name the images to calibrate with")
     if output is None and not sensitivity:
         raise UsageError("-o is missing: name the .onnx file to write")
+    if preprocessing is not None and not (checkpoint or "").endswith(".onnx"):
+        raise UsageError("--preprocessing is for .onnx files: a checkpoint knows its own")
     if seed is None:  # a stored list decides, unless the command line does
         seed = BuildConfig.seed if images is None else read_list(images).seed
     request = _Request(
@@ -120,6 +129,7 @@ def calibrate(
         read_recipe(recipe, max_drop=max_drop, metric=metric),
         find_dialect(dialect),
         images,
+        preprocessing,
     )
     if sensitivity:
         if output is not None:
@@ -140,22 +150,40 @@ class _Request:
     recipe: Recipe
     dialect: Dialect
     listing: Path | None
+    preprocessing: str | None  # of an .onnx file
 
     def calibrate(self) -> tuple[Quantized, BuildData]:
         """Calibrate, or use the cached result; also returns the images."""
         from edgekit.steps import calibration as step
         from edgekit.steps.build_data import open_data
-        from edgekit.steps.float_model import export, obtain_checkpoint
 
-        exported = export(self.context, obtain_checkpoint(self.context, self.source), self.source)
+        exported = self._exported()
         data = open_data(self.data, exported.card.classes)
         console = self.context.console
         chosen = step.choose_calibration_images(console, data, self.recipe, self.listing)
         calibration = step.Calibration(exported, data, chosen, self.dialect)
         return step.calibrate(self.context, calibration), data
 
+    def _exported(self) -> Exported:
+        from edgekit.foreign.open import ForeignOptions
+        from edgekit.model.labels import read_labels
+        from edgekit.steps.float_model import export, obtain_checkpoint
+        from edgekit.steps.foreign_model import is_onnx, take_foreign
+
+        source = self.source
+        if not is_onnx(source.checkpoint):
+            return export(self.context, obtain_checkpoint(self.context, source), source)
+        assert source.checkpoint is not None
+        if source.backbone is not None:
+            raise UsageError("--backbone is for checkpoints: leave it out with an .onnx file")
+        names = None if source.labels is None else read_labels(Path(source.labels))
+        told = ForeignOptions(self.preprocessing, labels=names)
+        return take_foreign(self.context, Path(source.checkpoint), told)
+
 
 def _write(request: _Request, output: Path, *, guard: bool) -> None:
+    from edgekit.core.documents import part
+    from edgekit.quantize.results import Calibrated, CalibrationReport, Controlled
     from edgekit.steps.calibration import legal_onnx
     from edgekit.steps.guard import guard_graph
 
@@ -167,9 +195,18 @@ def _write(request: _Request, output: Path, *, guard: bool) -> None:
         closeness = guard_graph(context, quantized, legal, data, insist=guard)
         graph = legal.read_bytes()
     listing = output.with_name(f"{output.name}.images.json")
+    control = quantized.report.get("control")
     _write_both(output, graph, listing, (quantized.onnx.parent / "images.json").read_bytes())
-    document = {"onnx": str(output), "images": str(listing), "guard": closeness.to_dict()}
-    context.console.document({**document, **quantized.report})
+    context.console.document(
+        Calibrated(
+            onnx=str(output),
+            listing=str(listing),
+            message=quantized.report["message"],
+            guard=closeness,
+            control=None if control is None else part(Controlled, control, _REPORT),
+            report=part(CalibrationReport, quantized.report, _REPORT),
+        )
+    )
     context.console.text(f"wrote {output} and {listing.name}")
 
 
@@ -191,7 +228,7 @@ def _rank(request: _Request, output: Path | None, count: int) -> None:
         probe_of(exported, data, count),
         console,
     )
-    console.document(ranking.to_dict())
+    console.document(ranking)
     columns = ("layer", "operation", "margin", "KL", "codes %", "corruption error", "clipped %")
     title = f"loss with one layer in INT8, of {len(ranking.layers)} layers"
     table = rows(ranking)

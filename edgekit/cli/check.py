@@ -13,6 +13,7 @@ from edgekit.core.errors import EdgekitError, UsageError
 
 @click.command(
     cls=Command,
+    prints=("check",),
     short_help="List the nodes of an ONNX file that a runtime would refuse.",
     needs=("onnx",),
     examples="""
@@ -40,6 +41,7 @@ def check(console: Console, file: Path, dialect: str, rtx: bool, plugin: Path | 
 
     Each comes with a fix. Exits with 1 if a node would be refused; warnings alone pass.
     """
+    from edgekit.graph.findings import CheckReport
     from edgekit.targets.dialects import find_dialect
 
     chosen = find_dialect(dialect)
@@ -53,14 +55,7 @@ def check(console: Console, file: Path, dialect: str, rtx: bool, plugin: Path | 
         from edgekit.graph.rtx import check_with_rtx
 
         report = check_with_rtx(file, plugin)
-    console.document(
-        {
-            "file": str(file),
-            "dialect": dialect,
-            "findings": [finding.to_dict() for finding in findings],
-            "rtx": report and report.to_dict(),
-        }
-    )
+    console.document(CheckReport(str(file), dialect, tuple(findings), report))
     rows = [
         (item.severity, f"{item.operator} {item.node}", item.rule, item.message, item.fix)
         for item in findings

@@ -47,19 +47,27 @@ def _takes_no_value(parameter: click.Parameter) -> bool:
 class Command(click.Command):
     """A command whose examples are shown verbatim below its options.
 
-    It does not start without the packages in ``needs``.
+    It does not start without the packages in ``needs``, which ``extra`` installs. ``prints`` names
+    the documents that --json may print, as `edgekit schema` knows them.
     """
 
     def __init__(
-        self, *args: Any, examples: str = "", needs: Sequence[str] = (), **kwargs: Any
+        self,
+        *args: Any,
+        examples: str = "",
+        needs: Sequence[str] = (),
+        extra: str = "build",
+        prints: Sequence[str] = (),
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
-        self.needs = tuple(needs)
+        self.prints = tuple(prints)
+        self.needs, self.extra = tuple(needs), extra
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, if the packages it needs are installed."""
-        require(self.needs, ctx.command_path)
+        require(self.needs, ctx.command_path, self.extra)
         return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

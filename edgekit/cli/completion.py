@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import click
 
 from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
+from edgekit.core.documents import Document
+
+
+@dataclass(frozen=True)
+class CompletionScript(Document):
+    """A script to run in the shell that it is for."""
+
+    SCHEMA: ClassVar = 1
+
+    shell: str
+    script: str
 
 
 @click.command(
     cls=Command,
+    prints=("completion",),
     short_help="Print a completion script for your shell.",
     examples="""
     eval "$(edgekit completion bash)"
@@ -26,5 +41,5 @@ def completion(console: Console, shell: str) -> None:
     assert kind is not None
     root = click.get_current_context().find_root().command
     script = kind(root, {}, "edgekit", "_EDGEKIT_COMPLETE").source()
-    console.document({"shell": shell, "script": script})
+    console.document(CompletionScript(shell, script))
     console.text(script)

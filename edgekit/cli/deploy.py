@@ -13,11 +13,13 @@ from edgekit.core.errors import EdgekitError
 
 @click.command(
     cls=Command,
+    prints=("deploy",),
     short_help="Put a bundle on devices, ready to run.",
     examples="""
     edgekit deploy build/jetson-orin-nano --device nano
     edgekit deploy build/cpu --device pi@10.0.0.7 --device lab
     edgekit deploy build/cpu --device nano --wheels ./wheels    without internet
+    edgekit deploy build/cpu --device nano --signers allowed_signers
     """,
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -36,6 +38,11 @@ from edgekit.core.errors import EdgekitError
     type=click.Path(path_type=Path),
     help="Deploy only if signed by somebody in this allowed_signers file.",
 )
+@click.option(
+    "--allow-rollback",
+    is_flag=True,
+    help="Replace a signed bundle there by one with a smaller number.",
+)
 @common
 def deploy(
     console: Console,
@@ -43,32 +50,38 @@ def deploy(
     names: tuple[str, ...],
     wheels: Path | None,
     signers: Path | None,
+    allow_rollback: bool,
 ) -> None:
     """Copy BUNDLE to devices, install its runtime, build its engine if needed, test it.
 
     Only changes are copied, and a copy that broke off resumes. Devices are served in
     parallel; a failure does not affect the others. The exit code is the highest of all.
     """
-    from edgekit.devices.deploy import deploy_all
+    from edgekit.devices.deploy import Deployment, Deployments, FailedDeployment, deploy_all
     from edgekit.devices.registry import find_device
 
     devices = [find_device(name) for name in dict.fromkeys(names)]
-    results = deploy_all(bundle, devices, console, wheels=wheels, signers=signers)
-    documents = []
+    results = deploy_all(
+        bundle,
+        devices,
+        console,
+        wheels=wheels,
+        signers=signers,
+        allow_rollback=allow_rollback,
+    )
+    outcomes: list[Deployment | FailedDeployment] = []
     rows = []
     failures: list[tuple[str, EdgekitError]] = []
     for device, result in zip(devices, results, strict=True):
         if isinstance(result, EdgekitError):
             failures.append((device.name, result))
-            documents.append(
-                {"device": device.name, "error": str(result), "exit_code": result.exit_code}
-            )
+            outcomes.append(FailedDeployment(device.name, str(result), result.exit_code))
             rows.append((device.name, "failed", "", "", str(result)))
             continue
-        documents.append(result.to_dict())
+        outcomes.append(result)
         state = "up to date" if result.up_to_date else "deployed"
         copied = f"{result.files} files, {result.bytes / 1e6:.1f} MB"
         rows.append((device.name, state, copied, f"{result.seconds:.1f}", result.bundle))
-    console.document({"bundle": str(bundle), "devices": documents})
+    console.document(Deployments(bundle, tuple(outcomes)))
     console.table("", ("device", "state", "copied", "seconds", "where"), rows, right="seconds")
     raise_failures(failures)

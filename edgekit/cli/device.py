@@ -18,6 +18,7 @@ def device() -> None:
 
 @device.command(
     cls=Command,
+    prints=("device-add",),
     examples="""
     edgekit device add nano nano@orin.local --descriptor jetson-orin-nano
     edgekit device add pi pi@10.0.0.7 --port 2222 --folder /data/edgekit
@@ -64,7 +65,7 @@ def add(
     USER@HOST is what you would pass to ssh; your ssh config, keys and jump hosts are used.
     edgekit never asks for passwords, and ssh must already know the device's host key.
     """
-    from edgekit.devices.registry import Device, add_device, registry_path
+    from edgekit.devices.registry import AddedDevice, Device, add_device, registry_path
     from edgekit.targets.descriptor import load_descriptor
 
     if descriptor:
@@ -82,21 +83,24 @@ def add(
         require_signature=require_signature,
     )
     replaced = add_device(entry)
-    console.document({"name": name, "host": host, "replaced": replaced})
+    console.document(AddedDevice(name, host, replaced))
     console.info(f"{'replaced' if replaced else 'added'} {name} in {registry_path()}")
     console.info(f"next: edgekit device check {name}")
 
 
-@device.command(cls=Command, name="list", examples="edgekit device list --json | jq '.[].host'")
+@device.command(
+    cls=Command,
+    name="list",
+    prints=("device-list",),
+    examples="edgekit device list --json | jq '.devices[].host'",
+)
 @common
 def list_devices(console: Console) -> None:
     """List the registered devices."""
-    from dataclasses import asdict
+    from edgekit.devices.registry import DeviceList, devices
 
-    from edgekit.devices.registry import devices
-
-    known = list(devices().values())
-    console.document([asdict(one) for one in known])
+    known = tuple(devices().values())
+    console.document(DeviceList(known))
     if not known:
         console.text("No devices yet: edgekit device add NAME user@host")
         return
@@ -107,20 +111,21 @@ def list_devices(console: Console) -> None:
     console.table("", ("name", "host", "port", "target", "folder", "ssh options"), rows)
 
 
-@device.command(cls=Command, examples="edgekit device remove nano")
+@device.command(cls=Command, prints=("device-remove",), examples="edgekit device remove nano")
 @click.argument("name")
 @common
 def remove(console: Console, name: str) -> None:
     """Remove a device from the list; nothing changes on the device itself."""
-    from edgekit.devices.registry import remove_device
+    from edgekit.devices.registry import RemovedDevice, remove_device
 
     removed = remove_device(name)
-    console.document({"name": name})
+    console.document(RemovedDevice(name))
     console.info(f"removed {name}; what was deployed there stays in {removed.folder}")
 
 
 @device.command(
     cls=Command,
+    prints=("device-check",),
     examples="""
     edgekit device check nano
     edgekit device check nano@orin.local pi --json
@@ -133,40 +138,31 @@ def check(console: Console, names: tuple[str, ...]) -> None:
 
     Exits with 4 if something required is missing, with 5 if a device is unreachable.
     """
-    from dataclasses import asdict
-
     from edgekit.cli.common import raise_failures
-    from edgekit.devices.check import examine
+    from edgekit.devices.check import CheckedDevice, CheckedDevices, examine
     from edgekit.devices.fleet import on_all
     from edgekit.devices.registry import find_device
 
     chosen = [find_device(name) for name in names]
     results = on_all(chosen, console, lambda session, _: examine(session))
-    documents = []
+    outcomes = []
     failures: list[tuple[str, EdgekitError]] = []
     for one, result in zip(chosen, results, strict=True):
         if isinstance(result, EdgekitError):
             failures.append((one.name, result))
-            documents.append({"name": one.name, "ready": False, "error": str(result)})
+            outcomes.append(CheckedDevice(one.name, ready=False, error=str(result)))
             continue
         checks, facts = result
         missing = [row.name for row in checks if row.needed and row.status == "missing"]
         if missing:
             text = f"{one.name} lacks {', '.join(missing)}: the table says how to get it"
             failures.append((one.name, ToolchainMissing(text)))
-        documents.append(
-            {
-                "name": one.name,
-                "ready": not missing,
-                "checks": [asdict(row) for row in checks],
-                "facts": facts.to_dict(),
-            }
-        )
+        outcomes.append(CheckedDevice(one.name, not missing, tuple(checks), facts))
         rows = [
             (row.name, row.status if row.status != "none" else "-", row.found, row.fix)
             for row in checks
         ]
         title = f"{one.name} ({one.host})"
         console.table(title, ("what", "status", "found", "what to do"), rows)
-    console.document(documents)
+    console.document(CheckedDevices(tuple(outcomes)))
     raise_failures(failures)

@@ -11,6 +11,7 @@ from edgekit.core.errors import ToolchainMissing
 
 @click.command(
     cls=Command,
+    prints=("doctor",),
     short_help="Show what this machine can build, and how to get the rest.",
     examples="""
     edgekit doctor
@@ -23,13 +24,11 @@ def doctor(console: Console) -> None:
 
     Exits with 4 if the default target (OpenVINO on this CPU) cannot be built.
     """
-    from dataclasses import asdict
-
-    from edgekit.workflows.doctor import default_target_ready, examine
+    from edgekit.workflows.doctor import DoctorReport, default_target_ready, examine
 
     checks = examine()
     ready = default_target_ready(checks)
-    console.document({"ready": ready, "checks": [asdict(check) for check in checks]})
+    console.document(DoctorReport(ready, tuple(checks)))
     rows = [
         (check.name, check.status if check.status != "none" else "-", check.found, check.fix)
         for check in checks

@@ -11,8 +11,8 @@ from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
 
 if TYPE_CHECKING:
-    from edgekit.export.tracing import Batch
-    from edgekit.graph.variants import Variant
+    from edgekit.export.report import Batch
+    from edgekit.targets.operators import Variant
 
 
 def _batch(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
@@ -25,6 +25,7 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
 
 @click.command(
     cls=Command,
+    prints=("export",),
     short_help="Write a checkpoint as a float ONNX file.",
     needs=("torch", "safetensors", "onnx", "onnxscript"),
     examples="""
@@ -103,7 +104,7 @@ def export(
         margin=margin,
         source=file_sha256(checkpoint),
     )
-    console.document(report.to_dict())
+    console.document(report)
     console.info(report.fold)
     console.info(f"checked: {report.agreement.describe()}")
     console.text(f"{report.path} ({report.bytes / 1e6:.1f} MB)")

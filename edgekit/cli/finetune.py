@@ -19,6 +19,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.command(
     cls=Command,
+    prints=("finetune",),
     short_help="Fine-tune an INT8 model to answer like its float original.",
     needs=BUILD,
     examples="""
@@ -85,7 +86,7 @@ def finetune(console: Console, file: Path | None, restart: bool, **options: Any)
     from edgekit.workflows.finetune import result_rows
 
     result = run(config, console, restart=restart)
-    console.document(result.to_dict())
+    console.document(result)
     columns = ("validation images", "float", "calibrated", "fine-tuned")
     console.table(str(result.out), columns, result_rows(result), right=",".join(columns[1:]))
     console.text(f"wrote {result.onnx}")

@@ -12,6 +12,10 @@ from edgekit.core.console import Console
 
 @click.command(
     cls=Command,
+    prints=(
+        "inspect-bundle",
+        "inspect-checkpoint",
+    ),
     examples="""
     edgekit inspect best.pth
     edgekit inspect build/cpu
@@ -33,13 +37,13 @@ def inspect(console: Console, path: Path, backbone: str | None, labels: Path | N
 
     if is_bundle(path):
         bundle = inspect_bundle(path)
-        console.document(bundle.to_dict())
+        console.document(bundle)
         console.table(str(path), ("", ""), bundle.rows())
         return
     if path.exists():  # otherwise report that it is missing
         require(("torch", "safetensors"), "edgekit inspect of a checkpoint")
     report = inspect_checkpoint(path, backbone, read_labels(labels) if labels else None)
-    console.document(report.to_dict())
+    console.document(report)
     console.table(str(path), ("", ""), report.rows())
     for note in report.notes:
         console.info(f"note: {note}")

@@ -24,6 +24,7 @@ from edgekit.core.console import (
     set_up_streams,
     shortened,
 )
+from edgekit.core.documents import Failure
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.core.packages import missing
 
@@ -76,6 +77,7 @@ def _add_commands() -> None:
     from edgekit.cli.parity import parity
     from edgekit.cli.predict import predict
     from edgekit.cli.report import report
+    from edgekit.cli.schema import schema
     from edgekit.cli.sign import sign, verify
     from edgekit.cli.targets import targets
     from edgekit.cli.train import train
@@ -83,7 +85,7 @@ def _add_commands() -> None:
 
     for command in (
         *(bench, build, calibrate, check, completion, deploy, device, doctor, export, finetune),
-        *(inspect, parity, predict, report, sign, targets, train, verify, watch),
+        *(inspect, parity, predict, report, schema, sign, targets, train, verify, watch),
     ):
         cli.add_command(command)
 
@@ -151,7 +153,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _fail(message: str, code: int, invocation: Invocation) -> NoReturn:
     if invocation.as_json and not document_printed():
-        Console(as_json=True).document({"error": shortened(message), "exit_code": code})
+        Console(as_json=True).document(Failure(shortened(message), code))
     Console().error(message)
     sys.exit(code)
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from edgekit.cli.common import Command, common
+from edgekit.cli.gate import fail_unless_held, gate_options, take_gate
+from edgekit.cli.parity_gate import (
+    NORMALIZERS,
+    check_baseline,
+    judged,
+    only_tolerance,
+    unable,
+    why,
+)
 from edgekit.core.console import Console
-from edgekit.core.errors import GateFailed, UsageError
+from edgekit.core.errors import UsageError
+from edgekit.core.packages import PARITY
 from edgekit.parity.tolerance import TOLERANCE
 
 if TYPE_CHECKING:
@@ -18,31 +29,39 @@ if TYPE_CHECKING:
     from edgekit.parity.document import ParityDocument
     from edgekit.parity.options import ParityOptions
     from edgekit.steps.context import Context
-
-
-_REASONS = 3  # in the error line; the report has all
+    from edgekit.workflows.foreign_parity import Side
 
 
 @click.command(
     cls=Command,
+    prints=("parity", "parity-across"),
     short_help="Compare a bundle's robustness with its float original's.",
-    needs=("onnx", "onnxruntime", "scipy", "cv2"),
+    needs=PARITY,
+    extra="parity",
     examples="""
     edgekit parity build/cpu
     edgekit parity build/cpu --tolerance 0.3 || echo "robustness lost"
     edgekit parity build/cpu --data imagenet-c:/data/imagenet-c --full
     edgekit parity build/cpu --reference best.pth --max-corruption-delta 2
     edgekit parity build/new --reference build/old --allow-different-reference
+    edgekit parity build/cpu --baseline previous/cpu --min-agreement 0.98 \\
+      --summary summary.md --junit parity.xml
+    edgekit parity build/cpu --budgets budgets.toml
     edgekit parity build/jetson-orin-nano --device nano
     edgekit parity int8.onnx --reference float.onnx --data photos \\
       --preprocessing imagenet
     edgekit parity int8.tflite --reference float.onnx --data photos \\
       --preprocessing timm:mobilenetv3_small_100 --background
+    edgekit parity --across float.onnx int8.onnx int8.tflite --data photos \\
+      --preprocessing imagenet --of int8.tflite:background
+    edgekit parity --across m.xml m.xml@openvino:GPU --device nano:build/nano \\
+      --data photos --preprocessing imagenet
     edgekit parity command:./npu.sh --reference best.pth --data photos \\
       --preprocessing lite0
     """,
 )
-@click.argument("candidate")
+@click.argument("candidates", nargs=-1, metavar="CANDIDATE...")
+@click.option("--across", is_flag=True, help="Compare all CANDIDATEs with each other, too.")
 @click.option("--reference", help="What is right; default: the bundle's float original.")
 @click.option("--data", help="Images, or imagenet-c:FOLDER; default: the build's test images.")
 @click.option("--labels", help="Class names, a file, where a model has none.")
@@ -60,16 +79,14 @@ _REASONS = 3  # in the error line; the report has all
 @click.option(
     "--tolerance",
     type=float,
-    default=TOLERANCE,
-    show_default=True,
-    help="Points of corruption error.",
+    help=f"Points of corruption error; max_drop in [budgets].  [{TOLERANCE}]",
 )
 @click.option("--corruptions", help="Names or a group, comma-separated.  [benchmark15]")
 @click.option("--severities", default="1,2,3,4,5", show_default=True, help="Some of 1 to 5.")
 @click.option("--extra", is_flag=True, help="Also the four extra corruptions, outside the mean.")
 @click.option(
-    "--baseline",
-    type=click.Choice(["auto", "alexnet", "none"]),
+    "--normalize-by",
+    type=click.Choice(NORMALIZERS),
     default="auto",
     show_default=True,
     help="What mCE is normalized by; auto: AlexNet for 1000 classes.",
@@ -82,17 +99,32 @@ _REASONS = 3  # in the error line; the report has all
 @click.option(
     "--max-corruption-delta", type=float, help="Gate: most points lost on any single corruption."
 )
+@click.option("--baseline", help="An earlier bundle that this one must not be worse than.")
+@gate_options("min_agreement", "max_mb", "max_regression")
 @click.option("--seed", type=int, help="Seed of order and corruptions; default: the build's.")
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out.")
 @click.option(
     "--allow-different-reference", is_flag=True, help="Allow a reference from another checkpoint."
 )
 @click.option("--replace", is_flag=True, help="Replace the bundle's evidence, even if weaker.")
-@click.option("--device", help="Run the bundle on a registered device, or user@host.")
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    help="Run the bundle on a registered device, or user@host; across: NAME:BUNDLE.",
+)
+@click.option(
+    "--of", "settings", multiple=True, help="Across: NAME:OPTION=VALUE for one file alone."
+)
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="Across: write an HTML page to this file."
+)
+@click.option("--allow-fallback", is_flag=True, help="Go on if a file runs elsewhere than asked.")
 @common
 def parity(
     console: Console,
-    candidate: str,
+    candidates: tuple[str, ...],
+    across: bool,
     reference: str | None,
     data: str | None,
     labels: str | None,
@@ -103,63 +135,103 @@ def parity(
     background: bool,
     reference_background: bool,
     extension: Path | None,
-    tolerance: float,
+    tolerance: float | None,
     corruptions: str | None,
     severities: str,
     extra: bool,
-    baseline: str,
+    normalize_by: str,
     full: bool,
     images: int,
     min_code_agreement: float | None,
     max_corruption_delta: float | None,
+    baseline: str | None,
     seed: int | None,
     skip_bad: bool,
     allow_different_reference: bool,
     replace: bool,
-    device: str | None,
+    devices: tuple[str, ...],
+    settings: tuple[str, ...],
+    report: Path | None,
+    allow_fallback: bool,
+    **gating: Any,
 ) -> None:
     """Compare CANDIDATE with its reference on clean and corrupted images.
 
     CANDIDATE and --reference are each a bundle, a classifier's file (.onnx, .xml of
     OpenVINO, .tflite) or command:PROGRAM; the reference may also be a checkpoint. What
-    such a file does not say, --preprocessing and the options after it do.
+    such a file does not say, --preprocessing and the options after it do. FILE@RUNTIME
+    says where it runs: @openvino:GPU, @onnxruntime:CUDA.
+
+    With --across, several are compared on the same images, each with the reference (the
+    first, unless --reference names another) and each with each.
 
     A bundle's result becomes its evidence, unless stronger evidence exists; then it is
     kept beside that.
 
-    Exits with 0 if the loss is within the tolerance, and with 3 if it is not, if the
-    images do not decide, or if they have no labels.
+    Exits with 0 if the loss is within the tolerance and every budget is held, and with 3
+    if not, if the images do not decide, or if they have no labels.
     """
+    from edgekit.cli.across import across_artifacts
     from edgekit.core.step_cache import cache_root
     from edgekit.foreign.open import ForeignOptions
     from edgekit.model.labels import read_labels
     from edgekit.parity.options import Gates, ParityOptions
+    from edgekit.report.gate import GatedParity
     from edgekit.steps.context import Context
-    from edgekit.workflows.foreign_parity import Side, parity_of_any
+    from edgekit.workflows.foreign_parity import Side
 
+    gate = take_gate(gating)
+    context = Context(console, cache_root())
+    ours = ForeignOptions(
+        preprocessing,
+        output_name,
+        background,
+        extension=extension,
+        allow_fallback=allow_fallback,
+    )
     options = ParityOptions(
         reference=reference,
         data=data,
         labels=labels,
-        gates=Gates(tolerance, min_code_agreement, max_corruption_delta),
+        gates=Gates(TOLERANCE, min_code_agreement, max_corruption_delta),
         corruptions=corruptions,
         severities=_severities(severities),
         extra=extra,
-        baseline=None if baseline == "auto" else cast("Baseline", baseline),
+        normalize_by=None if normalize_by == "auto" else cast("Baseline", normalize_by),
         full=full,
         images=images,
         skip_bad=skip_bad,
         allow_different_reference=allow_different_reference,
     )
-    context = Context(console, cache_root())
-    ours = ForeignOptions(preprocessing, output_name, background, extension=extension)
+    if across:
+        if reference_preprocessing or reference_output_name or reference_background:
+            raise UsageError("with --across, say it with --of NAME:OPTION=VALUE")
+        drop = only_tolerance(gate, tolerance, baseline)
+        gates = dataclasses.replace(options.gates, tolerance=drop)
+        options = dataclasses.replace(options, gates=gates)
+        across_artifacts(
+            context, candidates, devices, options, ours, settings, seed=seed, report=report
+        )
+        return
+    if report is not None:
+        raise UsageError("--report is for --across; 'edgekit report' writes that of a bundle")
+    candidate, device = _only(candidates, devices, settings)
     theirs = ForeignOptions(
         reference_preprocessing or preprocessing,
         reference_output_name,
         reference_background,
         extension=extension,
+        allow_fallback=allow_fallback,
     )
     one, other = Side(candidate, ours), Side(reference or "", theirs)
+    check_baseline(baseline, candidate, device)
+    budgets, left_out = gate.judged(unable(one, baseline))
+    gate.check([Path(candidate)])
+    if tolerance is not None:
+        budgets = dataclasses.replace(budgets, max_drop=tolerance)
+    drop = TOLERANCE if budgets.max_drop is None else budgets.max_drop
+    gates = Gates(drop, min_code_agreement, max_corruption_delta, budgets.min_agreement)
+    options = dataclasses.replace(options, gates=gates)
     if not (one.foreign or other.foreign):
         _refuse_unused(ours, reference_preprocessing, theirs)
         document = _of_bundle(context, Path(candidate), options, seed, device, replace=replace)
@@ -171,16 +243,71 @@ def parity(
         if labels is not None:
             names = read_labels(Path(labels))
             one, other = one.labeled(names), other.labeled(names)
-        if device is None:
-            document = parity_of_any(context, one, other, options, seed=seed)
-        else:
-            from edgekit.devices.remote_predictor import on_device
-
-            with on_device(device, Path(candidate), console) as there:
-                document = parity_of_any(context, one, other, options, seed=seed, on_device=there)
+        document = _of_any(context, one, other, options, seed, device)
+    earlier = None
+    if baseline is not None:
+        limit = drop if budgets.max_regression is None else budgets.max_regression
+        budgets = dataclasses.replace(budgets, max_regression=limit)
+        earlier = _against(context, one, baseline, options, seed, limit)
+    outcome = judged(one, document, earlier, baseline, budgets, left_out)
+    console.document(GatedParity(document, outcome.section(), earlier))
     _show(console, document)
-    if document.verdict != "pass":
-        raise GateFailed(failure(document))
+    outcome.show(console)
+    gate.write(outcome, console)
+    fail_unless_held(outcome, why(outcome, document, by_name=gate.shared.max_drop is not None))
+
+
+def _of_any(
+    context: Context,
+    candidate: Side,
+    reference: Side,
+    options: ParityOptions,
+    seed: int | None,
+    device: str | None,
+) -> ParityDocument:
+    """The comparison of any two classifiers."""
+    from edgekit.workflows.foreign_parity import parity_of_any
+
+    if device is None:
+        return parity_of_any(context, candidate, reference, options, seed=seed)
+    from edgekit.devices.remote_predictor import on_device
+
+    with on_device(device, Path(candidate.name), context.console) as there:
+        return parity_of_any(context, candidate, reference, options, seed=seed, on_device=there)
+
+
+def _against(
+    context: Context,
+    candidate: Side,
+    baseline: str,
+    options: ParityOptions,
+    seed: int | None,
+    limit: float,
+) -> ParityDocument:
+    """The same comparison with the earlier bundle as the reference; nothing is stored."""
+    from edgekit.parity.options import Gates
+    from edgekit.workflows.foreign_parity import Side, parity_of_any
+    from edgekit.workflows.parity import parity_with_earlier
+
+    context.console.info(f"parity: comparing with the earlier {baseline}")
+    earlier = Side(baseline, candidate.told)
+    if not (candidate.foreign or earlier.foreign):
+        return parity_with_earlier(
+            context, Path(candidate.name), Path(baseline), options, limit, seed=seed
+        )
+    options = dataclasses.replace(options, gates=Gates(limit))
+    return parity_of_any(context, candidate, earlier, options, seed=seed)
+
+
+def _only(
+    candidates: tuple[str, ...], devices: tuple[str, ...], settings: tuple[str, ...]
+) -> tuple[str, str | None]:
+    """The candidate and the device of a comparison of two."""
+    if len(candidates) != 1 or len(devices) > 1 or settings:
+        raise UsageError(
+            "name one CANDIDATE and at most one --device; several, and --of, are for --across"
+        )
+    return candidates[0], devices[0] if devices else None
 
 
 def _refuse_unused(
@@ -193,6 +320,7 @@ def _refuse_unused(
         "--output-name": ours.output or theirs.output,
         "--background": ours.background or theirs.background,
         "--extension": ours.extension,
+        "--allow-fallback": ours.allow_fallback,
     }
     for name, value in told.items():
         if value:
@@ -227,25 +355,12 @@ def _of_bundle(
 def _show(console: Console, document: ParityDocument) -> None:
     from edgekit.report.parity_table import RIGHT, columns, header, lines, rows
 
-    console.document(document.to_dict())
     for line in header(document):
         console.text(line)
     if table := rows(document):
         console.table("", columns(document), table, right=RIGHT)
     for line in lines(document):
         console.text(line)
-
-
-def failure(document: ParityDocument) -> str:
-    """The one line that says why parity did not pass."""
-    verdict = document.verdict
-    reasons = [reason for reason in document.reasons if not reason.startswith("pass: ")]
-    why = "; ".join(reason.removeprefix(f"{verdict}: ") for reason in reasons[:_REASONS])
-    if len(reasons) > _REASONS:
-        why += f"; and {len(reasons) - _REASONS} more reasons"
-    text = f"parity {verdict}: {why}"
-    lost = ", ".join(document.worst).replace("_", " ")
-    return f"{text}; lost most on {lost}" if lost else text
 
 
 def _severities(text: str) -> tuple[int, ...]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Command,
+    prints=("predict",),
     short_help="Classify images with a bundle.",
     examples="""
     edgekit predict build/cpu photo.jpg
@@ -54,6 +53,7 @@ def predict(
     Unreadable images are reported and skipped; the command fails only if all are.
     """
     from edgekit.core.progress import track
+    from edgekit.runtime.document import PredictedImage, PredictionList
     from edgekit.runtime.model import load
 
     paths = list(_image_files(images))
@@ -67,14 +67,8 @@ def predict(
     if len(bad) == len(results):
         count = "the image" if len(bad) == 1 else f"any of the {len(bad)} images"
         raise EdgekitError(f"cannot read {count}: {bad[0].error}")
-    console.document(
-        {
-            "bundle": str(bundle),
-            "runtime": model.describe(),
-            "predictions": [_document(result) for result in results],
-            "bad": len(bad),
-        }
-    )
+    predictions = tuple(map(PredictedImage.of, results))
+    console.document(PredictionList(bundle, model.describe(), predictions, len(bad)))
     console.table(
         "",
         ("image", "label", "probability", "code", "margin", "ms"),
@@ -115,16 +109,3 @@ def _numbers(result: Prediction) -> tuple[str, str, str]:
     least = min(margin) if isinstance(margin, tuple) else margin
     shown_margin = "-" if least is None else f"{least:.4f}"
     return str(shown_code), shown_margin, f"{result.milliseconds:.1f}"
-
-
-def _document(result: Prediction) -> dict[str, Any]:
-    document = asdict(result)
-    document["top"] = [
-        {"label": label, "probability": probability} for label, probability in result.top
-    ]
-    # With a single codeword there is no second best: the margin is infinite, which JSON lacks.
-    if isinstance(result.margin, tuple):
-        document["margin"] = [value if math.isfinite(value) else None for value in result.margin]
-    elif result.margin is not None and not math.isfinite(result.margin):
-        document["margin"] = None
-    return document

@@ -12,6 +12,7 @@ from edgekit.core.console import Console
 
 @click.command(
     cls=Command,
+    prints=("report",),
     short_help="Put everything known about a bundle on one HTML page.",
     examples="""
     edgekit report build/cpu
@@ -29,8 +30,8 @@ def report(console: Console, bundle: Path, output: Path | None) -> None:
     The page is self-contained. Its figures come from bench.json and parity.json,
     which 'edgekit bench' and 'edgekit parity' store in the bundle.
     """
-    from edgekit.report.page import write_report
+    from edgekit.report.page import WrittenReport, write_report
 
     path = write_report(bundle, output)
-    console.document({"bundle": str(bundle), "report": str(path)})
+    console.document(WrittenReport(bundle, path))
     console.text(f"wrote {path}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Command,
+    prints=("targets",),
     short_help="List the devices that a bundle can be built for.",
     examples="""
     edgekit targets
@@ -28,23 +29,17 @@ if TYPE_CHECKING:
 def targets(console: Console, name: str | None) -> None:
     """List edgekit's targets, or show one: a NAME, or your own .toml file."""
     from edgekit.targets.descriptor import descriptor_names, load_descriptor, why_not_here
+    from edgekit.targets.listing import Target, TargetList
 
     if name is not None:
         descriptor = load_descriptor(name)
         reason = why_not_here(descriptor)
-        console.document({**asdict(descriptor), "runs_here": reason is None, "why_not": reason})
+        console.document(TargetList((Target.of(descriptor, reason),)))
         console.table(descriptor.title, ("", ""), _rows(descriptor, reason))
         return
     descriptors = [load_descriptor(known) for known in descriptor_names()]
     reasons = [why_not_here(descriptor) for descriptor in descriptors]
-    console.document(
-        {
-            "targets": [
-                {**asdict(descriptor), "runs_here": reason is None, "why_not": reason}
-                for descriptor, reason in zip(descriptors, reasons, strict=True)
-            ]
-        }
-    )
+    console.document(TargetList(tuple(map(Target.of, descriptors, reasons))))
     rows = [
         (
             descriptor.name,

@@ -32,6 +32,7 @@ def _choice(kind: Any) -> click.Choice[str]:
 
 @click.command(
     cls=Command,
+    prints=("train",),
     short_help="Train VQ-SA on clean and corrupted images.",
     needs=TRAIN,
     examples="""
@@ -116,5 +117,5 @@ def train(console: Console, file: Path | None, restart: bool, **options: Any) ->
     result = run_training(config, console, restart=restart)
     if os.environ.get("RANK", "0") != "0":  # torchrun's first process reports for all
         return
-    console.document(result.to_dict())
+    console.document(result)
     console.table(str(result.out), ("", ""), result_rows(result.to_dict()))

@@ -17,7 +17,7 @@ from openvino import preprocess
 from edgekit.bundle.manifest import RuntimeNeed
 from edgekit.bundle.store import elf_arch
 from edgekit.compilers.base import CompiledFiles, LookupForm
-from edgekit.core.errors import EdgekitError, ToolchainMissing
+from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.data.transforms import Preprocessing
 from edgekit.graph.fused_head import fuse_head
 from edgekit.graph.variants import lookup_node, to_variant
@@ -40,7 +40,7 @@ def compile_model(
 
     ``lookup`` says what executes the codebook lookup: "plugin" is our compiled operator, which
     goes into the bundle; "inline" is OpenVINO's own operators; "auto" uses the plugin if there is
-    one for the target's architecture. The IR takes any number of images.
+    one for the target's architecture and the target is a CPU. The IR takes any number of images.
     """
     graph = onnx.load(onnx_path)
     plugin = _plugin(descriptor, lookup) if lookup_node(graph) is not None else None
@@ -77,7 +77,10 @@ def compile_model(
 
 def _plugin(descriptor: Descriptor, lookup: LookupForm) -> Path | None:
     """Our compiled operator for the target's architecture, if requested and installed."""
-    if lookup == "inline":
+    device = descriptor.openvino_device
+    if device != "CPU" and lookup == "plugin":
+        raise UsageError(f"the compiled lookup runs on the CPU, {descriptor.name} on {device}")
+    if lookup == "inline" or device != "CPU":
         return None
     from edgekit.native.openvino_extension import extension_path
 

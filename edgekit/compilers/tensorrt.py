@@ -22,9 +22,10 @@ from edgekit.core.host import host_arch
 from edgekit.data.transforms import Preprocessing
 from edgekit.graph.lint import check_model
 from edgekit.graph.uint8_input import INPUT, add_uint8_input
-from edgekit.graph.variants import Variant, lookup_node, to_variant
+from edgekit.graph.variants import lookup_node, to_variant
 from edgekit.targets.descriptor import Descriptor
 from edgekit.targets.dialects import find_dialect
+from edgekit.targets.operators import Variant
 from edgekit.targets.tensorrt_releases import TensorRTFacts, version
 
 

@@ -10,10 +10,13 @@ Status = Literal["ok", "missing", "warning", "none"]
 
 @dataclass(frozen=True)
 class Check:
-    """One row: ``needed`` says whether the default target depends on it."""
+    """One row."""
 
     name: str
-    status: Status  # "none": absent, and only some targets want it
+    status: Status
+    """"none" is absent, where only some targets want it."""
     found: str
     fix: str = ""
+    """How to get it; "" if there is nothing to do."""
     needed: bool = False
+    """Whether the default target, or the device's, depends on it."""

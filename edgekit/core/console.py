@@ -14,7 +14,9 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from edgekit.core.documents import Document
 
 T = TypeVar("T")
 
@@ -44,13 +46,11 @@ class Console:
         """Print why the command fails."""
         _to_stderr(f"error: {shortened(printable(message))}")
 
-    def document(self, value: Any) -> None:
+    def document(self, document: Document) -> None:
         """Print the command's only JSON document (only with --json)."""
         if self.as_json:
             _printed.append(True)
-            text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
-            # The pattern matches only inside strings, where JSON has escapes for it.
-            print(_UNPRINTABLE.sub(lambda m: f"\\u{ord(m[0]):04x}", text), flush=True)
+            print(json_text(document), flush=True)
 
     def text(self, text: str) -> None:
         """Print a result for people; left out with --json."""
@@ -89,6 +89,14 @@ _MOST_OF_A_LINE = 2000  # characters of an error or a warning
 # C0 and C1 controls except tab and line feed, halves of UTF-16 pairs (how Python represents what is
 # not UTF-8 in a file's name), and characters that change the direction of text.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def json_text(document: Document) -> str:
+    """The document as --json prints it."""
+    value = document.to_dict()
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    # The pattern matches only inside strings, where JSON has escapes for it.
+    return _UNPRINTABLE.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
 
 
 def printable(text: str, *, lines: bool = True) -> str:

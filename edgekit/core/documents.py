@@ -1,8 +1,9 @@
 """JSON documents that one command leaves for another, as frozen dataclasses.
 
-`read` checks the type of every value and reports an error in one line; `plain` is its inverse.
-Documents come from bundles, and bundles from anywhere, so numbers must be finite and of ordinary
-size. Unknown keys are ignored, so a later edgekit may add some within a schema.
+`read` checks the type of every value and reports an error in one line; `plain` is its inverse, and
+`edgekit.core.json_schema` describes what `plain` gives. Documents come from bundles, and bundles
+from anywhere, so numbers must be finite and of ordinary size. Unknown keys are ignored, so a later
+edgekit may add some within a schema.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import PurePath
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from edgekit.core.errors import UsageError
 
@@ -28,10 +31,37 @@ _WORDS: Final = {bool: "true or false", int: "a whole number", float: "a number"
 SPARSE: Final = MappingProxyType({"sparse": True})
 """Metadata of a field that is left out of the JSON while it is None. A field whose JSON key is not
 a Python name has it in its metadata, as ``"key"``."""
+INLINE: Final = MappingProxyType({"inline": True})
+"""Metadata of a field whose own fields stand in the JSON in its place."""
+NULLABLE: Final = MappingProxyType({"nullable": True})
+"""Metadata of a number that may be infinite or NaN, which JSON writes as null."""
+
+
+class Document:
+    """A frozen dataclass that is printed or stored as a whole, with the number of its schema.
+
+    The number changes when a key is removed, renamed or changes its type or meaning.
+    """
+
+    SCHEMA: ClassVar[int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"schema": self.SCHEMA, **fields_of(self)}
 
 
 class DocumentError(UsageError):
     """A document is damaged, or its schema is not the one this edgekit reads."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure(Document):
+    """Why a command failed: what it prints if it has not printed its own document before."""
+
+    SCHEMA: ClassVar = 1
+
+    error: str
+    exit_code: int
 
 
 def parse_json(data: bytes | str, source: str) -> Any:
@@ -63,29 +93,50 @@ def part(cls: type[T], value: object, source: str) -> T:
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, tuples and mappings as plain JSON values."""
+    """Dataclasses (through their own ``to_dict``, if any), tuples and mappings as JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            _key(field): plain(getattr(value, field.name))
-            for field in dataclasses.fields(value)
-            if not (field.metadata.get("sparse") and getattr(value, field.name) is None)
-        }
+        own = getattr(value, "to_dict", None)
+        return fields_of(value) if own is None else own()
     if isinstance(value, Mapping):
         return {name: plain(item) for name, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [plain(item) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has neither infinity nor NaN
     return value
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """A dataclass's fields as plain JSON values, and the properties that its ``DERIVED`` names."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(value):
+        item = getattr(value, field.name)
+        if field.metadata.get("inline"):
+            values |= fields_of(item)
+        elif not (field.metadata.get("sparse") and item is None):
+            values[key_of(field)] = plain(item)
+    return values | {name: plain(getattr(value, name)) for name in derived(type(value))}
+
+
+def derived(cls: type[Any]) -> tuple[str, ...]:
+    """The properties of a dataclass that its JSON has beside its fields."""
+    names: tuple[str, ...] = getattr(cls, "DERIVED", ())
+    return names
 
 
 def _table(cls: type[T], value: object, source: str, keys: tuple[str, ...]) -> T:
     assert dataclasses.is_dataclass(cls)
     if not isinstance(value, Mapping):
         raise _wrong(source, keys, "an object", value)
-    hints = _hints(cls)
+    hints = hints_of(cls)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
-        name = _key(field)
-        if name in value:
+        name = key_of(field)
+        if field.metadata.get("inline"):
+            values[field.name] = _table(hints[field.name], value, source, keys)
+        elif name in value:
             values[field.name] = _convert(hints[field.name], value[name], source, (*keys, name))
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise DocumentError(f"{source}: missing key {_dotted((*keys, name))}")
@@ -99,7 +150,8 @@ def _table(cls: type[T], value: object, source: str, keys: tuple[str, ...]) -> T
 
 
 @functools.cache
-def _hints(cls: type[Any]) -> dict[str, Any]:
+def hints_of(cls: type[Any]) -> dict[str, Any]:
+    """The type of every field."""
     return typing.get_type_hints(cls)  # slow: it evaluates annotations
 
 
@@ -152,7 +204,8 @@ def _simple(hint: Any, value: Any, source: str, keys: tuple[str, ...]) -> Any:
     return value
 
 
-def _key(field: dataclasses.Field[Any]) -> str:
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The field's name in JSON."""
     return str(field.metadata.get("key", field.name))
 
 

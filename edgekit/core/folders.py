@@ -65,6 +65,16 @@ def existing_folder(path: Path) -> Path:
     return aside if aside.is_dir() and not path.exists() else path
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed writers of ``path`` left, for a caller that has nothing to write.
+
+    The removal of an old folder may also be undone by a power cut right after it.
+    """
+    path = path.resolve()
+    with contextlib.suppress(OSError), _locked(path.parent):
+        _clean(path)
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Lock the folder ``path``, if it exists, against others that replace or change it.

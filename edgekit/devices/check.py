@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
 from edgekit.core.checks import Check
+from edgekit.core.documents import Document
 from edgekit.devices.facts import DeviceFacts, gather_facts
 from edgekit.devices.remote import files as remote_files
 from edgekit.devices.session import Session
@@ -18,6 +20,27 @@ _ISA: Final = {
     "avx2": "AVX2",
     "asimddp": "NEON dotprod",
 }
+
+
+@dataclass(frozen=True)
+class CheckedDevice:
+    """What a device has, or why it could not be asked."""
+
+    name: str
+    ready: bool
+    """Whether it has everything that its target needs."""
+    checks: tuple[Check, ...] = ()
+    facts: DeviceFacts | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class CheckedDevices(Document):
+    """Every device that was asked for."""
+
+    SCHEMA: ClassVar = 1
+
+    devices: tuple[CheckedDevice, ...]
 
 
 def examine(session: Session) -> tuple[list[Check], DeviceFacts]:

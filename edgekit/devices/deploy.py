@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import ClassVar, Final
 
+from edgekit.bundle.engine import EngineState
 from edgekit.bundle.manifest import MANIFEST
-from edgekit.bundle.signature import verify
+from edgekit.bundle.signature import SIGNATURE, Signer, refuse_older, standing_sequence, verify
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.console import Console
+from edgekit.core.documents import Document
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.files import file_sha256
 from edgekit.devices.compatibility import check_fit
@@ -29,6 +30,7 @@ from edgekit.devices.session import Session
 from edgekit.devices.upload import Blob, Copied, send
 
 _LAST_LINES: Final = 200  # of a command's output, for its error message
+_PLACE: Final = "devices.remote.place"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Deployment:
     files: int
     """Files copied."""
     bytes: int
+    """Their size."""
     kept: int
     """Files that were there already."""
     engine: str
@@ -54,15 +57,41 @@ class Deployment:
     """Whether there was nothing to do."""
     seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self)
+
+@dataclass(frozen=True)
+class FailedDeployment:
+    """Why a device has no bundle."""
+
+    device: str
+    error: str
+    exit_code: int
+    """The command's, had this been the only device."""
+
+
+@dataclass(frozen=True)
+class Deployments(Document):
+    """The outcome on every device."""
+
+    SCHEMA: ClassVar = 1
+
+    bundle: Path
+    devices: tuple[Deployment | FailedDeployment, ...]
 
 
 def deploy(
-    bundle: Bundle, session: Session, console: Console, *, wheels: Path | None = None
+    bundle: Bundle,
+    session: Session,
+    console: Console,
+    *,
+    wheels: Path | None = None,
+    signer: Signer | None = None,
+    allow_rollback: bool = False,
 ) -> Deployment:
-    """Deploy ``bundle`` to the device of an open ``session``."""
+    """Deploy ``bundle`` to the device of an open ``session``.
+
+    ``signer`` vouches for it, if anybody has to; then nothing with a larger sequence number is
+    replaced, unless ``allow_rollback``.
+    """
     start = time.monotonic()
     device, manifest = session.device, bundle.manifest
     place = place_of(session, bundle.path)
@@ -76,6 +105,8 @@ def deploy(
     known = state is not None and state.key == key
     there = known and session.call(remote_files, "whole", place.bundle).flag()
     if not there:
+        if signer is not None and not allow_rollback:
+            _refuse_rollback(session, place, signer)
         _check_room(blobs, device.name, facts)
     runtime = ensure_runtime(session, place.root, manifest.runtime, facts, wheels, console)
     copied = Copied(0, 0, len(blobs))
@@ -84,16 +115,12 @@ def deploy(
         console.info(
             f"copy: {copied.files} files, {copied.bytes / 1e6:.1f} MB; {copied.kept} already there"
         )
-        _remote(
-            session,
-            place,
-            runtime,
-            "devices.remote.place",
-            place.staging,
-            blobs[0].sha256,
-            place.bundle,
-        )
-        session.call(remote_files, "remove", place.root, place.staging)
+        _place(session, place, runtime, blobs[0].sha256, allow_rollback)
+    elif (
+        EngineState.of(manifest) is None
+        and session.call(remote_files, "there", place.signers).flag()
+    ):
+        _remote(session, place, runtime, _PLACE, "--verify", place.bundle, place.signers)
     engine = build_engine(session, place, runtime, bundle, console)
     if there and state is not None and state.runtime == runtime.stamp and state.selftest:
         console.info("up to date")
@@ -124,30 +151,64 @@ def deploy_all(
     *,
     wheels: Path | None = None,
     signers: Path | None = None,
+    allow_rollback: bool = False,
 ) -> list[Deployment | EdgekitError]:
     """Deploy to several devices in parallel; a failure does not affect the others.
 
-    ``signers`` overrides the files that the devices' entries name.
+    ``signers`` overrides the files that the devices' entries name; ``allow_rollback`` permits a
+    smaller sequence number than that of the bundle there.
     """
     bundle = open_bundle(path, any_arch=True)
 
     def one(session: Session, device_console: Console) -> Deployment:
-        check_signature(bundle, session.device, signers)
-        return deploy(bundle, session, device_console, wheels=wheels)
+        signer = check_signature(bundle, session.device, signers)
+        return deploy(
+            bundle,
+            session,
+            device_console,
+            wheels=wheels,
+            signer=signer,
+            allow_rollback=allow_rollback,
+        )
 
     return on_all(devices, console, one)
 
 
-def check_signature(bundle: Bundle, device: Device, signers: Path | None) -> None:
-    """Refuse a bundle that is not signed by somebody this device trusts."""
+def check_signature(bundle: Bundle, device: Device, signers: Path | None) -> Signer | None:
+    """Who signed it; an error unless this device trusts them. None if anything is accepted."""
     trusted = signers or (Path(device.signers).expanduser() if device.signers else None)
     if trusted is not None:
-        verify(bundle, trusted)
-    elif device.require_signature:
+        return verify(bundle, trusted)
+    if device.require_signature:
         raise UsageError(
             f"{device.name} accepts signed bundles only, and its signers are unknown: "
             "give --signers FILE"
         )
+    return None
+
+
+def _refuse_rollback(session: Session, place: Place, signer: Signer) -> None:
+    """Nothing is copied that may not replace what is there."""
+    text = session.call(remote_files, "read", f"{place.bundle}/{SIGNATURE}").text_or_none()
+    standing = None if text is None else standing_sequence(text)
+    if standing is not None:
+        why = f"{session.device.name} has number {standing}"
+        refuse_older(signer, standing, place.name, why)
+
+
+def _place(
+    session: Session, place: Place, runtime: Runtime, manifest: str, allow_rollback: bool
+) -> None:
+    """Make the staged files the bundle, if the device's own list of signers allows that."""
+    words = [place.staging, manifest, place.bundle]
+    if session.call(remote_files, "there", place.signers).flag():
+        words += ["--signers", place.signers, *(["--allow-rollback"] if allow_rollback else [])]
+    try:
+        _remote(session, place, runtime, _PLACE, *words)
+    except UsageError:  # refused for what it is: nothing of it is kept for another try
+        session.call(remote_files, "remove", place.root, place.staging)
+        raise
+    session.call(remote_files, "remove", place.root, place.staging)
 
 
 def _blobs(bundle: Bundle) -> list[Blob]:

@@ -46,6 +46,11 @@ class Place:
         return f"{self.root}/bundles/.{self.name}.json"
 
     @property
+    def signers(self) -> str:
+        """Whom the device itself trusts, if it has that file."""
+        return f"{self.root}/allowed_signers"
+
+    @property
     def lock(self) -> str:
         """Held by whoever changes something or measures."""
         return f"{self.root}/lock"

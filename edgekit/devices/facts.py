@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from edgekit.devices.answers import Answer
 from edgekit.devices.remote import facts as facts_source
@@ -67,10 +66,6 @@ class DeviceFacts:
         """The architecture under the name that descriptors use."""
         machine = self.machine.lower()
         return _ARCHES.get(machine, machine)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self)
 
 
 def gather_facts(session: Session, root: str) -> DeviceFacts:

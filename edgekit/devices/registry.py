@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
-from edgekit.core.errors import UsageError
-from edgekit.core.files import write_text
+from edgekit.core.documents import Document
+from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.files import make_folder, write_text
+from edgekit.core.folders import locked
 from edgekit.core.typed_toml import nearest, read_toml, to_toml
 from edgekit.devices.host_keys import weakening
 
@@ -63,6 +67,36 @@ class Device:
 
 
 @dataclass(frozen=True)
+class DeviceList(Document):
+    """The registered devices."""
+
+    SCHEMA: ClassVar = 1
+
+    devices: tuple[Device, ...]
+
+
+@dataclass(frozen=True)
+class AddedDevice(Document):
+    """A device that was registered."""
+
+    SCHEMA: ClassVar = 1
+
+    name: str
+    host: str
+    replaced: bool
+    """Whether the name had been taken."""
+
+
+@dataclass(frozen=True)
+class RemovedDevice(Document):
+    """A device that is no longer registered."""
+
+    SCHEMA: ClassVar = 1
+
+    name: str
+
+
+@dataclass(frozen=True)
 class _File:
     device: tuple[Device, ...] = ()
 
@@ -87,19 +121,20 @@ def add_device(device: Device) -> bool:
     """Register a device; True if it replaced one of that name."""
     if not _NAME.fullmatch(device.name):
         raise UsageError(f"'{device.name}' is not a valid device name: use letters, digits, ._-")
-    known = devices()
-    replaced = device.name in known
-    _save({**known, device.name: device})
-    return replaced
+    with _alone():
+        known = devices()
+        _save({**known, device.name: device})
+    return device.name in known
 
 
 def remove_device(name: str) -> Device:
     """Forget a device; nothing changes on the device itself."""
-    known = devices()
-    if name not in known:
-        raise UsageError(_unknown(name, list(known)))
-    removed = known.pop(name)
-    _save(known)
+    with _alone():
+        known = devices()
+        if name not in known:
+            raise UsageError(_unknown(name, list(known)))
+        removed = known.pop(name)
+        _save(known)
     return removed
 
 
@@ -120,6 +155,18 @@ def _unknown(name: str, known: list[str]) -> str:
     if not known:
         return f"unknown device '{name}': run 'edgekit device add {name} user@host'"
     return f"unknown device '{name}'{nearest(name, known)}: 'edgekit device list' shows them"
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Others who change the list wait: each would write it without what the other adds."""
+    path = registry_path()
+    try:
+        make_folder(path.parent)
+        with locked(path.parent):
+            yield
+    except OSError as error:
+        raise EdgekitError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _save(known: dict[str, Device]) -> None:

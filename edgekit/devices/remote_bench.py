@@ -27,7 +27,10 @@ def bench_on_device(
 ) -> BenchReport:
     """The document that `edgekit bench` prints there, with this machine's bundle paths."""
     if options.baseline not in ("auto", "none"):
-        raise UsageError("--baseline FILE does not work on a device: leave it out")
+        raise UsageError(
+            "--baseline with a file or bundle does not work on a device: leave it out, or compare "
+            "two deployed bundles with --compare"
+        )
     options = dataclasses.replace(options, baseline="none")  # the original is not there
     bundles = [open_bundle(path, any_arch=True) for path in paths]
     lines: deque[str] = deque(maxlen=200)

@@ -29,6 +29,7 @@ from edgekit.devices.registry import find_device
 from edgekit.devices.remote.agent import pack, unpack
 from edgekit.devices.remote.serve import KINDS
 from edgekit.devices.session import Session
+from edgekit.foreign.execution import Execution
 from edgekit.runtime.answers import Answers, join
 
 _FRAME_BYTES: Final = 8 << 20  # of images at a time: the device computes while the next travel
@@ -84,6 +85,8 @@ class DevicePredictor:
     classes: tuple[str, ...]
     source: str
     training: str
+    execution: Execution
+    """What really computes there."""
     session: Session = field(repr=False)
     answering: _AnswerStream = field(repr=False)
     chunk: int
@@ -156,7 +159,8 @@ def device_predictor(
         [python, "-m", "edgekit.devices.remote.serve", place.bundle], environment=place.environment
     )
     answering = _AnswerStream(session, console)
-    served = answering.frame("of the server")[0].fill(Served)
+    header = answering.frame("of the server")[0]
+    served = header.fill(Served)
     manifest = bundle.manifest
     size = manifest.preprocessing.size
     yield DevicePredictor(
@@ -168,6 +172,7 @@ def device_predictor(
         training=from_dict(
             TrainingProtocol, manifest.model.get("training", {}), str(bundle.path)
         ).describe_seen(),
+        execution=_execution(header.table().get("execution"), served.name),
         session=session,
         answering=answering,
         chunk=max(min(served.chunk, _MOST_CHUNK), _FRAME_BYTES // (size[0] * size[1] * 3)),
@@ -175,6 +180,20 @@ def device_predictor(
     session.end_input()
     for _ in session.output():  # until it has ended
         pass
+
+
+def _execution(answer: Answer | None, name: str) -> Execution:
+    """What the server says of its runtime; one of an earlier edgekit says nothing."""
+    if answer is None:
+        return Execution(name, ())
+    asked = answer.item("asked")
+    return Execution(
+        answer.item("runtime").text(),
+        tuple(device.text() for device in answer.item("devices").listed()),
+        answer.item("detail").text(),
+        asked=None if asked.value is None else asked.text(),
+        fell_back=answer.item("fell_back").flag(),
+    )
 
 
 @contextlib.contextmanager

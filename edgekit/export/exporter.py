@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import onnx
@@ -18,37 +18,18 @@ from edgekit import __version__
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.files import write_bytes
 from edgekit.core.typed_toml import nearest
-from edgekit.export.tracing import Batch, Prepared, prepare, trace, weight_bytes
-from edgekit.export.verify import Agreement, check_agreement, check_structure
+from edgekit.export.report import Batch, ExportReport
+from edgekit.export.tracing import Prepared, prepare, trace, weight_bytes
+from edgekit.export.verify import check_agreement, check_structure
 from edgekit.graph.lookup import lookup_function
-from edgekit.graph.variants import VARIANTS, Variant, lookup_node, to_variant
+from edgekit.graph.variants import VARIANTS, lookup_node, to_variant
 from edgekit.model.card import ModelCard
 from edgekit.model.vqsa import VQSA
-from edgekit.targets.operators import LOOKUP_NODE
+from edgekit.targets.operators import LOOKUP_NODE, Variant
 
 OPSETS = range(18, 24)  # written by the exporter, and read by TensorRT, OpenVINO and ONNX Runtime
 # Protobuf, and thus a one-file ONNX model, is limited to 2 GiB; the graph itself needs some room.
 _MAX_BYTES = 2**31 - 2**24
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What was written, and what was proven about it."""
-
-    path: str
-    bytes: int
-    sha256: str
-    opset: int
-    batch: Batch
-    vq: Variant
-    outputs: tuple[str, ...]
-    fold: str
-    agreement: Agreement
-    seconds: float
-
-    def to_dict(self) -> dict[str, object]:
-        """The ``--json`` document."""
-        return asdict(self)
 
 
 def export_onnx(

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from typing import Literal
 
 import onnx
 import torch
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekit.core.errors import EdgekitError
+from edgekit.export.report import Batch
 from edgekit.graph.lookup import OPERATOR_VERSION, LookupSpec, Metric
 from edgekit.model import codebook as training
 from edgekit.model.backbones.base import Backbone
@@ -24,8 +24,6 @@ from edgekit.model.config import Quantize
 from edgekit.model.fold import FOLDABLE, FoldReport, fold
 from edgekit.model.vqsa import VQSA
 from edgekit.targets.operators import DOMAIN, LOOKUP
-
-Batch = int | Literal["dynamic"]
 
 
 class NodeLookup(nn.Module):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgekit.core.errors import EdgekitError
 from edgekit.data.synthetic import pictures
 from edgekit.data.transforms import Preprocessing
-from edgekit.export.tracing import Batch
+from edgekit.export.report import Agreement, Batch
 from edgekit.model.codebook import lookup_scores
 from edgekit.model.vqsa import VQSA
 from edgekit.runtime.onnxruntime import named_outputs, open_session
@@ -34,26 +34,6 @@ _LIMIT = 1e-2
 CODE_TOLERANCE = 1e-4
 _SCORE_LIMIT = 5e-2
 _MAX_BATCHES = 8
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """What was compared; the logits of an image count if all of its codes agree."""
-
-    images: int
-    logits_error: float  # largest difference over the largest magnitude, in the worst batch
-    tolerance: float  # what was allowed: 1e-4, or more if the model itself rounds more
-    codes: int
-    code_ties: int  # codes that differ because the margin is below rounding
-
-    def describe(self) -> str:
-        """One line for the user."""
-        text = f"{self.images} random images: logits equal torch's to {self.logits_error:.1e}"
-        if self.codes:
-            text += f", {self.codes - self.code_ties} of {self.codes} codes identical"
-        if self.code_ties:
-            text += " (the others are ties up to rounding)"
-        return text
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgekit.core.errors import EdgekitError
 from edgekit.core.threads import in_order
 from edgekit.data.transforms import Preprocessing
+from edgekit.foreign.execution import Execution
 from edgekit.foreign.pixels import InputForm
 from edgekit.foreign.scores import Scores, are_probabilities, as_logits
 from edgekit.foreign.tensors import Engine
@@ -34,9 +35,9 @@ class ForeignClassifier:
     training: str = "seen=unknown"
 
     @property
-    def executed(self) -> str:
+    def execution(self) -> Execution:
         """The runtime and device that really compute."""
-        return self.engine.executed
+        return self.engine.execution
 
     @property
     def key(self) -> str:
@@ -61,14 +62,18 @@ class ForeignClassifier:
         return Answers(as_logits(scores) if self.probabilities else scores, None, None)
 
     def describe(self) -> str:
-        """How images reach it and what runs it, in a line."""
+        """What runs it and how images reach it, in a line."""
+        return f"{self.name}: {self.execution.describe()}; {self.preparation()}"
+
+    def preparation(self) -> str:
+        """How images reach it, in a line."""
         height, width = self.preprocessing.size
         told = self.preprocessing
         mean, std = (
             "/".join(f"{value:.4g}" for value in values) for values in (told.mean, told.std)
         )
         return (
-            f"{self.name}: {self.executed}; {height} x {width} px, {told.resize}, crop "
+            f"{height} x {width} px, {told.resize}, crop "
             f"{told.crop_ratio:g}, {told.interpolation}, {told.channel_order}, mean {mean}, std "
             f"{std}; {self.form.describe()}; {self.scores.classes} classes, "
             f"{'probabilities' if self.probabilities else 'logits'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,7 +11,8 @@ from typing import Final
 from edgekit.core.errors import UsageError
 from edgekit.data.transforms import Preprocessing
 from edgekit.foreign.classifier import ForeignClassifier
-from edgekit.foreign.pixels import InputForm, read_preprocessing, settle
+from edgekit.foreign.execution import Place, split_place
+from edgekit.foreign.pixels import Asked, InputForm, read_preprocessing, settle
 from edgekit.foreign.program import open_program
 from edgekit.foreign.scores import choose_output
 from edgekit.foreign.tensors import Engine
@@ -18,6 +20,7 @@ from edgekit.model.card import numbered_classes
 
 COMMAND: Final = "command:"
 _SUFFIXES = (".onnx", ".xml", ".tflite")
+_PREPROCESSING = "edgekit.preprocessing"
 
 
 @dataclass(frozen=True)
@@ -29,45 +32,68 @@ class ForeignOptions:
     background: bool = False  # its first class is "none of these"
     labels: tuple[str, ...] | None = None
     extension: Path | None = None  # a library with OpenVINO operators
+    allow_fallback: bool = False  # run elsewhere than the name says
 
 
 def is_foreign(name: str) -> bool:
     """Whether ``name`` is a program, or a file of a format that anybody may have written."""
-    return name.startswith(COMMAND) or Path(name).suffix in _SUFFIXES
+    return name.startswith(COMMAND) or Path(split_place(name)[0]).suffix in _SUFFIXES
 
 
 def written_by_edgekit(name: str) -> bool:
     """Whether ``name`` is an ONNX file that says how its pixels are prepared."""
-    path = Path(name)
-    if path.suffix != ".onnx" or not path.is_file():
-        return False
-    from edgekit.foreign.onnx_file import metadata
-
-    return "edgekit.preprocessing" in metadata(path)
+    return _PREPROCESSING in _metadata(Path(split_place(name)[0]))
 
 
 def open_foreign(name: str, options: ForeignOptions) -> ForeignClassifier:
     """The classifier called ``name``, asked once whether it can be one."""
     if name.startswith(COMMAND):
         return _program(name, options)
-    path = Path(name)
+    file, place = split_place(name)
+    path = Path(file)
     if not path.is_file():
         raise UsageError(f"no classifier at {path}: give a bundle, an .onnx, .xml or .tflite file")
-    engine = _engine(path, options)
-    asked = read_preprocessing(options.preprocessing, name)
+    engine = _engine(path, place, options)
+    called = path.name if place is None else f"{path.name}@{place}"
+    engine.execution.check(called, allow_fallback=options.allow_fallback)
+    told = _metadata(path) if options.preprocessing is None else {}
+    if _PREPROCESSING in told:
+        known = Preprocessing.from_dict(json.loads(told[_PREPROCESSING]))
+        asked = Asked(known, known.size)
+        options = dataclasses.replace(
+            options,
+            labels=options.labels or tuple(json.loads(told["edgekit.labels"])),
+            output=options.output or "logits",
+        )
+    else:
+        asked = read_preprocessing(options.preprocessing, name)
     preprocessing, form = settle(asked, engine.input, name)
-    return _classifier(path.name, engine, preprocessing, form, options)
+    return _classifier(called, engine, preprocessing, form, options)
 
 
-def _engine(path: Path, options: ForeignOptions) -> Engine:
+def _metadata(path: Path) -> dict[str, str]:
+    """What an ONNX file says of itself."""
+    if path.suffix != ".onnx" or not path.is_file():
+        return {}
+    from edgekit.foreign.onnx_file import metadata
+
+    return metadata(path)
+
+
+def _engine(path: Path, place: Place | None, options: ForeignOptions) -> Engine:
+    runtimes = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}.get(path.suffix, ())
+    if place is not None and place.runtime not in runtimes:
+        raise UsageError(f"{path} does not run in {place.runtime}: leave out '@{place}'")
+    if path.suffix == ".xml" or (place is not None and place.runtime == "openvino"):
+        from edgekit.foreign.openvino_file import open_openvino_file
+
+        return open_openvino_file(
+            path, options.extension, place, allow_fallback=options.allow_fallback
+        )
     if path.suffix == ".onnx":
         from edgekit.foreign.onnx_file import open_onnx_file
 
-        return open_onnx_file(path)
-    if path.suffix == ".xml":
-        from edgekit.foreign.openvino_file import open_openvino_file
-
-        return open_openvino_file(path, options.extension)
+        return open_onnx_file(path, place)
     from edgekit.foreign.tflite_file import open_tflite_file
 
     return open_tflite_file(path)
@@ -81,7 +107,7 @@ def _program(name: str, options: ForeignOptions) -> ForeignClassifier:
     )
     engine = open_program(name.removeprefix(COMMAND), pixels.size)
     form = InputForm("NHWC", engine.input.dtype, 1.0, 0)
-    return _classifier(engine.executed, engine, pixels, form, options)
+    return _classifier(engine.execution.runtime, engine, pixels, form, options)
 
 
 def _classifier(

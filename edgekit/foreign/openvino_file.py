@@ -1,4 +1,4 @@
-"""An OpenVINO IR of any origin on this machine's CPU."""
+"""An OpenVINO IR or an ONNX file of any origin in OpenVINO, on the CPU or another device."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.core.errors import UsageError, one_line
+from edgekit.core.errors import EdgekitError, UsageError, one_line
 from edgekit.core.files import file_sha256
+from edgekit.foreign.execution import Execution, Place
+from edgekit.foreign.onnx_file import onnx_sha256
 from edgekit.foreign.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class OpenVinoFile:
 
     input: Tensor
     outputs: tuple[Tensor, ...]
-    executed: str
+    execution: Execution
     key: str
     parallel: int
     requests: InferRequests
@@ -48,49 +50,88 @@ class OpenVinoFile:
         return self.requests.infer(images, read)
 
 
-def open_openvino_file(path: Path, extension: Path | None) -> OpenVinoFile:
-    """Load an .xml with its .bin; ``extension`` is a library with its custom operators."""
+def open_openvino_file(
+    path: Path, extension: Path | None, place: Place | None = None, *, allow_fallback: bool = False
+) -> OpenVinoFile:
+    """Load an .xml with its .bin, or an .onnx, on the device of ``place`` or the CPU.
+
+    ``extension`` is a library with its custom operators.
+    """
     from edgekit.core.packages import require
 
     require(("openvino",), f"{path}")
     import openvino as ov
 
     from edgekit.runtime.openvino_core import shared_core
-    from edgekit.runtime.openvino_requests import InferRequests
+    from edgekit.runtime.openvino_devices import (
+        check_device,
+        device_settings,
+        execution_devices,
+        fell_back,
+        without_missing,
+    )
+    from edgekit.runtime.openvino_requests import InferRequests, reason
 
-    weights = path.with_suffix(".bin")
-    if not weights.is_file():
-        raise UsageError(f"{path} lacks its weights: put {weights.name} beside it")
+    onnx = path.suffix == ".onnx"
+    parts = [path] if onnx else [path, path.with_suffix(".bin")]
+    if not parts[-1].is_file():
+        raise UsageError(f"{path} lacks its weights: put {parts[-1].name} beside it")
     if extension is not None and not extension.is_file():
         raise UsageError(f"no library with operators at {extension}")
+    asked = "CPU" if place is None else place.device
+    core = shared_core(() if extension is None else (extension,))
+    check_device(core, asked, str(path), allow_fallback=allow_fallback)
     try:
-        core = shared_core(() if extension is None else (extension,))
-        model = core.read_model(path)
-        # In f32, as the file has it: bf16, where a CPU has it, is another model.
-        compiled = core.compile_model(
-            model,
-            "CPU",
-            {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"},
-        )
+        model = core.read_model(_standard(path) if onnx else path)
     except RuntimeError as error:
         raise UsageError(f"OpenVINO cannot load {path}: {one_line(error)}") from error
+    try:
+        used = without_missing(core, asked)
+        settings = {"PERFORMANCE_HINT": "THROUGHPUT", **device_settings(core, used)}
+        if "NPU" not in used:  # which computes in f16
+            # In f32, as the file has it: bf16, where a CPU has it, is another model.
+            settings["INFERENCE_PRECISION_HINT"] = "f32"
+        compiled = core.compile_model(model, used, settings)
+    except RuntimeError as error:
+        kind = UsageError if asked == "CPU" else EdgekitError
+        raise kind(f"OpenVINO cannot load {path} on {asked}: {reason(error)[:200]}") from error
     if len(compiled.inputs) != 1:
         listed = ", ".join(_tensor(port, "input").describe() for port in compiled.inputs)
         raise UsageError(f"{path} is no image classifier: its inputs are {listed}")
-    devices = " and ".join(compiled.get_property("EXECUTION_DEVICES"))
+    devices = execution_devices(compiled)
     version = ov.__version__.split("-")[0]
+    precision = "its own precision" if "NPU" in used else "f32"
+    execution = Execution(
+        f"OpenVINO {version}",
+        devices,
+        precision,
+        asked=None if place is None else str(place),
+        fell_back=fell_back(asked, devices),
+    )
     requests = InferRequests(compiled)
-    parts = [file_sha256(path), file_sha256(weights)]
-    parts += [] if extension is None else [file_sha256(extension)]
-    digest = hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    hashes = [onnx_sha256(path)] if onnx else [file_sha256(part) for part in parts]
+    hashes += [] if extension is None else [file_sha256(extension)]
+    digest = hashlib.sha256(" ".join(hashes).encode()).hexdigest()
     return OpenVinoFile(
         _tensor(compiled.inputs[0], "input"),
         tuple(_tensor(port, f"output {place}") for place, port in enumerate(compiled.outputs)),
-        f"OpenVINO {version} on {devices}, f32",
-        f"{digest} openvino {version} {devices} f32",
+        execution,
+        f"{digest} openvino {version} {' and '.join(devices)} {precision} {asked}",
         requests.parallel,
         requests,
     )
+
+
+def _standard(path: Path) -> Any:
+    """An ONNX file as OpenVINO reads it: of functions, such as edgekit's, it knows nothing."""
+    import onnx
+
+    from edgekit.graph.variants import lookup_node, to_variant
+
+    model = onnx.load(path, load_external_data=False)
+    if lookup_node(model) is None:
+        return path
+    return to_variant(onnx.load(path), "inline").SerializeToString()
 
 
 def _tensor(port: Any, nameless: str) -> Tensor:

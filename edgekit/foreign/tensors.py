@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.foreign.execution import Execution
+
 Shape = tuple[int | None, ...]  # None: open
 Layout = Literal["NCHW", "NHWC"]
 
@@ -41,8 +43,8 @@ class Engine(Protocol):
         """All that it returns."""
 
     @property
-    def executed(self) -> str:
-        """The runtime and the device that really compute, in words."""
+    def execution(self) -> Execution:
+        """The runtime and the device that really compute."""
 
     @property
     def key(self) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError, one_line
 from edgekit.core.files import file_sha256
 from edgekit.core.host import usable_threads
+from edgekit.foreign.execution import Execution
 from edgekit.foreign.tensors import Tensor
 
 
@@ -23,7 +24,7 @@ class TfliteFile:
 
     input: Tensor
     outputs: tuple[Tensor, ...]
-    executed: str
+    execution: Execution
     key: str
     parallel: int
     interpreter: Any
@@ -68,12 +69,24 @@ def open_tflite_file(path: Path) -> TfliteFile:
     return TfliteFile(
         inputs[0],
         tuple(_tensor(entry) for entry in interpreter.get_output_details()),
-        f"LiteRT {version} on the CPU, XNNPACK where it has a kernel",
+        Execution(f"LiteRT {version}", ("CPU",), _delegate(interpreter)),
         f"{file_sha256(path)} litert {version}",
         1,
         interpreter,
         threading.Lock(),
     )
+
+
+def _delegate(interpreter: Any) -> str:
+    """Whether LiteRT handed parts of the graph to its default delegate for CPUs, XNNPACK.
+
+    How many operators a part replaced, its Python interface does not tell.
+    """
+    operators = interpreter._get_ops_details()
+    parts = sum(operator["op_name"] == "DELEGATE" for operator in operators)
+    if not parts:
+        return "its own kernels, no delegate"
+    return f"{parts} part{'s' if parts > 1 else ''} of the graph by its delegate XNNPACK"
 
 
 def _tensor(entry: dict[str, Any]) -> Tensor:

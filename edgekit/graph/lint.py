@@ -7,9 +7,8 @@ parser, which accepts what its builder then rejects or silently runs in float.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,35 +16,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from edgekit.core.errors import UsageError
+from edgekit.graph.findings import Finding, Severity
 from edgekit.graph.layers import float_fed
 from edgekit.graph.lookup import is_lookup
 from edgekit.graph.tensorrt_operators import OPSETS, UNKNOWN_TO_TENSORRT
 from edgekit.graph.view import PAIR, PRODUCTS, SHAPES, Graph, attributes
 from edgekit.targets.dialects import Dialect
 from edgekit.targets.operators import DOMAIN, LOOKUP_NODE
-
-Severity = Literal["error", "warning"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One problem, or one thing that costs speed."""
-
-    severity: Severity
-    rule: str
-    node: str
-    """Its name or, without one, its first output."""
-    operator: str
-    message: str
-    fix: str
-
-    def describe(self) -> str:
-        """One line for the user."""
-        return f"{self.operator} {self.node}: {self.message} [{self.rule}]; {self.fix}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def check_file(path: Path, dialect: Dialect) -> list[Finding]:

@@ -12,11 +12,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
+from edgekit.graph.findings import RtxReport
 
 LABEL: Final = "TensorRT-RTX parser/builder check, not a Jetson measurement"
 _INSTALL: Final = (
@@ -45,35 +45,6 @@ _EXPLAINED: Final = (
         "libedgekit_tensorrt.so, whose indices are int64",
     ),
 )
-
-
-@dataclass(frozen=True)
-class RtxReport:
-    """TensorRT-RTX's verdict."""
-
-    label: str
-    version: str
-    parsed: bool
-    built: bool
-    plugin_layers: int
-    """How many nodes became our plugin."""
-    engine_bytes: int
-    seconds: float
-    problem: str
-    """Why it was refused, in one line; empty otherwise."""
-    raw: str
-    """TensorRT's own first error."""
-
-    def describe(self) -> str:
-        """One line for the user."""
-        if self.problem:
-            return f"{self.label}: refused by {self.version}: {self.problem}"
-        lookup = f"{self.plugin_layers} plugin layer(s)" if self.plugin_layers else "no plugin"
-        return f"{self.label}: {self.version} parsed and built it in {self.seconds:.1f} s, {lookup}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def check_with_rtx(path: Path, plugin: Path | None = None, timeout: float = 600) -> RtxReport:

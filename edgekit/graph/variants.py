@@ -8,7 +8,7 @@ plugin    the node alone: only a runtime with our operator runs it (TensorRT bef
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import onnx
 
@@ -16,9 +16,8 @@ from edgekit.core.errors import UsageError
 from edgekit.core.typed_toml import nearest
 from edgekit.graph.lookup import is_lookup
 from edgekit.graph.view import copied, set_nodes
-from edgekit.targets.operators import DOMAIN, LOOKUP, LOOKUP_NODE
+from edgekit.targets.operators import DOMAIN, LOOKUP, LOOKUP_NODE, Variant
 
-Variant = Literal["function", "inline", "plugin"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 

@@ -105,7 +105,7 @@ def alexnet_error(corruption: str) -> float:
         if corruption in table:
             return table[corruption]
     raise UsageError(
-        f"corruption '{corruption}' has no AlexNet error to normalize by: use the baseline 'none'"
+        f"corruption '{corruption}' has no AlexNet error to normalize by: use --normalize-by none"
     )
 
 
@@ -116,7 +116,7 @@ def check_baseline(baseline: Baseline, severities: Sequence[int]) -> None:
     if baseline == "alexnet" and tuple(sorted(severities)) != SEVERITIES:
         raise UsageError(
             f"AlexNet's errors are means over severities 1-5, but severities {list(severities)} "
-            "were measured: measure all five or use the baseline 'none'"
+            "were measured: measure all five or use --normalize-by none"
         )
 
 

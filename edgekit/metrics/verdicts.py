@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from edgekit.core.errors import UsageError
+from edgekit.metrics.budgets import State, side
 from edgekit.metrics.intervals import CorruptionDeltas, Interval
 
 Outcome = Literal["pass", "fail", "undecided"]
+_OUTCOMES: Final[dict[State, Outcome]] = {
+    "held": "pass",
+    "broken": "fail",
+    "undecided": "undecided",
+}
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,10 @@ def corruption_gate(deltas: CorruptionDeltas, maximum: float) -> GateResult:
     )
 
 
-def code_agreement_gate(agreement: Interval, minimum: float) -> GateResult:
-    """The share of equal codes (a fraction with its interval) must be at least ``minimum``."""
+def agreement_gate(what: str, agreement: Interval, minimum: float) -> GateResult:
+    """A share of equal answers (a fraction with its interval) must be at least ``minimum``."""
     outcome = _outcome(-agreement.upper, -agreement.lower, -minimum)
-    outcomes = {"code agreement": (outcome, agreement)}
+    outcomes = {what: (outcome, agreement)}
     return _gate(outcomes, minimum, f"the minimum of {minimum:g}")
 
 
@@ -93,9 +99,7 @@ def _more_images(interval: Interval, tolerance: float) -> int | None:
 
 
 def _outcome(lower: float, upper: float, limit: float) -> Outcome:
-    if upper <= limit:
-        return "pass"
-    return "fail" if lower > limit else "undecided"
+    return _OUTCOMES[side(lower, upper, limit)]
 
 
 def _gate(outcomes: dict[str, tuple[Outcome, Interval]], bound: float, limit: str) -> GateResult:

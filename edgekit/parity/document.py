@@ -1,25 +1,26 @@
 """``parity.json``: the result of a comparison for one bundle.
 
-docs/parity.md describes every key. A key changes its meaning only with `SCHEMA`. The manifest's
-section ``parity`` is the same without `DETAILS`.
+docs/parity.md describes every key. A key changes its meaning only with the number of its schema.
+The manifest's section ``parity`` is the same without `DETAILS`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, Literal
 
 from edgekit.bundle.store import Bundle
-from edgekit.core.documents import parse_json, plain, read
+from edgekit.core.documents import Document, parse_json, read
 from edgekit.core.errors import UsageError
+from edgekit.metrics.budgets import Judged
 from edgekit.metrics.corruption_error import Baseline
 from edgekit.parity.options import Gates, ParityOptions
 
-SCHEMA: Final = 2
 FILE: Final = "parity.json"
-DETAILS: Final = ("per_corruption", "codes", "top1_agreement", "kl_nats")
+_DETAIL: Final = MappingProxyType({"detail": True})  # metadata of what a summary leaves out
 REMEDY: Final = "run 'edgekit parity' on the bundle again"
 
 ParityOutcome = Literal["pass", "fail", "undecided", "unlabeled"]
@@ -105,6 +106,36 @@ class ClassAgreement:
     clean: float
     corrupted: Estimate
     per_corruption: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How near the answers are apart from whether they are right."""
+
+    same_class_clean: Estimate
+    """A fraction of the clean images; `ClassAgreement` has that of the corrupted ones."""
+    scores_rms_clean: float
+    """RMS of the scores' difference over the reference's, both less their mean over the classes."""
+    scores_rms_corrupted: float
+
+
+@dataclass(frozen=True)
+class ErrorChange:
+    """Errors in percent, their difference in points, and its interval."""
+
+    reference: float
+    candidate: float
+    delta: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class TopFive:
+    """Errors where the label is not among the five best classes; the mean is not normalized."""
+
+    clean: ErrorChange
+    corrupted: ErrorChange
 
 
 @dataclass(frozen=True)
@@ -202,11 +233,14 @@ class ComparisonBeside:
     clean_error: OfBoth | None
     corruption_error: MeanError | None
     asked: ParityOptions
+    budgets: tuple[Judged, ...] = ()
 
 
 @dataclass(frozen=True)
-class ParityDocument:
-    """One comparison. Fields are None without labels, or, if in `DETAILS`, in a summary."""
+class ParityDocument(Document):
+    """One comparison. Errors are None without labels; a summary leaves the details out."""
+
+    SCHEMA: ClassVar = 2
 
     verdict: ParityOutcome
     reasons: tuple[str, ...]
@@ -235,10 +269,10 @@ class ParityDocument:
     relative_corruption_error: RelativeError | None
     worst: tuple[str, ...]
     asked: ParityOptions
-    top1_agreement: ClassAgreement | None = None
-    kl_nats: Divergence | None = None
-    codes: CodeAgreement | None = None
-    per_corruption: Mapping[str, CorruptionChange] | None = None
+    top1_agreement: ClassAgreement | None = field(default=None, metadata=_DETAIL)
+    kl_nats: Divergence | None = field(default=None, metadata=_DETAIL)
+    codes: CodeAgreement | None = field(default=None, metadata=_DETAIL)
+    per_corruption: Mapping[str, CorruptionChange] | None = field(default=None, metadata=_DETAIL)
     # Later additions; older documents lack them.
     reference_engine: EngineReport | None = None
     measured: str = ""
@@ -249,6 +283,13 @@ class ParityDocument:
     beside: tuple[ComparisonBeside, ...] = ()
     sides: Sides | None = None
     """Of a comparison with a classifier that edgekit did not make."""
+    closeness: Closeness | None = None
+    top5_error: TopFive | None = None
+    """With labels and at least 100 classes."""
+    warnings: tuple[str, ...] = ()
+    """What the errors alone do not show."""
+    budgets: tuple[Judged, ...] = ()
+    """Each gate, with the interval that judged it."""
 
     def __post_init__(self) -> None:
         """Require details for every corruption in ``worst``."""
@@ -258,11 +299,7 @@ class ParityDocument:
     @staticmethod
     def from_dict(value: object, source: str) -> ParityDocument:
         """A whole document or a summary; ``source`` is what error messages call it."""
-        return read(ParityDocument, value, source, schema=SCHEMA, remedy=REMEDY)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"schema": SCHEMA, **plain(self)}
+        return read(ParityDocument, value, source, schema=ParityDocument.SCHEMA, remedy=REMEDY)
 
     def summary(self) -> dict[str, Any]:
         """The manifest's section."""
@@ -270,8 +307,13 @@ class ParityDocument:
 
     def beside_evidence(self, why: str) -> ComparisonBeside:
         """The part of it that is kept beside the evidence."""
-        names = {field.name for field in dataclasses.fields(ComparisonBeside)} - {"why"}
+        names = {one.name for one in dataclasses.fields(ComparisonBeside)} - {"why"}
         return ComparisonBeside(why=why, **{name: getattr(self, name) for name in names})
+
+
+DETAILS: Final = tuple(
+    one.name for one in dataclasses.fields(ParityDocument) if one.metadata.get("detail")
+)
 
 
 def read_parity(bundle: Bundle) -> ParityDocument | None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from edgekit.core.errors import UsageError
 from edgekit.data.corruption_grid import Cells
+from edgekit.metrics.budgets import Judged, Measured, judge
 from edgekit.metrics.confidence_sequence import (
     SequentialDelta,
     SequentialState,
@@ -36,7 +37,7 @@ from edgekit.metrics.verdicts import (
     GateResult,
     Outcome,
     Verdict,
-    code_agreement_gate,
+    agreement_gate,
     corruption_gate,
     overall_outcome,
     slowest,
@@ -62,6 +63,7 @@ class Judgment:
     confidence: float
     fixed: Interval | None
     deltas: CorruptionDeltas | None
+    budgets: tuple[Judged, ...]  # each gate beside the interval that judged it
 
 
 class _Mode(NamedTuple):
@@ -73,6 +75,16 @@ class _Mode(NamedTuple):
     def fixed(self, state: SequentialState) -> bool:
         """Whether the interval for a fixed number of images decides."""
         return self.full or (self.ended and not state.decided)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """A gate on a share of equal answers, and its sequence, which counts the different ones."""
+
+    what: str
+    budget: str
+    minimum: float
+    sequence: SequentialDelta
 
 
 class GateTracker:
@@ -104,9 +116,11 @@ class GateTracker:
                 SequentialDelta(gates.max_corruption_delta, share, bound=float(row.sum()))
                 for row in self._own_weights
             ]
-        self._code = None
+        self._class = self._code = None
+        if gates.min_agreement is not None:
+            self._class = _share("top-1 agreement", "min_agreement", gates.min_agreement)
         if gates.min_code_agreement is not None:
-            self._code = SequentialDelta(100 * (1 - gates.min_code_agreement), ALPHA)
+            self._code = _share("code agreement", "min_code_agreement", gates.min_code_agreement)
         self._waiting: list[ImageScore] = []
         self._included = 0
 
@@ -133,16 +147,19 @@ class GateTracker:
             sequence.update(
                 sequential_scores(differences[:, c : c + 1], weights, measured[:, c : c + 1])
             )
+        if self._class is not None:
+            agreement = np.array([image.same_class for image in self._waiting], np.float64)
+            self._class.sequence.update(100 * (1 - agreement))
         if self._code is not None:
             agreement = np.array([image.same_code for image in self._waiting], np.float64)
-            self._code.update(100 * (1 - agreement))
+            self._code.sequence.update(100 * (1 - agreement))
         self._included += len(self._waiting)
         self._waiting = []
 
     def outcomes(self) -> list[Outcome]:
         """Where each gate stands."""
         sequences = [*([self._main] if self._main else []), *self._each]
-        sequences += [self._code] if self._code else []
+        sequences += [share.sequence for share in (self._class, self._code) if share]
         return [sequence.state().outcome for sequence in sequences]
 
     @property
@@ -168,19 +185,18 @@ class GateTracker:
         self.update()
         mode = _Mode(full=full, ended=not self.decided)
         gates: list[GateResult] = []
-        if self._gates.min_code_agreement is not None:
-            agreement = tally.code_interval(confidence)
-            assert agreement is not None
-            gates.append(self._code_result(agreement, self._gates.min_code_agreement, mode))
+        rows: list[Judged] = []
+        for share, interval in (
+            (self._class, tally.class_interval(confidence)),
+            (self._code, tally.code_interval(confidence)),
+        ):
+            if share is not None:
+                assert interval is not None
+                shown = _shown_share(share, interval, mode)
+                gates.append(agreement_gate(share.what, shown, share.minimum))
+                rows.append(judge(share.budget, share.minimum, _measured(shown)))
         if self._main is None:
-            if not gates:
-                return Judgment("unlabeled", [UNLABELED], None, None, False, 0.95, None, None)
-            return Judgment(
-                gates[0].outcome,
-                [UNLABELED, *gates[0].reasons],
-                gates[0].more_images,
-                *(None, False, confidence, None, None),
-            )
+            return _unlabeled(gates, rows, confidence)
         paired = PairedErrors(
             tally.differences(),
             self._cells.corruptions,
@@ -191,7 +207,9 @@ class GateTracker:
         fixed, deltas = delta_interval(paired), corruption_deltas(paired)
         if self._each:
             strict = deltas if confidence == 0.95 else corruption_deltas(paired, confidence)
-            gates.append(self._corruption_result(strict, mode))
+            gate, row = self._corruption_result(strict, mode)
+            gates.append(gate)
+            rows.append(row)
         state = self._main.state()
         anytime = not mode.fixed(state)
         interval = delta_interval(paired, confidence)
@@ -211,29 +229,57 @@ class GateTracker:
             confidence,
             fixed,
             deltas,
+            (judge("max_drop", self._gates.tolerance, _measured(interval)), *rows),
         )
 
-    def _code_result(self, fixed: Interval, minimum: float, mode: _Mode) -> GateResult:
-        assert self._code is not None
-        state = self._code.state()
-        if mode.fixed(state):
-            return code_agreement_gate(fixed, minimum)
-        anytime = Interval(
-            1 - state.estimate / 100, 1 - state.upper / 100, 1 - state.lower / 100, state.images
-        )
-        return code_agreement_gate(anytime, minimum)
-
-    def _corruption_result(self, deltas: CorruptionDeltas, mode: _Mode) -> GateResult:
-        assert self._gates.max_corruption_delta is not None
+    def _corruption_result(
+        self, deltas: CorruptionDeltas, mode: _Mode
+    ) -> tuple[GateResult, Judged]:
+        limit = self._gates.max_corruption_delta
+        assert limit is not None
         intervals = {}
         for name, sequence in zip(self._cells.corruptions, self._each, strict=True):
             state = sequence.state()
             intervals[name] = deltas.intervals[name]
             if not mode.fixed(state):
                 intervals[name] = _anytime(deltas.intervals[name].estimate, state)
-        return corruption_gate(
-            CorruptionDeltas(intervals, deltas.critical), self._gates.max_corruption_delta
-        )
+        gate = corruption_gate(CorruptionDeltas(intervals, deltas.critical), limit)
+        # The row of a gate that failed is that of a corruption that is beyond the limit, by most.
+        name = max(intervals, key=lambda one: (intervals[one].lower > limit, intervals[one].upper))
+        return gate, judge("max_corruption_delta", limit, _measured(intervals[name], name))
+
+
+def _share(what: str, budget: str, minimum: float) -> _Share:
+    return _Share(what, budget, minimum, SequentialDelta(100 * (1 - minimum), ALPHA))
+
+
+def _shown_share(share: _Share, fixed: Interval, mode: _Mode) -> Interval:
+    """The interval that decides about a share of equal answers."""
+    state = share.sequence.state()
+    if mode.fixed(state):
+        return fixed
+    return Interval(
+        1 - state.estimate / 100, 1 - state.upper / 100, 1 - state.lower / 100, state.images
+    )
+
+
+def _measured(interval: Interval, of: str = "") -> Measured:
+    return Measured(interval.estimate, interval.lower, interval.upper, of)
+
+
+def _unlabeled(gates: list[GateResult], rows: list[Judged], confidence: float) -> Judgment:
+    """Without labels only the shares of equal answers can decide."""
+    nothing = (None, False, confidence, None, None, tuple(rows))
+    if not gates:
+        return Judgment("unlabeled", [UNLABELED], None, *nothing)
+    outcome = overall_outcome(*(gate.outcome for gate in gates))
+    more = [gate.more_images for gate in gates if gate.outcome == "undecided"]
+    return Judgment(
+        outcome,
+        [UNLABELED, *(reason for gate in gates for reason in gate.reasons)],
+        slowest(more) if outcome == "undecided" else 0,
+        *nothing,
+    )
 
 
 def _anytime(estimate: float, state: SequentialState) -> Interval:

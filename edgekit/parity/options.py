@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
-from typing import Any
 
 from edgekit.core.errors import UsageError
+from edgekit.metrics.budgets import check_share
 from edgekit.metrics.corruption_error import Baseline
 from edgekit.parity.tolerance import TOLERANCE, check_tolerance
 
@@ -19,16 +18,13 @@ class Gates:
     tolerance: float = TOLERANCE  # points of mean corruption error
     min_code_agreement: float | None = None  # a fraction
     max_corruption_delta: float | None = None  # points, for every single corruption
+    min_agreement: float | None = None  # of the classes on corrupted images, a fraction
 
     def __post_init__(self) -> None:
         """Refuse limits that cannot decide anything."""
         check_tolerance(self.tolerance)
-        agreement = self.min_code_agreement
-        if agreement is not None and not 0 < agreement < 1:
-            raise UsageError(
-                f"min_code_agreement must lie between 0 and 1, not {agreement}: use 0.999 if "
-                "you mean always, no sample can show 1"
-            )
+        check_share("min_code_agreement", self.min_code_agreement)
+        check_share("min_agreement", self.min_agreement)
         largest = self.max_corruption_delta
         if largest is not None and not largest >= 0:
             raise UsageError(f"max_corruption_delta must not be negative, not {largest}")
@@ -45,14 +41,10 @@ class ParityOptions:
     corruptions: str | None = None  # None: the 15 of the benchmark
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     extra: bool = False
-    baseline: Baseline | None = None  # None: AlexNet's for 1000 classes
+    # What mCE is normalized by; None: AlexNet's errors for 1000 classes. --normalize-by sets it.
+    normalize_by: Baseline | None = dataclasses.field(default=None, metadata={"key": "baseline"})
     full: bool = False
     images: int = 0  # at most; 0 is all
     seed: int = 0  # of the order and of the corruptions
     skip_bad: bool = False
     allow_different_reference: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON reads them back."""
-        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return values

@@ -16,8 +16,11 @@ from edgekit.core.files import file_sha256
 from edgekit.core.host import usable_threads
 from edgekit.core.threads import in_order
 from edgekit.data.transforms import Preprocessing
+from edgekit.foreign.execution import Execution
 from edgekit.model.card import numbered_classes
 from edgekit.runtime.answers import Answers, join
+from edgekit.runtime.openvino_devices import fell_back
+from edgekit.targets.descriptor import Descriptor
 
 _CHUNK = 8  # images per inference, if the model leaves the choice
 
@@ -80,6 +83,13 @@ class OnnxPredictor:
     parallel: int  # inferences at a time
     chunk: int = _CHUNK  # images per inference, at most; bounds the memory of activations
 
+    @property
+    def execution(self) -> Execution:
+        """What really computes: its session has no other provider."""
+        from edgekit.runtime.onnxruntime import runtime_version
+
+        return Execution(f"ONNX Runtime {runtime_version()}", tuple(self.session.get_providers()))
+
     def run(self, images: NDArray[np.uint8]) -> Answers:
         """Normalize on the host, as the graph expects."""
         pieces = shares(len(images), self.chunk, self.parallel)
@@ -105,6 +115,7 @@ class BundlePredictor:
     parallel: int  # inferences at a time
     chunk: int  # images per inference, at most
     fixed: bool  # the model accepts no other number
+    execution: Execution  # what really computes
 
     def run(self, images: NDArray[np.uint8]) -> Answers:
         """Distribute the images over the runtime's streams."""
@@ -170,6 +181,20 @@ def open_bundle_predictor(path: Path) -> BundlePredictor:
         parallel=streams,
         chunk=batch or _CHUNK,
         fixed=batch > 0,
+        execution=_execution(described, manifest.target),
+    )
+
+
+def _execution(described: dict[str, str | int], target: Descriptor) -> Execution:
+    """What a loaded bundle says of its runtime, and what its target asked for."""
+    devices = tuple(str(described["device"]).split(" and "))
+    asked = target.openvino_device
+    return Execution(
+        str(described["runtime"]),
+        devices,
+        str(described["inference_precision"]),
+        asked=None if asked == "CPU" else f"openvino:{asked}",
+        fell_back=target.backend == "openvino" and fell_back(asked, devices),
     )
 
 

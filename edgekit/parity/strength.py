@@ -31,6 +31,7 @@ class Strength:
     tolerance: float
     min_code_agreement: float
     max_corruption_delta: float
+    min_agreement: float
 
     def at_least(self, other: Strength) -> bool:
         """Whether it is weaker in no respect."""
@@ -54,6 +55,7 @@ class Strength:
             "its gate on single corruptions is weaker or missing": (
                 self.max_corruption_delta > other.max_corruption_delta
             ),
+            "its gate on classes is weaker or missing": self.min_agreement < other.min_agreement,
         }
         return [words for words, weaker in named.items() if weaker]
 
@@ -68,6 +70,7 @@ class Strength:
             -self.tolerance,
             self.min_code_agreement,
             -self.max_corruption_delta,
+            self.min_agreement,
         )
 
 
@@ -85,6 +88,7 @@ def strength(comparison: ParityDocument | ComparisonBeside) -> Strength:
         tolerance=gates.tolerance,
         min_code_agreement=gates.min_code_agreement or 0.0,
         max_corruption_delta=math.inf if largest is None else largest,
+        min_agreement=gates.min_agreement or 0.0,
     )
 
 

@@ -1,4 +1,4 @@
-"""Runs both models over images in a seeded order; no model sees a variant of an image twice.
+"""Runs models over images in a seeded order; no model sees a variant of an image twice.
 
 Worker processes corrupt the next images while the models run on this one. Answers are cached on
 disk under a hash of the model and the image, variant by variant: an interrupted sweep resumes, a
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,17 +34,31 @@ from edgekit.parity.answer_cache import (
 )
 from edgekit.parity.predictors import Predictor
 
-_Shelves = tuple[Shelf, Shelf]  # of the reference and of the candidate
+_Shelves = tuple[Shelf, ...]  # one of each model
 
 
 class ImagePair(NamedTuple):
-    """Both models' outputs for some variants of one image, the clean one first."""
+    """Two models' outputs for some variants of one image, the clean one first."""
 
     label: int
     numbers: tuple[int, ...]  # which variants, ascending; 0 is clean
     reference: Outputs
     candidate: Outputs
     computed: int  # inferences done now, not found in the cache
+
+
+class ImageAnswers(NamedTuple):
+    """All models' outputs for some variants of one image, the clean one first."""
+
+    label: int
+    numbers: tuple[int, ...]  # which variants, ascending; 0 is clean
+    outputs: tuple[Outputs, ...]
+    computed: int  # inferences done now, not found in the cache
+
+    def pair(self, candidate: int) -> ImagePair:
+        """The first model's outputs and another's; inferences are counted here alone."""
+        outputs = self.outputs[0], self.outputs[candidate]
+        return ImagePair(self.label, self.numbers, *outputs, self.computed)
 
 
 @dataclass(frozen=True)
@@ -55,18 +69,17 @@ class _Planned:
     digest: str
     numbers: tuple[int, ...]
     labels: list[str]  # of these variants
-    known: tuple[CachedAnswers, CachedAnswers]
+    known: tuple[CachedAnswers, ...]
     missing: tuple[int, ...]  # indices into `numbers`
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """A comparison over ``dataset``, at most ``images`` of it (0: all)."""
+class Lineup:
+    """Models that answer the same images of ``dataset``, at most ``images`` of it (0: all)."""
 
     dataset: Dataset
     make: MakeVariants
-    reference: Predictor
-    candidate: Predictor
+    models: tuple[Predictor, ...]
     cache: Path
     images: int
     workers: int
@@ -83,13 +96,12 @@ class Sweep:
         """Keep other processes from dropping the cached answers that this sweep reads."""
         cache = AnswerCache(self.cache, self.cache_bytes)
         pixels = self.make.fingerprint()
-        with (
-            cache.shelf(f"{self.reference.key}\n{pixels}") as reference,
-            cache.shelf(f"{self.candidate.key}\n{pixels}") as candidate,
-        ):
-            yield reference, candidate
+        with ExitStack() as stack:
+            yield tuple(
+                stack.enter_context(cache.shelf(f"{model.key}\n{pixels}")) for model in self.models
+            )
 
-    def pairs(self, levels: int = 0) -> Iterator[ImagePair]:
+    def answers(self, levels: int = 0) -> Iterator[ImageAnswers]:
         """Image after image in the seeded order; close the iterator to stop the sweep.
 
         Each goes through ``levels`` severities of every corruption (see `Cells.sample`), 0 for
@@ -101,9 +113,11 @@ class Sweep:
                 if one.missing:  # only now are workers worth starting
                     yield from self._with_workers(shelves, itertools.chain([one], planned))
                     return
-                yield self._pair(shelves, one, None)
+                yield self._answers(shelves, one, None)
 
-    def _with_workers(self, shelves: _Shelves, planned: Iterator[_Planned]) -> Iterator[ImagePair]:
+    def _with_workers(
+        self, shelves: _Shelves, planned: Iterator[_Planned]
+    ) -> Iterator[ImageAnswers]:
         ahead: deque[_Planned] = deque()
 
         def tasks() -> Iterator[Task]:
@@ -114,7 +128,7 @@ class Sweep:
 
         with Pool(self.dataset, self.make, self.workers) as pool:
             for pixels in pool.map(tasks(), chunk=1):
-                yield self._pair(shelves, ahead.popleft(), pixels)
+                yield self._answers(shelves, ahead.popleft(), pixels)
 
     def _plan(self, shelves: _Shelves, levels: int) -> Iterator[_Planned]:
         order = epoch_order(len(self.dataset), self.seed, 0)[: self.available]
@@ -122,21 +136,68 @@ class Sweep:
             digest = self.dataset.digest(index)
             numbers = self.make.cells.sample(digest, levels)
             labels = self.make.labels(self.dataset, index, numbers)
-            known = shelves[0].read(digest), shelves[1].read(digest)
-            both = set(known[0].labels) & set(known[1].labels)
-            missing = tuple(place for place, label in enumerate(labels) if label not in both)
+            known = tuple(shelf.read(digest) for shelf in shelves)
+            everywhere = set.intersection(*(set(cached.labels) for cached in known))
+            missing = tuple(place for place, label in enumerate(labels) if label not in everywhere)
             yield _Planned(index, digest, numbers, labels, known, missing)
 
-    def _pair(
+    def _answers(
         self, shelves: _Shelves, one: _Planned, pixels: NDArray[np.uint8] | None
-    ) -> ImagePair:
-        models = self.reference, self.candidate
-        (reference, new), (candidate, also_new) = (
-            _outputs(model, shelf, one, known, pixels)
-            for model, shelf, known in zip(models, shelves, one.known, strict=True)
-        )
+    ) -> ImageAnswers:
+        outputs: dict[str, Outputs] = {}  # by key: copies of one file answer once
+        computed = 0
+        for model, shelf, known in zip(self.models, shelves, one.known, strict=True):
+            if model.key not in outputs:
+                outputs[model.key], new = _outputs(model, shelf, one, known, pixels)
+                computed += new
         label = self.dataset.label(one.index)
-        return ImagePair(label, one.numbers, reference, candidate, new + also_new)
+        answers = tuple(outputs[model.key] for model in self.models)
+        return ImageAnswers(label, one.numbers, answers, computed)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A comparison of two models over ``dataset``, at most ``images`` of it (0: all)."""
+
+    dataset: Dataset
+    make: MakeVariants
+    reference: Predictor
+    candidate: Predictor
+    cache: Path
+    images: int
+    workers: int
+    seed: int = 0
+    cache_bytes: int = DEFAULT_BYTES
+
+    @property
+    def lineup(self) -> Lineup:
+        """Both models, the reference first."""
+        return Lineup(
+            self.dataset,
+            self.make,
+            (self.reference, self.candidate),
+            self.cache,
+            self.images,
+            self.workers,
+            self.seed,
+            self.cache_bytes,
+        )
+
+    @property
+    def available(self) -> int:
+        """How many images there are to evaluate."""
+        return self.lineup.available
+
+    def hold(self) -> AbstractContextManager[_Shelves]:
+        """Keep other processes from dropping the cached answers that this sweep reads."""
+        return self.lineup.hold()
+
+    def pairs(self, levels: int = 0) -> Iterator[ImagePair]:
+        """As `Lineup.answers`, of the two."""
+        answers = cast("Generator[ImageAnswers, None, None]", self.lineup.answers(levels))
+        with closing(answers):  # as soon as this iterator is
+            for image in answers:
+                yield image.pair(1)
 
 
 def _outputs(

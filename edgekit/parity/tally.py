@@ -20,6 +20,7 @@ from edgekit.metrics.codes import (
 from edgekit.metrics.corruption_error import CellErrors, kl_divergence
 from edgekit.metrics.intervals import Interval, agreement_interval
 from edgekit.parity.answer_cache import Outputs
+from edgekit.parity.closeness import ClosenessTally
 from edgekit.parity.document import (
     ClassAgreement,
     CodeAgreement,
@@ -31,6 +32,7 @@ from edgekit.parity.document import (
     UsageOfBoth,
 )
 from edgekit.parity.sweep import ImagePair
+from edgekit.parity.top_five import LEAST_CLASSES, TopFiveTally
 
 Floats = NDArray[np.float64]
 
@@ -40,6 +42,7 @@ class ImageScore(NamedTuple):
 
     difference: NDArray[np.int8]  # [C, S]: candidate wrong minus reference wrong; 0 unlabeled
     measured: NDArray[np.bool_]  # [C, S]: the cells that the image went through
+    same_class: float  # share of equal classes over its corrupted variants
     same_code: float | None  # share of equal codes over its corrupted variants
 
 
@@ -71,6 +74,8 @@ class Tally:
         self._margins: NDArray[np.int64] | None = None
         self._differences: list[NDArray[np.int8]] = []  # [C, S] per image
         self._measured: list[NDArray[np.bool_]] = []
+        self.closeness = ClosenessTally()
+        self.top_five = TopFiveTally(cells)
         self._corrupted_class: list[float] = []  # an image's agreement over its corruptions
         self._corrupted_code: list[float] = []
 
@@ -94,11 +99,19 @@ class Tally:
         self._same_class[numbers] += same
         self._corrupted_class.append(float(same[1:].mean()))
         self._divergence[numbers] += kl_divergence(pair.reference.log_p, pair.candidate.log_p)
+        self.closeness.add(pair)
+        if self.labeled and pair.reference.log_p.shape[1] >= LEAST_CLASSES:
+            self.top_five.add(pair)
         self._image_counts[numbers] += 1
         self.images += 1
         self.computed += pair.computed
         self.evaluated += 2 * len(numbers)
-        return ImageScore(self._differences[-1], self._measured[-1], self._add_codes(pair, numbers))
+        return ImageScore(
+            self._differences[-1],
+            self._measured[-1],
+            self._corrupted_class[-1],
+            self._add_codes(pair, numbers),
+        )
 
     @property
     def complete(self) -> bool:
@@ -163,11 +176,15 @@ class Tally:
             return None
         return agreement_interval(np.array(self._corrupted_code), confidence)
 
+    def class_interval(self, confidence: float = 0.95) -> Interval:
+        """Agreement of the classes over the corrupted cells, clustered by image."""
+        return agreement_interval(np.array(self._corrupted_class), confidence)
+
     def classes(self) -> ClassAgreement:
         """How often the classes agree."""
         return ClassAgreement(
             clean=float(self._same_class[0] / self.images),
-            corrupted=estimate(agreement_interval(np.array(self._corrupted_class))),
+            corrupted=estimate(self.class_interval()),
             per_corruption=self._by_corruption(self._same_class),
         )
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import onnx
 
@@ -19,46 +17,16 @@ from edgekit.core.errors import UsageError
 from edgekit.graph.layers import quantized_layers, weight_names, with_float
 from edgekit.graph.legalize import legalize
 from edgekit.metrics.intervals import Interval
-from edgekit.metrics.verdicts import Outcome, verdict
+from edgekit.metrics.verdicts import verdict
 from edgekit.quantize.engine import answers
 from edgekit.quantize.metric import Metric
 from edgekit.quantize.probe import Probe, difference
+from edgekit.quantize.results import Controlled
 from edgekit.quantize.sensitivity import measure
 from edgekit.runtime.answers import Answers
 from edgekit.targets.dialects import Dialect
 
 RANKED_IMAGES = 32  # of the probe: the ranking only has to tell large from small
-
-
-@dataclass(frozen=True)
-class Controlled:
-    """What accuracy control did."""
-
-    metric: Metric
-    max_drop: float  # points
-    before: Interval  # the loss with all layers in INT8, points
-    after: Interval
-    outcome: Outcome  # of ``after`` against ``max_drop``
-    reverted: tuple[str, ...]  # by the names of their weights, the most harmful first
-    nodes: tuple[str, ...]  # the same by node
-    images: int
-    variants: int
-    evaluations: int
-    seconds: float
-
-    def message(self) -> str:
-        """One line for the user."""
-        names = ", ".join(self.reverted) or "none"
-        sure = "" if self.outcome == "pass" else f" ({self.outcome} on {self.images} images)"
-        return (
-            f"accuracy control: {self.metric} lost {self.before.estimate:.2f} points, now "
-            f"{self.after.estimate:.2f} [{self.after.lower:.2f}, {self.after.upper:.2f}] of at "
-            f"most {self.max_drop:g}{sure}; {len(self.nodes)} layers back in float: {names}"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 def control(

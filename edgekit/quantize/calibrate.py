@@ -14,7 +14,6 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,37 +29,9 @@ from edgekit.graph.view import PRODUCTS
 from edgekit.quantize.corrections import correct
 from edgekit.quantize.float_scope import float_scope
 from edgekit.quantize.recipes import Recipe, check_dialect
+from edgekit.quantize.results import CalibrationReport
 from edgekit.quantize.tables import restore_tables, tables_in_files
 from edgekit.targets.dialects import Dialect
-
-_NAMED = 5  # layers that a message lists
-
-
-@dataclass(frozen=True)
-class CalibrationReport:
-    """What a calibration cost and covered."""
-
-    images: int
-    seconds: float
-    peak_mb: float  # of this process, so far
-    quantized: int  # products and convolutions with 8-bit inputs
-    kept_float: int  # those with float inputs
-    not_quantized: tuple[str, ...] = ()  # the names of the latter's weights
-    rounded: int = 0  # convolutions whose weights were not all rounded to the nearest level
-    corrected: int = 0  # layers whose biases were corrected
-    held_back: str = ""  # which corrections were not kept, in words
-
-    def message(self) -> str:
-        """One line for the user."""
-        names = ", ".join(self.not_quantized[:_NAMED])
-        more = len(self.not_quantized) - _NAMED
-        listed = f" ({names}{f' and {more} more' if more > 0 else ''})" if names else ""
-        held_back = f"; {self.held_back}" if self.held_back else ""
-        return (
-            f"calibrated on {self.images} images in {self.seconds:.0f} s, peak memory "
-            f"{self.peak_mb / 1000:.1f} GB: {self.quantized} convolutions and products in INT8, "
-            f"{self.kept_float} in float{listed}{held_back}"
-        )
 
 
 def calibrate(
@@ -135,8 +106,8 @@ def calibrate(
     quantized, corrections = correct(
         quantized, model, images, held_out, preprocessing, recipe, console
     )
-    # Linux reports kilobytes.
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    # Linux reports KiB.
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     return quantized, describe(
         quantized,
         CalibrationReport(

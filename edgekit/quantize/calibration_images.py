@@ -7,13 +7,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.core.documents import Document
 from edgekit.core.errors import UsageError
 from edgekit.core.typed_toml import from_dict
 from edgekit.data.base import Dataset
@@ -40,8 +41,10 @@ class CalibrationImage:
 
 
 @dataclass(frozen=True)
-class ImageList:
+class ImageList(Document):
     """The images of a calibration; stored beside its result, and enough to repeat it."""
+
+    SCHEMA: ClassVar = 1
 
     seed: int
     pixels: str  # SHA-256 of all pixels as the network sees them
@@ -50,7 +53,7 @@ class ImageList:
 
     def to_json(self) -> str:
         """The text of ``calibration.json``."""
-        return json.dumps(asdict(self), indent=1)
+        return json.dumps(self.to_dict(), indent=1)
 
 
 def read_list(path: Path) -> ImageList:
@@ -62,6 +65,11 @@ def read_list(path: Path) -> ImageList:
     if not isinstance(table, dict):
         raise UsageError(
             f"{path} is not a list of calibration images: 'edgekit calibrate' writes one"
+        )
+    number = table.pop("schema", ImageList.SCHEMA)  # earlier releases wrote none
+    if number != ImageList.SCHEMA:
+        raise UsageError(
+            f"{path} has schema {number!r}, this edgekit reads {ImageList.SCHEMA}: calibrate again"
         )
     return from_dict(ImageList, table, str(path))
 

@@ -7,8 +7,7 @@ corrupted, that calibration did not use, are enough, and no labels are needed.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
@@ -16,41 +15,12 @@ from numpy.typing import NDArray
 
 from edgekit.data.transforms import Preprocessing
 from edgekit.metrics.codes import code_agreement
+from edgekit.quantize.results import Closeness
 from edgekit.runtime.answers import Answers, join
 
 VIEWS: Final = 64  # clean and corrupted
 LEAST_VIEWS: Final = 32
-_DIFFERENT_AT_MOST: Final = 1 / 3  # of the top-1 answers
 _BATCH: Final = 8  # images per inference
-
-
-@dataclass(frozen=True)
-class Closeness:
-    """How near an INT8 graph's answers are to the float model's."""
-
-    views: int
-    logits_rms: float  # of the difference, relative to the RMS of the float model's logits
-    top1_equal: float  # share of the views
-    codes_equal: float | None  # share of the codes; None without a codebook
-
-    @property
-    def passed(self) -> bool:
-        """Whether this is still the same model, apart from rounding."""
-        different = round((1 - self.top1_equal) * self.views)
-        most = _DIFFERENT_AT_MOST * self.views
-        return bool(np.isfinite(self.logits_rms)) and different <= most
-
-    def describe(self) -> str:
-        """One line for the user."""
-        codes = "" if self.codes_equal is None else f", {self.codes_equal:.1%} of codes"
-        return (
-            f"on {self.views} held-out views {self.top1_equal:.1%} of top-1 answers{codes} equal "
-            f"to float's, logits off by {self.logits_rms:.3g} of their RMS"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**asdict(self), "passed": self.passed}
 
 
 def closeness(reference: Answers, candidate: Answers) -> Closeness:

@@ -24,12 +24,12 @@ from edgekit.data.transforms import Preprocessing
 from edgekit.metrics.codes import code_agreement
 from edgekit.metrics.corruption_error import SEVERITIES, kl_divergence, predicted_classes
 from edgekit.metrics.intervals import (
-    Interval,
     PairedErrors,
     agreement_interval,
     cell_weights,
     delta_interval,
 )
+from edgekit.quantize.results import Difference
 from edgekit.runtime.answers import Answers
 
 
@@ -69,37 +69,6 @@ def load_probe(
     pixels = np.stack(list(load_each(dataset, tasks, make, workers=workers)))
     image_labels = labels(dataset)[rows] if labeled else None
     return Probe(pixels, image_labels, cells, BENCHMARK15, preprocessing)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How a graph's answers differ from the float model's, on a probe."""
-
-    kl: float  # nats per variant, mean over clean and corrupted
-    # RMS change of the lookup's margin: the score of the float model's codeword minus its best
-    # rival's, in units of scores; None without a codebook.
-    margin_change: float | None
-    code_clean: float | None  # share of equal codes; None without a codebook
-    code_corrupted: Interval | None
-    code_all: Interval | None  # over all variants, clean and corrupted
-    clean_error: float | None  # percent; None without labels
-    corruption_error: float | None  # percent, unnormalized mean
-    clean_change: Interval | None  # candidate minus reference, points
-    corruption_change: Interval | None
-
-    def drop(self, metric: str) -> Interval | None:
-        """The loss in points, positive if worse; None where the metric cannot be computed."""
-        if metric == "corruption-error":
-            return self.corruption_change
-        if self.code_all is None:
-            return None
-        code = self.code_all
-        return Interval(
-            100 * (1 - code.estimate),
-            100 * (1 - code.upper),
-            100 * (1 - code.lower),
-            code.images,
-        )
 
 
 def difference(probe: Probe, reference: Answers, candidate: Answers) -> Difference:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,83 +22,22 @@ from edgekit.core.console import Console
 from edgekit.core.progress import track
 from edgekit.graph.layers import float_layers, quantized_layers, weight_names, with_float
 from edgekit.graph.variants import lookup_node
-from edgekit.graph.view import Graph, constants, copied, drop_unused, set_nodes, with_outputs
+from edgekit.graph.view import (
+    PASS_THROUGH,
+    Graph,
+    constants,
+    copied,
+    drop_unused,
+    set_nodes,
+    with_outputs,
+)
 from edgekit.metrics.codes import code_counts
-from edgekit.metrics.intervals import Interval
 from edgekit.quantize.engine import BATCH, answers, compile_graph, run_compiled
-from edgekit.quantize.probe import Difference, Probe, difference
+from edgekit.quantize.probe import Probe, difference
+from edgekit.quantize.results import CodebookUse, LayerLoss, Sensitivity
 from edgekit.runtime.answers import Answers, join
 
 STORED_BYTES = 1 << 30  # of activations at a cut, for the whole probe
-
-
-@dataclass(frozen=True)
-class LayerLoss:
-    """The effect of rounding one layer alone."""
-
-    name: str  # of the node
-    weights: str  # the name of its weights, "" for an addition
-    operation: str
-    clipped: float  # share of its input's values that lie outside the INT8 range
-    difference: Difference
-
-    @property
-    def harm(self) -> float:
-        """What layers are ranked by: the change of the lookup's margin, or the divergence.
-
-        With a codebook, the divergence over a few hundred images comes from the few whose code
-        happened to flip, and ranks layers by luck; margins move in all images.
-        """
-        moved = self.difference.margin_change
-        return self.difference.kl if moved is None else moved
-
-
-@dataclass(frozen=True)
-class CodebookUse:
-    """How many codewords are chosen on the probe."""
-
-    size: int
-    used_by_float: int
-    used_by_int8: int
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """All layers, the most harmful first."""
-
-    layers: tuple[LayerLoss, ...]
-    whole: Difference  # of the graph with all of them in INT8
-    codes: CodebookUse | None
-    not_quantized: tuple[str, ...]  # convolutions and products that NNCF left in float
-    images: int
-    variants: int
-    seconds: float
-
-    def ranking(self) -> list[str]:
-        """Node names, the most harmful first."""
-        return [layer.name for layer in self.layers]
-
-    def messages(self) -> list[str]:
-        """What the table of layers does not show, one line each."""
-        lines = [
-            f"all layers: KL {self.whole.kl:.4f}, codes equal "
-            f"{interval_text(self.whole.code_all, 100, 1).lstrip('+')} %, corruption error "
-            f"{interval_text(self.whole.corruption_change)} points; {self.images} images in "
-            f"{self.variants} variants, {self.seconds:.0f} s"
-        ]
-        if self.codes is not None:
-            dead = self.codes.size - self.codes.used_by_float
-            lines.append(
-                f"codes: {dead} of {self.codes.size} are dead here (the float model never chooses "
-                f"them); INT8 uses {self.codes.used_by_int8}"
-            )
-        if self.not_quantized:
-            lines.append(f"not quantized: {', '.join(self.not_quantized)}")
-        return lines
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 def measure(
@@ -151,7 +89,7 @@ def clipped_shares(
         if node.name in set(quantized_layers(calibrated))
     }
     sources_of = {
-        name: [_through_pools(value, graph) for value in values_read]
+        name: [_at_its_pair(value, graph) for value in values_read]
         for name, values_read in sources_of.items()
     }
     sources = sorted({source for values_read in sources_of.values() for source in values_read})
@@ -295,10 +233,10 @@ def _ranges(model: onnx.ModelProto) -> dict[str, tuple[NDArray[np.float32], NDAr
     return ranges
 
 
-def _through_pools(name: str, graph: Graph) -> str:
-    """The value whose range ``name`` shares: the input of the poolings before it."""
+def _at_its_pair(name: str, graph: Graph) -> str:
+    """The value whose range ``name`` shares: what was quantized before poolings or flattening."""
     source = name.removesuffix("/float")
-    while source in graph.producer and graph.producer[source].op_type == "MaxPool":
+    while source in graph.producer and graph.producer[source].op_type in PASS_THROUGH:
         node = graph.producer[source]
         if not graph.is_quantized(node.input[0]):
             break
@@ -323,11 +261,3 @@ def codebook_size(model: onnx.ModelProto) -> int | None:
     """How many codewords the graph's lookup chooses from."""
     node = lookup_node(model)
     return None if node is None else int(constants(model)[node.input[1]].dims[0])
-
-
-def interval_text(interval: Interval | None, scale: float = 1.0, digits: int = 2) -> str:
-    """``+0.31 [-0.20, 0.85]``, or a dash."""
-    if interval is None:
-        return "-"
-    values = [scale * value for value in (interval.estimate, interval.lower, interval.upper)]
-    return f"{values[0]:+.{digits}f} [{values[1]:.{digits}f}, {values[2]:.{digits}f}]"

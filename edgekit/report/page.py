@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from edgekit.bench.document import BenchDocument, BenchSummary, read_bench, read_summary
 from edgekit.bench.options import SCENARIOS
 from edgekit.bundle.engine import EngineState
 from edgekit.bundle.manifest import Manifest
 from edgekit.bundle.store import Bundle, open_bundle, update_bundle
+from edgekit.core.documents import Document
 from edgekit.core.errors import UsageError
 from edgekit.core.files import write_text
 from edgekit.parity.document import ParityDocument, read_parity
@@ -42,6 +44,17 @@ th:first-child,td:first-child{text-align:left}
 .verdict{font-weight:bold}.pass{color:#17713c}.fail,.undecided,.unlabeled{color:#a3231b}
 code{overflow-wrap:anywhere}svg{max-width:100%;height:auto}
 """
+
+
+@dataclass(frozen=True)
+class WrittenReport(Document):
+    """A bundle's page."""
+
+    SCHEMA: ClassVar = 1
+
+    bundle: Path
+    report: Path
+    """The page's file."""
 
 
 def write_report(path: Path, output: Path | None = None) -> Path:
@@ -72,17 +85,22 @@ def report_page(bundle: Bundle) -> str:
     bench, parity = read_bench(bundle), read_parity(bundle)
     name = f"{model.backbone} for {manifest.target.name}"
     parts = [
-        f"<h1>{_text(name)}</h1>",
+        f"<h1>{escaped(name)}</h1>",
         _facts(bundle, model),
         *(_quick_speed(read_summary(bundle)) if bench is None else _speed(bench)),
         *_robustness(parity),
         *_not_measured(manifest, bench, parity),
     ]
+    return whole_page(name, parts)
+
+
+def whole_page(title: str, parts: Sequence[str]) -> str:
+    """A self-contained page of these parts, which are HTML."""
     body = "\n".join(parts)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(name)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n"
+        f"<title>{escaped(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n"
         "</body>\n</html>\n"
     )
 
@@ -109,7 +127,7 @@ def _facts(bundle: Bundle, model: ModelFacts) -> str:
     if model.origin:
         rows.insert(0, ("model", model.origin))
     cells = "".join(
-        f"<tr><td>{_text(k)}</td><td><code>{_text(v)}</code></td></tr>" for k, v in rows
+        f"<tr><td>{escaped(k)}</td><td><code>{escaped(v)}</code></td></tr>" for k, v in rows
     )
     return f'<h2>Model</h2>\n<table class="facts">{cells}</table>'
 
@@ -118,26 +136,26 @@ def _speed(bench: BenchDocument) -> list[str]:
     at = "" if bench.device is None else f"on {bench.device.name}, "
     parts = [
         "<h2>Speed</h2>",
-        f"<p>Measured {_text(bench.measured)} {_text(at + conditions_line(bench.conditions))}; "
-        f"{_text(bench.runtime.get('runtime', ''))}.</p>",
-        f"<p>{_text(self_test_line(bench.self_test))}</p>",
+        f"<p>Measured {escaped(bench.measured)} {escaped(at + conditions_line(bench.conditions))}; "
+        f"{escaped(bench.runtime.get('runtime', ''))}.</p>",
+        f"<p>{escaped(self_test_line(bench.self_test))}</p>",
     ]
     if latency := bench.scenarios.latency:
-        parts.append(f"<h3>Latency, ms, batch {_text(latency.images)}</h3>")
-        parts.append(_table(_LATENCY, latency_rows(latency)))
+        parts.append(f"<h3>Latency, ms, batch {escaped(latency.images)}</h3>")
+        parts.append(table(_LATENCY, latency_rows(latency)))
         parts.append(figures.histogram(latency.histograms[latency.candidate]))
-    parts += [f"<p>{_text(line)}</p>" for line in lines(bench.scenarios)]
+    parts += [f"<p>{escaped(line)}</p>" for line in lines(bench.scenarios)]
     if sustained := bench.scenarios.sustained:
         parts.append(figures.time_series(sustained.points))
     if bench.layers is not None:
         shares = bench.layers.parts.items()
         rows = [[name, f"{part.ms:.2f}", f"{part.share:.1%}"] for name, part in shares]
         parts.append("<h3>Where the time goes</h3>")
-        parts.append(_table(("part", "ms", "share"), rows))
-    parts += [f'<p class="note">{_text(note)}</p>' for note in bench.notes]
+        parts.append(table(("part", "ms", "share"), rows))
+    parts += [f'<p class="note">{escaped(note)}</p>' for note in bench.notes]
     if bench.beside:
         parts.append("<h3>Weaker or other measurements</h3>")
-        parts.append(_table(_BESIDE_BENCH, bench_table.beside_rows(bench)))
+        parts.append(table(_BESIDE_BENCH, bench_table.beside_rows(bench)))
     return parts
 
 
@@ -151,7 +169,7 @@ def _quick_speed(quick: BenchSummary | None) -> list[str]:
         times = "" if ratio is None else bench_table.interval(ratio)
         rows.append([name, f"{latency.median_ms:.2f}", f"{latency.p99_ms:.2f}", times])
     columns = ("", "p50, ms", "p99, ms", "times the bundle's")
-    return ["<h2>Speed</h2>", "<p>The build's own short comparison.</p>", _table(columns, rows)]
+    return ["<h2>Speed</h2>", "<p>The build's own short comparison.</p>", table(columns, rows)]
 
 
 def _robustness(parity: ParityDocument | None) -> list[str]:
@@ -163,12 +181,12 @@ def _robustness(parity: ParityDocument | None) -> list[str]:
         reasons.append(parity_table.looks_line(parity))
     parts = [
         "<h2>Robustness</h2>",
-        f"<p>Parity with {_text(parity.reference)} on {_text(parity.images)} images of "
-        f"{_text(parity.data)}, corrupted {_text(parity.corrupted)}, severities "
-        f"{_text(', '.join(map(str, parity.severities)))}; trained with "
-        f"{_text(parity.seen)}.</p>",
-        f'<p>Verdict: <span class="verdict {_text(verdict)}">{_text(verdict)}</span>. '
-        f"{_text('; '.join(reasons))}</p>",
+        f"<p>Parity with {escaped(parity.reference)} on {escaped(parity.images)} images of "
+        f"{escaped(parity.data)}, corrupted {escaped(parity.corrupted)}, severities "
+        f"{escaped(', '.join(map(str, parity.severities)))}; trained with "
+        f"{escaped(parity.seen)}.</p>",
+        f'<p>Verdict: <span class="verdict {escaped(verdict)}">{escaped(verdict)}</span>. '
+        f"{escaped('; '.join(reasons))}</p>",
     ]
     rows = []
     if error := parity.corruption_error:
@@ -177,12 +195,12 @@ def _robustness(parity: ParityDocument | None) -> list[str]:
     rows += [
         [name.replace("_", " "), *parity_table.figures(change)] for name, change in changes.items()
     ]
-    parts.append(_table(_PARITY_COLUMNS, rows))
+    parts.append(table(_PARITY_COLUMNS, rows))
     if changes:
         parts.append(figures.intervals(changes))
     if parity.beside:
         parts.append("<h3>Weaker or other comparisons</h3>")
-        parts.append(_table(_BESIDE_PARITY, parity_table.beside_rows(parity)))
+        parts.append(table(_BESIDE_PARITY, parity_table.beside_rows(parity)))
     return parts
 
 
@@ -213,17 +231,19 @@ def _not_measured(
         rows.append(["robustness", "run 'edgekit parity' on it"])
     if not rows:
         return []
-    cells = "".join(f"<tr><td>{_text(a)}</td><td>{_text(b)}</td></tr>" for a, b in rows)
+    cells = "".join(f"<tr><td>{escaped(a)}</td><td>{escaped(b)}</td></tr>" for a, b in rows)
     return [f'<h2>Not measured</h2>\n<table class="facts">{cells}</table>']
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_text(column)}</th>" for column in columns)
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts, as HTML."""
+    head = "".join(f"<th>{escaped(column)}</th>" for column in columns)
     body = "".join(
-        "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _text(value: object) -> str:
+def escaped(value: object) -> str:
+    """Anybody's text, as HTML."""
     return html.escape(str(value))

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit.parity.document import CodeAgreement, CorruptionChange, MeanError, ParityDocument
+from edgekit.parity.document import (
+    CodeAgreement,
+    CorruptionChange,
+    ErrorChange,
+    Estimate,
+    MeanError,
+    ParityDocument,
+)
 
 RIGHT = "float,bundle,reference,candidate,difference,95% interval"
 _BARS = "▁▂▃▄▅▆▇█"
@@ -56,10 +63,18 @@ def rows(document: ParityDocument) -> list[list[str]]:
     change = clean.candidate - clean.reference
     first = ["clean", f"{clean.reference:.2f}", f"{clean.candidate:.2f}", f"{change:+.2f}"]
     last = [error.label, *figures(error), "", document.verdict]
-    return [[*first, "", "", ""], *table, last]
+    return [[*first, "", "", ""], *table, *_top_five(document), last]
 
 
-def figures(change: CorruptionChange | MeanError) -> list[str]:
+def _top_five(document: ParityDocument) -> list[list[str]]:
+    errors = document.top5_error
+    if errors is None:
+        return []
+    parts = ("clean, top-5", errors.clean), ("corrupted, top-5", errors.corrupted)
+    return [[name, *figures(change), "", ""] for name, change in parts]
+
+
+def figures(change: CorruptionChange | ErrorChange | MeanError) -> list[str]:
     """Both errors, their difference, and its interval."""
     return [
         f"{change.reference:.2f}",
@@ -76,11 +91,18 @@ def lines(document: ParityDocument) -> list[str]:
         text.append(f"{relative.label}: {relative.reference:.2f} -> {relative.candidate:.2f}")
     top, kl = document.top1_agreement, document.kl_nats
     if top is not None and kl is not None:
+        close = document.closeness
+        clean = f"{100 * top.clean:.2f}%" if close is None else _share(close.same_class_clean)
+        models = "float || bundle" if document.sides is None else "reference || candidate"
         text.append(
-            f"same class: clean {100 * top.clean:.2f}%, corrupted "
-            f"{100 * top.corrupted.estimate:.2f}%; KL(float || bundle): clean "
+            f"same class: clean {clean}, corrupted {_share(top.corrupted)}; KL({models}): clean "
             f"{kl.clean:.2g}, corrupted {kl.corrupted:.2g} nats"
         )
+        if close is not None:
+            text.append(
+                f"scores off by {100 * close.scores_rms_clean:.2g}% of their RMS on clean images, "
+                f"{100 * close.scores_rms_corrupted:.2g}% on corrupted ones"
+            )
     engine = document.reference_engine
     if engine is not None and engine.checked_by is not None:
         text.append(
@@ -118,6 +140,11 @@ def beside_rows(document: ParityDocument) -> list[list[str]]:
         ]
         for run in sorted(document.beside, key=lambda run: run.measured, reverse=True)
     ]
+
+
+def _share(same: Estimate) -> str:
+    lower, upper = 100 * same.lower, 100 * same.upper
+    return f"{100 * same.estimate:.2f}% [{lower:.2f}, {upper:.2f}]"
 
 
 def _codes(codes: CodeAgreement) -> list[str]:

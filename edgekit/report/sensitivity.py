@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from edgekit.quantize.sensitivity import LayerLoss, Sensitivity, interval_text
+from edgekit.quantize.results import LayerLoss, Sensitivity, interval_text
 
 _BARS = 40  # layers in the plot
 _ROW, _LEFT, _WIDTH = 18, 300, 820  # px

@@ -296,20 +296,24 @@ def load(
     batch: int | None = None,
     cache: bool = True,
     signers: str | os.PathLike[str] | None = None,
+    at_least: int | None = None,
 ) -> Model:
     """Open a bundle (its folder or .zip), check it, and make its model ready.
 
     ``threads`` (0: the runtime's choice), ``hint`` ("latency" or "throughput") and ``batch``
     (images per inference) override the bundle's target. ``cache`` keeps the compiled model in the
     user's cache folder, which makes the next load faster. ``signers`` is a file in the format of
-    OpenSSH's allowed_signers: only a bundle signed by somebody in it is accepted. Every refusal is
-    an error of one line.
+    OpenSSH's allowed_signers: only a bundle signed by somebody in it is accepted, and with
+    ``at_least`` only with a sequence number that is not smaller. Every refusal is an error of one
+    line.
     """
+    if at_least is not None and signers is None:
+        raise UsageError("at_least is a number that a signer gave: name the file of signers, too")
     where = Path(path)
     with locked(existing_folder(where), shared=True):
         bundle = open_bundle(where)
         if signers is not None:
-            verify(bundle, Path(signers))
+            verify(bundle, Path(signers), at_least)
         target = bundle.manifest.target
         if missing := missing_isa(target):
             raise ToolchainMissing(

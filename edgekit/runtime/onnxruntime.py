@@ -40,6 +40,7 @@ FAILURES: Final = (
 )
 """What ONNX Runtime raises; its classes share no base."""
 _OUTPUTS: Final = ("logits", "code", "margin")
+CPU: Final = "CPUExecutionProvider"
 
 
 def runtime_version() -> str:
@@ -54,12 +55,15 @@ def open_session(
     threads: int = 0,
     optimized: bool = True,
     profile: str = "",
+    provider: str = CPU,
+    place_nodes: bool = False,
 ) -> onnxruntime.InferenceSession:
     """A session for the ONNX file of this name, or with these bytes.
 
     ``threads`` work on an inference (0: as many as this process may use). Without ``optimized`` it
     computes node by node exactly what ONNX defines. Node times go to a file whose name begins with
-    ``profile``.
+    ``profile``. What ``provider`` does not take runs on the CPU; with ``place_nodes`` the session
+    can say which nodes those are.
 
     On an x86 CPU without VNNI its kernels for signed weights add pairs of products in 16 bits,
     which overflow: logits were off by half the difference between images. Its precise mode uses
@@ -74,7 +78,10 @@ def open_session(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    if place_nodes:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    providers = [CPU] if provider == CPU else [provider, CPU]
+    return onnxruntime.InferenceSession(model, options, providers=providers)
 
 
 def named_outputs(

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +24,10 @@ from edgekit.core.files import write_bytes
 from edgekit.core.host import cpu_flags, runtime_threads
 from edgekit.runtime.answers import Answers, in_chunks
 from edgekit.runtime.openvino_core import shared_core
+from edgekit.runtime.openvino_devices import check_device, device_settings, execution_devices
 from edgekit.runtime.openvino_requests import InferRequests, reason
 from edgekit.runtime.runner import RunSettings
 
-_DEVICE: Final = "CPU"
 _DIGEST_BYTES: Final = 32
 _MOST_BLOBS: Final = 8
 
@@ -39,11 +40,18 @@ def runtime_version() -> str:
 
 def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> OpenVinoRunner:
     """Compile the model for this machine, or take it from the ``cache`` folder."""
-    config = model_config(settings)
+    device = bundle.manifest.target.openvino_device
     try:
         core = shared_core(bundle.plugins())
+        check_device(core, device, str(bundle.path), allow_fallback=True)
+        config = model_config(settings, device) | device_settings(core, device)
         compiled = None
-        entry = None if cache is None else cache / f"{_key(bundle, settings, config)}.blob"
+        # Other devices' blobs depend on their drivers, which no key here knows.
+        entry = (
+            None
+            if cache is None or device != "CPU"
+            else cache / f"{_key(bundle, settings, config)}.blob"
+        )
         if entry is not None:
             compiled = _import_blob(core, entry, config)
         if compiled is None:
@@ -52,10 +60,10 @@ def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> Op
             if settings.batch:
                 size = bundle.manifest.input
                 model.reshape({0: [settings.batch, size.height, size.width, 3]})
-            compiled = core.compile_model(model, _DEVICE, config)
+            compiled = core.compile_model(model, device, config)
             if entry is not None:
                 _export_blob(compiled, entry)
-        return OpenVinoRunner(core, compiled, settings.batch)
+        return OpenVinoRunner(core, compiled, settings.batch, config)
     except RuntimeError as error:
         raise EdgekitError(f"OpenVINO cannot load {bundle.path}: {reason(error)}") from error
 
@@ -63,10 +71,11 @@ def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> Op
 class OpenVinoRunner:
     """A compiled model and its infer requests; a call takes one or waits for one."""
 
-    def __init__(self, core: Any, compiled: Any, batch: int) -> None:
+    def __init__(self, core: Any, compiled: Any, batch: int, config: Mapping[str, object]) -> None:
         self._core = core  # owns the plugin's library
         self._compiled = compiled
         self._batch = batch
+        self._config = config
         self._requests = InferRequests(compiled)
         self.parallel = self._requests.parallel
         names = [output.get_any_name() for output in compiled.outputs]
@@ -80,16 +89,24 @@ class OpenVinoRunner:
 
     def describe(self) -> dict[str, str | int]:
         """What OpenVINO actually uses."""
-        get = self._compiled.get_property
+        config = self._config
         return {
             "runtime": f"openvino {runtime_version()}",
-            "device": str(get("EXECUTION_DEVICES")[0]),
-            "inference_precision": str(get("INFERENCE_PRECISION_HINT").to_string()),
-            "hint": str(get("PERFORMANCE_HINT")).lower(),
-            "threads": int(get("INFERENCE_NUM_THREADS")),
-            "streams": int(get("NUM_STREAMS")),
+            "device": " and ".join(execution_devices(self._compiled)),
+            "inference_precision": self._property("INFERENCE_PRECISION_HINT", config),
+            "hint": self._property("PERFORMANCE_HINT", config).rpartition(".")[2].lower(),
+            "threads": int(self._property("INFERENCE_NUM_THREADS", config)),
+            "streams": int(self._property("NUM_STREAMS", {"NUM_STREAMS": self.parallel})),
             "batch": self._batch,
         }
+
+    def _property(self, name: str, otherwise: Mapping[str, object]) -> str:
+        """What OpenVINO says; AUTO and devices that know no such property leave what was asked."""
+        try:
+            value = self._compiled.get_property(name)
+        except RuntimeError:
+            return str(otherwise.get(name, 0))
+        return str(value.to_string() if hasattr(value, "to_string") else value)
 
     def _infer(self, images: NDArray[np.uint8]) -> Answers:
         """One inference of at most the compiled batch, padded with zeros."""
@@ -108,12 +125,14 @@ class OpenVinoRunner:
         return self._requests.infer(images, read)
 
 
-def model_config(settings: RunSettings) -> dict[str, str | int]:
+def model_config(settings: RunSettings, device: str = "CPU") -> dict[str, str | int]:
     """OpenVINO's configuration, for compiling and again for importing."""
     config: dict[str, str | int] = {
         "INFERENCE_PRECISION_HINT": settings.inference_precision,
         "PERFORMANCE_HINT": settings.hint.upper(),
     }
+    if device != "CPU":  # threads and streams are the CPU's
+        return config
     if threads := runtime_threads(settings.threads):
         config["INFERENCE_NUM_THREADS"] = threads
     if settings.streams:
@@ -144,7 +163,7 @@ def _import_blob(core: Any, entry: Path, config: dict[str, str | int]) -> Any | 
         return None
     try:
         compiled = core.import_model(
-            blob, _DEVICE, config
+            blob, "CPU", config
         )  # importing drops the precision, so it is given again
     except RuntimeError:
         return None

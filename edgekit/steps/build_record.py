@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from edgekit.bench.document import BenchSummary
 from edgekit.bundle.build_record import build_record
@@ -15,7 +15,8 @@ from edgekit.bundle.store import open_bundle
 from edgekit.core.documents import DocumentError, plain
 from edgekit.core.errors import UsageError
 from edgekit.core.files import file_sha256
-from edgekit.parity.document import DETAILS, ComparisonBeside, ParityDocument
+from edgekit.core.json_schema import Describe, Schema, merged
+from edgekit.parity.document import DETAILS, ComparisonBeside, ParityDocument, ParityOutcome
 from edgekit.quantize.recipes import read_recipe
 from edgekit.steps.build_data import data_fingerprint
 from edgekit.steps.config import BuildConfig
@@ -23,7 +24,7 @@ from edgekit.targets.descriptor import Descriptor
 
 # Settings that do not change a bundle, and those whose content counts instead of their name.
 _OUTSIDE_KEY = (
-    *("out", "target", "zip", "require_engine", "watch"),
+    *("out", "target", "zip", "require_engine", "baseline", "budgets", "watch"),
     *("checkpoint", "labels", "recipe", "plugin", "quantized"),
 )
 
@@ -42,6 +43,13 @@ class BuildParity:
         if all(getattr(self.comparison, name) is None for name in DETAILS):  # read from a summary
             return self.comparison.summary()
         return self.comparison.to_dict()
+
+    @classmethod
+    def json_schema(cls, describe: Describe) -> Schema:
+        """Of `to_dict`."""
+        looks = {"looks": {"type": "integer"}}
+        beside = merged(describe(ComparisonBeside), {"properties": looks, "required": ["looks"]})
+        return {"anyOf": [describe(ParityDocument), beside]}
 
 
 def made_by_build(section: object, config: BuildConfig) -> BuildParity | None:
@@ -74,14 +82,17 @@ def bench_of_build(section: object) -> BenchSummary | None:
 class Outcome:
     """One target's bundle and its measurements."""
 
+    DERIVED: ClassVar = ("verdict",)
+
     target: str
     path: Path
     up_to_date: bool
+    """Whether there was nothing to do."""
     bench: BenchSummary | None
     parity: BuildParity | None
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> ParityOutcome | Literal["not measured"]:
         """Parity's verdict, or why there is none."""
         return "not measured" if self.parity is None else self.parity.comparison.verdict
 
@@ -104,6 +115,7 @@ def build_key(config: BuildConfig, descriptor: Descriptor, checkpoint_sha256: st
     settings = asdict(config)
     for name in _OUTSIDE_KEY:
         del settings[name]
+    settings["tolerance"] = config.most_drop
     document = {
         "settings": settings,
         "checkpoint": checkpoint_sha256,

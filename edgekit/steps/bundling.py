@@ -16,6 +16,7 @@ from edgekit.bundle.selftest import SELFTEST, SelfTest
 from edgekit.bundle.store import elf_arch, update_bundle, write_bundle
 from edgekit.compilers.base import CompiledFiles, compiler
 from edgekit.compilers.device_build import carry_plugin
+from edgekit.core.console import Console
 from edgekit.core.errors import ToolchainMissing
 from edgekit.steps.artifacts import ENGINE_PENDING, Built, Quantized
 from edgekit.steps.build_data import BuildData
@@ -24,6 +25,7 @@ from edgekit.steps.context import Context
 from edgekit.steps.guard import guard_bundle, guard_graph
 from edgekit.steps.options import BundleOptions
 from edgekit.targets.descriptor import Descriptor, why_not_here
+from edgekit.targets.intel_devices import REMEDIES, why_no_device
 
 
 def compile_bundle(
@@ -156,6 +158,21 @@ def check_engine(descriptor: Descriptor) -> None:
         raise ToolchainMissing(
             f"no engine for {descriptor.name} can be built here: build on the device, where "
             "trtexec is (apt-get install libnvinfer-bin), or without --require-engine"
+        )
+
+
+def check_device(descriptor: Descriptor, console: Console) -> None:
+    """Refuse a target whose bundles only its own device can check, where there is none."""
+    device = descriptor.openvino_device
+    if device == "AUTO" and all(why_no_device(name) is not None for name in REMEDIES):
+        console.warn(
+            f"{descriptor.name}: this machine shows no Intel GPU or NPU, so everything here is "
+            "measured on its CPU"
+        )
+    if device in ("GPU", "NPU") and (reason := why_not_here(descriptor)) is not None:
+        raise ToolchainMissing(
+            f"a bundle for {descriptor.name} is built where it runs: {reason}; 'openvino-auto' "
+            "builds anywhere"
         )
 
 

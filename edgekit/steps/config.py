@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgekit.bundle.build_record import BuildRecord
 from edgekit.core.errors import UsageError
+from edgekit.metrics.budgets import Budgets
 from edgekit.parity.tolerance import TOLERANCE, check_tolerance
 from edgekit.quantize.metric import Metric
 from edgekit.steps.options import BundleOptions, DataOptions, SourceOptions
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 # Settings that name files; a bundle, which may be given away, records only their last part.
 _FILES = ("checkpoint", "labels", "data", "recipe", "quantized", "plugin")
 # Settings that do not change a bundle; the target is named separately.
-_ELSEWHERE = ("target", "out", "zip", "require_engine")
+_ELSEWHERE = ("target", "out", "zip", "require_engine", "baseline", "budgets")
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,13 @@ class BuildConfig:
     bench: bool = True
     bench_seconds: float = 8.0
     parity: bool = True
-    tolerance: float = TOLERANCE  # points of mean corruption error
+    tolerance: float | None = None  # points of mean corruption error; None: the budgets' max_drop
     parity_images: int = 0  # most test images to use; 0: all
     watch: bool = False  # put into the bundle what a monitor of the deployed model compares with
     plugin: str | None = None  # TensorRT plugin, compiled for the device, to include
     require_engine: bool = False  # fail if a TensorRT engine can only be built on its device
+    baseline: str | None = None  # an earlier bundle, or a folder with one for every target
+    budgets: Budgets = field(default_factory=Budgets)  # limits that every bundle must keep
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be built with."""
@@ -67,11 +70,18 @@ class BuildConfig:
             raise UsageError(f"target names a device twice: {', '.join(self.target)}")
         if self.quantized is not None and self.precision == "fp32":
             raise UsageError("quantized names an INT8 graph: precision must not be fp32")
-        check_tolerance(self.tolerance)
+        check_tolerance(self.most_drop)
         if self.bench_seconds <= 0:
             raise UsageError(f"bench_seconds must be positive, not {self.bench_seconds}")
         if self.parity_images < 0:
             raise UsageError(f"parity_images must not be negative, not {self.parity_images}")
+
+    @property
+    def most_drop(self) -> float:
+        """Points of mean corruption error that parity tolerates."""
+        if self.tolerance is not None:
+            return self.tolerance
+        return TOLERANCE if self.budgets.max_drop is None else self.budgets.max_drop
 
     def source(self) -> SourceOptions:
         """The model to build from."""
@@ -91,7 +101,7 @@ class BuildConfig:
         """How bundles are compared with their original."""
         from edgekit.parity.options import Gates, ParityOptions
 
-        gates = Gates(tolerance=self.tolerance)
+        gates = Gates(self.most_drop, min_agreement=self.budgets.min_agreement)
         return ParityOptions(gates=gates, images=self.parity_images, seed=self.seed)
 
     def precision_of(self, descriptor: Descriptor) -> Precision:
@@ -117,14 +127,14 @@ class BuildConfig:
     def command(self, descriptor: Descriptor) -> str:
         """The command that builds a target's bundle again, where its files are at hand."""
         words = ["edgekit", "build", "--target", descriptor.name]
-        for field in fields(self):
-            value, option = getattr(self, field.name), field.name.replace("_", "-")
-            if field.name in _ELSEWHERE or value == field.default:
+        for setting in fields(self):
+            value, option = getattr(self, setting.name), setting.name.replace("_", "-")
+            if setting.name in _ELSEWHERE or value == setting.default:
                 continue
             if isinstance(value, bool):
                 words.append(f"--{option}" if value else f"--no-{option}")
             else:
-                text = _last_part(str(value)) if field.name in _FILES else str(value)
+                text = _last_part(str(value)) if setting.name in _FILES else str(value)
                 words += [f"--{option}", text]
         return shlex.join(words)
 

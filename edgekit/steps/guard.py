@@ -25,8 +25,8 @@ from edgekit.targets.dialects import Dialect
 if TYPE_CHECKING:
     import onnx
 
-    from edgekit.quantize.guard import Closeness
     from edgekit.quantize.probe import Probe
+    from edgekit.quantize.results import Closeness
     from edgekit.runtime.answers import Answers
 
 _WORST = 3  # layers that a refusal names

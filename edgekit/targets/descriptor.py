@@ -19,6 +19,7 @@ from edgekit.core.errors import UsageError
 from edgekit.core.host import cpu_flags, host_arch
 from edgekit.core.resources import resource
 from edgekit.core.typed_toml import from_dict, nearest, read_toml
+from edgekit.targets.intel_devices import why_no_device
 from edgekit.targets.tensorrt_releases import TensorRTFacts
 
 Backend = Literal["openvino", "onnxruntime", "tensorrt"]
@@ -28,6 +29,7 @@ DialectName = Literal["auto", "openvino", "openvino-novnni", "onnxruntime", "ten
 Precision = Literal["int8", "fp32"]
 Hint = Literal["latency", "throughput"]
 InferencePrecision = Literal["f32", "bf16", "f16"]
+OpenVinoDevice = Literal["CPU", "GPU", "NPU", "AUTO"]
 
 _FOLDER: Final = "targets/devices"
 # It appears in commands to paste and in the script that builds an engine.
@@ -63,6 +65,8 @@ class Descriptor:
     isa: tuple[Isa, ...] = ()
     """Instruction sets that the int8 graph relies on; with arch "host", what this machine has."""
     precision: Precision = "int8"
+    openvino_device: OpenVinoDevice = "CPU"
+    """Where OpenVINO computes; AUTO takes the best device that it finds."""
     inference_precision: InferencePrecision = "f32"
     """The type that float operations compute in; a runtime that picks one itself changes codes."""
     batch: int = 1
@@ -92,6 +96,13 @@ class Descriptor:
             )
         if (self.backend == "tensorrt") != (self.tensorrt is not None):
             raise UsageError("backend 'tensorrt' and the table [tensorrt] belong together")
+        if self.openvino_device != "CPU" and self.backend != "openvino":
+            raise UsageError(f"openvino_device is for backend 'openvino', not '{self.backend}'")
+        if self.openvino_device == "NPU" and (self.batch == 0 or self.inference_precision != "f16"):
+            raise UsageError(
+                "OpenVINO's NPU takes a fixed batch and computes in f16: set batch and "
+                "inference_precision"
+            )
         for name in ("batch", "threads", "streams"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must not be negative, not {getattr(self, name)}")
@@ -162,6 +173,8 @@ def why_not_here(descriptor: Descriptor) -> str | None:
         return f"needs {descriptor.arch}, this machine is {host_arch()}"
     if descriptor.backend == "tensorrt" and importlib.util.find_spec("tensorrt") is None:
         return "needs TensorRT's Python package, which is not installed"
+    if descriptor.openvino_device in ("GPU", "NPU"):
+        return why_no_device(descriptor.openvino_device)
     missing = missing_isa(descriptor)
     return f"needs a CPU with {missing}, this one has none" if missing else None
 

@@ -8,8 +8,7 @@ of the mean over severities of the error. Severities rotate over the images (`ro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,32 +22,10 @@ from edgekit.model.vqsa import Output
 from edgekit.training.corruption_schedule import CLEAN, Corruption
 from edgekit.training.distributed import World
 from edgekit.training.feature_store import ArrayStore
+from edgekit.training.results import Evaluation
 from edgekit.training.views import View
 
 _BATCH = 256  # features that go through the head together
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Error fractions in [0, 1] and, for a model with a codebook, how it uses its codes."""
-
-    images: int
-    clean_error: float
-    corruption_errors: dict[str, float]  # by type, the mean over severities
-    mean_corruption_error: float | None  # None without corruptions
-    used_codes: int | None  # of all clean and corrupted images
-    code_perplexity: float | None
-    code_agreement: float | None  # fraction of corrupted images with their clean image's code
-
-    @property
-    def criterion(self) -> float:
-        """What early stopping minimizes."""
-        mean = self.mean_corruption_error
-        return self.clean_error if mean is None else mean
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 def evaluation_views(indices: IndexArray, corruptions: Sequence[str]) -> dict[str, list[View]]:

@@ -27,7 +27,6 @@ from edgekit.training.batches import Batch, Source
 from edgekit.training.config import TrainConfig
 from edgekit.training.determinism import precision_for, step_seed
 from edgekit.training.distributed import World
-from edgekit.training.evaluation import Evaluation
 from edgekit.training.journal import Journal
 from edgekit.training.losses import Learner, Losses
 from edgekit.training.optimizer import (
@@ -37,6 +36,7 @@ from edgekit.training.optimizer import (
     learning_rate,
     set_learning_rate,
 )
+from edgekit.training.results import Evaluation
 from edgekit.training.run_state import Progress, RunState, save_state
 from edgekit.training.stop_signal import StopSignal
 from edgekit.training.summary import curves, epoch_line

@@ -21,10 +21,11 @@ from edgekit.training.batches import CachedSource, ImageSource
 from edgekit.training.config import TrainConfig
 from edgekit.training.corruption_schedule import CLEAN, draw, noise_seed
 from edgekit.training.distributed import World
-from edgekit.training.evaluation import Evaluation, evaluate_features, evaluation_views
+from edgekit.training.evaluation import evaluate_features, evaluation_views
 from edgekit.training.feature_cache import FeatureCache, usable_rows
 from edgekit.training.feature_store import ArrayStore
 from edgekit.training.loop import Phase
+from edgekit.training.results import Evaluation
 from edgekit.training.stop_signal import StopSignal
 from edgekit.training.validation import evaluate_images
 from edgekit.training.views import LoadedViews, Unreadable, View, ViewLoader

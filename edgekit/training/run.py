@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,37 +19,15 @@ from edgekit.model.card import ModelCard, TrainingProtocol
 from edgekit.training.config import TrainConfig
 from edgekit.training.determinism import choose_device, precision_for, reproducible
 from edgekit.training.distributed import World, join_world, share_batch_norm
-from edgekit.training.evaluation import Evaluation
 from edgekit.training.initial_weights import Start, starting_point
 from edgekit.training.loop import TrainingJob, train
 from edgekit.training.phases import Material, make_phases
 from edgekit.training.provenance import digest_of, training_provenance, weights_hash
+from edgekit.training.results import Evaluation, TrainResult
 from edgekit.training.run_state import Progress, RunState, resumable
 from edgekit.training.stop_signal import StopSignal
 
 _FILES = ("state.pt", "log.jsonl", "best.safetensors", "last.safetensors", "config.toml")
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """The files of a finished run, and the validation result of its best checkpoint."""
-
-    out: Path
-    best: Path  # the averaged weights of the best epoch
-    last: Path  # those of the last epoch
-    best_epoch: int  # from 1
-    epochs: int
-    stopped_early: bool
-    seen: tuple[str, ...]
-    validated_on: tuple[str, ...]  # corruption types; none: the clean error decided
-    validation: Evaluation
-    skipped_images: int
-    seconds: float  # of this call: hardly any if the run was finished before
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        values = dataclasses.asdict(self)
-        return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
 
 def run_training(config: TrainConfig, console: Console, *, restart: bool = False) -> TrainResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgekit.training.evaluation import Evaluation
+from edgekit.training.results import Evaluation
 
 
 def epoch_line(record: Mapping[str, Any], validation: Evaluation, improved: bool) -> str:

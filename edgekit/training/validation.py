@@ -18,7 +18,8 @@ from edgekit.data.transforms import Preprocessing
 from edgekit.model.vqsa import VQSA
 from edgekit.training.corruption_schedule import CLEAN, Corruption
 from edgekit.training.distributed import World
-from edgekit.training.evaluation import Evaluation, Tally, choices
+from edgekit.training.evaluation import Tally, choices
+from edgekit.training.results import Evaluation
 from edgekit.training.views import LoadedViews, Unreadable, View
 
 _VIEWS = 64  # about this many go through the network together

@@ -7,18 +7,21 @@ Targets share everything up to *calibrate* through the cache, as far as they agr
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import Any, ClassVar, get_args
 
 from edgekit.core.console import Console
+from edgekit.core.documents import Document
 from edgekit.core.errors import UsageError
+from edgekit.core.folders import remove_leftovers
 from edgekit.core.step_cache import cache_root
 from edgekit.steps.build_data import check_inputs
 from edgekit.steps.build_record import Outcome, bench_of_build, made_by_build
-from edgekit.steps.bundling import check_engine
+from edgekit.steps.bundling import check_device, check_engine
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context, StepName
 from edgekit.steps.float_model import known_checkpoint
-from edgekit.steps.step import Step, look_at, walk
+from edgekit.steps.step import State, Step, look_at, walk
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.workflows.build_steps import (
     Bench,
@@ -35,22 +38,49 @@ from edgekit.workflows.build_steps import (
 )
 
 
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step of a build, and what it would do."""
+
+    step: str
+    target: str
+    """The target's name; "" for steps that targets share."""
+    state: State
+    why: str
+    """Why it cannot run here; "" if it can."""
+    writes: str
+    """The file or folder; "" if nothing."""
+
+
+@dataclass(frozen=True)
+class BuildPlan(Document):
+    """The steps of a build, in order."""
+
+    SCHEMA: ClassVar = 1
+
+    steps: tuple[PlannedStep, ...]
+
+
 def build(
     config: BuildConfig, console: Console, *, force: bool = False, only: StepName | None = None
 ) -> list[Outcome]:
     """Build every target's bundle; ``only`` repeats a single step and those that depend on it."""
     steps = pipeline(config, console, force=force, only=only)
     walk(steps)
-    return [_outcome(step) for step in steps if isinstance(step, Finish)]
+    ends = [step for step in steps if isinstance(step, Finish)]
+    for end in ends:
+        if end.state == "up to date":  # nothing was written, which would have cleaned up
+            remove_leftovers(end.place.path)
+    return [_outcome(end) for end in ends]
 
 
 def plan(
     config: BuildConfig, console: Console, *, force: bool = False, only: StepName | None = None
-) -> list[dict[str, str]]:
+) -> BuildPlan:
     """What `build` would do, step by step, without doing it."""
     steps = pipeline(config, console, force=force, only=only)
     look_at(steps)
-    return [_row(step) for step in steps if step.name is not None]
+    return BuildPlan(tuple(_planned(step) for step in steps if step.name is not None))
 
 
 def pipeline(
@@ -70,6 +100,7 @@ def pipeline(
     steps: list[Step[Any]] = [loaded, exported]
     calibrations: list[Calibrate] = []
     for descriptor in descriptors:
+        check_device(descriptor, console)
         if config.require_engine:
             check_engine(descriptor)
         place = BundlePlace(config, descriptor, loaded)
@@ -112,11 +143,6 @@ def _outcome(end: Finish) -> Outcome:
     return Outcome(place.descriptor.name, place.path, not end.reruns, bench, parity)
 
 
-def _row(step: Step[Any]) -> dict[str, str]:
-    return {
-        "step": str(step.name),
-        "target": step.target,
-        "state": step.state,
-        "why": step.why,
-        "writes": "" if step.why else step.writes,
-    }
+def _planned(step: Step[Any]) -> PlannedStep:
+    writes = "" if step.why else step.writes
+    return PlannedStep(str(step.name), step.target, step.state, step.why, writes)

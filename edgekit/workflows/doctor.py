@@ -11,16 +11,31 @@ import platform
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import ClassVar
 
 from edgekit.core.checks import Check
+from edgekit.core.documents import Document
 from edgekit.core.errors import EdgekitError, ToolchainMissing
 from edgekit.core.host import cpu_flags, usable_threads
+from edgekit.targets.intel_devices import REMEDIES, why_no_device
 
 _BUILD = "pip install 'edgekit[build]'"
 # Packages that build the default target (OpenVINO on this machine's CPU).
 _REQUIRED = ("torch", "nncf", "onnx", "onnxruntime", "openvino")
+
+
+@dataclass(frozen=True)
+class DoctorReport(Document):
+    """What this machine can build and run."""
+
+    SCHEMA: ClassVar = 1
+
+    ready: bool
+    """Whether the default target (OpenVINO on this CPU) can be built."""
+    checks: tuple[Check, ...]
 
 
 def examine() -> list[Check]:
@@ -36,6 +51,7 @@ def examine() -> list[Check]:
         _cuda(),
         _nvcc(),
         _jetpack(),
+        *(_intel(device) for device in REMEDIES),
         _native(),
         _extension(),
     ]
@@ -163,6 +179,16 @@ def _jetpack() -> Check:
     line = release.read_text(encoding="utf-8", errors="replace").splitlines()[0]
     match = re.search(r"R(\d+).*?REVISION:\s*([\d.]+)", line)
     return Check("JetPack", "ok", f"L4T {match[1]}.{match[2]}" if match else line)
+
+
+def _intel(device: str) -> Check:
+    """An Intel device that OpenVINO may use, as Linux shows it."""
+    reason = why_no_device(device)
+    name = f"Intel {device}"
+    if reason is None:
+        return Check(name, "ok", f"for targets openvino-{device.lower()} and openvino-auto")
+    fix = f"only target openvino-{device.lower()} {reason.partition(': ')[0]}"
+    return Check(name, "none", reason.partition(": ")[2], fix)
 
 
 def _native() -> Check:

@@ -6,9 +6,8 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import safetensors.torch
@@ -25,13 +24,13 @@ from edgekit.data.loading import Skipped, default_workers
 from edgekit.data.pool import Pool
 from edgekit.data.splits import stratified_sample
 from edgekit.graph.legalize import legalize
-from edgekit.quantize.guard import Closeness
 from edgekit.quantize.qat.config import FinetuneConfig
-from edgekit.quantize.qat.equivalence import Proof, prove
-from edgekit.quantize.qat.evaluation import Validation, Validator
+from edgekit.quantize.qat.equivalence import prove
+from edgekit.quantize.qat.evaluation import Validator
 from edgekit.quantize.qat.loop import BEST, FinetuneJob, FinetuneLoop
 from edgekit.quantize.qat.network import Network
 from edgekit.quantize.qat.record import FinetuneRecord, write_record
+from edgekit.quantize.qat.results import FinetuneResult, Validation
 from edgekit.quantize.recipes import read_recipe
 from edgekit.steps.artifacts import Exported
 from edgekit.steps.build_data import BuildData, check_inputs, open_data
@@ -55,30 +54,6 @@ CALIBRATED = "calibrated.onnx"
 LISTING = "images.json"  # of the calibration images
 _FILES = ("state.pt", "log.jsonl", BEST, "config.toml", INT8, CALIBRATED, LISTING, "result.json")
 _PROOF_VIEWS = 64
-
-
-@dataclass(frozen=True)
-class FinetuneResult:
-    """The files of a finished run, and its results on the validation images."""
-
-    out: Path
-    onnx: Path  # the INT8 graph, for `edgekit build --quantized`
-    parameters: Path  # learned by the best epoch, before rounding, relative to the calibration
-    best_epoch: int  # from 1; 0 is calibration alone
-    epochs: int
-    stopped_early: bool
-    calibrated: Validation  # before fine-tuning
-    finetuned: Validation
-    proof: Proof
-    guard: Closeness
-    record: FinetuneRecord
-    skipped_images: int
-    seconds: float  # of this call: almost none if the run was already finished
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        values = asdict(self)
-        return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,10 @@ from edgekit.data.corruption_grid import choose_cells
 from edgekit.data.loading import epoch_order
 from edgekit.data.transforms import Preprocessing
 from edgekit.foreign.classifier import ForeignClassifier
+from edgekit.foreign.execution import split_place
 from edgekit.foreign.open import ForeignOptions, is_foreign, open_foreign, written_by_edgekit
 from edgekit.model.card import numbered_classes
+from edgekit.parity.closeness import suspicions
 from edgekit.parity.compare import run_comparison
 from edgekit.parity.document import ParityDocument, Sides
 from edgekit.parity.engines import open_reference
@@ -49,7 +51,8 @@ class Side:
         """Whether edgekit did not make it, or the user knows better how to feed it."""
         if not is_foreign(self.name):
             return False
-        return self.told.preprocessing is not None or not written_by_edgekit(self.name)
+        placed = split_place(self.name)[1] is not None
+        return placed or self.told.preprocessing is not None or not written_by_edgekit(self.name)
 
     def labeled(self, names: tuple[str, ...]) -> Side:
         """The same with class names."""
@@ -73,11 +76,11 @@ def parity_of_any(
     if uri is None:
         raise UsageError("name the images that judge, with --data: neither file says which")
     options = dataclasses.replace(options, seed=seed or 0)
-    trusted, answering = _open(context, reference), on_device or _open(context, candidate)
+    trusted, answering = open_side(context, reference), on_device or open_side(context, candidate)
     check_classes(trusted, answering)
     for side in (trusted, answering):
         context.console.info(_described(side))
-    _check_sizes(trusted, answering, context.console)
+    check_sizes(trusted, answering, context.console)
     classes = answering.classes
     if classes == numbered_classes(len(classes)):
         classes = trusted.classes
@@ -96,13 +99,20 @@ def parity_of_any(
         device=None if on_device is None else on_device.session.device.name,
     )
     sides = Sides(reference=_described(trusted), candidate=_described(answering))
-    return dataclasses.replace(document, sides=sides)
+    warnings = suspicions(document)
+    for line in warnings:
+        context.console.warn(line)
+    return dataclasses.replace(document, sides=sides, warnings=warnings)
 
 
-def _open(context: Context, side: Side) -> Predictor:
+def open_side(context: Context, side: Side) -> Predictor:
+    """Whatever its name means: a foreign file, a bundle, or a checkpoint."""
     if side.foreign:
         return open_foreign(side.name, side.told)
     path = Path(side.name)
+    file, place = split_place(side.name)
+    if place is not None and Path(file).exists():
+        raise UsageError(f"{file} runs where it was built for: leave out '@{place}'")
     if not path.exists():
         raise UsageError(
             f"no classifier at {path}: give a bundle, a checkpoint, an .onnx, .xml or .tflite "
@@ -119,30 +129,39 @@ def _open(context: Context, side: Side) -> Predictor:
 def _described(side: Predictor) -> str:
     if isinstance(side, ForeignClassifier):
         return side.describe()
+    return f"{side.name}; {preparation(side)}"
+
+
+def preparation(side: Predictor) -> str:
+    """How images reach a classifier, in a line."""
+    if isinstance(side, ForeignClassifier):
+        return side.preparation()
     height, width = side.preprocessing.size
-    return f"{side.name}; {height} x {width} px, as its own file says"
+    return f"{height} x {width} px, as its own file says"
 
 
-def _check_sizes(reference: Predictor, candidate: Predictor, console: Console) -> None:
+def check_sizes(
+    reference: Predictor, candidate: Predictor, console: Console, name: str = "the candidate"
+) -> None:
     """Both see the same corrupted images, made as the reference wants them."""
     told, ours = reference.preprocessing, candidate.preprocessing
     if told.size != ours.size:
         if not isinstance(candidate, ForeignClassifier):
             raise UsageError(
-                f"the reference takes {told.size[0]} x {told.size[1]} px and the candidate "
+                f"the reference takes {told.size[0]} x {told.size[1]} px and {name} "
                 f"{ours.size[0]} x {ours.size[1]} px, which a bundle cannot resize to: compare it "
                 "with a reference of its own size"
             )
         console.warn(
-            f"the candidate takes {ours.size[0]} x {ours.size[1]} px: it sees the reference's "
+            f"{name} takes {ours.size[0]} x {ours.size[1]} px: it sees the reference's "
             f"corrupted images of {told.size[0]} x {told.size[1]} px, resized"
         )
         return
-    for name in ("resize", "crop_ratio", "interpolation"):
-        if getattr(told, name) != getattr(ours, name):
+    for key in ("resize", "crop_ratio", "interpolation"):
+        if getattr(told, key) != getattr(ours, key):
             console.warn(
-                f"both see images prepared as the reference's ({name} {getattr(told, name)}; the "
-                f"candidate's would be {getattr(ours, name)})"
+                f"both see images prepared as the reference's ({key} {getattr(told, key)}; "
+                f"{name}'s would be {getattr(ours, key)})"
             )
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from edgekit.bench.document import read_summary
+from edgekit.bundle.manifest import FORMAT_VERSION, Manifest
 from edgekit.bundle.store import Bundle, open_bundle
-from edgekit.core.documents import DocumentError
+from edgekit.core.documents import Document, DocumentError
+from edgekit.core.json_schema import Describe, Schema, merged
 from edgekit.model.card import ModelCard
 from edgekit.parity.document import read_parity
 from edgekit.report.model_facts import model_facts
@@ -18,8 +19,10 @@ from edgekit.report.parity_table import looks_line
 
 
 @dataclass(frozen=True)
-class CheckpointReport:
+class CheckpointReport(Document):
     """The result of `inspect_checkpoint`; ``macs`` are for one image at the model's input size."""
+
+    SCHEMA: ClassVar = 1
 
     path: str
     file_bytes: int
@@ -29,11 +32,8 @@ class CheckpointReport:
     macs: int
     head_macs: int
     fold: str
+    """What the fold would do, in words."""
     notes: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The ``--json`` document."""
-        return dataclasses.asdict(self)
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value, for the table."""
@@ -94,8 +94,32 @@ def inspect_checkpoint(
 
 
 @dataclass(frozen=True)
-class BundleReport:
+class StoredManifest(Document):
+    """``manifest.json`` as it lies in a bundle."""
+
+    SCHEMA: ClassVar = FORMAT_VERSION
+
+    @classmethod
+    def json_schema(cls, describe: Describe) -> Schema:
+        """Of `Manifest.to_json`."""
+        text = "SHA-256 of all of it but ``created``."
+        digest = {"properties": {"digest": {"type": "string", "description": text}}}
+        return merged(Manifest.json_schema(describe), {**digest, "required": ["digest"]})
+
+
+@dataclass(frozen=True)
+class _AboutFiles(Document):
+    SCHEMA: ClassVar = 1
+
+    path: str
+    file_bytes: int
+
+
+@dataclass(frozen=True)
+class BundleReport(Document):
     """The content of a bundle's manifest, after verifying every checksum."""
+
+    SCHEMA: ClassVar = 1
 
     bundle: Bundle
     file_bytes: int
@@ -107,8 +131,13 @@ class BundleReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The ``--json`` document: the whole manifest."""
-        manifest = self.bundle.manifest.to_dict()
-        return {"path": self.path, "file_bytes": self.file_bytes, **manifest}
+        own = {"schema": self.SCHEMA, "path": self.path, "file_bytes": self.file_bytes}
+        return {**own, **self.bundle.manifest.to_dict()}
+
+    @classmethod
+    def json_schema(cls, describe: Describe) -> Schema:
+        """The manifest's, and what `to_dict` adds."""
+        return merged(Manifest.json_schema(describe), describe(_AboutFiles))
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value, for the table."""

@@ -18,7 +18,7 @@ from edgekit.data.transforms import Preprocessing
 from edgekit.parity.answer_cache import LIMIT, limit_bytes
 from edgekit.parity.options import ParityOptions
 from edgekit.parity.predictors import Predictor
-from edgekit.parity.sweep import Sweep
+from edgekit.parity.sweep import Lineup, Sweep
 from edgekit.steps.build_data import match_classes
 from edgekit.steps.context import Context
 
@@ -77,12 +77,40 @@ def sweep_over(
         seed=options.seed,
         cache_bytes=limit_bytes(),
     )
+    _tell_size(context.console, sweep.lineup)
+    return sweep
+
+
+def lineup_over(
+    context: Context,
+    options: ParityOptions,
+    models: tuple[Predictor, ...],
+    images: JudgingImages,
+    pixels: Preprocessing,
+) -> Lineup:
+    """All models over ``images``, which are prepared as ``pixels`` says."""
+    lineup = Lineup(
+        dataset=images.dataset,
+        make=MakeVariants(pixels, images.cells, images.published),
+        models=models,
+        cache=context.cache / "parity",
+        images=options.images,
+        workers=default_workers(),
+        seed=options.seed,
+        cache_bytes=limit_bytes(),
+    )
+    _tell_size(context.console, lineup)
+    return lineup
+
+
+def _tell_size(console: Console, lineup: Lineup) -> None:
+    """Say so if a full sweep's answers are more than the cache holds."""
     # In half precision; cached answers of other models are dropped for them.
-    answers_bytes = 2 * sweep.available * sweep.make.count * len(candidate.classes) * 2
-    if answers_bytes > sweep.cache_bytes:
-        context.console.info(
-            f"a full sweep has {answers_bytes / 1e9:.1f} GB of answers, but only "
-            f"{sweep.cache_bytes / 1e9:.1f} GB are cached ({LIMIT}): after an interruption "
+    one = lineup.available * lineup.make.count * len(lineup.models[0].classes) * 2
+    size = len(lineup.models) * one
+    if size > lineup.cache_bytes:
+        console.info(
+            f"a full sweep has {size / 1e9:.1f} GB of answers, but only "
+            f"{lineup.cache_bytes / 1e9:.1f} GB are cached ({LIMIT}): after an interruption "
             "the rest is computed again"
         )
-    return sweep

@@ -19,7 +19,7 @@ from edgekit.model.card import numbered_classes
 from edgekit.parity.compare import run_comparison
 from edgekit.parity.document import FILE, ParityDocument, read_parity
 from edgekit.parity.engines import open_reference
-from edgekit.parity.options import ParityOptions
+from edgekit.parity.options import Gates, ParityOptions
 from edgekit.parity.predictors import (
     Predictor,
     check_comparable,
@@ -78,6 +78,27 @@ def parity_of_bundle(
         classes = reference.classes
     images = _images(context, path, options, build, cells, classes)
     return _compare(context, options, reference, model, images, manifest, device)
+
+
+def parity_with_earlier(
+    context: Context,
+    path: Path,
+    earlier: Path,
+    options: ParityOptions,
+    limit: float,
+    *,
+    seed: int | None = None,
+) -> ParityDocument:
+    """A bundle compared with an earlier one, of which it may be ``limit`` points worse.
+
+    Both answer the images of the comparison with the original, whose answers are in the cache.
+    """
+    if not (earlier.is_dir() or earlier.suffix == ".zip"):
+        raise UsageError(f"no earlier bundle at {earlier}: --baseline names a bundle")
+    options = dataclasses.replace(
+        options, reference=str(earlier), gates=Gates(limit), allow_different_reference=True
+    )
+    return parity_of_bundle(context, path, options, seed=seed)
 
 
 def save_report(

@@ -162,10 +162,11 @@ def test_a_failed_gate_still_prints_one_document() -> None:
         "import click\n"
         "from edgekit.cli.main import cli, main\n"
         "from edgekit.cli.common import common\n"
+        "from edgekit.cli.schema_list import PrintedSchema\n"
         "from edgekit.core.errors import GateFailed\n"
         "@cli.command()\n@common\n"
         "def gate(console):\n"
-        "    console.document({'verdict': 'fail'})\n"
+        "    console.document(PrintedSchema({'verdict': 'fail'}))\n"
         "    raise GateFailed('lost')\n"
         "main(['gate', '--json'])\n"
     )

@@ -360,3 +360,36 @@ def test_parity_goes_on_after_a_cut(
     assert document["inferences_cached"] > 0
     assert document["inferences"] + document["inferences_cached"] == 2 * count * 11
     assert json.loads((bundle / "parity.json").read_text())["candidate"].endswith("on loop")
+
+
+def test_a_device_against_a_file_and_across(
+    device: Device, bundle: Path, tmp_path: Path, run: Run
+) -> None:
+    """The reference is somebody's ONNX file; the bundle answers on the device."""
+    assert run("deploy", bundle, "--device", "loop")[0] == 0
+    data = labeled(tmp_path, 6)
+    floats = bundles.made().onnx
+    words = (
+        *("--data", data, "--corruptions", "fog,contrast", "--severities", "1,3"),
+        *("--full", "--tolerance", "90", "--json"),
+    )
+    reference = f"{floats}@openvino:CPU"
+    code, out, err = run("parity", bundle, "--device", "loop", "--reference", reference, *words)
+    assert code == 0, err
+    pair = json.loads(out)
+    assert pair["device"] == "loop"
+    assert "OpenVINO" in pair["sides"]["reference"]
+    assert pair["candidate"].endswith("on loop")
+
+    names = (floats, reference, bundle, "--device", f"loop:{bundle}")
+    code, out, err = run("parity", "--across", *names, *words)
+    assert code == 0, err
+    document = json.loads(out)
+    letters = {one["letter"]: one for one in document["artifacts"]}
+    assert letters["D"]["name"] == f"loop:{bundle}"
+    assert letters["D"]["executed"]["devices"] == ["CPU"]
+    assert letters["D"]["executed"]["runtime"] == letters["C"]["executed"]["runtime"]
+    equal = next(one for one in document["agreement"] if one["one"] + one["other"] == "CD")
+    assert equal["clean"]["estimate"] == equal["corrupted"]["estimate"] == 1
+    assert document["inferences"] == 6 * 5 * 2  # what the pair answered is cached
+    assert pair["clean_error"]["candidate"] == letters["D"]["clean_error"]

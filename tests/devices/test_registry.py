@@ -20,7 +20,10 @@ def test_add_list_remove(run: Run) -> None:
     nano = Device("nano", "me@orin.local", 2222, "cpu", options=options)
     assert devices() == {"nano": nano, "pi": Device("pi", "pi@10.0.0.7")}
     code, out, _ = run("device", "list", "--json")
-    assert [entry["host"] for entry in json.loads(out)] == ["me@orin.local", "pi@10.0.0.7"]
+    assert [entry["host"] for entry in json.loads(out)["devices"]] == [
+        "me@orin.local",
+        "pi@10.0.0.7",
+    ]
     assert "ProxyJump" in run("device", "list")[1]
     code, _, err = run("device", "remove", "nano")
     assert (code, list(devices())) == (0, ["pi"])

@@ -20,7 +20,8 @@ from edgekit.bundle.store import open_bundle
 from edgekit.core.console import Console
 from edgekit.data.corruptions import BENCHMARK15, corrupt
 from edgekit.data.transforms import IMAGENET
-from edgekit.quantize.guard import Closeness, closeness
+from edgekit.quantize.guard import closeness
+from edgekit.quantize.results import Closeness
 from edgekit.runtime.answers import Answers, join
 from edgekit.runtime.model import load
 from edgekit.runtime.onnxruntime import named_outputs, open_session

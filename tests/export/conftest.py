@@ -6,7 +6,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from edgekit.export.exporter import ExportReport, export_onnx
+from edgekit.export.exporter import export_onnx
+from edgekit.export.report import ExportReport
 from edgekit.model.checkpoint import load_checkpoint
 from edgekit.model.vqsa import VQSA
 from tests.export.models import CLASSES, card, real, tiny

@@ -1,22 +1,19 @@
-"""The verdict on classifiers that edgekit did not make, and on lies about them."""
+"""The verdict on classifiers that edgekit did not make."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
 from edgekit.cli.main import main
 from tests.foreign import classifiers
+from tests.foreign.lies import CELLS, quantized
 from tests.foreign.test_program import GOOD
-
-CELLS = ("--corruptions", "gaussian_noise,fog,jpeg_compression", "--severities", "1,3")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,25 +39,8 @@ def parity(
     return code, json.loads(captured.out), captured.err
 
 
-def quantized(name: str, **options: Any) -> Path:
-    """The float network as ONNX Runtime's own tool quantizes it, with its defaults."""
-    from onnxruntime.quantization import CalibrationDataReader, quantize_static
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc] # untyped
-        def __init__(self) -> None:
-            images, _ = classifiers.parts()["train"]
-            self.batches = iter([{"input/pixels:0": classifiers.normalize(images[:64])}])
-
-        def get_next(self) -> Any:
-            return next(self.batches, None)
-
-    path = classifiers.folder() / name
-    quantize_static(classifiers.float_onnx(), path, Reader(), **options)
-    return path
-
-
 def test_int8_of_another_tool_passes(capsys: pytest.CaptureFixture[str]) -> None:
-    code, document, _ = parity(capsys, quantized("int8.onnx"))
+    code, document, _ = parity(capsys, quantized())
     assert (code, document["verdict"]) == (0, "pass")
     assert document["codes"] is None
     assert document["top1_agreement"]["clean"] > 0.95
@@ -76,43 +56,6 @@ def test_a_program_against_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     assert document["top1_agreement"]["clean"] > 0.99
     assert document["clean_error"]["candidate"] == document["clean_error"]["reference"]
-
-
-def lies() -> dict[str, onnx.ModelProto]:
-    """Files that load, run and are wrong."""
-    net = classifiers.network()
-    order = np.arange(classifiers.CLASSES)
-    order[[2, 7]] = 7, 2
-    swapped = dataclasses.replace(net, weights=net.weights[:, order], bias=net.bias[order])
-    exchanged = dataclasses.replace(net, filters=net.filters[:, ::-1])
-    zeros = dataclasses.replace(net, weights=0 * net.weights, bias=0 * net.bias)
-    return {
-        "two classes exchanged": classifiers.graph(swapped),
-        "red and blue exchanged": classifiers.graph(exchanged),
-        "nothing but zeros": classifiers.graph(zeros),
-    }
-
-
-@pytest.mark.parametrize("lie", list(lies()))
-def test_a_lie_is_caught(capsys: pytest.CaptureFixture[str], lie: str) -> None:
-    path = classifiers.saved(lies()[lie], f"{lie.replace(' ', '-')}.onnx")
-    code, document, errors = parity(capsys, path)
-    assert (code, document["verdict"]) == (3, "fail"), document["reasons"]
-    assert document["images"] < 600  # it does not take all images
-    assert "parity fail" in errors
-
-
-def test_half_of_a_batch_repeated_is_caught(capsys: pytest.CaptureFixture[str]) -> None:
-    source = GOOD.replace("ROOT", repr(str(Path(__file__).parents[2]))).replace(
-        "    write.write(b",
-        "    logits[len(logits) // 2 :] = logits[: len(logits) - len(logits) // 2]\n"
-        "    write.write(b",
-        1,
-    )
-    assert "// 2 :]" in source
-    code, document, _ = parity(capsys, classifiers.program(source, "half.py"))
-    assert code == 1
-    assert "it mixes up the images of a batch" in document["error"]
 
 
 def test_a_reference_that_knows_nothing_is_refused(

@@ -13,9 +13,9 @@ from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.graph.legalize import legalize
 from edgekit.graph.lint import check_file, check_model
 from edgekit.graph.lookup import LookupSpec, lookup_function
-from edgekit.graph.variants import Variant, to_variant
+from edgekit.graph.variants import to_variant
 from edgekit.targets.dialects import find_dialect
-from edgekit.targets.operators import LOOKUP_NODE
+from edgekit.targets.operators import LOOKUP_NODE, Variant
 from tests.quantize.graphs import quantized
 
 TENSORRT = find_dialect("tensorrt")

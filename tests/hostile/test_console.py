@@ -11,6 +11,7 @@ import pytest
 import edgekit
 from edgekit.cli.main import main
 from edgekit.core.console import Console, expect_document, printable
+from edgekit.core.documents import Failure
 from edgekit.core.progress import ProgressBar, track
 from tests import bundles
 from tests.data.images import png
@@ -91,7 +92,7 @@ def test_everything_a_console_prints_is_safe(capsys: pytest.CaptureFixture[str])
     with ProgressBar(console, TITLE, 1) as bar:
         bar.line(TITLE)
     expect_document()
-    Console(as_json=True).document({TITLE: RTL})
+    Console(as_json=True).document(Failure(TITLE + RTL, 1))
     said = "".join(capsys.readouterr())
     assert not {"\x1b", "\x07", "\u202e"} & set(said)
     assert "two\\nlines" in said

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.cli.main import main
+from edgekit.core.documents import plain
 from edgekit.devices.answers import Answer, InvalidAnswer
 from edgekit.devices.deployed import DeployState
 from edgekit.devices.facts import DeviceFacts
@@ -64,7 +65,7 @@ def test_facts_are_checked(value: object) -> None:
 
 def test_good_facts_come_through() -> None:
     facts = DeviceFacts.from_dict(json.loads(json.dumps(GOOD)), "it")
-    assert json.loads(json.dumps(facts.to_dict())) == GOOD
+    assert json.loads(json.dumps(plain(facts))) == GOOD
 
 
 @pytest.mark.parametrize("command", ["check", "deploy"])
@@ -83,7 +84,7 @@ def test_the_others_are_served(command: str, network: Network, tmp_path: Path, r
     add_device(network.good())
     if command == "check":
         code, out, err = run("device", "check", *names, "--json")
-        documents = {entry["name"]: entry for entry in json.loads(out)}
+        documents = {entry["name"]: entry for entry in json.loads(out)["devices"]}
         assert documents["good"]["ready"] or documents["good"]["checks"]
     else:
         path = write(tmp_path / "b")

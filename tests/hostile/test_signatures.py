@@ -214,6 +214,35 @@ def test_what_is_no_key_does_not_sign(signed: Path, keys: Path, tmp_path: Path) 
     assert (signed / "manifest.json").read_bytes() == before
 
 
+def test_a_smaller_number_is_refused(signed: Path, keys: Path) -> None:
+    """An old bundle with its old signature, put where a newer one is expected."""
+    sign(signed, keys / "alice", sequence=12)
+    signers = keys / "signers"
+    assert verify(open_bundle(signed), signers).sequence == 12
+    assert load(signed, cache=False, signers=signers, at_least=12).size == bundles.SIZE
+    with pytest.raises(BundleError, match="was signed as number 12, 13 is the least") as refused:
+        load(signed, signers=signers, at_least=13)
+    assert len(str(refused.value).splitlines()) == 1
+    sign(signed, keys / "alice")
+    assert verify(open_bundle(signed), signers).sequence is None
+    with pytest.raises(BundleError, match="signed without a sequence number"):
+        load(signed, signers=signers, at_least=0)
+    with pytest.raises(UsageError, match="name the file of signers"):
+        load(signed, at_least=1)
+
+
+@pytest.mark.parametrize("number", ["13", "-1", "true", "1e99", "9" * 400, '"12"', "null", "[]"])
+def test_a_number_that_nobody_signed_is_refused(signed: Path, keys: Path, number: str) -> None:
+    sign(signed, keys / "alice", sequence=12)
+    document = json.loads((signed / SIGNATURE).read_text())
+    text = document["statement"].replace('"sequence":12', f'"sequence":{number}')
+    assert text != document["statement"]
+    document["statement"] = text
+    update_bundle(signed, reports={SIGNATURE: json.dumps(document).encode()})
+    with pytest.raises(BundleError, match=r"changed after it was signed|belongs to another"):
+        verify(open_bundle(signed), keys / "signers")
+
+
 def edgekit(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edgekit", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True)
@@ -228,6 +257,11 @@ def test_the_commands(tmp_path: Path, keys: Path) -> None:
     trusted = edgekit("verify", path, "--signers", keys / "signers")
     assert trusted.returncode == 0
     assert f"signed by {ALICE}" in trusted.stdout
+    assert edgekit("sign", path, "--key", keys / "alice", "--sequence", 7).returncode == 0
+    trusted = edgekit("verify", path, "--signers", keys / "signers", "--at-least", 7)
+    assert trusted.stdout.endswith(", as number 7\n")
+    refused = edgekit("verify", path, "--signers", keys / "signers", "--at-least", 8)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_a_part_says_that_it_is_a_part() -> None:
 
 
 def test_alexnet_is_refused_for_a_part_of_the_severities() -> None:
-    with pytest.raises(UsageError, match="measure all five or use the baseline 'none'"):
+    with pytest.raises(UsageError, match="measure all five or use --normalize-by none"):
         mce({"fog": {3: 0.5}}, "alexnet")
 
 

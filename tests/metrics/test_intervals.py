@@ -24,7 +24,7 @@ from edgekit.metrics.intervals import (
     mean_interval,
 )
 from edgekit.metrics.simulation import PairedModel
-from edgekit.metrics.verdicts import code_agreement_gate, corruption_gate, overall_outcome, verdict
+from edgekit.metrics.verdicts import agreement_gate, corruption_gate, overall_outcome, verdict
 
 KINDS = BENCHMARK_CORRUPTIONS
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -299,10 +299,10 @@ def test_gates_say_what_missed_them() -> None:
     assert f"about {unsure.more_images:,} more images" in unsure.reasons[0]
     agreement = agreement_interval(np.full(500, 0.98) + np.tile([0.02, -0.02], 250))
     assert agreement.estimate == pytest.approx(0.98)
-    assert code_agreement_gate(agreement, 0.95).outcome == "pass"
-    assert code_agreement_gate(agreement, 0.99).outcome == "fail"
-    assert "code agreement 0.98" in code_agreement_gate(agreement, 0.99).reasons[0]
-    assert code_agreement_gate(agreement, 0.98).outcome == "undecided"
+    assert agreement_gate("code agreement", agreement, 0.95).outcome == "pass"
+    assert agreement_gate("code agreement", agreement, 0.99).outcome == "fail"
+    assert "code agreement 0.98" in agreement_gate("code agreement", agreement, 0.99).reasons[0]
+    assert agreement_gate("code agreement", agreement, 0.98).outcome == "undecided"
     perfect = agreement_interval(np.ones(1000))
     assert perfect.upper == 1
     assert 0.995 < perfect.lower < 0.997
@@ -322,7 +322,7 @@ def test_bad_input_is_one_line() -> None:
     measured[:, 9, 2] = False
     with pytest.raises(UsageError, match="no image was evaluated for fog severity 3"):
         paired(good, measured)
-    with pytest.raises(UsageError, match="baseline 'none'"):
+    with pytest.raises(UsageError, match="--normalize-by none"):
         delta_interval(PairedErrors(good[:, :, :2], KINDS, (1, 2), "alexnet"))
     with pytest.raises(UsageError, match="between 0 and 1"):
         mean_interval(np.zeros(10), 1.0, confidence=95)

@@ -204,7 +204,7 @@ def test_the_mean_is_alexnets_for_1000_classes_and_all_severities_only(tmp_path:
         for name, entry in found["per_corruption"].items()
     }
     assert error["candidate"] == pytest.approx(mce(cells, "alexnet").value_percent)
-    unnormalized = dataclasses.replace(options, baseline="none")
+    unnormalized = dataclasses.replace(options, normalize_by="none")
     plain = run_comparison(this, unnormalized, QUIET).corruption_error
     assert plain is not None
     assert (plain.baseline, plain.label) == ("none", "unnormalized mCE")

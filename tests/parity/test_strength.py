@@ -19,6 +19,7 @@ GATES = st.builds(
     Gates,
     tolerance=st.sampled_from([0.1, 0.5, 5.0]),
     min_code_agreement=st.sampled_from([None, 0.9, 0.99]),
+    min_agreement=st.sampled_from([None, 0.95, 0.99]),
     max_corruption_delta=st.sampled_from([None, 1.0, 3.0]),
 )
 

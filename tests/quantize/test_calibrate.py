@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.graph.legalize import legalize
-from edgekit.quantize.calibrate import CalibrationReport, calibrate
+from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.float_scope import head_nodes
 from edgekit.quantize.recipes import Recipe
+from edgekit.quantize.results import CalibrationReport
 from edgekit.targets.dialects import DIALECTS
 from tests import bundles
 

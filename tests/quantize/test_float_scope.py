@@ -12,9 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekit.core.console import Console
 from edgekit.graph.layers import float_layers, quantized_layers
 from edgekit.graph.legalize import legalize
-from edgekit.quantize.calibrate import CalibrationReport, calibrate
+from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.float_scope import first_depthwise
 from edgekit.quantize.recipes import Recipe
+from edgekit.quantize.results import CalibrationReport
 from edgekit.targets.dialects import DIALECTS
 from tests import bundles
 

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgekit.core.console import Console
-from edgekit.quantize.calibrate import CalibrationReport, calibrate
+from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.engine import compile_graph, run_compiled
 from edgekit.quantize.layer_inputs import patches
 from edgekit.quantize.recipes import Recipe, read_recipe
+from edgekit.quantize.results import CalibrationReport
 from edgekit.quantize.rounding import _layers, least_error, output_error, round_weights
 from edgekit.targets.dialects import DIALECTS
 from tests import bundles

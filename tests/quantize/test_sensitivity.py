@@ -29,7 +29,8 @@ from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.engine import answers, compile_graph, run_compiled
 from edgekit.quantize.probe import Probe, difference, margin_change
 from edgekit.quantize.recipes import Recipe
-from edgekit.quantize.sensitivity import Sensitivity, clipped_shares, cut_points, measure, segment
+from edgekit.quantize.results import Sensitivity
+from edgekit.quantize.sensitivity import clipped_shares, cut_points, measure, segment
 from edgekit.report.sensitivity import rows, svg
 from edgekit.runtime.answers import Answers
 from edgekit.targets.dialects import DIALECTS

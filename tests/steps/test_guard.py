@@ -6,7 +6,7 @@ import pytest
 
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError
-from edgekit.quantize.guard import Closeness
+from edgekit.quantize.results import Closeness
 from edgekit.steps.guard import enforce
 
 CLOSE = Closeness(64, 0.1, 0.95, 0.9)

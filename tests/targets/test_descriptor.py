@@ -8,6 +8,7 @@ import pytest
 from edgekit.core.errors import UsageError
 from edgekit.core.host import host_arch
 from edgekit.targets import descriptor as descriptors
+from edgekit.targets import intel_devices
 from edgekit.targets.descriptor import (
     Descriptor,
     descriptor_from_manifest,
@@ -17,6 +18,7 @@ from edgekit.targets.descriptor import (
     missing_isa,
     why_not_here,
 )
+from edgekit.targets.intel_devices import why_no_device
 from edgekit.targets.tensorrt_releases import TensorRTFacts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +48,58 @@ def test_every_descriptor_is_read_and_explains_itself() -> None:
         assert descriptor.arch != "host"
         assert descriptor.dialect != "auto"
         if descriptor.backend == "openvino":  # left alone, it would choose bf16 or f16
-            assert descriptor.inference_precision == "f32"
+            npu = descriptor.openvino_device == "NPU"  # it has no f32
+            assert descriptor.inference_precision == ("f16" if npu else "f32")
+
+
+@pytest.mark.parametrize(
+    ("device", "folder", "library"),
+    [
+        ("GPU", "class/drm/renderD128", "libOpenCL.so.1"),
+        ("NPU", "class/accel/accel0", "libze_loader.so.1"),
+    ],
+)
+def test_an_intel_device_is_there_if_linux_and_its_driver_say_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str, folder: str, library: str
+) -> None:
+    monkeypatch.setattr(intel_devices, "host_arch", lambda: "x86_64")
+    assert "Linux shows none" in str(why_no_device(device, tmp_path))
+    entry = tmp_path / "sys" / folder / "device"
+    entry.mkdir(parents=True)
+    (entry / "vendor").write_text("0x10de\n")  # another maker's
+    assert "Linux shows none" in str(why_no_device(device, tmp_path))
+    (entry / "vendor").write_text("0x8086\n")
+    monkeypatch.setattr(intel_devices, "_loads", lambda name: name != library)
+    assert f"{library} is not" in str(why_no_device(device, tmp_path))
+    monkeypatch.setattr(intel_devices, "_loads", lambda name: name == library)
+    assert why_no_device(device, tmp_path) is None
+    monkeypatch.setattr(intel_devices, "host_arch", lambda: "aarch64")
+    assert "this machine is aarch64" in str(why_no_device(device, tmp_path))
+
+
+def test_intel_devices_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for device in ("GPU", "NPU"):
+        descriptor = load_descriptor(f"openvino-{device.lower()}")
+        monkeypatch.setattr(descriptors, "why_no_device", lambda name: f"needs {name}")
+        monkeypatch.setattr(descriptors, "host_arch", lambda: "x86_64")
+        assert why_not_here(descriptor) == f"needs {device}"
+    auto = load_descriptor("openvino-auto")
+    assert why_not_here(auto) is None  # it may end on this CPU
+    assert auto.isa == host_isa()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"backend": "onnxruntime", "dialect": "onnxruntime"}, "is for backend 'openvino'"),
+        ({"openvino_device": "NPU"}, "computes in f16"),
+        ({"openvino_device": "NPU", "inference_precision": "f16", "batch": 0}, "a fixed batch"),
+    ],
+)
+def test_devices_that_openvino_has_not(changes: dict[str, object], problem: str) -> None:
+    gpu = load_descriptor("openvino-gpu")
+    with pytest.raises(UsageError, match=problem):
+        dataclasses.replace(gpu, **changes)  # type: ignore[arg-type]
 
 
 def test_cpu_is_this_machine() -> None:

@@ -23,6 +23,7 @@ from edgekit.data.synthetic import pictures
 from edgekit.data.transforms import IMAGENET
 from edgekit.export.exporter import export_onnx
 from edgekit.graph import rtx
+from edgekit.graph.findings import RtxReport
 from edgekit.graph.legalize import legalize
 from edgekit.graph.lint import check_model
 from edgekit.graph.uint8_input import add_uint8_input
@@ -104,7 +105,7 @@ def models(tmp_path_factory):
     return get
 
 
-def ask(model: onnx.ModelProto, folder: Path, plugin: Path | None = None) -> rtx.RtxReport:
+def ask(model: onnx.ModelProto, folder: Path, plugin: Path | None = None) -> RtxReport:
     path = folder / "model.onnx"
     onnx.save(model, path)
     report = rtx.check_with_rtx(path, plugin)
@@ -114,7 +115,7 @@ def ask(model: onnx.ModelProto, folder: Path, plugin: Path | None = None) -> rtx
     return report
 
 
-def accepted(report: rtx.RtxReport, plugin_layers: int) -> None:
+def accepted(report: RtxReport, plugin_layers: int) -> None:
     assert report.parsed, report.raw
     assert report.built, report.raw
     assert report.plugin_layers == plugin_layers

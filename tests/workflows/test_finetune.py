@@ -28,8 +28,8 @@ from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
 from edgekit.quantize.qat import loop
 from edgekit.quantize.qat.config import FinetuneConfig
-from edgekit.quantize.qat.evaluation import Validation
 from edgekit.quantize.qat.record import read_finetuned
+from edgekit.quantize.qat.results import Validation
 from edgekit.steps.artifacts import Checkpoint, Exported, Quantized
 from edgekit.steps.bundling import compile_bundle
 from edgekit.steps.calibration import legal_onnx, take_finetuned
@@ -200,9 +200,9 @@ def test_a_build_takes_the_graph_in_the_place_of_a_calibration(work: Path, whole
         target=("onnxruntime-cpu",),
         out=str(work / "build"),
     )
-    rows = {row["step"]: row for row in plan(config, QUIET)}
-    assert rows["calibrate"]["state"] == "given"
-    assert rows["calibrate"]["writes"] == str(whole / INT8)
+    rows = {step.step: step for step in plan(config, QUIET).steps}
+    assert rows["calibrate"].state == "given"
+    assert rows["calibrate"].writes == str(whole / INT8)
     context, source = Context(QUIET, Path(os.environ["EDGEKIT_CACHE"])), config.source()
     exported = export(context, obtain_checkpoint(context, source), source)
     descriptor = load_descriptor("onnxruntime-cpu")

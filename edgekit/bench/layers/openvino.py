@@ -11,6 +11,7 @@ from edgekit.bench.layers.profile import Layer, Profile, is_lookup, parts_of_gra
 from edgekit.bundle.store import Bundle
 from edgekit.runtime.openvino import model_config
 from edgekit.runtime.openvino_core import shared_core
+from edgekit.runtime.openvino_devices import device_settings
 from edgekit.runtime.runner import RunSettings
 from edgekit.targets.operators import HEAD, LOOKUP
 
@@ -29,7 +30,9 @@ def profile(
         if node.get_type_name() in (LOOKUP, HEAD):
             lookup.add(node.get_friendly_name())
             fused = fused or node.get_type_name() == HEAD
-    compiled = core.compile_model(model, "CPU", {**model_config(settings), "PERF_COUNT": True})
+    device = bundle.manifest.target.openvino_device
+    config = {**model_config(settings, device), **device_settings(core, device)}
+    compiled = core.compile_model(model, device, {**config, "PERF_COUNT": True})
     parts = _parts(compiled.get_runtime_model(), lookup)
     if fused:  # one operator: its time cannot be split
         parts = {

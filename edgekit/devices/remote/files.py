@@ -97,6 +97,11 @@ def same(path: str, digest: str, size: int) -> bool:
     return _is(Path(path), digest, size)
 
 
+def there(path: str) -> bool:
+    """Whether something has this name, if only a link to nothing."""
+    return os.path.lexists(path)
+
+
 def read(path: str) -> str | None:
     """A small text file; None if there is none."""
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,6 +65,7 @@ def _describe(model: BundlePredictor) -> dict[str, object]:
     return {
         "name": model.name,
         "key": model.key,
+        "execution": {**asdict(model.execution), "nodes": None},
         "identity": model.model.manifest.identity(),
         "chunk": model.chunk * max(1, model.model.describe()["streams"]),
     }

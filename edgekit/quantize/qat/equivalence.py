@@ -10,8 +10,6 @@ After the last pair, codes must be identical and logits equal.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx
 import torch
@@ -21,36 +19,13 @@ from torch import Tensor
 from edgekit.core.errors import EdgekitError
 from edgekit.graph.view import with_outputs
 from edgekit.quantize.qat.network import Network
+from edgekit.quantize.qat.results import Proof
 from edgekit.runtime.onnxruntime import named_outputs, open_session
 
 LOGITS_TOLERANCE = 1e-3  # largest difference over the largest magnitude
 _EDGE = 0.01  # levels from the midpoint of two, within which a value counts as on the edge
 _TIE = 1e-6  # margin over best score below which rounding chooses between two codewords
 _BATCH = 16
-
-
-@dataclass(frozen=True)
-class Proof:
-    """What was compared, and how closely it agreed."""
-
-    images: int
-    pairs: int  # Q/DQ pairs of activations
-    values: int  # 8-bit values that both computed
-    edge_values: int  # those on the edge between two levels that rounded the other way
-    codes: int
-    different_codes: int  # ties up to rounding
-    logits_error: float  # largest difference over the largest magnitude
-
-    def describe(self) -> str:
-        """One line for the user."""
-        text = (
-            f"the INT8 graph is the network that was trained: on {self.images} images "
-            f"{self.values - self.edge_values} of {self.values} 8-bit values are identical "
-            f"({self.edge_values} on a rounding edge), logits to {self.logits_error:.0e}"
-        )
-        if self.codes:
-            text += f", {self.codes - self.different_codes} of {self.codes} codes identical"
-        return text
 
 
 class _Follower:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,68 +12,13 @@ from edgekit.data.base import IndexArray
 from edgekit.data.pool import Pool
 from edgekit.data.transforms import Preprocessing
 from edgekit.quantize.qat.network import Network
+from edgekit.quantize.qat.results import Validation
 from edgekit.training.distributed import World
-from edgekit.training.evaluation import Choices, Evaluation, Tally, choices
+from edgekit.training.evaluation import Choices, Tally, choices
+from edgekit.training.results import Evaluation
 from edgekit.training.stop_signal import StopSignal
 from edgekit.training.validation import Group, image_groups
 from edgekit.training.views import LoadedViews, Unreadable, View
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Errors as fractions in [0, 1]; the ``float_`` ones are the original's on the same images.
-
-    The mean corruption error is `Evaluation`'s.
-    """
-
-    images: int
-    clean_error: float
-    float_clean_error: float
-    mean_corruption_error: float | None  # None without corruptions
-    float_mean_corruption_error: float | None
-    code_agreement_clean: float | None  # fraction of features with the float model's codeword
-    code_agreement_corrupted: float | None
-    top1_agreement: float  # fraction of views with the float model's class
-
-    @property
-    def criterion(self) -> tuple[float, float]:
-        """What early stopping minimizes: the error in excess of the float model's, then flips.
-
-        An error below the float model's is luck with these images and does not count: otherwise
-        the first lucky epoch would win.
-        """
-        ours, original = self.mean_corruption_error, self.float_mean_corruption_error
-        if ours is None or original is None:
-            ours, original = self.clean_error, self.float_clean_error
-        return max(0.0, ours - original), 1 - self.code_agreement
-
-    @property
-    def code_agreement(self) -> float:
-        """On corrupted images, or on clean ones if there are no others; 1 without codes."""
-        agreement = self.code_agreement_corrupted
-        agreement = self.code_agreement_clean if agreement is None else agreement
-        return 1.0 if agreement is None else agreement
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-    def describe(self) -> str:
-        """One line, in percent."""
-        text = f"validation error {_pair(self.clean_error, self.float_clean_error)} clean"
-        if self.mean_corruption_error is not None:
-            assert self.float_mean_corruption_error is not None
-            pair = _pair(self.mean_corruption_error, self.float_mean_corruption_error)
-            text += f", {pair} corrupted"
-        if self.code_agreement_clean is not None:
-            text += f", same code {100 * self.code_agreement_clean:.1f}% clean"
-        if self.code_agreement_corrupted is not None:
-            text += f", {100 * self.code_agreement_corrupted:.1f}% corrupted"
-        return text
-
-
-def _pair(ours: float, original: float) -> str:
-    return f"{100 * ours:.2f}% (float {100 * original:.2f}%)"
 
 
 class Validator:

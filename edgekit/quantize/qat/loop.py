@@ -21,9 +21,10 @@ from edgekit.core.progress import ProgressBar
 from edgekit.data.base import IndexArray
 from edgekit.data.loading import Skipped
 from edgekit.quantize.qat.config import FinetuneConfig
-from edgekit.quantize.qat.evaluation import Validation, Validator
+from edgekit.quantize.qat.evaluation import Validator
 from edgekit.quantize.qat.losses import Losses, finite, losses
 from edgekit.quantize.qat.network import Network
+from edgekit.quantize.qat.results import Validation
 from edgekit.training.batches import Batch, ImageSource
 from edgekit.training.determinism import step_seed
 from edgekit.training.journal import Journal

@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
-from edgekit.core.documents import parse_json, plain, read
+from edgekit.core.documents import Document, parse_json, read
 from edgekit.core.errors import UsageError
 from edgekit.targets.dialects import Dialect, find_dialect
 
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     import onnx
 
 KEY = "edgekit.finetuned"
-SCHEMA = 1
 REMEDY = "run 'edgekit finetune' again"
 
 
 @dataclass(frozen=True)
-class FinetuneRecord:
+class FinetuneRecord(Document):
     """How an INT8 graph was fine-tuned; also in the manifest of bundles built from it."""
+
+    SCHEMA: ClassVar = 1
 
     checkpoint: str  # SHA-256 of the float original
     dialect: str  # whose form of the graph was fine-tuned
@@ -49,12 +50,8 @@ class FinetuneRecord:
     def from_dict(value: object, source: str) -> FinetuneRecord:
         """Read a record; those of earlier releases have no schema number."""
         if isinstance(value, Mapping):
-            value = {"schema": SCHEMA, **value}
-        return read(FinetuneRecord, value, source, schema=SCHEMA, remedy=REMEDY)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"schema": SCHEMA, **plain(self)}
+            value = {"schema": FinetuneRecord.SCHEMA, **value}
+        return read(FinetuneRecord, value, source, schema=FinetuneRecord.SCHEMA, remedy=REMEDY)
 
 
 def write_record(graph: onnx.ModelProto, record: FinetuneRecord) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 from edgekit.bundle.manifest import MANIFEST
 from tests.hostile.campaign.file_faults import TINY, Fault, Finished, Forker
+from tests.hostile.campaign.nano import on_device, with_device
 
 INT8: Final = ("int8.onnx", "int8.onnx.images.json")
 TARGET: Final = "onnxruntime-cpu"
@@ -52,6 +54,7 @@ class Place:
             "EDGEKIT_DEVICES": str(self.folder / "devices.toml"),
             "TMPDIR": str(self.folder / "tmp"),
             "HOME": str(self.folder / "home"),
+            "PATH": f"{self.folder / 'network'}:{os.environ['PATH']}",
             "SOURCE_DATE_EPOCH": "1700000000",
         }
 
@@ -121,6 +124,24 @@ def _placed_files(place: Place) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+def _deploy(place: Place) -> list[str]:
+    """The whole of it, from the host; `_place` is its last step alone."""
+    return ["deploy", str(place.bundle), "--device", with_device(place.folder)]
+
+
+def _deployed(place: Place) -> dict[str, bytes]:
+    return on_device(place.folder, TARGET)
+
+
+def _zipped(place: Place) -> dict[str, bytes]:
+    zipped = place.folder / "out" / f"{TARGET}.zip"
+    return {**_bundle_files(place), zipped.name: zipped.read_bytes()}
+
+
+def _add(name: str) -> Callable[[Place], list[str]]:
+    return lambda place: ["device", "add", name, f"{name}@host"]
+
+
 def _files(*names: str) -> Callable[[Place], dict[str, bytes]]:
     return lambda place: {name: (place.folder / name).read_bytes() for name in names}
 
@@ -167,6 +188,13 @@ COMMANDS: Final = {
             program="edgekit.devices.remote.place:main",
         ),
         Command("sign", _sign, _files(f"out/{TARGET}/signature.json"), ("evidence",)),
+        Command("zip", lambda p: _build(p, "--zip"), _zipped, ("build",)),
+        Command("more parity", lambda p: _parity(p, 6), _comparison, ("parity",)),
+        Command("deploy over ssh", _deploy, _deployed, ("build",)),
+        Command("sign what is there", _sign, _bundle_files, ("deploy over ssh",)),
+        Command("deploy over ssh again", _deploy, _deployed, ("sign what is there",)),
+        Command("device add", _add("first"), _files("devices.toml")),
+        Command("device add again", _add("second"), _files("devices.toml"), ("device add",)),
     )
 }
 

@@ -12,12 +12,15 @@ from typing import Final
 from edgekit.bundle.manifest import MANIFEST
 from edgekit.bundle.store import open_bundle
 from edgekit.core.errors import EdgekitError
+from edgekit.core.typed_toml import read_toml
+from edgekit.devices import registry
 from tests.hostile.campaign.commands import EVIDENCE, TARGET, Place
 
 
 def damage(place: Place, before: Path) -> str:
     """What is half done under a final name, or gone that was evidence; "" for nothing."""
-    for manifest in place.folder.glob(f"*/[!.]*/{MANIFEST}"):
+    places = (f"*/[!.]*/{MANIFEST}", f"nano/bundles/[!.]*/{MANIFEST}")
+    for manifest in (path for pattern in places for path in place.folder.glob(pattern)):
         try:
             open_bundle(manifest.parent)
         except EdgekitError as error:
@@ -89,6 +92,7 @@ def _read_state(path: Path) -> None:
 
 _READERS: Final[dict[str, Callable[[Path], object]]] = {
     ".json": lambda path: json.loads(path.read_bytes()),
+    ".toml": lambda path: read_toml(path, registry._File),
     ".onnx": _read_onnx,
     ".safetensors": _read_safetensors,
     ".pt": _read_state,

@@ -10,23 +10,26 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit.graph.lookup import LookupSpec
+from tests.hostile.campaign import head_graphs
 from tests.hostile.campaign.case import ROOT, Hazard, Verdict
 
 _GRAPHS = 8
-_RUN = """
+START = """
 import json, os, sys
 import numpy as np, onnx, openvino as ov
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 import edgekit
 
 core = ov.Core()
 core.add_extension(edgekit.extension_path())
-
+"""
+_LOOKUP = """
 def one(g):
     random = np.random.default_rng(g["seed"])
     kind = getattr(TensorProto, g["table"])
@@ -63,7 +66,8 @@ def one(g):
     got = np.take_along_axis(scores, found[..., None], -1)[..., 0]
     assert (got >= top - 1e-9 * (1 + abs(top))).all(), "another index"
     return "right"
-
+"""
+END = """
 for g in json.loads(sys.argv[1]):
     print(json.dumps(g), flush=True)
     try:
@@ -117,15 +121,19 @@ def graph(chance: random.Random) -> dict[str, Any]:
 class Operators:
     """Eight graphs in one process."""
 
-    name: str = "operators: graphs of OpenVINO"
+    name: str
+    program: str
+    """Defines ``one``, which runs a graph and asserts that its answer is right."""
+    make: Callable[[random.Random], dict[str, Any]]
+    """What ``one`` gets."""
 
     def run(self, seed: int, folder: Path) -> Verdict:
         """Fault: a crash, a wrong answer, or what is no refusal."""
         chance = random.Random(f"{self.name} {seed}")
-        graphs = [graph(chance) for _ in range(_GRAPHS)]
+        graphs = [self.make(chance) for _ in range(_GRAPHS)]
         path = os.pathsep.join(filter(None, [str(ROOT), *sys.path]))
         done = subprocess.run(
-            [sys.executable, "-c", _RUN, json.dumps(graphs)],
+            [sys.executable, "-c", START + self.program + END, json.dumps(graphs)],
             capture_output=True, text=True, check=False, timeout=120,
             env={**os.environ, "PYTHONPATH": path},
         )  # fmt: skip
@@ -140,4 +148,7 @@ class Operators:
         return Verdict("passed" if right else "refused", kinds)
 
 
-HAZARDS: tuple[Hazard, ...] = (Operators(),)
+HAZARDS: tuple[Hazard, ...] = (
+    Operators("operators: graphs of OpenVINO", _LOOKUP, graph),
+    Operators("operators: heads of OpenVINO", head_graphs.PROGRAM, head_graphs.head),
+)

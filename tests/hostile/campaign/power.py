@@ -21,6 +21,8 @@ class PowerCut:
     """Replays one recording of a command up to a moment, without what was not synced by then."""
 
     command: str
+    reruns: float = 0.25
+    """How often the command runs again on what is left."""
 
     @property
     def name(self) -> str:
@@ -28,13 +30,13 @@ class PowerCut:
         return f"power cut in {self.command}"
 
     def run(self, seed: int, folder: Path) -> Verdict:
-        """One cut; every fourth time the command runs again on what is left."""
+        """One cut."""
         chance = random.Random(f"{self.name} {seed}")
         events = recorded(self.command)
         count, how = chance.randint(0, len(events)), chance.choice(HOWS)
         if chance.random() < 0.1:
             count = len(events)
-        return self.cut(count, how, chance, rerun=chance.random() < 0.25)
+        return self.cut(count, how, chance, rerun=chance.random() < self.reruns)
 
     def cut(self, count: int, how: How, chance: random.Random, *, rerun: bool) -> Verdict:
         """The power is cut after ``count`` operations; ``how`` little is left."""
@@ -80,4 +82,10 @@ def recorded(name: str) -> tuple[Event, ...]:
 
 _CUT = ("build", "build anew", "calibrate again", "train", "parity", "sign", "bench")
 
-HAZARDS: tuple[Hazard, ...] = tuple(PowerCut(command) for command in _CUT)
+HAZARDS: tuple[Hazard, ...] = (
+    *(PowerCut(command) for command in _CUT),
+    PowerCut("zip"),
+    # Half of an answer that was kept would show in the comparison that uses it.
+    PowerCut("more parity", 1.0),
+    PowerCut("device add again", 1.0),
+)

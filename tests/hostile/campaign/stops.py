@@ -95,8 +95,12 @@ def aftermath(name: str, place: Place) -> str:
 _KILLED = (
     *("build", "build anew", "build again", "calibrate", "calibrate again"),
     *("train", "parity", "sign", "bench", "deploy", "deploy again"),
+    *("zip", "device add again"),
 )
+# Its host changes hardly any files: what it is about happens at the other end.
+_AT_MOMENTS = ("deploy over ssh", "deploy over ssh again")
 
-HAZARDS: tuple[Hazard, ...] = tuple(
-    Stop(command, at) for command in _KILLED for at in ("operation", "moment")
+HAZARDS: tuple[Hazard, ...] = (
+    *(Stop(command, at) for command in _KILLED for at in ("operation", "moment")),
+    *(Stop(command, "moment") for command in _AT_MOMENTS),
 )

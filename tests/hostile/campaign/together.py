@@ -62,7 +62,7 @@ _PAIRS = (
         ("train", "train"),
         ("calibrate again", "calibrate again"),
     ),
-    *(("bench", "parity"),),
+    *(("bench", "parity"), ("deploy over ssh", "deploy over ssh")),
 )
 
 HAZARDS: tuple[Hazard, ...] = tuple(Together(*pair) for pair in _PAIRS)

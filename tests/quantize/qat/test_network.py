@@ -18,11 +18,11 @@ from edgekit.graph.legalize import legalize
 from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.qat.config import FinetuneConfig
 from edgekit.quantize.qat.equivalence import prove
-from edgekit.quantize.qat.evaluation import Validation
 from edgekit.quantize.qat.fake_quantize import fake_quantize
 from edgekit.quantize.qat.losses import divergence, losses
 from edgekit.quantize.qat.network import Network
 from edgekit.quantize.qat.operators import run_operator
+from edgekit.quantize.qat.results import Validation
 from edgekit.quantize.recipes import Recipe
 from edgekit.targets.dialects import DIALECTS
 from tests import bundles

@@ -1,0 +1,52 @@
+"""What an export reports. Apart from what exports, which imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from edgekit.core.documents import Document
+from edgekit.targets.operators import Variant
+
+Batch = int | Literal["dynamic"]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What was compared; the logits of an image count if all of its codes agree."""
+
+    images: int
+    logits_error: float  # largest difference over the largest magnitude, in the worst batch
+    tolerance: float  # what was allowed: 1e-4, or more if the model itself rounds more
+    codes: int
+    code_ties: int  # codes that differ because the margin is below rounding
+
+    def describe(self) -> str:
+        """One line for the user."""
+        text = f"{self.images} random images: logits equal torch's to {self.logits_error:.1e}"
+        if self.codes:
+            text += f", {self.codes - self.code_ties} of {self.codes} codes identical"
+        if self.code_ties:
+            text += " (the others are ties up to rounding)"
+        return text
+
+
+@dataclass(frozen=True)
+class ExportReport(Document):
+    """What was written, and what was proven about it."""
+
+    SCHEMA: ClassVar = 1
+
+    path: str
+    bytes: int
+    sha256: str
+    opset: int
+    batch: Batch
+    """Images per inference, or "dynamic" for any number."""
+    vq: Variant
+    """The form of the lookup."""
+    outputs: tuple[str, ...]
+    fold: str
+    """What the fold did, in words."""
+    agreement: Agreement
+    seconds: float

@@ -1,0 +1,116 @@
+"""Several artifacts on a terminal: who they are, how they agree, what each has lost."""
+
+from __future__ import annotations
+
+import textwrap
+
+from edgekit.core.console import Console
+from edgekit.parity.across_document import AcrossDocument
+from edgekit.parity.document import Estimate
+
+_WIDTH = 80
+
+
+def show(console: Console, document: AcrossDocument) -> None:
+    """Print it all; only names and paths may need more than 80 columns."""
+    for line in legend(document):
+        console.text(line)
+    letters = [one.letter for one in document.artifacts]
+    if len(letters) > 2:
+        title = "same class, %: corrupted above the diagonal, clean below"
+        console.table(title, ("", *letters), matrix(document), right=",".join(letters))
+    columns: tuple[str, ...] = ("pair", "clean %", "95% interval", "corrupted %", "interval")
+    console.table("", columns, pair_rows(document), right=",".join(columns[1:]))
+    columns = ("", "clean error", "corruption error", "difference", "95% interval", "verdict")
+    if rows := error_rows(document):
+        console.table("", columns, rows, right=",".join(columns[1:5]))
+    for line in lines(document):
+        console.text(line)
+
+
+def legend(document: AcrossDocument) -> list[str]:
+    """Each artifact's letter, name, what really executed, and how images reach it."""
+    found = []
+    for one in document.artifacts:
+        role = " (reference)" if one.letter == document.reference else ""
+        found.append(f"{one.letter}  {one.name}{role}")
+        for text in (one.executed.described, one.images):
+            found += textwrap.wrap(
+                text, _WIDTH, initial_indent="   ", subsequent_indent="   ", break_long_words=False
+            )
+    severities = ",".join(map(str, document.severities))
+    text = (
+        f"{document.images:,} of {document.images_available:,} images of {document.data}, "
+        f"corrupted {document.corrupted}, severities {severities}"
+    )
+    return [*found, *textwrap.wrap(text, _WIDTH, break_long_words=False)]
+
+
+def matrix(document: AcrossDocument) -> list[list[str]]:
+    """Agreement in percent: of corrupted images above the diagonal, of clean ones below."""
+    pairs = {(pair.one, pair.other): pair for pair in document.agreement}
+    rows = []
+    for row in document.artifacts:
+        cells = [row.letter]
+        for column in document.artifacts:
+            if row.letter == column.letter:
+                cells.append("-")
+            elif row.letter < column.letter:
+                cells.append(f"{100 * pairs[row.letter, column.letter].corrupted.estimate:.2f}")
+            else:
+                cells.append(f"{100 * pairs[column.letter, row.letter].clean.estimate:.2f}")
+        rows.append(cells)
+    return rows
+
+
+def pair_rows(document: AcrossDocument) -> list[list[str]]:
+    """Every pair with its intervals."""
+    return [
+        [f"{pair.one} {pair.other}", *_percent(pair.clean), *_percent(pair.corrupted)]
+        for pair in document.agreement
+    ]
+
+
+def error_rows(document: AcrossDocument) -> list[list[str]]:
+    """Errors in percent, and each one's difference from the reference in points."""
+    rows = []
+    for one in document.artifacts:
+        if one.clean_error is None or one.corruption_error is None:
+            return []
+        change, verdict = one.change, one.verdict or "reference"
+        difference = interval = ""
+        if change is not None:
+            difference = f"{change.delta:+.2f}"
+            interval = f"[{change.lower:+.2f}, {change.upper:+.2f}]"
+        errors = f"{one.clean_error:.2f}", f"{one.corruption_error:.2f}"
+        rows.append([one.letter, *errors, difference, interval, verdict])
+    return rows
+
+
+def lines(document: AcrossDocument) -> list[str]:
+    """The odd one out, the work, and the reasons."""
+    total = document.inferences + document.inferences_cached
+    work = f"{document.inferences:,} of {total:,} inferences done now"
+    work += f" in {document.seconds:.0f} s" if document.inferences else ", the rest was cached"
+    if document.saved > 0:
+        work += f"; stopping early saved {100 * document.saved:.0f}% of the full sweep"
+    reasons = [f"{one.letter} {reason}" for one in document.artifacts for reason in one.reasons]
+    texts = [document.odd_one_out.sentence, work, *reasons]
+    return [line for text in texts for line in textwrap.wrap(text, _WIDTH, break_long_words=False)]
+
+
+def failure(document: AcrossDocument) -> str:
+    """The one line that says why it did not pass."""
+    parts = [
+        f"{one.letter} ({one.name}) {one.verdict}"
+        for one in document.artifacts
+        if one.verdict not in (None, "pass")
+    ]
+    return f"parity {document.verdict}: {'; '.join(parts)}; {document.odd_one_out.sentence}"
+
+
+def _percent(value: Estimate) -> list[str]:
+    return [
+        f"{100 * value.estimate:.2f}",
+        f"[{100 * value.lower:.2f}, {100 * value.upper:.2f}]",
+    ]
