@@ -158,6 +158,7 @@ def _spoil(made: dict[str, Any], chance: random.Random) -> None:
     shapes: tuple[list[int], ...]
     match chance.randrange(8):
         case 0:
+            shapes = (
                 [],
                 [0],
                 [rows],
