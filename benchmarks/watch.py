@@ -72,7 +72,9 @@ def collect(bundle: Path, uri: str | None, work: Path, corrupted: int) -> None:
     every = tuple(range(1 + cells.count))
     tasks = [(row, every if i < corrupted else (0,)) for i, row in enumerate(rows)]
     parts: list[Answers] = []
-    numbers, labels, light = [], [], []
+    numbers: list[int] = []
+    labels: list[int] = []
+    light: list[float] = []
     make = MakeVariants(model.preprocessing, cells)
     with closing(load_each(test, tasks, make, workers=default_workers(), chunk=1)) as images:
         for (row, which), pixels in zip(tasks, images, strict=True):
@@ -81,9 +83,8 @@ def collect(bundle: Path, uri: str | None, work: Path, corrupted: int) -> None:
             labels += [test.label(row)] * len(which)
             light += pixels.mean(axis=(1, 2, 3)).tolist()
     answers = join(parts)
-    np.savez(
-        work / "answers.npz", number=numbers, label=labels, light=light, **answers.arrays()
-    )  # fmt: skip
+    own = {"number": numbers, "label": labels, "light": light}
+    np.savez(work / "answers.npz", **{**answers.arrays(), **own})  # type: ignore[arg-type] # its stub
 
 
 class Pool:

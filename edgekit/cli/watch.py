@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +20,7 @@ _EVERY_SECONDS = 10.0  # between two lines about the state
 
 @click.command(
     cls=Command,
+    prints=("watch",),
     short_help="Notice, without labels, that images have changed.",
     examples="""
     edgekit watch build/cpu /var/camera --state pole.json
@@ -74,7 +75,7 @@ def watch(
         monitor = Monitor(bundle, state=state, images_a_false_alarm=images_a_false_alarm)
         monitor.accept()
         console.info(f"{state}: its last images count as normal now")
-        console.document(_document(monitor.status()))
+        console.document(monitor.status())
         return
     if source is None:
         raise UsageError("name what to watch: a folder, a list, a video, camera:0 or -")
@@ -84,7 +85,7 @@ def watch(
     status = monitor.status()
     for line in lines(status):
         console.text(line)
-    console.document(_document(status))
+    console.document(status)
     if status.changed:
         raise GateFailed(f"the images have changed since image {status.since_image}")
 
@@ -189,13 +190,3 @@ def prometheus(status: Status) -> str:
         if value is not None:
             found += [f"# TYPE edgekit_{name} {kind}", f"edgekit_{name} {value:g}"]
     return "\n".join(found) + "\n"
-
-
-def _document(status: Status) -> dict[str, Any]:
-    from edgekit.core.documents import plain
-
-    document: dict[str, Any] = {"schema": 1, **plain(status)}
-    document["too_alike"] = status.too_alike
-    if status.mixture is not None:
-        document["mixture"]["sign"] = status.mixture.sign
-    return document

@@ -31,6 +31,7 @@ _PRIOR_IMAGES: Final = 8.0  # weight of the pooled frequencies in an expert's ow
 _UNIFORM: Final = 0.02  # share of the uniform distribution in the pooled frequencies
 _LEARNERS: Final = (50.0, 200.0)  # images that an expert without knowledge remembers
 _LEARNER_BINS: Final = 16
+_KEPT: Final = (1 - 1 / np.array(_LEARNERS))[:, None]  # of what they remember, after an image
 _LEARNERS_WEIGHT: Final = 0.1
 _BEYOND: Final = 5.0  # nats above the threshold that evidence may grow to, so that it can fall
 
@@ -110,7 +111,7 @@ class Experts:
 
     @cached_property
     def bets(self) -> NDArray[np.float32]:
-        """log densities [experts, symbols in `order`]; each integrates to 1 over [0, 1)."""
+        """log densities [symbols in `order`, experts]; each integrates to 1 over [0, 1)."""
         clean, cells, _ = self.frequencies
         bins = self.reference.bins
         by_symbol = cells / clean
@@ -125,7 +126,14 @@ class Experts:
                 for kind in kinds
             ]
         )
-        return np.asarray(np.log(ratios[:, self.order]), np.float32)
+        return np.ascontiguousarray(np.log(ratios[:, self.order]).T, np.float32)
+
+    @cached_property
+    def log_weights(self) -> Floats:
+        """log of what each one's opinion counts, the learners' last; the weights' sum is 1."""
+        known, learners = len(self.all), len(_LEARNERS)
+        rest = 1.0 if known == 0 else _LEARNERS_WEIGHT
+        return np.log([(1 - rest) / max(known, 1)] * known + [rest / learners] * learners)
 
 
 @dataclass(eq=False)
@@ -157,19 +165,13 @@ class Detector:
         )
 
     @property
-    def weights(self) -> Floats:
-        """What each expert's opinion counts; the sum is 1."""
-        known = len(self.experts.all)
-        learners = len(_LEARNERS)
-        rest = 1.0 if known == 0 else _LEARNERS_WEIGHT
-        return np.concatenate(
-            [np.full(known, (1 - rest) / max(known, 1)), np.full(learners, rest / learners)]
-        )
-
-    @property
     def total(self) -> float:
         """log of the evidence for a change; an alarm at `threshold`."""
-        return float(np.logaddexp.reduce(self.evidence + np.log(self.weights)))
+        weighted = self.evidence + self.experts.log_weights
+        best = float(weighted.max())
+        if best == -np.inf:
+            return best
+        return best + float(np.log(np.exp(weighted - best).sum()))
 
     @property
     def alarming(self) -> bool:
@@ -205,13 +207,18 @@ class Detector:
     def _bets(self, value: float) -> Floats:
         place = int(np.searchsorted(self.experts.ends, value, side="right"))
         place = min(place, len(self.experts.ends) - 1)
-        known = self.experts.bets[:, place].astype(np.float64)
+        known = self.experts.bets[place]
         bin_ = min(int(value * _LEARNER_BINS), _LEARNER_BINS - 1)
         seen = self.learned.sum(axis=1)
         learned = _LEARNER_BINS * (self.learned[:, bin_] + 1) / (seen + _LEARNER_BINS)
-        self.learned *= (1 - 1 / np.array(_LEARNERS))[:, None]
+        self.learned *= _KEPT
         self.learned[:, bin_] += 1
         return np.concatenate([known, np.log(learned)])
+
+    def take_as_normal(self, symbols: NDArray[np.int64]) -> None:
+        """Compare with images of these symbols instead of the reference's."""
+        self.counts[:] = 0
+        np.add.at(self.counts, self.experts.rank[symbols], 1)
 
     def begin_anew(self) -> None:
         """Drop all evidence; what is normal stays known."""

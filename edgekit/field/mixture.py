@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ Sign = Literal["classes", "within classes", "both", "neither"]
 @dataclass(frozen=True)
 class Mixture:
     """How far recent images are from the reference, in deviations of what chance does."""
+
+    DERIVED: ClassVar = ("sign",)
 
     images: int
     classes: float  # how often each class is predicted
@@ -78,4 +80,4 @@ def _deviations(ratio: float, freedom: int) -> float:
     if freedom == 0:
         return 0.0
     part = 2 / (9 * freedom)
-    return ((ratio / freedom) ** (1 / 3) - (1 - part)) / math.sqrt(part)
+    return float((ratio / freedom) ** (1 / 3) - (1 - part)) / math.sqrt(part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -10,32 +9,36 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.core.documents import Document, parse_json
 from edgekit.core.errors import UsageError
 from edgekit.core.files import read_regular, write_bytes
 from edgekit.field.detector import Detector, Experts
 from edgekit.field.mixture import Mixture, mixture
 from edgekit.field.outlook import ErrorEstimate, Outlook, clean_error, outlook
-from edgekit.field.reference import FieldReference
+from edgekit.field.reference import FILE, FieldReference
 from edgekit.field.state import RECENT, Alarm, Seen, State, chance_of, state_bytes, state_from
 
 if TYPE_CHECKING:
-    from edgekit.bundle.store import Bundle
     from edgekit.runtime.model import Model, Prediction
 
 IMAGES_A_FALSE_ALARM: Final = 100_000
 _SAVE_SECONDS: Final = 10.0
+_LEAST_ACCEPTED: Final = 100
 _LEAST_REPEATS: Final = 100  # images before their likeness to the one before is judged
 _ALIKE: Final = 2.0  # times as often as independent images
 
 
 @dataclass(frozen=True)
-class Status:
+class Status(Document):
     """What a monitor has to say. Times are seconds since 1970."""
+
+    SCHEMA: ClassVar = 1
+    DERIVED: ClassVar = ("too_alike",)
 
     images: int
     skipped: int  # bad images, which have no answer
@@ -66,15 +69,15 @@ class Status:
 class Monitor:
     """Watches the predictions of one bundle; any number of threads may call it.
 
-    ``bundle`` is what `edgekit.load` returned, or the path of a bundle. ``state`` is a file that is
-    kept up to date, at most ten seconds late and at once after an alarm: the next Monitor with it
-    goes on where this one was. On average at least ``images_a_false_alarm`` images pass before a
-    false alarm.
+    ``bundle`` is what `edgekit.load` returned, the path of a bundle, or a reference. ``state`` is a
+    file that is kept up to date, at most ten seconds late and at once after an alarm: the next
+    Monitor with it goes on where this one was. On average at least ``images_a_false_alarm``
+    images pass before a false alarm.
     """
 
     def __init__(
         self,
-        bundle: Model | str | os.PathLike[str],
+        bundle: Model | FieldReference | str | os.PathLike[str],
         *,
         state: str | os.PathLike[str] | None = None,
         images_a_false_alarm: float = IMAGES_A_FALSE_ALARM,
@@ -99,10 +102,10 @@ class Monitor:
 
     def update(self, predictions: Prediction | Iterable[Prediction]) -> bool:
         """Take in one prediction or several, in order; whether the images have changed."""
-        one = hasattr(predictions, "source")
+        several = predictions if isinstance(predictions, Iterable) else (predictions,)
         with self._lock:
             before = len(self._state.alarms)
-            for prediction in [predictions] if one else predictions:  # type: ignore[list-item, union-attr]
+            for prediction in several:
                 self._take(prediction)
             if self._path is not None and (
                 len(self._state.alarms) > before or time.monotonic() > self._saved + _SAVE_SECONDS
@@ -126,18 +129,21 @@ class Monitor:
             self._save()
 
     def accept(self) -> None:
-        """What the last images look like is normal here: they join the reference.
+        """What the last images look like is normal here: they take the reference's place.
 
-        For a place whose mix of classes differs from the lab's. Evidence begins anew, and a later
-        change is one from both. Estimates of errors stay the lab's, and how rare false alarms are
-        is promised only as far as the accepted images are like those to come.
+        For a field whose images never were like the lab's, such as another mix of classes. Evidence
+        begins anew. Estimates of errors stay the lab's.
         """
         with self._lock:
-            last = [seen.symbol for seen in self._recent]
-            self._detector = Detector.begin(self._experts, np.exp(self._detector.threshold))
-            for accepted in (*self._state.accepted, *last):
-                self._detector.counts[self._experts.rank[accepted]] += 1
+            if len(self._recent) < _LEAST_ACCEPTED:
+                raise UsageError(
+                    f"only {len(self._recent)} images were seen: accept what is normal after "
+                    f"{_LEAST_ACCEPTED}"
+                )
+            last = tuple(seen.symbol for seen in self._recent)
             self._state = self._state.after_accepting(last)
+            self._detector = Detector.begin(self._experts, np.exp(self._detector.threshold))
+            self._detector.take_as_normal(np.array(last, np.int64))
             self._recent.clear()
             self._save()
 
@@ -178,7 +184,7 @@ class Monitor:
     def _alarm(self, now: float) -> None:
         state, detector = self._state, self._detector
         state.changed = True
-        best = int(np.argmax(detector.evidence + np.log(detector.weights)))
+        best = int(np.argmax(detector.evidence + detector.experts.log_weights))
         first = int(detector.since[best])
         back = min(detector.images - first, len(self._recent))
         changed = list(self._recent)[len(self._recent) - back :]
@@ -226,22 +232,18 @@ class Monitor:
         self._saved = time.monotonic()
 
 
-def reference_of(bundle: Model | Bundle | str | os.PathLike[str]) -> FieldReference:
+def reference_of(bundle: Model | str | os.PathLike[str]) -> FieldReference:
     """The reference in a bundle; verified, as everything that is read from one."""
     from edgekit.bundle.store import open_bundle
-    from edgekit.core.documents import parse_json
-    from edgekit.field.reference import FILE
 
-    opened: Bundle
     if isinstance(bundle, (str, os.PathLike)):
         opened = open_bundle(Path(bundle), any_arch=True)
     else:
-        opened = getattr(bundle, "_bundle", bundle)  # type: ignore[assignment]
+        opened = bundle.bundle
     if FILE not in opened.manifest.files:
         raise UsageError(
             f"{opened.path} has no {FILE}, which a monitor compares with: build it with "
             "'edgekit build --watch'"
         )
-    with contextlib.suppress(AttributeError):
-        data = (opened.folder / FILE).read_bytes()
+    data = (opened.folder / FILE).read_bytes()
     return FieldReference.from_dict(parse_json(data, FILE), f"{opened.path}: {FILE}")

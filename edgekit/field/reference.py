@@ -10,18 +10,17 @@ model chooses other codewords than its float original.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.core.documents import plain, read
+from edgekit.core.documents import Document, read
 from edgekit.core.errors import UsageError
 from edgekit.runtime.answers import Answers, join
 
 FILE: Final = "field.json"
-SCHEMA: Final = 1
 BINS: Final = 4  # of the margin: quarters of the clean images
 _REMEDY: Final = "build the bundle again"
 
@@ -61,8 +60,10 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class FieldReference:
+class FieldReference(Document):
     """``field.json``."""
+
+    SCHEMA: ClassVar = 1
 
     kind: Literal["code", "class"]
     size: int  # codewords, or classes
@@ -74,7 +75,6 @@ class FieldReference:
     # Of all clean images: the predicted class and the codeword together, for telling a change of
     # the mix of classes from a change within classes.
     joint: tuple[tuple[int, int, int], ...]  # class, codeword, count
-    schema: int = field(default=SCHEMA)
 
     def __post_init__(self) -> None:
         """Refuse numbers that point outside."""
@@ -110,13 +110,7 @@ class FieldReference:
     @classmethod
     def from_dict(cls, value: object, source: str) -> FieldReference:
         """Read it, checked."""
-        return read(cls, value, source, schema=SCHEMA, remedy=_REMEDY)
-
-    def to_dict(self) -> dict[str, object]:
-        """As JSON."""
-        document = plain(self)
-        assert isinstance(document, dict)
-        return document
+        return read(cls, value, source, schema=FieldReference.SCHEMA, remedy=_REMEDY)
 
 
 def places(answers: Answers, kind: Literal["code", "class"]) -> tuple[Ints, NDArray[np.float64]]:

@@ -7,20 +7,18 @@ import json
 import secrets
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
-from edgekit.core.documents import DocumentError, parse_json, plain, read
+from edgekit.core.documents import Document, DocumentError, parse_json, read
 from edgekit.core.errors import UsageError
 from edgekit.field.detector import Detector
 from edgekit.field.reference import FieldReference
 
-SCHEMA: Final = 1
 RECENT: Final = 256  # images whose classes and codewords are remembered
-_MOST_ACCEPTED: Final = 4096
 _MIX: Final = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _WORD: Final = (1 << 64) - 1
 
@@ -59,22 +57,23 @@ class State:
     since_image: int | None = None
     since_time: float | None = None
     alarms: tuple[Alarm, ...] = ()
-    accepted: tuple[int, ...] = ()
+    accepted: tuple[int, ...] = ()  # what is normal, if not the reference
 
     @classmethod
     def begin(cls, reference: FieldReference) -> State:
         """Nothing seen yet."""
         return cls(digest(reference), secrets.randbits(63))
 
-    def after_accepting(self, symbols: Iterable[int]) -> State:
-        """Begin anew, with ``symbols`` as part of what is normal."""
-        accepted = (*self.accepted, *symbols)[-_MOST_ACCEPTED:]
-        return State(self.reference, secrets.randbits(63), alarms=self.alarms, accepted=accepted)
+    def after_accepting(self, symbols: tuple[int, ...]) -> State:
+        """Begin anew, with ``symbols`` as what is normal."""
+        return State(self.reference, secrets.randbits(63), alarms=self.alarms, accepted=symbols)
 
 
 @dataclass(frozen=True)
-class _Document:
+class _Document(Document):
     """The file."""
+
+    SCHEMA: ClassVar = 1
 
     reference: str
     seed: int
@@ -95,7 +94,6 @@ class _Document:
     since: tuple[int, ...]
     learned: tuple[tuple[float, ...], ...]
     recent: tuple[Seen, ...]
-    schema: int = field(default=SCHEMA)
 
 
 def digest(reference: FieldReference) -> str:
@@ -127,7 +125,7 @@ def state_bytes(state: State, detector: Detector, recent: Iterable[Seen]) -> byt
         learned=tuple(map(tuple, detector.learned.tolist())),
         recent=tuple(recent),
     )
-    return (json.dumps(plain(document), separators=(",", ":")) + "\n").encode()
+    return (json.dumps(document.to_dict(), separators=(",", ":")) + "\n").encode()
 
 
 def state_from(
@@ -139,7 +137,8 @@ def state_from(
 ) -> State:
     """Fill the ``detector`` and ``recent`` from a file; returns the rest."""
     remedy = "remove the file to begin anew"
-    found = read(_Document, parse_json(data, str(path)), str(path), schema=SCHEMA, remedy=remedy)
+    document, schema = parse_json(data, str(path)), _Document.SCHEMA
+    found = read(_Document, document, str(path), schema=schema, remedy=remedy)
     if found.reference != digest(reference):
         raise UsageError(
             f"{path} is the state of another bundle's monitor: name another file, or remove it"

@@ -94,15 +94,13 @@ def test_nothing_to_report(
 def test_dusk_falls(watched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     day, night = bundles.images(60, seed=6), dark(bundles.images(120, seed=7))
     state, metrics = tmp_path / "state.json", tmp_path / "edgekit.prom"
-    first, reason = run(capsys, watched, write(tmp_path / "1", day), "--once", "--state", state)
+    _, reason = run(capsys, watched, write(tmp_path / "1", day), "--once", "--state", state)
     assert not reason
     names = tmp_path / "list.txt"
     folder = write(tmp_path / "2", night)
     (folder / "broken.png").write_bytes(b"no image")
     names.write_text("\n".join(f"2/{file.name}" for file in sorted(folder.iterdir())))
-    document, reason = run(
-        capsys, watched, names, "--once", "--state", state, "--metrics", metrics
-    )
+    document, reason = run(capsys, watched, names, "--once", "--state", state, "--metrics", metrics)
     assert document["images"] == 180
     assert document["skipped"] == 1
     assert document["changed"] is True
@@ -170,7 +168,7 @@ def test_a_video_is_read_frame_by_frame(tmp_path: Path) -> None:
     import cv2
 
     path = tmp_path / "film.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
     for red in range(0, 250, 10):
         writer.write(np.full((48, 64, 3), (0, 0, red), np.uint8))
     writer.release()

@@ -10,9 +10,7 @@ from edgekit.field.outlook import outlook
 from tests.field.lab import clean_distribution, foggy_distribution, reference, stream
 
 
-def images_to_alarm(
-    detector: Detector, symbols: list[int], random: np.random.Generator
-) -> int:
+def images_to_alarm(detector: Detector, symbols: list[int], random: np.random.Generator) -> int:
     """All of them, if there is no alarm."""
     for number, symbol in enumerate(symbols):
         detector.update(symbol, random.random())
@@ -24,7 +22,7 @@ def images_to_alarm(
 def test_every_bet_integrates_to_one() -> None:
     experts = Experts(reference())
     widths = np.diff(experts.ends, prepend=0.0)
-    assert np.allclose(np.exp(experts.bets.astype(np.float64)) @ widths, 1.0, atol=1e-5)
+    assert np.allclose(widths @ np.exp(experts.bets.astype(np.float64)), 1.0, atol=1e-5)
 
 
 def test_p_values_are_uniform_and_independent_however_small_the_reference() -> None:
@@ -80,7 +78,7 @@ def test_fog_is_found_soon_and_named() -> None:
         named.append(look.resembles[0].corruption)
         assert look.error is not None
         covered.append(look.error.low < 0.5 < look.error.high)
-        best = int(np.argmax(detector.evidence + np.log(detector.weights)))
+        best = int(np.argmax(detector.evidence + detector.experts.log_weights))
         assert abs(int(detector.since[best]) - 300) < 60
     assert np.median(delays) < 60
     assert named.count("fog") >= 7

@@ -47,7 +47,7 @@ def day(fog: int = 600) -> list[Prediction]:
 
 
 def test_it_says_when_and_what() -> None:
-    monitor = Monitor(reference())  # type: ignore[arg-type]
+    monitor = Monitor(reference())
     assert not monitor.update(day()[:400])
     assert monitor.status().outlook is None
     assert monitor.update(day()[400:])
@@ -67,12 +67,12 @@ def test_it_says_when_and_what() -> None:
 def test_a_reboot_changes_nothing(tmp_path: Path) -> None:
     """Saved and read again after each part, it ends where an uninterrupted one ends."""
     path, every = tmp_path / "state.json", day()
-    Monitor(reference(), state=path).save()  # type: ignore[arg-type]
+    Monitor(reference(), state=path).save()
     (tmp_path / "same.json").write_bytes(path.read_bytes())  # the same dice
-    whole = Monitor(reference(), state=path)  # type: ignore[arg-type]
+    whole = Monitor(reference(), state=path)
     whole.update(every)
     for start in range(0, len(every), 137):
-        part = Monitor(reference(), state=tmp_path / "same.json")  # type: ignore[arg-type]
+        part = Monitor(reference(), state=tmp_path / "same.json")
         part.update(every[start : start + 137])
         part.save()
     one, other = whole.status(), part.status()
@@ -87,7 +87,7 @@ def test_a_reboot_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_many_threads_count_every_image() -> None:
-    monitor = Monitor(reference())  # type: ignore[arg-type]
+    monitor = Monitor(reference())
     parts = [day()[start::4] for start in range(4)]
     threads = [threading.Thread(target=monitor.update, args=(part,)) for part in parts]
     for thread in threads:
@@ -99,21 +99,25 @@ def test_many_threads_count_every_image() -> None:
 
 def test_what_is_normal_here_can_be_accepted(tmp_path: Path) -> None:
     state = tmp_path / "state.json"
-    monitor = Monitor(reference(), state=state)  # type: ignore[arg-type]
+    monitor = Monitor(reference(), state=state)
     assert monitor.update(day())
     monitor.accept()
     status = monitor.status()
     assert not status.changed
     assert len(status.alarms) == 1  # they are history
     random = np.random.default_rng(8)
-    monitor.update(predictions(stream(foggy_distribution(), 150, random)))
-    assert not monitor.status().changed
-    again = Monitor(reference(), state=state)  # type: ignore[arg-type]
-    assert not again.status().changed
+    assert not monitor.update(predictions(stream(foggy_distribution(), 300, random)))
+    assert monitor.update(predictions(stream(clean_distribution(), 300, random)))
+    monitor.save()
+    assert len(Monitor(reference(), state=state).status().alarms) == 2
+    fresh = Monitor(reference())
+    fresh.update(day()[:20])
+    with pytest.raises(UsageError, match="only 20 images"):
+        fresh.accept()
 
 
 def test_an_alarm_ends_and_another_follows() -> None:
-    random, monitor = np.random.default_rng(12), Monitor(reference())  # type: ignore[arg-type]
+    random, monitor = np.random.default_rng(12), Monitor(reference())
     states = []
     for distribution in (clean_distribution(), foggy_distribution()) * 3:
         states.append(monitor.update(predictions(stream(distribution, 600, random))))
@@ -125,18 +129,18 @@ def test_an_alarm_ends_and_another_follows() -> None:
 
 
 def test_bad_images_are_counted_apart() -> None:
-    monitor = Monitor(reference())  # type: ignore[arg-type]
+    monitor = Monitor(reference())
     monitor.update(Prediction("broken.jpg", error="broken.jpg is corrupt"))
     status = monitor.status()
     assert (status.images, status.skipped) == (0, 1)
 
 
 def test_frames_of_one_scene_are_noticed() -> None:
-    monitor = Monitor(reference())  # type: ignore[arg-type]
+    monitor = Monitor(reference())
     symbols = np.repeat(stream(clean_distribution(), 60, np.random.default_rng(9)), 5)
     monitor.update(predictions(symbols.tolist()))
     assert monitor.status().too_alike
-    other = Monitor(reference())  # type: ignore[arg-type]
+    other = Monitor(reference())
     alone = stream(clean_distribution(), 300, np.random.default_rng(9))
     other.update(predictions(alone))
     assert not other.status().too_alike
@@ -156,23 +160,23 @@ def test_frames_of_one_scene_are_noticed() -> None:
 )
 def test_a_damaged_state_is_refused_in_a_line(tmp_path: Path, change: object) -> None:
     path = tmp_path / "state.json"
-    with Monitor(reference(), state=path) as monitor:  # type: ignore[arg-type]
+    with Monitor(reference(), state=path) as monitor:
         monitor.update(day()[:50])
     document = json.loads(path.read_text())
     assert callable(change)
     change(document)
     path.write_text(json.dumps(document))
     with pytest.raises(UsageError) as error:
-        Monitor(reference(), state=path)  # type: ignore[arg-type]
+        Monitor(reference(), state=path)
     assert "\n" not in str(error.value)
     assert "state.json" in str(error.value)
 
 
 def test_another_bundles_state_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    Monitor(reference(0), state=path).save()  # type: ignore[arg-type]
+    Monitor(reference(0), state=path).save()
     with pytest.raises(UsageError, match="another bundle"):
-        Monitor(reference(1), state=path)  # type: ignore[arg-type]
+        Monitor(reference(1), state=path)
 
 
 def test_another_mix_of_classes_is_told_from_a_corruption() -> None:
@@ -206,7 +210,7 @@ def test_a_reference_survives_json_and_refuses_nonsense() -> None:
 
 
 def test_a_prediction_of_another_model_is_refused() -> None:
-    monitor = Monitor(reference())  # type: ignore[arg-type]
+    monitor = Monitor(reference())
     alien = dataclasses.replace(predictions([0])[0], code=CODES)
     with pytest.raises(UsageError, match="the reference has 0 to 11"):
         monitor.update(alien)
