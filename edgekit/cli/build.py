@@ -165,7 +165,7 @@ def build(
         state = "up to date" if outcome.up_to_date else "built"
         console.info(f"{outcome.target}: {state}: {outcome.path}")
     gate.write(judged, console)
-    fail_unless_held(judged, _why(outcomes, judged))
+    fail_unless_held(judged, _why(outcomes, judged, by_name=budgets.max_drop is not None))
 
 
 def _unable(config: BuildConfig) -> dict[str, str]:
@@ -180,13 +180,16 @@ def _unable(config: BuildConfig) -> dict[str, str]:
     return unable
 
 
-def _why(outcomes: Sequence[Outcome], judged: GateReport) -> str:
-    """The one line of a failure: all budgets, or parity's verdicts where those say it all."""
+def _why(outcomes: Sequence[Outcome], judged: GateReport, *, by_name: bool) -> str:
+    """The one line of a failure: all budgets, or parity's verdicts where those say it all.
+
+    ``by_name``: the tolerance is the budget ``max_drop``, and called so.
+    """
     names = {row.name for bundle in judged.bundles for row in bundle.not_held}
     gated = [outcome for outcome in outcomes if outcome.verdict in _NOT_PASSED]
     verdicts = ", ".join(f"{outcome.target} ({outcome.verdict})" for outcome in gated)
     kept = "the bundles are kept, 'edgekit parity BUNDLE' shows where robustness was lost"
-    if names <= {"max_drop"}:
+    if not names or (names == {"max_drop"} and not by_name):
         return f"parity with the float model: {verdicts}; {kept}"
     return f"{judged.failure()}; {kept if gated else 'the bundles are kept'}"
 

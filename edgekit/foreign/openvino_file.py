@@ -6,12 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.parsers import expat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.core.errors import EdgekitError, UsageError, one_line
-from edgekit.core.files import file_sha256
+from edgekit.core.files import file_sha256, read_regular
 from edgekit.foreign.execution import Execution, Place
 from edgekit.foreign.onnx_file import onnx_sha256
 from edgekit.foreign.tensors import Tensor
@@ -81,6 +82,8 @@ def open_openvino_file(
     asked = "CPU" if place is None else place.device
     core = shared_core(() if extension is None else (extension,))
     check_device(core, asked, str(path), allow_fallback=allow_fallback)
+    if not onnx:
+        _check_xml(path)
     try:
         model = core.read_model(_standard(path) if onnx else path)
     except RuntimeError as error:
@@ -132,6 +135,28 @@ def _standard(path: Path) -> Any:
     if lookup_node(model) is None:
         return path
     return to_variant(onnx.load(path), "inline").SerializeToString()
+
+
+def _check_xml(path: Path) -> None:
+    """Refuse what is no IR: OpenVINO would ask its other readers, which print what they think."""
+    parser = expat.ParserCreate()
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        parser.StartElementHandler = None
+        if name != "net" or "version" not in attributes:
+            raise UsageError(f"{path} is no OpenVINO IR: it does not begin with <net version=...>")
+
+    def doctype(*_: object) -> None:  # entities could make it grow without end
+        raise UsageError(f"{path} is no OpenVINO IR: it defines entities")
+
+    parser.StartElementHandler = start
+    parser.StartDoctypeDeclHandler = doctype
+    try:
+        parser.Parse(read_regular(path), True)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except expat.ExpatError as error:
+        raise UsageError(f"{path} is no OpenVINO IR: {error}") from error
 
 
 def _tensor(port: Any, nameless: str) -> Tensor:

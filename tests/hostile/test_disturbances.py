@@ -23,7 +23,8 @@ QUICK = (
     *("kill train at a operation", "kill sign at a operation"),
     *("power cut in sign", "power cut in train", "full disk in train", "full disk in sign"),
     *("together sign and sign", "together train and train"),
-    "operators: graphs of OpenVINO",
+    *("kill device add again at a operation", "power cut in device add again"),
+    *("operators: graphs of OpenVINO", "operators: heads of OpenVINO"),
 )
 
 

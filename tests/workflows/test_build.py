@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 import pytest
-import torch
 
 import edgekit.export.exporter
 import edgekit.quantize.calibrate
@@ -22,19 +21,12 @@ import edgekit.workflows.parity
 from edgekit.bundle.store import open_bundle, update_bundle
 from edgekit.cli.build import build as command
 from edgekit.core.errors import UsageError
-from edgekit.data.transforms import Preprocessing
-from edgekit.model.backbones.registry import create_backbone
-from edgekit.model.card import ModelCard, TrainingProtocol
-from edgekit.model.checkpoint import save_checkpoint
-from edgekit.model.config import VQSAConfig
-from edgekit.model.vqsa import VQSA
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context, StepName
 from edgekit.steps.step import State, Step, look_at, walk
 from edgekit.workflows.build import BuildPlan, build, plan
-from tests.training.training_data import CLASSES, QUIET, write_data
-
-HERE, ELSEWHERE = "onnxruntime-cpu", "jetson-orin-nano"
+from tests.training.training_data import CLASSES, QUIET
+from tests.workflows.small_build import ELSEWHERE, HERE, settings
 
 
 class Toy(Step[int]):
@@ -85,51 +77,6 @@ def test_a_look_says_what_the_walk_does(seed: int, tmp_path: Path) -> None:
     ]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data, a checkpoint and a recipe, and a cache in which it is calibrated."""
-    folder = tmp_path_factory.mktemp("a model's")
-    write_data(folder, train=6, validation=6)
-    torch.manual_seed(3)
-    config = VQSAConfig(codebook_size=6)
-    network = VQSA(create_backbone("resnet18"), len(CLASSES), config).eval()
-    card = ModelCard(
-        "resnet18",
-        512,
-        CLASSES,
-        Preprocessing(size=(32, 32), crop_ratio=1.0),
-        config,
-        TrainingProtocol(seen=("fog",)),
-    )
-    save_checkpoint(folder / "it's a model.safetensors", network, card)
-    lines = ("images = 3", 'bias_correction = "none"', 'rounding = "nearest"')
-    (folder / "tiny.toml").write_text("\n".join(lines))
-    return folder
-
-
-@pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache with nothing in it."""
-    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def warm(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache in which the model is exported and calibrated."""
-    folder = tmp_path_factory.mktemp("warm")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEKIT_CACHE", str(folder / "cache"))
-        build(settings(model, folder / "out", bench=False, parity=False), QUIET)
-    return folder / "cache"
-
-
-@pytest.fixture
-def cache(warm: Path, empty: Path) -> Path:
-    """A copy of it, for one test alone."""
-    return shutil.copytree(warm, empty)
-
-
 @pytest.fixture
 def works(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The steps that did their work, noted where the work is done."""
@@ -150,20 +97,6 @@ def works(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     note("bench", edgekit.steps.benchmark, "time_in_turns")
     note("parity", edgekit.workflows.parity, "run_comparison")
     return done
-
-
-def settings(model: Path, out: Path, **changes: Any) -> BuildConfig:
-    values: dict[str, Any] = {
-        "checkpoint": str(model / "it's a model.safetensors"),
-        "data": str(model / "levels.npz"),
-        "target": (HERE,),
-        "out": str(out),
-        "recipe": str(model / "tiny.toml"),
-        "guard": False,
-        "bench_seconds": 0.05,
-        "parity_images": 2,
-    }
-    return BuildConfig(**(values | changes))
 
 
 def states(planned: BuildPlan) -> dict[str, State]:

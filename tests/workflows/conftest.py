@@ -1,0 +1,64 @@
+"""A small model, and caches in which it is exported and calibrated."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgekit.data.transforms import Preprocessing
+from edgekit.model.backbones.registry import create_backbone
+from edgekit.model.card import ModelCard, TrainingProtocol
+from edgekit.model.checkpoint import save_checkpoint
+from edgekit.model.config import VQSAConfig
+from edgekit.model.vqsa import VQSA
+from edgekit.workflows.build import build
+from tests.training.training_data import CLASSES, QUIET, write_data
+from tests.workflows.small_build import settings
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, a checkpoint and a recipe, and a cache in which it is calibrated."""
+    folder = tmp_path_factory.mktemp("a model's")
+    write_data(folder, train=6, validation=6)
+    torch.manual_seed(3)
+    config = VQSAConfig(codebook_size=6)
+    network = VQSA(create_backbone("resnet18"), len(CLASSES), config).eval()
+    card = ModelCard(
+        "resnet18",
+        512,
+        CLASSES,
+        Preprocessing(size=(32, 32), crop_ratio=1.0),
+        config,
+        TrainingProtocol(seen=("fog",)),
+    )
+    save_checkpoint(folder / "it's a model.safetensors", network, card)
+    lines = ("images = 3", 'bias_correction = "none"', 'rounding = "nearest"')
+    (folder / "tiny.toml").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache with nothing in it."""
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def warm(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache in which the model is exported and calibrated."""
+    folder = tmp_path_factory.mktemp("warm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEKIT_CACHE", str(folder / "cache"))
+        build(settings(model, folder / "out", bench=False, parity=False), QUIET)
+    return folder / "cache"
+
+
+@pytest.fixture
+def cache(warm: Path, empty: Path) -> Path:
+    """A copy of it, for one test alone."""
+    return shutil.copytree(warm, empty)
