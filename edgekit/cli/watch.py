@@ -15,6 +15,7 @@ from edgekit.core.errors import GateFailed, UsageError
 if TYPE_CHECKING:
     from edgekit.field.monitor import Monitor, Status
 
+_SHOWN = 0.01  # weight of a resemblance that is worth a word
 _EVERY_SECONDS = 10.0  # between two lines about the state
 
 
@@ -153,8 +154,9 @@ def lines(status: Status) -> list[str]:
         names = [
             f"{one.corruption.replace('_', ' ')} {one.severity} ({one.weight:.0%})"
             for one in look.resembles
+            if one.weight >= _SHOWN or one is look.resembles[0]
         ]
-        found.append(f"looks like {', '.join(names)}, on about {look.affected:.0%} of the images")
+        found.append(f"looks like {', '.join(names)}")
     if look.error is not None and status.clean_error is not None:
         found.append(
             f"expect {100 * look.error.mean:.0f}% errors [{100 * look.error.low:.0f}, "

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.bundle.manifest import FIELD
 from edgekit.core.documents import Document, parse_json
 from edgekit.core.errors import UsageError
 from edgekit.core.files import read_regular, write_bytes
 from edgekit.field.detector import Detector, Experts
 from edgekit.field.mixture import Mixture, mixture
 from edgekit.field.outlook import ErrorEstimate, Outlook, clean_error, outlook
-from edgekit.field.reference import FILE, FieldReference
+from edgekit.field.reference import FieldReference
 from edgekit.field.state import RECENT, Alarm, Seen, State, chance_of, state_bytes, state_from
 
 if TYPE_CHECKING:
@@ -240,10 +241,10 @@ def reference_of(bundle: Model | str | os.PathLike[str]) -> FieldReference:
         opened = open_bundle(Path(bundle), any_arch=True)
     else:
         opened = bundle.bundle
-    if FILE not in opened.manifest.files:
+    if FIELD not in opened.manifest.files:
         raise UsageError(
-            f"{opened.path} has no {FILE}, which a monitor compares with: build it with "
+            f"{opened.path} has no {FIELD}, which a monitor compares with: build it with "
             "'edgekit build --watch'"
         )
-    data = (opened.folder / FILE).read_bytes()
-    return FieldReference.from_dict(parse_json(data, FILE), f"{opened.path}: {FILE}")
+    data = (opened.folder / FIELD).read_bytes()
+    return FieldReference.from_dict(parse_json(data, FIELD), f"{opened.path}: {FIELD}")

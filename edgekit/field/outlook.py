@@ -43,7 +43,9 @@ class Outlook:
     """What the images since the change look like."""
 
     resembles: tuple[Resemblance, ...]  # the heaviest first
-    affected: float  # share of the images that seem to have changed
+    # Share of the images that seem to have changed; a severe corruption of some looks like a
+    # slight one of all.
+    affected: float
     unknown: float  # weight of "unlike anything known"
     error: ErrorEstimate | None  # None without labels, and where nothing known fits
 

@@ -20,7 +20,6 @@ from edgekit.core.documents import Document, read
 from edgekit.core.errors import UsageError
 from edgekit.runtime.answers import Answers, join
 
-FILE: Final = "field.json"
 BINS: Final = 4  # of the margin: quarters of the clean images
 _REMEDY: Final = "build the bundle again"
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.bundle.manifest import FIELD
 from edgekit.bundle.store import update_bundle
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
@@ -22,7 +23,7 @@ from edgekit.data.base import Dataset
 from edgekit.data.corruption_grid import Cells, MakeVariants, Task
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.data.loading import default_workers, epoch_order, load_each
-from edgekit.field.reference import FILE, FieldReference, make_reference
+from edgekit.field.reference import FieldReference, make_reference
 from edgekit.parity.predictors import Predictor, open_bundle_predictor
 from edgekit.report.model_facts import model_facts
 from edgekit.runtime.answers import Answers, join
@@ -59,7 +60,7 @@ def store_reference(
     size = facts.codebook_size if facts.has_codebook else 0
     reference = reference_of(model, dataset, console, options, size, labeled=labeled)
     data = json.dumps(reference.to_dict(), separators=(",", ":")).encode() + b"\n"
-    update_bundle(path, sections={SECTION: options.to_dict()}, reports={FILE: data})
+    update_bundle(path, sections={SECTION: options.to_dict()}, reports={FIELD: data})
     return reference
 
 

@@ -104,7 +104,7 @@ def test_dusk_falls(watched: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert document["images"] == 180
     assert document["skipped"] == 1
     assert document["changed"] is True
-    assert 50 <= int(str(document["since_image"])) <= 110
+    assert 40 <= int(str(document["since_image"])) <= 110
     assert f"since image {document['since_image']}" in reason
     assert "edgekit_changed 1\n" in metrics.read_text()
     assert "edgekit_images_total 180\n" in metrics.read_text()
