@@ -1,6 +1,7 @@
 """edgekit: robust image classifiers from checkpoint to INT8 on the edge.
 
 ``edgekit.load(path)`` opens a bundle for prediction (`edgekit.runtime.model.load`);
+``edgekit.Monitor(bundle)`` watches what it predicts (`edgekit.field.monitor.Monitor`);
 ``edgekit.extension_path()`` is the compiled operator for plain OpenVINO.
 """
 
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING
 from edgekit.core.privacy import turn_off_telemetry
 
 if TYPE_CHECKING:
+    from edgekit.field.monitor import Monitor
     from edgekit.native.openvino_extension import extension_path
     from edgekit.runtime.model import load
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "extension_path", "load"]
+__all__ = ["Monitor", "__version__", "extension_path", "load"]
 
 turn_off_telemetry()  # here, because every process of ours comes by before it imports a runtime
 
@@ -26,6 +28,10 @@ def __getattr__(name: str) -> object:
         from edgekit.runtime.model import load
 
         return load
+    if name == "Monitor":
+        from edgekit.field.monitor import Monitor
+
+        return Monitor
     if name == "extension_path":
         from edgekit.native.openvino_extension import extension_path
 
@@ -34,4 +40,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), "extension_path", "load"])
+    return sorted([*globals(), "Monitor", "extension_path", "load"])

@@ -63,6 +63,7 @@ ON_DEVICE = (
     "edgekit.jetson_device",
     "edgekit.cli.bench",
     "edgekit.cli.predict",
+    "edgekit.cli.watch",
 )
 HEAVY = ("torch", "nncf", "onnx", "onnxruntime", "openvino", "scipy", "cv2", "timm", "safetensors")
 # The modules that execute a bundle import the runtime that it needs, and only when they are opened.
@@ -73,6 +74,7 @@ BACKENDS = {
     "edgekit.runtime.onnxruntime": {"onnxruntime"},
     "edgekit.bench.baseline": {"openvino", "onnx"},  # the float model, beside
     "edgekit.bench.layers.openvino": {"openvino"},
+    "edgekit.field.sources": {"cv2"},  # videos and cameras, where it is installed
     "edgekit.bench.layers.profile": {"onnx"},  # names of layers, where the package is there
 }
 

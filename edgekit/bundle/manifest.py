@@ -28,6 +28,8 @@ from edgekit.targets.descriptor import Descriptor, descriptor_from_manifest
 FORMAT_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
 LABELS: Final = "labels.txt"
+FIELD: Final = "field.json"
+"""What a monitor of the deployed model compares with."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

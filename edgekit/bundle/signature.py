@@ -2,9 +2,9 @@
 
 OpenSSH does both (``ssh-keygen -Y``): hardware keys and agents work, and devices have it already.
 The signature covers a statement about the bundle, not its files one by one: the identity of what is
-executed (edgekit.bundle.manifest), and parity's verdict. Later benchmarks and reports do not
-invalidate it; another model, class name or verdict does. A signer may number what they sign: who
-knows one number refuses what has a smaller one. Runs on devices.
+executed (edgekit.bundle.manifest), parity's verdict, and what a monitor compares with. Later
+benchmarks and reports do not invalidate it; another model, class name or verdict does. A signer may
+number what they sign: who knows one number refuses what has a smaller one. Runs on devices.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from edgekit.bundle.manifest import BundleError, Manifest
+from edgekit.bundle.manifest import FIELD, BundleError, Manifest
 from edgekit.bundle.store import Bundle, open_bundle, update_bundle
 from edgekit.core.documents import Document
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
@@ -70,6 +70,8 @@ def statement(manifest: Manifest, sequence: int | None = None) -> str:
     }
     if sequence is not None:
         document["sequence"] = sequence
+    if FIELD in manifest.files:
+        document["field"] = manifest.files[FIELD].sha256
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 

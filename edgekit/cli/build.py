@@ -79,6 +79,7 @@ _NOT_PASSED = ("fail", "undecided", "unlabeled")
 @click.option("--zip/--no-zip", default=None, help="Write each bundle as a .zip, too.")
 @click.option("--bench/--no-bench", default=None, help="Measure latency.")
 @click.option("--parity/--no-parity", default=None, help="Compare robustness with the original.")
+@click.option("--watch/--no-watch", default=None, help="Prepare the bundle for 'edgekit watch'.")
 @click.option(
     "--guard/--no-guard",
     default=None,

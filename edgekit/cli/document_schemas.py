@@ -39,6 +39,7 @@ def _printed() -> dict[str, tuple[type[Document], str]]:
     from edgekit.devices.deploy import Deployments
     from edgekit.devices.registry import AddedDevice, DeviceList, RemovedDevice
     from edgekit.export.report import ExportReport
+    from edgekit.field.monitor import Status
     from edgekit.graph.findings import CheckReport
     from edgekit.parity.across_document import AcrossDocument
     from edgekit.quantize.qat.results import FinetuneResult
@@ -81,6 +82,7 @@ def _printed() -> dict[str, tuple[type[Document], str]]:
         "targets": (TargetList, "edgekit targets --json"),
         "train": (TrainResult, "edgekit train --json"),
         "verify": (Verified, "edgekit verify --json"),
+        "watch": (Status, "edgekit watch --json"),
     }
 
 
@@ -88,6 +90,7 @@ def _stored() -> dict[str, tuple[type[Document], str]]:
     from edgekit.bench.document import BenchDocument, BenchSummary
     from edgekit.bundle.build_record import BuildRecord
     from edgekit.bundle.signature import StoredSignature
+    from edgekit.field.reference import FieldReference
     from edgekit.parity.document import ParityDocument
     from edgekit.quantize.calibration_images import ImageList
     from edgekit.quantize.qat.record import FinetuneRecord
@@ -99,6 +102,7 @@ def _stored() -> dict[str, tuple[type[Document], str]]:
         "bench-section": (BenchSummary, "sections.bench of a manifest"),
         "build-section": (BuildRecord, "sections.build of a manifest"),
         "calibration-file": (ImageList, listing),
+        "field-file": (FieldReference, "field.json in a bundle"),
         "finetuned-section": (FinetuneRecord, "sections.finetuned of a manifest"),
         "manifest-file": (StoredManifest, "manifest.json in a bundle"),
         "parity-file": (ParityDocument, "parity.json in a bundle, sections.parity of a manifest"),

@@ -81,10 +81,11 @@ def _add_commands() -> None:
     from edgekit.cli.sign import sign, verify
     from edgekit.cli.targets import targets
     from edgekit.cli.train import train
+    from edgekit.cli.watch import watch
 
     for command in (
         *(bench, build, calibrate, check, completion, deploy, device, doctor, export, finetune),
-        *(inspect, parity, predict, report, schema, sign, targets, train, verify),
+        *(inspect, parity, predict, report, schema, sign, targets, train, verify, watch),
     ):
         cli.add_command(command)
 

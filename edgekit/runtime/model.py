@@ -118,6 +118,11 @@ class Model:
         self.labels = bundle.labels
 
     @property
+    def bundle(self) -> Bundle:
+        """The opened bundle."""
+        return self._bundle
+
+    @property
     def manifest(self) -> Manifest:
         """Everything the bundle declares about itself."""
         return self._bundle.manifest

@@ -24,7 +24,7 @@ from edgekit.targets.descriptor import Descriptor
 
 # Settings that do not change a bundle, and those whose content counts instead of their name.
 _OUTSIDE_KEY = (
-    *("out", "target", "zip", "require_engine", "baseline", "budgets"),
+    *("out", "target", "zip", "require_engine", "baseline", "budgets", "watch"),
     *("checkpoint", "labels", "recipe", "plugin", "quantized"),
 )
 

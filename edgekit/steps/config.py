@@ -56,6 +56,7 @@ class BuildConfig:
     parity: bool = True
     tolerance: float | None = None  # points of mean corruption error; None: the budgets' max_drop
     parity_images: int = 0  # most test images to use; 0: all
+    watch: bool = False  # put into the bundle what a monitor of the deployed model compares with
     plugin: str | None = None  # TensorRT plugin, compiled for the device, to include
     require_engine: bool = False  # fail if a TensorRT engine can only be built on its device
     baseline: str | None = None  # an earlier bundle, or a folder with one for every target

@@ -8,7 +8,7 @@ from typing import Literal
 
 from edgekit.core.console import Console
 
-StepName = Literal["load", "export", "calibrate", "compile", "bench", "parity"]
+StepName = Literal["load", "export", "calibrate", "compile", "bench", "parity", "watch"]
 """The steps that a user can name, in order."""
 
 

@@ -1,6 +1,6 @@
 """``edgekit build``: from checkpoint to verified bundle, readable on one screen.
 
-    load -> export (folds) -> calibrate -> compile -> bench -> parity -> report, zip
+    load -> export (folds) -> calibrate -> compile -> bench -> parity -> watch -> report, zip
 
 Targets share everything up to *calibrate* through the cache, as far as they agree.
 """
@@ -34,6 +34,7 @@ from edgekit.workflows.build_steps import (
     Measurement,
     Parity,
     TakeFinetuned,
+    Watch,
 )
 
 
@@ -115,6 +116,8 @@ def pipeline(
             measured.append(Bench(context, compiled))
         if config.parity:
             measured.append(Parity(context, compiled))
+        if config.watch:
+            measured.append(Watch(context, compiled))
         ends: list[Step[Any]] = [compiled, *measured, Finish(context, compiled, measured)]
         own = ends if quantized is None else [quantized, *ends]
         for step in own:

@@ -35,6 +35,7 @@ from edgekit.steps.calibration import (
 )
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context
+from edgekit.steps.field_reference import FieldOptions, store_reference
 from edgekit.steps.float_model import (
     BUILTIN_FOLDER,
     cached_export,
@@ -235,9 +236,9 @@ class Measurement(BundleStep[T]):
         self.compiled = compiled
         self.why = why_not_measured(compiled.place.descriptor) or ""
 
-    def _section(self) -> object:
+    def _section(self, name: str = "") -> object:
         earlier = self.place.earlier
-        return None if earlier is None else earlier.sections.get(str(self.name))
+        return None if earlier is None else earlier.sections.get(name or str(self.name))
 
 
 class Bench(Measurement[BenchSummary]):
@@ -272,6 +273,23 @@ class Parity(Measurement[BuildParity]):
         path = self.compiled.result.path
         document = parity_of_build(self.context, path, original.exported, original.data, options)
         return BuildParity(document, document.looks)
+
+
+class Watch(Measurement[FieldOptions]):
+    """What the bundle's answers look like, for the monitor of a deployed model."""
+
+    name = "watch"
+
+    def _stored(self) -> FieldOptions | None:
+        options = FieldOptions()
+        return options if self._section("field") == options.to_dict() else None
+
+    def _make(self) -> FieldOptions:
+        options, data = FieldOptions(), self.compiled.exported.result.data
+        validation = data.splits.part("validation", data.dataset)
+        path, console = self.compiled.result.path, self.context.console
+        store_reference(path, validation, console, options, labeled=data.labeled)
+        return options
 
 
 class Finish(BundleStep[Path]):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgekit import load
-from edgekit.bundle.manifest import BundleError
+from edgekit.bundle.manifest import FIELD, BundleError
 from edgekit.bundle.signature import NAMESPACE, SIGNATURE, sign, statement, verify
 from edgekit.bundle.store import open_bundle, update_bundle, write_bundle, zip_bundle
 from edgekit.core.errors import EdgekitError, UsageError
@@ -72,6 +72,18 @@ def test_it_stays_signed_in_a_zip_and_after_a_benchmark(signed: Path, keys: Path
     zip_bundle(signed, signed.with_suffix(".zip"))
     for path in (signed, signed.with_suffix(".zip")):
         assert verify(open_bundle(path), keys / "signers").principal == ALICE
+
+
+def test_a_changed_reference_of_the_field_breaks_it(signed: Path, keys: Path) -> None:
+    """Whoever may say what normal is could hide that the images have changed."""
+    update_bundle(signed, reports={FIELD: b"{}"})
+    with pytest.raises(BundleError, match="changed after it was signed"):
+        verify(open_bundle(signed), keys / "signers")
+    sign(signed, keys / "alice")
+    assert verify(open_bundle(signed), keys / "signers").principal == ALICE
+    update_bundle(signed, reports={FIELD: b"{ }"})
+    with pytest.raises(BundleError, match="changed after it was signed"):
+        verify(open_bundle(signed), keys / "signers")
 
 
 @pytest.mark.parametrize(

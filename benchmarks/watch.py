@@ -1,0 +1,316 @@
+"""How soon a monitor notices that the images have changed, and how often it is wrong.
+
+    python benchmarks/watch.py build/cpu --work DIR                  # the tables of docs/watch.md
+    python benchmarks/watch.py build/cpu --work DIR --data cifar10.npz
+
+The reference is made from validation images as `edgekit build --watch` makes it. Streams are drawn,
+with replacement, from the bundle's answers to test images, clean and in all 75 cells: clean ones
+first, then corrupted ones, or a share of them, or ever more severe ones. All detectors get the same
+streams, and each that has a threshold of its own gets the one with which it is wrong as seldom as
+the monitor, found on clean streams that it is not tried on.
+
+Baselines: CUSUM of the top probability, the Kolmogorov-Smirnov distance between the last 200 top
+probabilities and the reference's, and the same of the images' mean brightness.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bundle.build_record import build_record
+from edgekit.core.console import Console
+from edgekit.data.corruption_grid import Cells, MakeVariants
+from edgekit.data.corruptions import BENCHMARK15
+from edgekit.data.loading import default_workers, epoch_order, load_each
+from edgekit.field.detector import Detector, Experts
+from edgekit.field.outlook import outlook
+from edgekit.field.reference import FieldReference, places
+from edgekit.parity.predictors import open_bundle_predictor
+from edgekit.report.model_facts import model_facts
+from edgekit.runtime.answers import Answers, join
+from edgekit.steps.build_data import open_data
+from edgekit.steps.field_reference import FieldOptions, reference_of
+from edgekit.steps.options import DataOptions
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+Random = np.random.Generator
+SEVERITIES = (1, 2, 3, 4, 5)
+PROMISE = 100_000  # images a false alarm
+CLEAN_FIRST = 500  # images before the change
+LONGEST = 1500  # images after it
+CLEAN_LENGTH, CLEAN_STREAMS = 2000, 300
+WINDOW = 200  # images that a sliding window holds
+
+
+def collect(bundle: Path, uri: str | None, work: Path, corrupted: int) -> None:
+    """Answers to test images, and the reference; kept in ``work``."""
+    if (work / "answers.npz").exists():
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    model = open_bundle_predictor(bundle)
+    build = build_record(model.model.manifest, str(bundle))
+    data = open_data(DataOptions(uri or str(build.data), build.seed, False), model.classes)
+    facts = model_facts(model.model.manifest, model.name).vqsa
+    console = Console()
+    reference = reference_of(
+        model, data.splits.part("validation", data.dataset), console, FieldOptions(),
+        facts.codebook_size if facts.has_codebook else 0, labeled=data.labeled,
+    )  # fmt: skip
+    (work / "field.json").write_text(json.dumps(reference.to_dict()))
+    test = data.test()
+    cells = Cells(BENCHMARK15, SEVERITIES, seed=1)
+    rows = epoch_order(len(test), 0, 0).tolist()
+    every = tuple(range(1 + cells.count))
+    tasks = [(row, every if i < corrupted else (0,)) for i, row in enumerate(rows)]
+    parts: list[Answers] = []
+    numbers: list[int] = []
+    labels: list[int] = []
+    light: list[float] = []
+    make = MakeVariants(model.preprocessing, cells)
+    with closing(load_each(test, tasks, make, workers=default_workers(), chunk=1)) as images:
+        for (row, which), pixels in zip(tasks, images, strict=True):
+            parts.append(model.run(pixels))
+            numbers += which
+            labels += [test.label(row)] * len(which)
+            light += pixels.mean(axis=(1, 2, 3)).tolist()
+    answers = join(parts)
+    own = {"number": numbers, "label": labels, "light": light}
+    np.savez(work / "answers.npz", **{**answers.arrays(), **own})  # type: ignore[arg-type] # its stub
+
+
+class Pool:
+    """The answers by cell, as every detector needs them; clean ones in two halves."""
+
+    def __init__(self, work: Path) -> None:
+        found = np.load(work / "answers.npz")
+        answers = Answers.of({name: found[name] for name in found.files})
+        text = json.loads((work / "field.json").read_text())
+        self.reference = FieldReference.from_dict(text, "field.json")
+        place, clear = places(answers, self.reference.kind)
+        self.symbol = np.array(
+            [
+                self.reference.symbol(int(code), margin)
+                for code, margin in zip(place, clear, strict=True)
+            ]
+        )
+        _, self.top = places(answers, "class")
+        self.light = found["light"]
+        self.wrong = answers.logits.argmax(axis=1) != found["label"]
+        rows = [np.flatnonzero(found["number"] == number) for number in range(76)]
+        self.tuning, self.clean, self.cells = rows[0][::2], rows[0][1::2], rows[1:]
+
+
+def monitor_alarm(pool: Pool, experts: Experts, rows: Rows, random: Random) -> int:
+    """The place of the alarm; the stream's length if there is none."""
+    detector = Detector.begin(experts, PROMISE)
+    chances = random.random(len(rows))
+    for place, row in enumerate(rows.tolist()):
+        detector.update(int(pool.symbol[row]), float(chances[place]))
+        if detector.alarming:
+            return place
+    return len(rows)
+
+
+def cusum(pool: Pool, rows: Rows) -> Floats:
+    """Sums of how much lower the top probability is than usual, less half a deviation."""
+    clean = pool.top[pool.tuning]
+    falls = (clean.mean() - pool.top[rows]) / clean.std() - 0.5
+    sums = np.concatenate([[0.0], np.cumsum(falls)])
+    return np.asarray((sums - np.minimum.accumulate(sums))[1:])
+
+
+def _kolmogorov(values: Floats, clean: Floats) -> Floats:
+    """Distance between the last images' values and clean ones, at every tenth image."""
+    clean = np.sort(clean)
+    below = np.searchsorted(clean, values) / len(clean)
+    found = np.zeros(len(values))
+    steps = np.arange(1, WINDOW + 1) / WINDOW
+    for end in range(WINDOW, len(values) + 1, 10):
+        found[end - 1] = np.abs(np.sort(below[end - WINDOW : end]) - steps).max()
+    return np.maximum.accumulate(found)
+
+
+def probability_distance(pool: Pool, rows: Rows) -> Floats:
+    """Of the top probabilities."""
+    return _kolmogorov(pool.top[rows], pool.top[pool.tuning])
+
+
+def brightness_distance(pool: Pool, rows: Rows) -> Floats:
+    """Of the images' mean brightness."""
+    return _kolmogorov(pool.light[rows], pool.light[pool.tuning])
+
+
+BASELINES: dict[str, Callable[[Pool, Rows], Floats]] = {
+    "top probability, CUSUM": cusum,
+    "top probability, KS": probability_distance,
+    "brightness, KS": brightness_distance,
+}
+
+
+def thresholds(pool: Pool, random: Random) -> dict[str, float]:
+    """With which a baseline alarms on as few clean streams as the monitor promises."""
+    share = CLEAN_LENGTH / PROMISE
+    return {
+        name: float(
+            np.quantile(
+                [
+                    statistic(pool, random.choice(pool.tuning, CLEAN_LENGTH)).max()
+                    for _ in range(CLEAN_STREAMS)
+                ],
+                1 - share,
+            )
+        )
+        for name, statistic in BASELINES.items()
+    }
+
+
+def changed(pool: Pool, random: Random, cell: int | Sequence[int], share: float) -> Rows:
+    """Clean images, then a share of them from a cell, or from cells one after the other."""
+    cells = [cell] if isinstance(cell, int) else list(cell)
+    after = np.concatenate(
+        [random.choice(pool.cells[one], -(-LONGEST // len(cells))) for one in cells]
+    )[:LONGEST]
+    clean = random.choice(pool.clean, CLEAN_FIRST + LONGEST)
+    return (
+        np.where(
+            np.concatenate([np.zeros(CLEAN_FIRST), random.random(LONGEST)]) < 1 - share,
+            clean,
+            np.concatenate([clean[:CLEAN_FIRST], after]),
+        )
+        if share < 1
+        else np.concatenate([clean[:CLEAN_FIRST], after])
+    )
+
+
+def first_beyond(values: Floats, threshold: float) -> int:
+    """The place of the alarm; the stream's length if there is none."""
+    return int(np.argmax(values > threshold)) if (values > threshold).any() else len(values)
+
+
+def false_alarms(pool: Pool, experts: Experts, limits: dict[str, float], random: Random) -> None:
+    """How many clean streams each one calls changed."""
+    wrong = dict.fromkeys(["monitor", *BASELINES], 0)
+    spent, images = 0.0, 0
+    for _ in range(CLEAN_STREAMS):
+        rows = random.choice(pool.clean, CLEAN_LENGTH)
+        start = time.perf_counter()
+        at = monitor_alarm(pool, experts, rows, random)
+        spent, images = spent + time.perf_counter() - start, images + min(at + 1, len(rows))
+        wrong["monitor"] += at < len(rows)
+        for name, statistic in BASELINES.items():
+            wrong[name] += bool(statistic(pool, rows).max() > limits[name])
+    print(
+        f"\n{CLEAN_STREAMS} clean streams of {CLEAN_LENGTH} images; promised: at most "
+        f"{CLEAN_STREAMS * CLEAN_LENGTH / PROMISE:.0f} alarms. Found: "
+        + ", ".join(f"{name} {count}" for name, count in wrong.items())
+        + f". {spent / images * 1e6:.0f} us an image.",
+        flush=True,
+    )
+
+
+def delays(
+    pool: Pool, experts: Experts, limits: dict[str, float], random: Random, repeat: int
+) -> None:
+    """Images until the alarm, median over the corruptions."""
+    names = ["monitor", *BASELINES]
+    print("\n| images | " + " | ".join(names) + " | never within 1,500, of 15 |")
+    print("|---|" + "---|" * (len(names) + 1))
+    rows_of: list[tuple[str, list[int | Sequence[int]], float]] = [
+        (f"severity {level}, {share:.0%} of the images",
+         [5 * kind + level - 1 for kind in range(15)], share)
+        for share in (1.0, 0.3) for level in SEVERITIES
+    ]  # fmt: skip
+    creeping: list[int | Sequence[int]] = [range(5 * kind, 5 * kind + 5) for kind in range(15)]
+    rows_of.append(("severity 1 to 5, rising every 300 images", creeping, 1.0))
+    details = []
+    for title, cells, share in rows_of:
+        found = {name: np.zeros((15, repeat)) for name in names}
+        for kind, cell in enumerate(cells):
+            for number in range(repeat):
+                rows = changed(pool, random, cell, share)
+                at = {"monitor": monitor_alarm(pool, experts, rows, random)}
+                at |= {
+                    name: first_beyond(statistic(pool, rows), limits[name])
+                    for name, statistic in BASELINES.items()
+                }
+                for name, place in at.items():  # an alarm before the change counts as at once
+                    found[name][kind, number] = max(place - CLEAN_FIRST, 0)
+        middle = {name: np.median(values, axis=1) for name, values in found.items()}
+        never = " / ".join(str(int((values >= LONGEST).sum())) for values in middle.values())
+        shown = [_images(float(np.median(values))) for values in middle.values()]
+        print(f"| {title} | " + " | ".join(shown) + f" | {never} |", flush=True)
+        if share == 1.0 and isinstance(cells[0], int):
+            details.append((title, middle["monitor"]))
+    print("\n| corruption | " + " | ".join(f"severity {level}" for level in SEVERITIES) + " |")
+    print("|---|" + "---|" * len(SEVERITIES))
+    clean = pool.wrong[pool.clean].mean()
+    for kind, name in enumerate(BENCHMARK15):
+        texts = []
+        for level, (_, middle_of) in enumerate(details):
+            lost = 100 * (pool.wrong[pool.cells[5 * kind + level]].mean() - clean)
+            texts.append(f"{_images(float(middle_of[kind]))} ({lost:+.0f})")
+        print(f"| {name.replace('_', ' ')} | " + " | ".join(texts) + " |")
+
+
+def _images(count: float) -> str:
+    return "> 1,500" if count >= LONGEST else f"{count:,.0f}"
+
+
+def naming(pool: Pool, experts: Experts, random: Random, repeat: int) -> None:
+    """Is the named corruption right, and does the estimated error cover the true one?"""
+    print("\n| after | corruption right | or among three | error covered (90%) | unknown |")
+    print("|---|---|---|---|---|")
+    for images in (50, 200):
+        right, among, covered, unknown = [], [], [], []
+        for cell in range(75):
+            name = BENCHMARK15[cell // 5]
+            for _ in range(repeat):
+                look = outlook(experts, pool.symbol[random.choice(pool.cells[cell], images)])
+                names = [one.corruption for one in look.resembles]
+                right.append(names[:1] == [name])
+                among.append(name in names)
+                unknown.append(look.unknown >= 0.5)
+                true = pool.wrong[pool.cells[cell]].mean()
+                if look.error is not None:
+                    covered.append(look.error.low <= true <= look.error.high)
+        shown = " | ".join(f"{np.mean(values):.0%}" for values in (right, among, covered, unknown))
+        print(f"| {images} images | {shown} |", flush=True)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--data", help="images, unless the build's own")
+    parser.add_argument("--corrupted", type=int, default=200, help="test images in every cell")
+    parser.add_argument("--repeat", type=int, default=5, help="streams for each cell")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    collect(given.bundle, given.data, given.work, given.corrupted)
+    pool = Pool(given.work)
+    experts = Experts(pool.reference)
+    random = np.random.default_rng(given.seed)
+    size = len(json.dumps(pool.reference.to_dict(), separators=(",", ":")))
+    print(
+        f"{pool.reference.kind}; reference: {pool.reference.normal.images} images to compare with, "
+        f"{pool.reference.clean.images} of {len(pool.reference.cells)} cells to know them by, "
+        f"{size:,} bytes; clean error {pool.wrong[pool.clean].mean():.1%}"
+    )
+    limits = thresholds(pool, random)
+    false_alarms(pool, experts, limits, random)
+    naming(pool, experts, random, given.repeat)
+    delays(pool, experts, limits, random, given.repeat)
+
+
+if __name__ == "__main__":
+    main()

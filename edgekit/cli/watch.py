@@ -1,0 +1,194 @@
+"""``edgekit watch``: does a deployed model still see what it was tested on?"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli.common import Command, common
+from edgekit.core.console import Console
+from edgekit.core.errors import GateFailed, UsageError
+
+if TYPE_CHECKING:
+    from edgekit.field.monitor import Monitor, Status
+
+_SHOWN = 0.01  # weight of a resemblance that is worth a word
+_EVERY_SECONDS = 10.0  # between two lines about the state
+
+
+@click.command(
+    cls=Command,
+    prints=("watch",),
+    short_help="Notice, without labels, that images have changed.",
+    examples="""
+    edgekit watch build/cpu /var/camera --state pole.json
+    edgekit watch build/cpu camera:0 --every 30 --metrics /var/lib/node/edgekit.prom
+    edgekit watch build/cpu photos/ --once || echo "not what it was tested on"
+    ls -tr frames/*.jpg | edgekit watch build/cpu - --once --json
+    edgekit watch build/cpu --state pole.json --accept
+    """,
+)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("source", required=False)
+@click.option("--state", type=click.Path(path_type=Path), help="File to go on from, and to keep.")
+@click.option("--once", is_flag=True, help="End after the images that are there.")
+@click.option("--every", type=click.IntRange(1), default=1, help="Watch only every n-th image.")
+@click.option(
+    "--images-a-false-alarm",
+    type=click.FloatRange(10),
+    default=100_000,
+    show_default=True,
+    help="Images between two false alarms, on average at least.",
+)
+@click.option(
+    "--metrics", type=click.Path(path_type=Path), help="File for Prometheus, kept up to date."
+)
+@click.option("--accept", is_flag=True, help="What it saw last is normal here: begin anew.")
+@common
+def watch(
+    console: Console,
+    bundle: Path,
+    source: str | None,
+    state: Path | None,
+    once: bool,
+    every: int,
+    images_a_false_alarm: float,
+    metrics: Path | None,
+    accept: bool,
+) -> None:
+    """Classify the images of SOURCE with BUNDLE, and say when they have changed.
+
+    SOURCE is a folder (new files are watched as they come), an image, a list of files, a
+    video, camera:0, or - for file names on standard input. The bundle must have been built
+    with --watch. Images should not be almost the same: of a video, watch a frame now and
+    then (--every).
+
+    Exits with 3 if the images have changed by the end.
+    """
+    from edgekit.field.monitor import Monitor
+
+    if accept:
+        if source is not None or state is None:
+            raise UsageError("--accept takes a --state file, and no SOURCE: it watches nothing")
+        monitor = Monitor(bundle, state=state, images_a_false_alarm=images_a_false_alarm)
+        monitor.accept()
+        console.info(f"{state}: its last images count as normal now")
+        console.document(monitor.status())
+        return
+    if source is None:
+        raise UsageError("name what to watch: a folder, a list, a video, camera:0 or -")
+    monitor = Monitor(bundle, state=state, images_a_false_alarm=images_a_false_alarm)
+    with monitor:
+        _watch(console, monitor, bundle, source, once, every, metrics)
+    status = monitor.status()
+    for line in lines(status):
+        console.text(line)
+    console.document(status)
+    if status.changed:
+        raise GateFailed(f"the images have changed since image {status.since_image}")
+
+
+def _watch(
+    console: Console,
+    monitor: Monitor,
+    bundle: Path,
+    source: str,
+    once: bool,
+    every: int,
+    metrics: Path | None,
+) -> None:
+    from edgekit.core.files import write_text
+    from edgekit.field.sources import open_source
+    from edgekit.runtime.model import load
+
+    images = open_source(source, follow=not once, every=every)
+    model = load(bundle)
+    batch = model.manifest.target.batch or 1
+    changed, said = monitor.changed, time.monotonic()
+    try:
+        for prediction in model.predict_stream(images, batch=batch):
+            if prediction.error is not None:
+                console.warn(prediction.error)
+            monitor.update(prediction)
+            late = time.monotonic() > said + _EVERY_SECONDS
+            if not late and monitor.changed == changed:
+                continue
+            status = monitor.status()
+            if status.changed != changed:
+                for line in lines(status) if status.changed else ["images look normal again"]:
+                    console.info(line)
+            else:
+                console.info(lines(status)[0])
+            if metrics is not None:
+                write_text(metrics, prometheus(status))
+            changed, said = status.changed, time.monotonic()
+    finally:
+        if metrics is not None:
+            write_text(metrics, prometheus(monitor.status()))
+
+
+def lines(status: Status) -> list[str]:
+    """The state for people."""
+    evidence = f"evidence 10^{max(status.evidence, 0):.1f} of 10^{status.threshold:.1f}"
+    state = "changed" if status.changed else "normal"
+    found = [f"{state}: {status.images:,} images, {evidence}"]
+    if status.skipped:
+        found.append(f"{status.skipped:,} images could not be read")
+    if status.too_alike:
+        found.append(
+            f"neighboring images are {status.alike:.1f} times as alike as independent ones: "
+            "false alarms are likely; watch fewer (--every)"
+        )
+    look = status.outlook
+    if look is None:
+        return found
+    if status.since_time is not None:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.since_time))
+        found.append(f"since image {status.since_image:,}, seen at {when}")
+    if look.unknown >= 0.5 or not look.resembles:
+        found.append("looks like nothing it knows: new content, or an unknown corruption")
+    else:
+        names = [
+            f"{one.corruption.replace('_', ' ')} {one.severity} ({one.weight:.0%})"
+            for one in look.resembles
+            if one.weight >= _SHOWN or one is look.resembles[0]
+        ]
+        found.append(f"looks like {', '.join(names)}")
+    if look.error is not None and status.clean_error is not None:
+        found.append(
+            f"expect {100 * look.error.mean:.0f}% errors [{100 * look.error.low:.0f}, "
+            f"{100 * look.error.high:.0f}] instead of {100 * status.clean_error:.0f}%"
+        )
+    if status.mixture is not None:
+        found.append(_MIXTURES[status.mixture.sign])
+    return found
+
+
+_MIXTURES = {
+    "classes": "the mix of predicted classes has changed, and nothing within the classes: it may "
+    "only be other content (--accept, if it is normal here)",
+    "within classes": "images of the same classes look different: a corruption is likely",
+    "both": "the mix of predicted classes has changed, and images within the classes as well",
+    "neither": "too few images yet to tell another mix of classes from a corruption",
+}
+
+
+def prometheus(status: Status) -> str:
+    """In Prometheus' text format."""
+    values: list[tuple[str, str, float | None]] = [
+        ("images_total", "counter", status.images),
+        ("unreadable_images_total", "counter", status.skipped),
+        ("changed", "gauge", int(status.changed)),
+        ("evidence_log10", "gauge", status.evidence),
+        ("alarm_threshold_log10", "gauge", status.threshold),
+        ("alarms_total", "counter", len(status.alarms)),
+        ("estimated_error", "gauge", None if status.error is None else status.error.mean),
+    ]
+    found = []
+    for name, kind, value in values:
+        if value is not None:
+            found += [f"# TYPE edgekit_{name} {kind}", f"edgekit_{name} {value:g}"]
+    return "\n".join(found) + "\n"

@@ -1,0 +1,101 @@
+"""Where a watched model's images come from: files, a growing folder, a pipe, a video or camera."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from edgekit.core.errors import UsageError
+from edgekit.core.packages import missing
+
+if TYPE_CHECKING:
+    from edgekit.runtime.model import Item
+
+T = TypeVar("T")
+
+IMAGES: Final = (
+    ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+VIDEOS: Final = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+CAMERA: Final = "camera:"
+_STREAMS: Final = ("rtsp://", "http://", "https://")
+_SECONDS: Final = 1.0  # between two looks at a folder
+_UNTOUCHED: Final = 1.0  # seconds after which a file counts as written
+
+
+def open_source(name: str, *, follow: bool, every: int = 1) -> Iterator[Item]:
+    """Every ``every``-th image of ``name``; with ``follow``, a folder's new files as they come."""
+    return islice(_all(name, follow), 0, None, every)
+
+
+def _all(name: str, follow: bool) -> Iterator[Item]:
+    if name == "-":
+        return (line for line in map(str.strip, sys.stdin) if line)
+    if name.startswith(CAMERA):
+        number = name.removeprefix(CAMERA)
+        return _frames(int(number) if number.isdecimal() else number, name)
+    path = Path(name)
+    if name.startswith(_STREAMS) or path.suffix.lower() in VIDEOS:
+        return _frames(name, name)
+    if path.is_dir():
+        return _folder(path, follow, time.time, time.sleep)
+    if path.suffix.lower() in IMAGES:
+        return iter([path])
+    if path.is_file():
+        return _listed(path)
+    raise UsageError(
+        f"nothing to watch at {name}: give a folder, an image, a list of files, a video, "
+        "camera:0, or - for names on standard input"
+    )
+
+
+def _listed(path: Path) -> Iterator[Item]:
+    for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        if line.strip():
+            yield path.parent / line.strip()
+
+
+def _folder(
+    path: Path, follow: bool, now: Callable[[], float], sleep: Callable[[float], None]
+) -> Iterator[Item]:
+    """Its images by name; then new ones, once nobody has written to them for a second."""
+    done: set[Path] = set()
+    while True:
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGES)
+        done &= set(files)  # what is gone may come again
+        for file in files:
+            if file in done:
+                continue
+            try:
+                age = now() - file.stat().st_mtime
+            except OSError:  # removed since
+                continue
+            if follow and 0 <= age < _UNTOUCHED:
+                continue
+            done.add(file)
+            yield file
+        if not follow:
+            return
+        sleep(_SECONDS)
+
+
+def _frames(source: int | str, name: str) -> Iterator[Item]:
+    try:
+        import cv2
+    except ImportError as error:
+        raise missing("cv2", "watching a video or a camera") from error
+    capture: Any = cv2.VideoCapture(source)
+    if not capture.isOpened():
+        raise UsageError(f"OpenCV cannot open {name}: see whether a player does")
+    try:
+        while True:
+            good, frame = capture.read()
+            if not good:
+                return
+            yield frame[:, :, ::-1].copy()  # OpenCV's order is BGR
+    finally:
+        capture.release()

@@ -1,0 +1,163 @@
+"""What a monitor keeps in its file, so that it goes on after a reboot."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Final
+
+import numpy as np
+
+from edgekit.core.documents import Document, DocumentError, parse_json, read
+from edgekit.core.errors import UsageError
+from edgekit.field.detector import Detector
+from edgekit.field.reference import FieldReference
+
+RECENT: Final = 256  # images whose classes and codewords are remembered
+_MIX: Final = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+_WORD: Final = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """When it was raised."""
+
+    image: int  # images seen by then
+    time: float
+    since_image: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One of the last images."""
+
+    symbol: int
+    label: int  # predicted
+    code: int
+    time: float
+    learned: bool  # as normal
+
+
+@dataclass
+class State:
+    """What a monitor knows besides its detector's evidence."""
+
+    reference: str  # its digest
+    seed: int
+    images: int = 0
+    skipped: int = 0
+    repeats: int = 0
+    last: int = -1
+    changed: bool = False
+    since_image: int | None = None
+    since_time: float | None = None
+    alarms: tuple[Alarm, ...] = ()
+    accepted: tuple[int, ...] = ()  # what is normal, if not the reference
+
+    @classmethod
+    def begin(cls, reference: FieldReference) -> State:
+        """Nothing seen yet."""
+        return cls(digest(reference), secrets.randbits(63))
+
+    def after_accepting(self, symbols: tuple[int, ...]) -> State:
+        """Begin anew, with ``symbols`` as what is normal."""
+        return State(self.reference, secrets.randbits(63), alarms=self.alarms, accepted=symbols)
+
+
+@dataclass(frozen=True)
+class _Document(Document):
+    """The file."""
+
+    SCHEMA: ClassVar = 1
+
+    reference: str
+    seed: int
+    images: int
+    skipped: int
+    repeats: int
+    last: int
+    changed: bool
+    since_image: int | None
+    since_time: float | None
+    alarms: tuple[Alarm, ...]
+    accepted: tuple[int, ...]
+    threshold: float
+    counted: int  # images in the detector
+    counts: tuple[int, ...]
+    evidence: tuple[float | None, ...]  # None for none at all
+    peak: tuple[float, ...]
+    since: tuple[int, ...]
+    learned: tuple[tuple[float, ...], ...]
+    recent: tuple[Seen, ...]
+
+
+def digest(reference: FieldReference) -> str:
+    """Tells references apart."""
+    text = json.dumps(reference.to_dict(), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def chance_of(seed: int, image: int) -> float:
+    """Uniform in [0, 1), from the seed and the image's number alone (splitmix64)."""
+    word = (seed + (image + 1) * 0x9E3779B97F4A7C15) & _WORD
+    word = ((word ^ (word >> 30)) * _MIX[0]) & _WORD
+    word = ((word ^ (word >> 27)) * _MIX[1]) & _WORD
+    return float((word ^ (word >> 31)) >> 11) / float(1 << 53)
+
+
+def state_bytes(state: State, detector: Detector, recent: Iterable[Seen]) -> bytes:
+    """The file's content."""
+    document = _Document(
+        **vars(state),
+        threshold=detector.threshold,
+        counted=detector.images,
+        counts=tuple(detector.counts.tolist()),
+        evidence=tuple(
+            value if np.isfinite(value) else None for value in detector.evidence.tolist()
+        ),
+        peak=tuple(detector.peak.tolist()),
+        since=tuple(detector.since.tolist()),
+        learned=tuple(map(tuple, detector.learned.tolist())),
+        recent=tuple(recent),
+    )
+    return (json.dumps(document.to_dict(), separators=(",", ":")) + "\n").encode()
+
+
+def state_from(
+    data: bytes,
+    path: Path,
+    detector: Detector,
+    recent: deque[Seen],
+    reference: FieldReference,
+) -> State:
+    """Fill the ``detector`` and ``recent`` from a file; returns the rest."""
+    remedy = "remove the file to begin anew"
+    document, schema = parse_json(data, str(path)), _Document.SCHEMA
+    found = read(_Document, document, str(path), schema=schema, remedy=remedy)
+    if found.reference != digest(reference):
+        raise UsageError(
+            f"{path} is the state of another bundle's monitor: name another file, or remove it"
+        )
+    shapes = (len(found.counts), len(found.evidence), len(found.peak), len(found.since))
+    due = (detector.counts, detector.evidence, detector.peak, detector.since)
+    learned = np.array(found.learned, np.float64)
+    if shapes != tuple(map(len, due)) or learned.shape != detector.learned.shape:
+        raise DocumentError(f"{path} is damaged: its tables have other sizes: {remedy}")
+    if min(found.counts) < 0 or learned.min() < 0:
+        raise DocumentError(f"{path} is damaged: it counts less than nothing: {remedy}")
+    detector.counts = np.array(found.counts, np.int64)
+    detector.evidence = np.array(
+        [-np.inf if value is None else value for value in found.evidence], np.float64
+    )
+    detector.peak = np.array(found.peak, np.float64)
+    detector.since = np.array(found.since, np.int64)
+    detector.learned = learned
+    detector.images = found.counted
+    recent.extend(found.recent[-RECENT:])
+    names = State.__dataclass_fields__
+    return State(**{name: getattr(found, name) for name in names})

@@ -1,0 +1,116 @@
+"""Makes ``field.json``: the bundle's own answers to images that chose nothing about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bundle.manifest import FIELD
+from edgekit.bundle.store import update_bundle
+from edgekit.core.console import Console
+from edgekit.core.errors import UsageError
+from edgekit.core.progress import track
+from edgekit.data.base import Dataset
+from edgekit.data.corruption_grid import Cells, MakeVariants, Task
+from edgekit.data.corruptions import BENCHMARK15
+from edgekit.data.loading import default_workers, epoch_order, load_each
+from edgekit.field.reference import FieldReference, make_reference
+from edgekit.parity.predictors import Predictor, open_bundle_predictor
+from edgekit.report.model_facts import model_facts
+from edgekit.runtime.answers import Answers, join
+
+SECTION: Final = "field"
+LEAST_IMAGES: Final = 50  # below that, everything looks normal
+_NORMAL: Final = -1
+
+
+@dataclass(frozen=True)
+class FieldOptions:
+    """How much the reference looks at."""
+
+    images: int = 2000  # at most
+    corrupted: int = 250  # of these, or half of them, also in every cell
+    severities: tuple[int, ...] = (1, 3, 5)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the manifest records it."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+
+
+def store_reference(
+    path: Path, dataset: Dataset, console: Console, options: FieldOptions, *, labeled: bool
+) -> FieldReference:
+    """Make the reference of the bundle at ``path`` from validation images, and store it there."""
+    if len(dataset) < LEAST_IMAGES:
+        raise UsageError(
+            f"{dataset.name} has {len(dataset)} validation images, and a monitor's reference needs "
+            f"{LEAST_IMAGES}: add some, or leave out --watch"
+        )
+    model = open_bundle_predictor(path)
+    facts = model_facts(model.model.manifest, model.name).vqsa
+    size = facts.codebook_size if facts.has_codebook else 0
+    reference = reference_of(model, dataset, console, options, size, labeled=labeled)
+    data = json.dumps(reference.to_dict(), separators=(",", ":")).encode() + b"\n"
+    update_bundle(path, sections={SECTION: options.to_dict()}, reports={FIELD: data})
+    return reference
+
+
+def reference_of(
+    model: Predictor,
+    dataset: Dataset,
+    console: Console,
+    options: FieldOptions,
+    codebook_size: int,
+    *,
+    labeled: bool,
+) -> FieldReference:
+    """The reference of any model with these images."""
+    cells = Cells(BENCHMARK15, options.severities)
+    rows = epoch_order(len(dataset), 0, 0)[: options.images].tolist()
+    corrupted = min(options.corrupted, len(rows) // 2)
+    found: dict[int, list[tuple[Answers, int]]] = defaultdict(list)
+    for row, numbers, answers in _answers(model, dataset, cells, rows, corrupted, console):
+        for place, number in enumerate(numbers):
+            kind = number if len(numbers) > 1 else _NORMAL
+            found[kind].append((answers.part(slice(place, place + 1)), dataset.label(row)))
+
+    def side(number: int) -> tuple[Answers, NDArray[np.int64] | None]:
+        answers = join([each for each, _ in found[number]])
+        labels = np.array([label for _, label in found[number]], np.int64)
+        return answers, labels if labeled else None
+
+    return make_reference(
+        side(_NORMAL),
+        side(0),
+        [(name, level, *side(1 + place)) for place, (name, level) in enumerate(cells.pairs)],
+        codebook_size,
+    )
+
+
+def _answers(
+    model: Predictor,
+    dataset: Dataset,
+    cells: Cells,
+    rows: list[int],
+    corrupted: int,
+    console: Console,
+) -> Iterator[tuple[int, tuple[int, ...], Answers]]:
+    every = tuple(range(1 + cells.count))
+    tasks: list[Task] = [
+        (row, every if place < corrupted else (0,)) for place, row in enumerate(rows)
+    ]
+    make = MakeVariants(model.preprocessing, cells)
+    workers = default_workers()
+    with closing(load_each(dataset, tasks, make, workers=workers, chunk=1)) as images:
+        listed = zip(tasks, images, strict=True)
+        for (row, numbers), pixels in track(console, listed, len(tasks), "watch"):
+            yield row, numbers, model.run(pixels)

@@ -1,0 +1,178 @@
+"""``edgekit watch`` on a real bundle: its reference, a change, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgekit.bundle.store import open_bundle
+from edgekit.cli.main import cli
+from edgekit.core.console import Console
+from edgekit.core.errors import GateFailed, UsageError
+from edgekit.data.datasets import open_dataset
+from edgekit.field.monitor import Monitor, reference_of
+from edgekit.field.sources import open_source
+from edgekit.runtime.model import load
+from edgekit.steps.field_reference import FieldOptions, store_reference
+from tests import bundles
+
+watch = cli.commands["watch"]
+QUIET = Console(verbosity=-1)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with a reference; a few corruptions and images, to be quick."""
+    folder = tmp_path_factory.mktemp("watched")
+    path = folder / "cpu"
+    shutil.copytree(bundles.bundle(), path)
+    images = bundles.images(240, seed=5)
+    np.savez(folder / "lab.npz", images=images, labels=np.arange(240) % len(bundles.CLASSES))
+    lab = open_dataset(str(folder / "lab.npz"))
+    options = FieldOptions(corrupted=60, severities=(5,))
+    store_reference(path, lab, QUIET, options, labeled=True)
+    return path
+
+
+def write(folder: Path, images: np.ndarray) -> Path:
+    folder.mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{number:04}.png")
+    return folder
+
+
+def dark(images: np.ndarray) -> np.ndarray:
+    """As after dusk."""
+    return (images * 0.15).astype(np.uint8)
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[dict[str, object], str]:
+    """The document and the exit's reason, "" for none."""
+    reason = ""
+    try:
+        watch.main([*map(str, words), "--json"], standalone_mode=False)
+    except GateFailed as error:
+        reason = str(error)
+    return json.loads(capsys.readouterr().out), reason
+
+
+def test_the_reference_is_the_bundles_own(watched: Path) -> None:
+    reference = reference_of(watched)
+    assert reference.kind == "code"
+    assert (reference.normal.images, reference.clean.images) == (180, 60)
+    assert len(reference.cells) == 15
+    model = load(watched)
+    rows = bundles.images(240, seed=5)
+    counts = np.bincount([prediction.code for prediction in model.predict(rows)], minlength=16)  # type: ignore[arg-type]
+    both = reference.normal.dense(reference.symbols) + reference.clean.dense(reference.symbols)
+    assert (both.reshape(16, -1).sum(axis=1) == counts).all()
+    manifest = open_bundle(watched).manifest
+    assert "field.json" in manifest.files
+
+
+def test_nothing_to_report(
+    watched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path / "day", bundles.images(60, seed=6))
+    document, reason = run(capsys, watched, folder, "--once")
+    assert not reason
+    assert document["images"] == 60
+    assert document["changed"] is False
+    assert document["outlook"] is None
+
+
+def test_dusk_falls(watched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    day, night = bundles.images(60, seed=6), dark(bundles.images(120, seed=7))
+    state, metrics = tmp_path / "state.json", tmp_path / "edgekit.prom"
+    _, reason = run(capsys, watched, write(tmp_path / "1", day), "--once", "--state", state)
+    assert not reason
+    names = tmp_path / "list.txt"
+    folder = write(tmp_path / "2", night)
+    (folder / "broken.png").write_bytes(b"no image")
+    names.write_text("\n".join(f"2/{file.name}" for file in sorted(folder.iterdir())))
+    document, reason = run(capsys, watched, names, "--once", "--state", state, "--metrics", metrics)
+    assert document["images"] == 180
+    assert document["skipped"] == 1
+    assert document["changed"] is True
+    assert 40 <= int(str(document["since_image"])) <= 110
+    assert f"since image {document['since_image']}" in reason
+    assert "edgekit_changed 1\n" in metrics.read_text()
+    assert "edgekit_images_total 180\n" in metrics.read_text()
+    document, reason = run(capsys, watched, "--accept", "--state", state)
+    assert not reason
+    assert document["changed"] is False
+    assert len(document["alarms"]) == 1  # type: ignore[arg-type]
+
+
+def test_a_program_watches_what_it_predicts(watched: Path) -> None:
+    model = load(watched)
+    monitor = Monitor(model)
+    for start in range(0, 240, 8):
+        pixels = dark(bundles.images(240, seed=8))[start : start + 8]
+        if monitor.update(model.predict(pixels)):
+            break
+    assert start < 200
+    assert monitor.changed
+
+
+def test_what_is_refused(watched: Path, tmp_path: Path) -> None:
+    def refused(*words: object) -> str:
+        with pytest.raises(UsageError) as error:
+            watch.main(list(map(str, words)), standalone_mode=False)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "--watch" in refused(bundles.bundle(), tmp_path, "--once")
+    assert "nothing to watch" in refused(watched, tmp_path / "absent", "--once")
+    assert "name what to watch" in refused(watched)
+    assert "--state" in refused(watched, "--accept")
+    (tmp_path / "state.json").write_text("{")
+    assert "state.json" in refused(watched, tmp_path, "--state", tmp_path / "state.json")
+    (tmp_path / "film.mp4").write_bytes(b"no film")
+    assert "OpenCV cannot open" in refused(watched, tmp_path / "film.mp4", "--once")
+
+
+def test_too_few_images_make_no_reference(watched: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "few.npz", images=bundles.images(49), labels=np.zeros(49, np.int64))
+    few = open_dataset(str(tmp_path / "few.npz"))
+    with pytest.raises(UsageError, match="49 validation images"):
+        store_reference(watched, few, QUIET, FieldOptions(), labeled=False)
+
+
+def test_a_growing_folder_is_followed(tmp_path: Path) -> None:
+    import os
+
+    folder = write(tmp_path / "camera", bundles.images(2))
+    source = open_source(str(folder), follow=True)
+    for file in folder.iterdir():
+        os.utime(file, (1, 1))
+    found = [next(source), next(source)]
+    new = folder / "z.png"
+    shutil.copy(folder / "0000.png", new)
+    os.utime(new, (1, 1))
+    found.append(next(source))
+    assert [Path(str(file)).name for file in found] == ["0000.png", "0001.png", "z.png"]
+
+
+def test_a_video_is_read_frame_by_frame(tmp_path: Path) -> None:
+    import cv2
+
+    path = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for red in range(0, 250, 10):
+        writer.write(np.full((48, 64, 3), (0, 0, red), np.uint8))
+    writer.release()
+    frames = list(open_source(str(path), follow=False, every=5))
+    assert len(frames) == 5
+    reds = [np.asarray(frame)[:, :, 0].mean() for frame in frames]
+    assert reds == pytest.approx([0, 50, 100, 150, 200], abs=6)
