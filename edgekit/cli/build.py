@@ -72,7 +72,7 @@ _NOT_PASSED = ("fail", "undecided", "unlabeled")
     help=f"Parity gate, points of corruption error; max_drop in [budgets].  [{TOLERANCE}]",
 )
 @click.option("--baseline", help="Earlier bundle, or folder of them, not to be worse than.")
-@gate_options("min_agreement", "max_latency_ratio", "max_mb", "max_regression")
+@gate_options("min_agreement", "max_scores_rms", "max_latency_ratio", "max_mb", "max_regression")
 @click.option("--parity-images", type=int, help="Most test images to use; 0 for all.")
 @click.option("--bench-seconds", type=float, help="Time for the latency comparison.")
 @click.option("--skip-bad/--no-skip-bad", default=None, help="Leave unreadable images out.")
@@ -176,7 +176,9 @@ def _unable(config: BuildConfig) -> dict[str, str]:
     if config.baseline is None:
         unable["max_regression"] = "--baseline names no earlier bundle"
     if not config.parity:
-        unable |= dict.fromkeys(("max_drop", "min_agreement"), "the build has --no-parity")
+        unable |= dict.fromkeys(
+            ("max_drop", "min_agreement", "max_scores_rms"), "the build has --no-parity"
+        )
     return unable
 
 

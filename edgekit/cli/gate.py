@@ -26,6 +26,7 @@ F = TypeVar("F", bound=Callable[..., None])
 OPTIONS: Final = tuple(name for name in BUDGETS if name != "max_drop")
 _HELP: Final = {
     "min_agreement": "Budget: least share of equal top-1 answers, a fraction.",
+    "max_scores_rms": "Budget: how far scores are off, a fraction of their RMS.",
     "max_latency_ratio": "Budget: latency over the float model's, in the same run.",
     "max_ms": "Budget: median latency in ms, on --device.",
     "max_mb": "Budget: megabytes of the bundle's files.",
@@ -39,7 +40,8 @@ OF_BENCH: Final = dict.fromkeys(
     "'edgekit bench' measures it",
 )
 OF_PARITY: Final = dict.fromkeys(
-    ("max_drop", "min_agreement", "max_regression"), "'edgekit parity' measures it"
+    ("max_drop", "min_agreement", "max_scores_rms", "max_regression"),
+    "'edgekit parity' measures it",
 )
 
 

@@ -100,7 +100,7 @@ if TYPE_CHECKING:
     "--max-corruption-delta", type=float, help="Gate: most points lost on any single corruption."
 )
 @click.option("--baseline", help="An earlier bundle that this one must not be worse than.")
-@gate_options("min_agreement", "max_mb", "max_regression")
+@gate_options("min_agreement", "max_scores_rms", "max_mb", "max_regression")
 @click.option("--seed", type=int, help="Seed of order and corruptions; default: the build's.")
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out.")
 @click.option(

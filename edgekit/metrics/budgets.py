@@ -24,6 +24,7 @@ class Budgets:
     # How much worse than the reference, the float model.
     max_drop: float | None = None  # points of corruption error: parity's tolerance
     min_agreement: float | None = None  # share of equal classes on corrupted images
+    max_scores_rms: float | None = None  # how far scores are off, a fraction of their RMS
     max_latency_ratio: float | None = None  # bundle's latency over float's, in the same run
     # What the device can spare.
     max_ms: float | None = None  # median latency

@@ -27,9 +27,22 @@ def judge_parity(
     ):
         if limit is not None and name not in there:
             rows += (judge(name, limit, None, why),)
+    if budgets.max_scores_rms is not None:
+        rows += (_scores(budgets.max_scores_rms, document),)
     if budgets.max_regression is not None:
         rows += (_regression(budgets.max_regression, earlier),)
     return rows
+
+
+def _scores(limit: float, document: ParityDocument | ComparisonBeside | None) -> Judged:
+    """Exact for the images that were compared: no error has to come of it to be seen."""
+    close = document.closeness if isinstance(document, ParityDocument) else None
+    if close is None:
+        return judge("max_scores_rms", limit, None)
+    clean, corrupted = close.scores_rms_clean, close.scores_rms_corrupted
+    kind = "clean" if clean >= corrupted else "corrupted"
+    measured = Measured(max(clean, corrupted), of=f"{kind} images")
+    return judge("max_scores_rms", limit, measured)
 
 
 def _of_former(document: ParityDocument | ComparisonBeside) -> tuple[Judged, ...]:

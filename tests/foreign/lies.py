@@ -161,10 +161,10 @@ LIES: dict[str, Callable[[], Sequence[str]]] = {
 }
 
 
-def tell(lie: str) -> Told:
+def tell(lie: str, *more: str) -> Told:
     """Compare the candidate that is this lie."""
     candidate, *words = LIES[lie]()
-    return parity(candidate, *words)
+    return parity(candidate, *words, *more)
 
 
 def table() -> str:

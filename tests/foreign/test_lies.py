@@ -59,6 +59,30 @@ def test_against_its_own_file_a_wrong_scale_stands_out_from_rounding() -> None:
     assert wrong["warnings"]
 
 
+@pytest.mark.parametrize(
+    ("candidate", "limit", "code"),
+    [
+        ("mean off by 5%", "0.05", 3),
+        (f"a layer's scale off by 10%{lies.SAME_FILE}", "0.05", 3),
+        (lies.ELSEWHERE, "0.05", 0),
+    ],
+)
+def test_a_budget_on_scores_catches_what_no_error_shows(
+    candidate: str, limit: str, code: int
+) -> None:
+    told = lies.tell(candidate, "--max-scores-rms", limit)
+    assert told.code == code
+    (row,) = [
+        row
+        for row in told.document["gate"]["bundles"][0]["budgets"]
+        if row["name"] == "max_scores_rms"
+    ]
+    assert row["state"] == ("broken" if code else "held")
+    assert ("max_scores_rms broken" in told.errors) == bool(code)
+    assert told.images is not None
+    assert told.images <= 200
+
+
 def test_honest_int8_passes_with_the_same_classes() -> None:
     told = lies.tell(lies.HONEST)
     assert told.code == 0
