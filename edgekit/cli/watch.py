@@ -10,7 +10,7 @@ import click
 
 from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
-from edgekit.core.errors import GateFailed, UsageError
+from edgekit.core.errors import EdgekitError, GateFailed, UsageError
 
 if TYPE_CHECKING:
     from edgekit.field.monitor import Monitor, Status
@@ -82,8 +82,11 @@ def watch(
         raise UsageError("name what to watch: a folder, a list, a video, camera:0 or -")
     monitor = Monitor(bundle, state=state, images_a_false_alarm=images_a_false_alarm)
     with monitor:
-        _watch(console, monitor, bundle, source, once, every, metrics)
+        before = monitor.status()
+        watched = _watch(console, monitor, bundle, source, once, every, metrics)
     status = monitor.status()
+    if watched == status.skipped - before.skipped:
+        raise _nothing(source, watched)
     for line in lines(status):
         console.text(line)
     console.document(status)
@@ -99,7 +102,8 @@ def _watch(
     once: bool,
     every: int,
     metrics: Path | None,
-) -> None:
+) -> int:
+    """How many images there were, readable or not."""
     from edgekit.core.files import write_text
     from edgekit.field.sources import open_source
     from edgekit.runtime.model import load
@@ -107,9 +111,10 @@ def _watch(
     images = open_source(source, follow=not once, every=every)
     model = load(bundle)
     batch = model.manifest.target.batch or 1
-    changed, said = monitor.changed, time.monotonic()
+    changed, said, count = monitor.changed, time.monotonic(), 0
     try:
         for prediction in model.predict_stream(images, batch=batch):
+            count += 1
             if prediction.error is not None:
                 console.warn(prediction.error)
             monitor.update(prediction)
@@ -128,6 +133,13 @@ def _watch(
     finally:
         if metrics is not None:
             write_text(metrics, prometheus(monitor.status()))
+    return count
+
+
+def _nothing(source: str, unreadable: int) -> EdgekitError:
+    if unreadable:
+        return EdgekitError(f"none of the {unreadable} images of {source} could be read")
+    return UsageError(f"{source} has no images")
 
 
 def lines(status: Status) -> list[str]:

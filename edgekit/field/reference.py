@@ -21,6 +21,8 @@ from edgekit.core.errors import UsageError
 from edgekit.runtime.answers import Answers, join
 
 BINS: Final = 4  # of the margin: quarters of the clean images
+_MANY: Final = 4096  # codewords; from there on the codeword alone is enough to tell images by
+_LARGEST: Final = 8_000_000  # symbols times cells: tables of a few hundred megabytes
 _REMEDY: Final = "build the bundle again"
 
 Ints = NDArray[np.int64]
@@ -79,6 +81,8 @@ class FieldReference(Document):
         """Refuse numbers that point outside."""
         if not (1 <= self.size <= 1 << 20 and 1 <= self.classes <= 1 << 20):
             raise UsageError("it has an impossible number of codewords or classes")
+        if self.symbols * len(self.cells) > _LARGEST:
+            raise UsageError("it has too many codewords and cells for a monitor")
         for cell in (self.normal, self.clean, *self.cells):
             if cell.symbols and not 0 <= min(cell.symbols) <= max(cell.symbols) < self.symbols:
                 raise UsageError(f"{cell.name}: a symbol is outside 0 to {self.symbols - 1}")
@@ -146,7 +150,7 @@ def make_reference(
         size = max(codebook_size, *(1 + int(code.max()) for code in codes if code is not None))
     _, clearness = places(clean[0], kind)  # not of the others: bets must not depend on them
     edges = sorted(set(np.quantile(clearness, np.arange(1, BINS) / BINS).tolist()))
-    if clearness.min() == clearness.max():
+    if clearness.min() == clearness.max() or size > _MANY:
         edges = []
 
     def cell(corruption: str, severity: int, given: Answers, labels: Ints | None) -> Cell:

@@ -133,6 +133,8 @@ def test_what_is_refused(watched: Path, tmp_path: Path) -> None:
         return str(error.value)
 
     assert "--watch" in refused(bundles.bundle(), tmp_path, "--once")
+    (tmp_path / "empty").mkdir()
+    assert "has no images" in refused(watched, tmp_path / "empty", "--once")
     assert "nothing to watch" in refused(watched, tmp_path / "absent", "--once")
     assert "name what to watch" in refused(watched)
     assert "--state" in refused(watched, "--accept")
