@@ -25,7 +25,7 @@ _EVERY_SECONDS = 10.0  # between two lines about the state
     short_help="Notice, without labels, that images have changed.",
     examples="""
     edgekit watch build/cpu /var/camera --state pole.json
-    edgekit watch build/cpu camera:0 --every 30 --metrics /var/lib/node/edgekit.prom
+    edgekit watch build/cpu camera:0 --every 300 --metrics edgekit.prom
     edgekit watch build/cpu photos/ --once || echo "not what it was tested on"
     ls -tr frames/*.jpg | edgekit watch build/cpu - --once --json
     edgekit watch build/cpu --state pole.json --accept
