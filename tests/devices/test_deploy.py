@@ -277,7 +277,7 @@ def test_ctrl_c_leaves_nothing_there(device: Device, bundle: Path, run: Run) -> 
 def test_check(device: Device, run: Run) -> None:
     code, out, err = run("device", "check", "loop", "--json")
     assert code == 0, err
-    (document,) = json.loads(out)
+    (document,) = json.loads(out)["devices"]
     assert document["ready"]
     found = {row["name"]: row["found"] for row in document["checks"]}
     assert found["Python"].startswith(".".join(map(str, sys.version_info[:3])))
