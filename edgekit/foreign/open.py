@@ -120,8 +120,10 @@ def _classifier(
     scores = choose_output(engine.outputs, options.output, name, background=options.background)
     labels = options.labels or numbered_classes(scores.classes)
     if len(labels) != scores.classes:
+        hint = "give as many lines as it has classes"
+        if scores.classes == len(labels) + 1:
+            hint = "if its first class means 'none of these', say so with --background"
         raise UsageError(
-            f"{name} has {scores.classes} classes and the labels are {len(labels)}: "
-            "with a first class for 'none of these', say so with --background"
+            f"{name} has {scores.classes} classes and there are {len(labels)} labels: {hint}"
         )
     return ForeignClassifier(name, preprocessing, labels, engine, form, scores)

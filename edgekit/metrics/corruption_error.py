@@ -78,7 +78,8 @@ class MeanCorruptionError:
         if self.complete:
             return name
         severities = ",".join(map(str, self.severities))
-        return f"{name} over {len(self.averaged)} corruptions at severities {severities}"
+        plural = "" if len(self.averaged) == 1 else "s"
+        return f"{name} over {len(self.averaged)} corruption{plural} at severities {severities}"
 
 
 def choose_baseline(number_of_classes: int, severities: Sequence[int] = SEVERITIES) -> Baseline:

@@ -73,7 +73,7 @@ def agreement_gate(what: str, agreement: Interval, minimum: float) -> GateResult
     """A share of equal answers (a fraction with its interval) must be at least ``minimum``."""
     outcome = _outcome(-agreement.upper, -agreement.lower, -minimum)
     outcomes = {what: (outcome, agreement)}
-    return _gate(outcomes, minimum, f"the minimum of {minimum:g}")
+    return _gate(outcomes, minimum, f"the minimum of {minimum:g}", beyond="below")
 
 
 def overall_outcome(*outcomes: Outcome) -> Outcome:
@@ -102,12 +102,14 @@ def _outcome(lower: float, upper: float, limit: float) -> Outcome:
     return _OUTCOMES[side(lower, upper, limit)]
 
 
-def _gate(outcomes: dict[str, tuple[Outcome, Interval]], bound: float, limit: str) -> GateResult:
+def _gate(
+    outcomes: dict[str, tuple[Outcome, Interval]], bound: float, limit: str, beyond: str = "beyond"
+) -> GateResult:
     reasons, more = [], []
     for name, (outcome, i) in outcomes.items():
         figures = f"{name} {i.estimate:.4g} [{i.lower:.4g}, {i.upper:.4g}]"
         if outcome == "fail":
-            reasons.append(f"{figures} is beyond {limit}")
+            reasons.append(f"{figures} is {beyond} {limit}")
         elif outcome == "undecided":
             more.append(_more_images(i, bound))
             advice = _advice(more[-1], "limit")

@@ -52,7 +52,8 @@ def run_comparison(
     same = same_source(sweep.reference, sweep.candidate)
     available = sweep.available
     if available < 2:
-        raise UsageError(f"{sweep.dataset.name} has {available} test images, parity needs 2")
+        images = "1 test image" if available == 1 else "no test images"
+        raise UsageError(f"{sweep.dataset.name} has {images}, parity needs 2")
     start, before = time.monotonic(), os.times()
     run = Run(sweep.lineup, gates, baseline, console, labeled, codebook_size if same else 0)
     try:

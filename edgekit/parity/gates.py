@@ -259,7 +259,10 @@ def _shown_share(share: _Share, fixed: Interval, mode: _Mode) -> Interval:
     if mode.fixed(state):
         return fixed
     return Interval(
-        1 - state.estimate / 100, 1 - state.upper / 100, 1 - state.lower / 100, state.images
+        1 - state.estimate / 100,
+        1 - min(state.upper / 100, 1.0),  # the sequence allows for losses below 0
+        1 - max(state.lower / 100, 0.0),
+        state.images,
     )
 
 

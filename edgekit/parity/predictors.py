@@ -225,7 +225,7 @@ def check_classes(reference: Predictor, candidate: Predictor) -> None:
     if len(theirs) != len(ours):
         raise UsageError(
             f"the reference has {len(theirs)} classes, the candidate {len(ours)}: they are not "
-            "the same model"
+            f"the same model{_one_more(len(theirs), len(ours))}"
         )
     if theirs != ours and not _nameless(theirs) and not _nameless(ours):
         place = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
@@ -233,6 +233,14 @@ def check_classes(reference: Predictor, candidate: Predictor) -> None:
             f"class {place} is '{theirs[place]}' in the reference and '{ours[place]}' in the "
             "candidate: they are not the same model, or were given different --labels"
         )
+
+
+def _one_more(theirs: int, ours: int) -> str:
+    """A hint where one of two has a class more."""
+    if abs(theirs - ours) != 1:
+        return ""
+    option = "--reference-background" if theirs > ours else "--background"
+    return f", or the larger one's first class means 'none of these': say so with {option}"
 
 
 def check_source(reference: str, candidate: str) -> None:

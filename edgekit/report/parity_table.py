@@ -62,7 +62,8 @@ def rows(document: ParityDocument) -> list[list[str]]:
     ]
     change = clean.candidate - clean.reference
     first = ["clean", f"{clean.reference:.2f}", f"{clean.candidate:.2f}", f"{change:+.2f}"]
-    last = [error.label, *figures(error), "", document.verdict]
+    # The title says over which corruptions and severities.
+    last = [error.label.partition(" over ")[0], *figures(error), "", document.verdict]
     return [[*first, "", "", ""], *table, *_top_five(document), last]
 
 

@@ -70,7 +70,7 @@ def match_classes(dataset: Dataset, classes: tuple[str, ...]) -> Matched:
         return Matched(with_classes(dataset, classes), True, "")
     count = len(dataset.classes)
     if count == len(classes):
-        note = "the checkpoint names no classes: using the data's, in their order"
+        note = "the model names no classes: using the data's, in their order"
         return Matched(Relabeled(dataset, classes, list(range(count))), True, note)
     note = (
         f"the checkpoint names none of its {len(classes)} classes and the data have {count}: only "

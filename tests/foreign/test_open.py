@@ -217,5 +217,5 @@ def test_whose_files_they_are() -> None:
 
 
 def test_labels_must_be_as_many() -> None:
-    with pytest.raises(UsageError, match="has 10 classes and the labels are 2"):
+    with pytest.raises(UsageError, match="has 10 classes and there are 2 labels: give as many"):
         open_foreign(str(classifiers.float_onnx()), options(labels=("a", "b")))

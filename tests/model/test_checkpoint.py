@@ -188,6 +188,40 @@ def test_labels(tmp_path: Path) -> None:
         read_labels(labels)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["cat", "dog"]',
+        '{"1": "dog", "0": "cat"}',
+        '{"0": ["n02121808", "cat"], "1": ["n02084071", "dog"]}',
+    ],
+)
+def test_labels_of_an_index_file(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "index.json"
+    path.write_text(text, encoding="utf-8")
+    assert read_labels(path) == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("cat\ndog", "not JSON"),
+        ("[]", "expected a list"),
+        ("3", "expected a list"),
+        ('{"0": "cat", "2": "dog"}', "no class has the index 1"),
+        ('["cat", ""]', "the class with index 1 has no name"),
+        ('["cat", []]', "the class with index 1 has no name"),
+        ("[" * 100_000, "not JSON"),
+    ],
+)
+def test_a_wrong_index_file_gets_one_line(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "index.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=why) as error:
+        read_labels(path)
+    assert "\n" not in str(error.value)
+
+
 class Payload:
     """What a malicious pickle would run."""
 
