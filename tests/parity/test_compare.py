@@ -234,7 +234,7 @@ def test_extra_corruptions_are_listed_and_not_averaged(tmp_path: Path) -> None:
 
 
 def test_too_few_images_and_impossible_gates(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="has 1 test images, parity needs 2"):
+    with pytest.raises(UsageError, match="has 1 test image, parity needs 2"):
         compare(tmp_path, coarse(key="one"), Gates(), 1)
     for gates in ({"min_code_agreement": 1.0}, {"tolerance": -1}, {"max_corruption_delta": -2}):
         with pytest.raises(UsageError):
