@@ -81,7 +81,7 @@ def open_onnx_file(path: Path, place: Place | None = None) -> OnnxFile:
         used,
         nodes=nodes,
         asked=None if place is None else str(place),
-        fell_back=provider not in used,
+        fell_back=place is not None and provider not in used,
     )
     return OnnxFile(
         inputs[0],

@@ -21,7 +21,6 @@ from edgekit.steps.build_record import Outcome
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context
 from edgekit.targets.descriptor import load_descriptor
-from edgekit.workflows.parity import parity_with_earlier
 
 
 def check_earlier(config: BuildConfig) -> None:
@@ -54,6 +53,8 @@ def compare_with_earlier(
     """
     if config.baseline is None or budgets.max_regression is None:
         return {}
+    from edgekit.workflows.parity import parity_with_earlier  # imports onnx
+
     context = Context(console, cache_root())
     compared = {}
     for outcome in outcomes:

@@ -61,7 +61,8 @@ def test_the_base_install_says_what_to_install(tmp_path: Path, words: str) -> No
     done = base(tmp_path, *words.split())
     assert done.returncode == 4, done.stderr
     assert done.stderr.count("\n") == 1
-    assert "which is not installed: run pip install 'edgekit[build]'" in done.stderr
+    extra = "parity" if words.startswith("parity") else "build"
+    assert f"which is not installed: run pip install 'edgekit[{extra}]'" in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -14,6 +14,7 @@ from edgekit.bundle.store import open_bundle
 from edgekit.core.errors import EdgekitError
 from edgekit.core.typed_toml import read_toml
 from edgekit.devices import registry
+from edgekit.training.config import TrainConfig
 from tests.hostile.campaign.commands import EVIDENCE, TARGET, Place
 
 
@@ -90,9 +91,13 @@ def _read_state(path: Path) -> None:
     torch.load(path, weights_only=True)
 
 
+def _read_toml(path: Path) -> None:
+    read_toml(path, registry._File if path.name == "devices.toml" else TrainConfig)
+
+
 _READERS: Final[dict[str, Callable[[Path], object]]] = {
     ".json": lambda path: json.loads(path.read_bytes()),
-    ".toml": lambda path: read_toml(path, registry._File),
+    ".toml": _read_toml,
     ".onnx": _read_onnx,
     ".safetensors": _read_safetensors,
     ".pt": _read_state,
