@@ -168,9 +168,8 @@ class Monitor:
                 "reference has: it belongs to another bundle"
             )
         symbol = reference.symbol(code, clear)
-        if state.images and state.last == symbol // reference.bins:
+        if self._recent and self._recent[-1].code == code:
             state.repeats += 1
-        state.last = symbol // reference.bins
         now = time.time()
         detector.update(symbol, chance_of(state.seed, state.images), learn=not state.changed)
         self._recent.append(Seen(symbol, prediction.index, code, now, not state.changed))

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from edgekit.core.errors import UsageError
 from edgekit.core.packages import missing
+from edgekit.data.image_files import EXTENSIONS
 
 if TYPE_CHECKING:
     from edgekit.runtime.model import Item
 
 T = TypeVar("T")
 
-IMAGES: Final = (
-    ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp",
-)  # fmt: skip
 VIDEOS: Final = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 CAMERA: Final = "camera:"
 _STREAMS: Final = ("rtsp://", "http://", "https://")
@@ -43,7 +41,7 @@ def _all(name: str, follow: bool) -> Iterator[Item]:
         return _frames(name, name)
     if path.is_dir():
         return _folder(path, follow, time.time, time.sleep)
-    if path.suffix.lower() in IMAGES:
+    if path.suffix.lower() in EXTENSIONS:
         return iter([path])
     if path.is_file():
         return _listed(path)
@@ -65,7 +63,7 @@ def _folder(
     """Its images by name; then new ones, once nobody has written to them for a second."""
     done: set[Path] = set()
     while True:
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGES)
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
         done &= set(files)  # what is gone may come again
         for file in files:
             if file in done:

@@ -52,7 +52,6 @@ class State:
     images: int = 0
     skipped: int = 0
     repeats: int = 0
-    last: int = -1
     changed: bool = False
     since_image: int | None = None
     since_time: float | None = None
@@ -80,7 +79,6 @@ class _Document(Document):
     images: int
     skipped: int
     repeats: int
-    last: int
     changed: bool
     since_image: int | None
     since_time: float | None
