@@ -71,7 +71,7 @@ class Monitor:
     """Watches the predictions of one bundle; any number of threads may call it.
 
     ``bundle`` is what `edgekit.load` returned, the path of a bundle, or a reference. ``state`` is a
-    file that is kept up to date, at most ten seconds late and at once after an alarm: the next
+    file, written by the first update after ten seconds and at once after an alarm: the next
     Monitor with it goes on where this one was. On average at least ``images_a_false_alarm``
     images pass before a false alarm.
     """
