@@ -6,17 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
-from edgekit.data.transforms import Preprocessing
-from edgekit.model.backbones.registry import create_backbone
-from edgekit.model.card import ModelCard, TrainingProtocol
-from edgekit.model.checkpoint import save_checkpoint
-from edgekit.model.config import VQSAConfig
-from edgekit.model.vqsa import VQSA
 from edgekit.workflows.build import build
-from tests.training.training_data import CLASSES, QUIET, write_data
-from tests.workflows.small_build import settings
+from tests.training.training_data import QUIET, write_data
+from tests.workflows.small_build import save_model, settings
 
 
 @pytest.fixture(scope="module")
@@ -24,18 +17,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data, a checkpoint and a recipe, and a cache in which it is calibrated."""
     folder = tmp_path_factory.mktemp("a model's")
     write_data(folder, train=6, validation=6)
-    torch.manual_seed(3)
-    config = VQSAConfig(codebook_size=6)
-    network = VQSA(create_backbone("resnet18"), len(CLASSES), config).eval()
-    card = ModelCard(
-        "resnet18",
-        512,
-        CLASSES,
-        Preprocessing(size=(32, 32), crop_ratio=1.0),
-        config,
-        TrainingProtocol(seen=("fog",)),
-    )
-    save_checkpoint(folder / "it's a model.safetensors", network, card)
+    save_model(folder / "it's a model.safetensors", "fog")
     lines = ("images = 3", 'bias_correction = "none"', 'rounding = "nearest"')
     (folder / "tiny.toml").write_text("\n".join(lines))
     return folder

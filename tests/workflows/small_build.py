@@ -1,9 +1,18 @@
-"""A build that takes seconds."""
+"""A model and a build that take seconds."""
 
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from edgekit.data.transforms import Preprocessing
+from edgekit.model.backbones.registry import create_backbone
+from edgekit.model.card import ModelCard, TrainingProtocol
+from edgekit.model.checkpoint import save_checkpoint
+from edgekit.model.config import VQSAConfig
+from edgekit.model.vqsa import VQSA
 from edgekit.steps.config import BuildConfig
+from tests.training.training_data import CLASSES
 
 HERE, ELSEWHERE = "onnxruntime-cpu", "jetson-orin-nano"
 
@@ -21,3 +30,19 @@ def settings(model: Path, out: Path, **changes: Any) -> BuildConfig:
         "parity_images": 2,
     }
     return BuildConfig(**(values | changes))
+
+
+def save_model(path: Path, *seen: str) -> None:
+    """A ResNet-18 with six codewords and random weights, the same every time."""
+    torch.manual_seed(3)
+    config = VQSAConfig(codebook_size=6)
+    network = VQSA(create_backbone("resnet18"), len(CLASSES), config).eval()
+    card = ModelCard(
+        "resnet18",
+        512,
+        CLASSES,
+        Preprocessing(size=(32, 32), crop_ratio=1.0),
+        config,
+        TrainingProtocol(seen=seen),
+    )
+    save_checkpoint(path, network, card)

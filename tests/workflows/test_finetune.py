@@ -20,12 +20,6 @@ from edgekit.core.errors import EdgekitError, Interrupted, UsageError
 from edgekit.core.files import file_sha256
 from edgekit.core.progress import ProgressBar
 from edgekit.core.typed_toml import to_toml
-from edgekit.data.transforms import Preprocessing
-from edgekit.model.backbones.registry import create_backbone
-from edgekit.model.card import ModelCard, TrainingProtocol
-from edgekit.model.checkpoint import save_checkpoint
-from edgekit.model.config import VQSAConfig
-from edgekit.model.vqsa import VQSA
 from edgekit.quantize.qat import loop
 from edgekit.quantize.qat.config import FinetuneConfig
 from edgekit.quantize.qat.record import read_finetuned
@@ -39,7 +33,8 @@ from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.workflows.build import plan
 from edgekit.workflows.finetune import INT8, finetune
-from tests.training.training_data import CLASSES, QUIET, write_data
+from tests.training.training_data import QUIET, write_data
+from tests.workflows.small_build import save_model
 
 RUN = """
 import sys
@@ -59,18 +54,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with data, a checkpoint and a recipe, and a cache that all runs share."""
     folder = tmp_path_factory.mktemp("finetune")
     write_data(folder, train=20, validation=4)
-    torch.manual_seed(3)
-    config = VQSAConfig(codebook_size=6)
-    model = VQSA(create_backbone("resnet18"), len(CLASSES), config).eval()
-    card = ModelCard(
-        "resnet18",
-        512,
-        CLASSES,
-        Preprocessing(size=(32, 32), crop_ratio=1.0),
-        config,
-        TrainingProtocol(seen=("fog", "contrast")),
-    )
-    save_checkpoint(folder / "model.safetensors", model, card)
+    save_model(folder / "model.safetensors", "fog", "contrast")
     (folder / "tiny.toml").write_text('images = 3\nbias_correction = "none"\n')
     before = os.environ.get("EDGEKIT_CACHE")
     os.environ["EDGEKIT_CACHE"] = str(folder / "cache")
