@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import ctypes
 import functools
+import importlib
 import json
 import multiprocessing.util
 import os
@@ -209,7 +210,7 @@ def _child(request: dict[str, Any], faults: Any) -> int:
     tempfile.tempdir = None  # of the new environment
     os.chdir(request["cwd"])
     module, _, name = request["program"].partition(":")
-    call = getattr(sys.modules[module], name)
+    call = getattr(importlib.import_module(module), name)
     mode, at, folder, log = request["fault"]
     faults.file_faults_arm(mode, at, folder.encode(), log.encode())
     try:
