@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import random
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.hostile.campaign import presses
 from tests.hostile.campaign.case import Hazard
-from tests.hostile.campaign.commands import COMMANDS, begin, run
+from tests.hostile.campaign.commands import COMMANDS, SECONDS, begin, forker
 from tests.hostile.campaign.disk import Disk, Event
 from tests.hostile.campaign.registry import disturbances
 from tests.hostile.campaign.stops import aftermath
@@ -24,12 +23,13 @@ pytestmark = pytest.mark.skipif(
     reason="g++ or ssh-keygen is missing: apt-get install g++ openssh-client",
 )
 QUICK = (
-    *("kill train at a operation", "kill sign at a operation"),
+    *("kill train at a operation", "kill sign at a operation", "kill build again at a operation"),
     *("power cut in sign", "power cut in train", "full disk in train", "full disk in sign"),
     *("together sign and sign", "together train and train"),
     *("kill device add again at a operation", "power cut in device add again"),
     *("operators: graphs of OpenVINO", "operators: heads of OpenVINO"),
 )
+PRESSES = f"{presses.__name__}:main"
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_ctrl_c_at_any_moment_of_nncf() -> None:
     for moment in presses.MOMENTS:
         place = begin("calibrate anew")
         words = [moment, *command.words(place)]
-        program = f"{presses.__name__}:main"
-        done = run(replace(command, words=lambda _, words=words: words, program=program), place)
+        child = forker().start(words, place.folder, env=place.env, program=PRESSES)
+        done = forker().wait(child, SECONDS)
         assert presses.SAID in done.stderr, moment
         assert done.code == 130, (moment, done.stderr)
         assert "Traceback" not in done.stderr, moment

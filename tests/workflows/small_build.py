@@ -12,8 +12,10 @@ from edgekit.model.checkpoint import save_checkpoint
 from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
 from edgekit.steps.config import BuildConfig
+from tests.exporting import remember_operators
 from tests.training.training_data import CLASSES
 
+remember_operators()
 HERE, ELSEWHERE = "onnxruntime-cpu", "jetson-orin-nano"
 
 
