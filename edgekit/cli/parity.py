@@ -177,6 +177,7 @@ def parity(
     from edgekit.model.labels import read_labels
     from edgekit.parity.options import Gates, ParityOptions
     from edgekit.report.gate import GatedParity
+    from edgekit.report.parity_table import show
     from edgekit.steps.context import Context
     from edgekit.workflows.foreign_parity import Side
 
@@ -251,7 +252,7 @@ def parity(
         earlier = _against(context, one, baseline, options, seed, limit)
     outcome = judged(one, document, earlier, baseline, budgets, left_out)
     console.document(GatedParity(document, outcome.section(), earlier))
-    _show(console, document)
+    show(console, document)
     outcome.show(console)
     gate.write(outcome, console)
     fail_unless_held(outcome, why(outcome, document, by_name=gate.shared.max_drop is not None))
@@ -350,17 +351,6 @@ def _of_bundle(
     document = save_report(bundle, document, context.console, replace=replace)
     refresh_report(bundle)
     return document
-
-
-def _show(console: Console, document: ParityDocument) -> None:
-    from edgekit.report.parity_table import RIGHT, columns, header, lines, rows
-
-    for line in header(document):
-        console.text(line)
-    if table := rows(document):
-        console.table("", columns(document), table, right=RIGHT)
-    for line in lines(document):
-        console.text(line)
 
 
 def _severities(text: str) -> tuple[int, ...]:

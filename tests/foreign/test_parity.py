@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from edgekit.cli.main import main
+from tests import terminals
 from tests.foreign import classifiers
 from tests.foreign.lies import CELLS, quantized
 from tests.foreign.test_program import GOOD
@@ -48,6 +49,25 @@ def test_int8_of_another_tool_passes(capsys: pytest.CaptureFixture[str]) -> None
         assert "ONNX Runtime" in side
         assert "CPUExecutionProvider" in side
         assert "28 x 28 px" in side
+
+
+def test_it_fits_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["parity", str(quantized()), "--reference", str(classifiers.float_onnx()), *CELLS]
+    words += ["--data", str(classifiers.data()), "--tolerance", "3"]
+    words += ["--preprocessing", str(classifiers.preprocessing())]
+    terminals.pretend(monkeypatch, 80)
+    with pytest.raises(SystemExit):
+        main(words)
+    said = capsys.readouterr()
+    for stream in (said.out, said.err):
+        text = terminals.uncolored(stream)
+        assert max(map(len, text.splitlines())) <= 80, text
+        assert "…" not in text
+        folded = " ".join(text.split())
+        assert "28 x 28 px" in folded
+        assert "CPUExecutionProvider" in folded
 
 
 def test_a_program_against_a_file(capsys: pytest.CaptureFixture[str]) -> None:
