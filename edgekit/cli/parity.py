@@ -120,6 +120,11 @@ if TYPE_CHECKING:
     "--report", type=click.Path(path_type=Path), help="Across: write an HTML page to this file."
 )
 @click.option("--allow-fallback", is_flag=True, help="Go on if a file runs elsewhere than asked.")
+@click.option(
+    "--allow-weak-reference",
+    is_flag=True,
+    help="Go on if the reference is no better than one answer for all images.",
+)
 @common
 def parity(
     console: Console,
@@ -153,6 +158,7 @@ def parity(
     settings: tuple[str, ...],
     report: Path | None,
     allow_fallback: bool,
+    allow_weak_reference: bool,
     **gating: Any,
 ) -> None:
     """Compare CANDIDATE with its reference on clean and corrupted images.
@@ -189,6 +195,7 @@ def parity(
         background,
         extension=extension,
         allow_fallback=allow_fallback,
+        allow_weak=allow_weak_reference,
     )
     options = ParityOptions(
         reference=reference,
@@ -223,6 +230,7 @@ def parity(
         reference_background,
         extension=extension,
         allow_fallback=allow_fallback,
+        allow_weak=allow_weak_reference,
     )
     one, other = Side(candidate, ours), Side(reference or "", theirs)
     check_baseline(baseline, candidate, device)
@@ -322,6 +330,7 @@ def _refuse_unused(
         "--background": ours.background or theirs.background,
         "--extension": ours.extension,
         "--allow-fallback": ours.allow_fallback,
+        "--allow-weak-reference": ours.allow_weak,
     }
     for name, value in told.items():
         if value:

@@ -33,6 +33,7 @@ class ForeignOptions:
     labels: tuple[str, ...] | None = None
     extension: Path | None = None  # a library with OpenVINO operators
     allow_fallback: bool = False  # run elsewhere than the name says
+    allow_weak: bool = False  # be a reference that knows nothing
 
 
 def is_foreign(name: str) -> bool:

@@ -106,7 +106,8 @@ def lines(document: AcrossDocument) -> list[str]:
     if document.saved > 0:
         work += f"; stopping early saved {100 * document.saved:.0f}% of the full sweep"
     reasons = [f"{one.letter} {reason}" for one in document.artifacts for reason in one.reasons]
-    return [document.odd_one_out.sentence, work, *reasons]
+    doubt = [f"warning: {text}"] if (text := document.doubt()) else []
+    return [document.odd_one_out.sentence, work, *doubt, *reasons]
 
 
 def failure(document: AcrossDocument) -> str:

@@ -135,6 +135,9 @@ def lines(document: ParityDocument) -> list[str]:
     text.append(_work(document))
     if document.looks > 1:
         text.append(looks_line(document))
+    checked = document.reference_check
+    if checked is not None and (doubt := checked.sentence(document.reference)):
+        text.append(f"warning: {doubt}")
     text += document.reasons
     if document.worst and document.verdict != "pass" and document.per_corruption is not None:
         deltas = document.per_corruption

@@ -44,6 +44,7 @@ def test_int8_of_another_tool_passes(capsys: pytest.CaptureFixture[str]) -> None
     code, document, _ = parity(capsys, quantized())
     assert (code, document["verdict"]) == (0, "pass")
     assert document["codes"] is None
+    assert document["reference_check"]["state"] == "better"
     assert document["top1_agreement"]["clean"] > 0.95
     for side in document["sides"].values():
         assert "ONNX Runtime" in side
@@ -88,6 +89,12 @@ def test_a_reference_that_knows_nothing_is_refused(
     code, document, _ = parity(capsys, path, "--data", str(tmp_path / "other.npz"))
     assert code == 2
     assert "its preprocessing or the labels are wrong" in document["error"]
+    weak = ["--data", str(tmp_path / "other.npz"), "--allow-weak-reference", "--images", "40"]
+    code, document, errors = parity(capsys, path, *weak)
+    assert code == 3  # of 40 images nothing is certain
+    assert document["reference_check"]["state"] == "no better"
+    assert any("the labels are wrong" in text for text in document["warnings"])
+    assert "the labels are wrong" in errors
 
 
 def test_an_input_of_another_size_is_told(
