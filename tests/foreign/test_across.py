@@ -219,3 +219,5 @@ def test_a_place_is_the_end_of_a_name() -> None:
         Place("openvino", "AUTO:GPU,CPU"),
     )
     assert split_place("command:ssh me@pole:x") == ("command:ssh me@pole:x", None)
+    with pytest.raises(UsageError, match=r"no runtime 'openvno' \(did you mean 'openvino'\?\)"):
+        split_place("model.onnx@openvno:GPU")

@@ -111,13 +111,15 @@ def test_timm_says_what_its_own_evaluation_does() -> None:
     assert asked.mean == pytest.approx(IMAGENET.mean)
     with pytest.raises(UsageError, match="timm knows no model 'nothing_like_it'"):
         read_preprocessing("timm:nothing_like_it", "it")
+    with pytest.raises(UsageError, match="did you mean 'mobilenetv3_small_100'"):
+        read_preprocessing("timm:mobilenet_v3_small_100", "it")
 
 
 @pytest.mark.parametrize(
     ("text", "shape", "kind", "problem"),
     [
         (None, (1, 3, 8, 8), "f4", "does not say how its pixels are prepared: say so, --pre"),
-        ("imagnet", (1, 3, 8, 8), "f4", "no preprocessing is called 'imagnet'"),
+        ("imagnet", (1, 3, 8, 8), "f4", r"is called 'imagnet' .did you mean 'imagenet'.*: --pre"),
         ("imagenet", (1, 3, 8), "f4", "it is no image classifier: its input is x"),
         ("imagenet", (1, 3, 8, 3), "f4", "where its input .* has the 3 colors is not clear"),
         ("imagenet", (1, 1, 8, 8), "f4", "where its input .* has the 3 colors is not clear"),
