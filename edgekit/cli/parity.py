@@ -279,6 +279,11 @@ def _of_any(
 
     if device is None:
         return parity_of_any(context, candidate, reference, options, seed=seed)
+    if candidate.foreign:
+        raise UsageError(
+            f"--device runs bundles, and {candidate.name} is none: give "
+            "command:'ssh DEVICE python3 PROGRAM', see docs/foreign.md"
+        )
     from edgekit.devices.remote_predictor import on_device
 
     with on_device(device, Path(candidate.name), context.console) as there:

@@ -117,7 +117,7 @@ def _of_timm(name: str) -> Preprocessing:
 
     found = get_pretrained_cfg(name)
     if found is None:
-        hint = meant(name, list_models(pretrained=True))
+        hint = meant(name, {known.split(".")[0] for known in list_models(pretrained=True)})
         raise UsageError(f"timm knows no model '{name}'{hint}, so it has no preprocessing for it")
     told = resolve_data_config(pretrained_cfg=found.to_dict())
     _, height, width = told["input_size"]

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.data.transforms import IMAGENET
 from edgekit.foreign.open import ForeignOptions, is_foreign, open_foreign, written_by_edgekit
 from edgekit.foreign.pixels import InputForm, read_preprocessing, settle
@@ -151,6 +151,25 @@ def test_a_preprocessing_file_names_its_mistakes(tmp_path: Path, lines: str, pro
     with pytest.raises(UsageError, match=problem) as caught:
         settle(read_preprocessing(str(path), "it"), Tensor("x", (1, 3, 8, 8), FLOAT), "it")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["engine", "plan", "trt"])
+def test_an_engine_is_refused_with_the_way_to_judge_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    path = tmp_path / f"model.{suffix}"
+    path.write_bytes(b"ftrt")
+    options = ForeignOptions("imagenet")
+    assert is_foreign(str(path))
+    way = f"command:'ssh DEVICE python3 PROGRAM model.{suffix}'"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ToolchainMissing, match=f"this machine has no TensorRT: .*{way}"):
+        open_foreign(str(path), options)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    with pytest.raises(UsageError, match=f"which edgekit does not run: .*{way}"):
+        open_foreign(str(path), options)
+    with pytest.raises(UsageError, match="no classifier at"):
+        open_foreign(str(tmp_path / f"absent.{suffix}"), options)
 
 
 @pytest.mark.parametrize(

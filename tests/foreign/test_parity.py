@@ -120,6 +120,7 @@ def test_an_input_of_another_size_is_told(
         (["a.onnx"], "a.onnx is no bundle: name what is right, with --reference"),
         (["a.onnx", "--reference", "b.onnx"], "name the images that judge, with --data"),
         (["a.onnx", "--reference", "b.onnx", "--min-code-agreement", "0.9"], "have no codes"),
+        (["a.plan", "--reference", "b.onnx", "--device", "nano"], "--device runs bundles, and a"),
         (["build/cpu", "--background"], "--background is for files that edgekit did not make"),
     ],
 )
