@@ -9,6 +9,15 @@ import click
 from edgekit.cli.common import Command, common, raise_failures
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError
+from edgekit.core.tables import Column, Table
+
+DEPLOYED = Table.of(
+    "device",
+    "state",
+    Column("copied", drop=2),
+    Column("seconds", "figure", drop=1),
+    Column("where", "prose"),
+)
 
 
 @click.command(
@@ -83,5 +92,5 @@ def deploy(
         copied = f"{result.files} files, {result.bytes / 1e6:.1f} MB"
         rows.append((device.name, state, copied, f"{result.seconds:.1f}", result.bundle))
     console.document(Deployments(bundle, tuple(outcomes)))
-    console.table("", ("device", "state", "copied", "seconds", "where"), rows, right="seconds")
+    console.table(DEPLOYED, rows)
     raise_failures(failures)

@@ -23,7 +23,7 @@ from torch import Tensor
 from edgekit.core.damage import DAMAGE
 from edgekit.core.errors import UsageError
 from edgekit.core.files import open_regular, write_bytes
-from edgekit.core.typed_toml import nearest
+from edgekit.core.typed_toml import meant
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.data.transforms import IMAGENET, LITE0, Preprocessing
 from edgekit.model.backbones.base import Backbone
@@ -320,7 +320,7 @@ def _check(
         if key not in expected:
             their_keys = [theirs(name) for name in expected]
             raise UsageError(
-                f"{source}: unknown key '{theirs(key)}'{_close(theirs(key), their_keys)}"
+                f"{source}: unknown key '{theirs(key)}'{meant(theirs(key), their_keys)}"
             )
     for key, tensor in expected.items():
         name = theirs(key)
@@ -343,11 +343,6 @@ def _check(
                 f"{source}: key '{name}' holds NaN or infinite values: the training diverged, "
                 "use an earlier checkpoint"
             )
-
-
-def _close(name: str, known: list[str]) -> str:
-    hint = nearest(name, known)
-    return hint if hint.startswith(" (did") else ""
 
 
 def _shape(tensor: Tensor) -> str:

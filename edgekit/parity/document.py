@@ -18,6 +18,7 @@ from edgekit.core.errors import UsageError
 from edgekit.metrics.budgets import Judged
 from edgekit.metrics.corruption_error import Baseline
 from edgekit.parity.options import Gates, ParityOptions
+from edgekit.parity.reference_check import ReferenceCheck
 
 FILE: Final = "parity.json"
 _DETAIL: Final = MappingProxyType({"detail": True})  # metadata of what a summary leaves out
@@ -290,6 +291,8 @@ class ParityDocument(Document):
     """What the errors alone do not show."""
     budgets: tuple[Judged, ...] = ()
     """Each gate, with the interval that judged it."""
+    reference_check: ReferenceCheck | None = None
+    """Of a comparison with a classifier that edgekit did not make, with labels."""
 
     def __post_init__(self) -> None:
         """Require details for every corruption in ``worst``."""

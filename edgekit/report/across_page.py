@@ -31,6 +31,8 @@ def across_page(document: AcrossDocument) -> str:
     ]
     if rows := error_rows(document):
         parts += ["<h2>Errors</h2>", table(_ERRORS, rows)]
+    if doubt := document.doubt():
+        parts.append(f'<p class="note">{escaped(doubt)}</p>')
     reasons = [f"{one.letter} {reason}" for one in document.artifacts for reason in one.reasons]
     return whole_page(title, parts + [f"<p>{escaped(reason)}</p>" for reason in reasons])
 
