@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -37,7 +38,7 @@ from edgekit.parity.predictors import open_bundle_predictor
 from edgekit.report.model_facts import model_facts
 from edgekit.runtime.answers import Answers, join
 from edgekit.steps.build_data import open_data
-from edgekit.steps.field_reference import FieldOptions, reference_of
+from edgekit.steps.field_reference import FieldOptions, lab_answers
 from edgekit.steps.options import DataOptions
 
 Floats = NDArray[np.float64]
@@ -52,7 +53,7 @@ WINDOW = 200  # images that a sliding window holds
 
 
 def collect(bundle: Path, uri: str | None, work: Path, corrupted: int) -> None:
-    """Answers to test images, and the reference; kept in ``work``."""
+    """Answers to validation and to test images, kept in ``work``."""
     if (work / "answers.npz").exists():
         return
     work.mkdir(parents=True, exist_ok=True)
@@ -60,12 +61,10 @@ def collect(bundle: Path, uri: str | None, work: Path, corrupted: int) -> None:
     build = build_record(model.model.manifest, str(bundle))
     data = open_data(DataOptions(uri or str(build.data), build.seed, False), model.classes)
     facts = model_facts(model.model.manifest, model.name).vqsa
-    console = Console()
-    reference = reference_of(
-        model, data.splits.part("validation", data.dataset), console, FieldOptions(),
-        facts.codebook_size if facts.has_codebook else 0, labeled=data.labeled,
-    )  # fmt: skip
-    (work / "field.json").write_text(json.dumps(reference.to_dict()))
+    validation = data.splits.part("validation", data.dataset)
+    lab = lab_answers(model, validation, Console(), FieldOptions(), labeled=data.labeled)
+    with (work / "lab.pickle").open("wb") as stream:
+        pickle.dump((lab, facts.codebook_size if facts.has_codebook else 0), stream)
     test = data.test()
     cells = Cells(BENCHMARK15, SEVERITIES, seed=1)
     rows = epoch_order(len(test), 0, 0).tolist()

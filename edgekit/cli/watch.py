@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,8 @@ _EVERY_SECONDS = 10.0  # between two lines about the state
     short_help="Notice, without labels, that images have changed.",
     examples="""
     edgekit watch build/cpu /var/camera --state pole.json
-    edgekit watch build/cpu camera:0 --every 300 --metrics edgekit.prom
+    edgekit watch build/cpu camera:0 --every 300 --metrics 9464
+    edgekit watch build/cpu /var/camera --metrics /var/lib/node/pole.prom
     edgekit watch build/cpu photos/ --once || echo "not what it was tested on"
     ls -tr frames/*.jpg | edgekit watch build/cpu - --once --json
     edgekit watch build/cpu --state pole.json --accept
@@ -44,7 +46,9 @@ _EVERY_SECONDS = 10.0  # between two lines about the state
     help="Images between two false alarms, on average at least.",
 )
 @click.option(
-    "--metrics", type=click.Path(path_type=Path), help="File for Prometheus, kept up to date."
+    "--metrics",
+    metavar="WHERE",
+    help="For Prometheus: a PORT of this machine alone, HOST:PORT, or a file named *.prom.",
 )
 @click.option("--accept", is_flag=True, help="What it saw last is normal here: begin anew.")
 @common
@@ -56,7 +60,7 @@ def watch(
     once: bool,
     every: int,
     images_a_false_alarm: float,
-    metrics: Path | None,
+    metrics: str | None,
     accept: bool,
 ) -> None:
     """Classify the images of SOURCE with BUNDLE, and say when they have changed.
@@ -68,6 +72,7 @@ def watch(
 
     Exits with 3 if the images have changed by the end.
     """
+    from edgekit.field.metrics import exposition, keep_metrics
     from edgekit.field.monitor import Monitor
 
     if accept:
@@ -81,9 +86,13 @@ def watch(
     if source is None:
         raise UsageError("name what to watch: a folder, a list, a video, camera:0 or -")
     monitor = Monitor(bundle, state=state, images_a_false_alarm=images_a_false_alarm)
-    with monitor:
-        before = monitor.status()
-        watched = _watch(console, monitor, bundle, source, once, every, metrics)
+    name = bundle.resolve().name.removesuffix(".zip") if state is None else state.stem
+    before = monitor.status()
+    with (
+        monitor,
+        keep_metrics(metrics, lambda: exposition(monitor.status(), name), console) as publish,
+    ):
+        watched = _watch(console, monitor, bundle, source, once, every, publish)
     status = monitor.status()
     if watched == status.skipped - before.skipped:
         raise _nothing(source, watched)
@@ -101,10 +110,9 @@ def _watch(
     source: str,
     once: bool,
     every: int,
-    metrics: Path | None,
+    publish: Callable[[], None],
 ) -> int:
     """How many images there were, readable or not."""
-    from edgekit.core.files import write_text
     from edgekit.field.sources import open_source
     from edgekit.runtime.model import load
 
@@ -112,27 +120,22 @@ def _watch(
     model = load(bundle)
     batch = model.manifest.target.batch or 1
     changed, said, count = monitor.changed, time.monotonic(), 0
-    try:
-        for prediction in model.predict_stream(images, batch=batch):
-            count += 1
-            if prediction.error is not None:
-                console.warn(prediction.error)
-            monitor.update(prediction)
-            late = time.monotonic() > said + _EVERY_SECONDS
-            if not late and monitor.changed == changed:
-                continue
-            status = monitor.status()
-            if status.changed != changed:
-                for line in lines(status) if status.changed else ["images look normal again"]:
-                    console.info(line)
-            else:
-                console.info(lines(status)[0])
-            if metrics is not None:
-                write_text(metrics, prometheus(status))
-            changed, said = status.changed, time.monotonic()
-    finally:
-        if metrics is not None:
-            write_text(metrics, prometheus(monitor.status()))
+    for prediction in model.predict_stream(images, batch=batch):
+        count += 1
+        if prediction.error is not None:
+            console.warn(prediction.error)
+        monitor.update(prediction)
+        late = time.monotonic() > said + _EVERY_SECONDS
+        if not late and monitor.changed == changed:
+            continue
+        status = monitor.status()
+        if status.changed != changed:
+            for line in lines(status) if status.changed else ["images look normal again"]:
+                console.info(line)
+        else:
+            console.info(lines(status)[0])
+        publish()
+        changed, said = status.changed, time.monotonic()
     return count
 
 
@@ -186,21 +189,3 @@ _MIXTURES = {
     "both": "the mix of predicted classes has changed, and images within the classes as well",
     "neither": "too few images yet to tell another mix of classes from a corruption",
 }
-
-
-def prometheus(status: Status) -> str:
-    """In Prometheus' text format."""
-    values: list[tuple[str, str, float | None]] = [
-        ("images_total", "counter", status.images),
-        ("unreadable_images_total", "counter", status.skipped),
-        ("changed", "gauge", int(status.changed)),
-        ("evidence_log10", "gauge", status.evidence),
-        ("alarm_threshold_log10", "gauge", status.threshold),
-        ("alarms_total", "counter", len(status.alarms)),
-        ("estimated_error", "gauge", None if status.error is None else status.error.mean),
-    ]
-    found = []
-    for name, kind, value in values:
-        if value is not None:
-            found += [f"# TYPE edgekit_{name} {kind}", f"edgekit_{name} {value:g}"]
-    return "\n".join(found) + "\n"
