@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,9 @@ from edgekit.core.errors import EdgekitError, GateFailed, UsageError
 if TYPE_CHECKING:
     from edgekit.field.monitor import Monitor, Status
 
+_NORMAL = "images look normal again"
 _SHOWN = 0.01  # weight of a resemblance that is worth a word
+_SILENCE_SECONDS = 600.0  # without an image that are worth a word
 _EVERY_SECONDS = 10.0  # between two lines about the state
 
 
@@ -31,9 +34,10 @@ _EVERY_SECONDS = 10.0  # between two lines about the state
     edgekit watch build/cpu photos/ --once || echo "not what it was tested on"
     ls -tr frames/*.jpg | edgekit watch build/cpu - --once --json
     edgekit watch build/cpu --state pole.json --accept
+    edgekit watch --device pole --once
     """,
 )
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.argument("source", required=False)
 @click.option("--state", type=click.Path(path_type=Path), help="File to go on from, and to keep.")
 @click.option("--once", is_flag=True, help="End after the images that are there.")
@@ -51,10 +55,11 @@ _EVERY_SECONDS = 10.0  # between two lines about the state
     help="For Prometheus: a PORT of this machine alone, HOST:PORT, or a file named *.prom.",
 )
 @click.option("--accept", is_flag=True, help="What it saw last is normal here: begin anew.")
+@click.option("--device", help="Ask a monitor that runs there; watch nothing here.")
 @common
 def watch(
     console: Console,
-    bundle: Path,
+    bundle: Path | None,
     source: str | None,
     state: Path | None,
     once: bool,
@@ -62,6 +67,7 @@ def watch(
     images_a_false_alarm: float,
     metrics: str | None,
     accept: bool,
+    device: str | None,
 ) -> None:
     """Classify the images of SOURCE with BUNDLE, and say when they have changed.
 
@@ -70,8 +76,18 @@ def watch(
     with --watch. Images should not be almost the same: of a video, watch a frame now and
     then (--every).
 
-    Exits with 3 if the images have changed by the end.
+    With --device, of BUNDLE only the name counts, and it may be left out if a single bundle is
+    watched there. --state is that monitor's file there, unless it is ~/.edgekit/watch/NAME.json.
+
+    Exits with 3 if the images have changed by the end, with 5 if the device cannot tell.
     """
+    if device is not None:
+        if source is not None or metrics is not None or accept or every > 1:
+            raise UsageError("--device takes a BUNDLE, --state and --once: it watches nothing here")
+        _ask(console, bundle, device, state, once)
+        return
+    if bundle is None:
+        raise UsageError("name the bundle to watch with, or a --device whose monitor to ask")
     from edgekit.field.metrics import exposition, keep_metrics
     from edgekit.field.monitor import Monitor
 
@@ -96,6 +112,10 @@ def watch(
     status = monitor.status()
     if watched == status.skipped - before.skipped:
         raise _nothing(source, watched)
+    _conclude(console, status)
+
+
+def _conclude(console: Console, status: Status) -> None:
     for line in lines(status):
         console.text(line)
     console.document(status)
@@ -130,13 +150,37 @@ def _watch(
             continue
         status = monitor.status()
         if status.changed != changed:
-            for line in lines(status) if status.changed else ["images look normal again"]:
+            for line in lines(status) if status.changed else [_NORMAL]:
                 console.info(line)
         else:
             console.info(lines(status)[0])
         publish()
         changed, said = status.changed, time.monotonic()
     return count
+
+
+def _ask(
+    console: Console, bundle: Path | None, device: str, state: Path | None, once: bool
+) -> None:
+    """Show what a monitor on a device says: once, or until Ctrl-C or the link breaks."""
+    from edgekit.devices.registry import find_device
+    from edgekit.devices.remote_watch import watch_on_device
+
+    there = None if state is None else str(state)
+    before: Status | None = None
+    asked = watch_on_device(bundle, find_device(device), state=there, follow=not once)
+    with contextlib.closing(asked):
+        for status in asked:
+            if once:
+                break
+            if before is None or status.changed != before.changed:
+                told = lines(status) if before is None or status.changed else [_NORMAL]
+                for line in told:
+                    console.info(line)
+            elif status.images != before.images:
+                console.info(lines(status)[0])
+            before = status
+    _conclude(console, status)
 
 
 def _nothing(source: str, unreadable: int) -> EdgekitError:
@@ -150,6 +194,8 @@ def lines(status: Status) -> list[str]:
     evidence = f"evidence 10^{max(status.evidence, 0):.1f} of 10^{status.threshold:.1f}"
     state = "changed" if status.changed else "normal"
     found = [f"{state}: {status.images:,} images, {evidence}"]
+    if status.last_time is not None and time.time() - status.last_time > _SILENCE_SECONDS:
+        found.append(f"no image since {_clock(status.last_time)}")
     if status.skipped:
         found.append(f"{status.skipped:,} images could not be read")
     if status.too_alike:
@@ -161,8 +207,7 @@ def lines(status: Status) -> list[str]:
     if look is None:
         return found
     if status.since_time is not None:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.since_time))
-        found.append(f"since image {status.since_image:,}, seen at {when}")
+        found.append(f"since image {status.since_image:,}, seen at {_clock(status.since_time)}")
     if look.unknown >= 0.5 or not look.resembles:
         found.append("looks like nothing it knows: new content, or an unknown corruption")
     else:
@@ -180,6 +225,14 @@ def lines(status: Status) -> list[str]:
     if status.mixture is not None:
         found.append(_MIXTURES[status.mixture.sign])
     return found
+
+
+def _clock(seconds: float) -> str:
+    """The device's seconds since 1970, which may be any number, in this machine's time zone."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (ValueError, OverflowError, OSError):
+        return f"second {seconds:.0f}"
 
 
 _MIXTURES = {
