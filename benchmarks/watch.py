@@ -10,16 +10,19 @@ streams, and each that has a threshold of its own gets the one with which it is 
 the monitor, found on clean streams that it is not tried on.
 
 Baselines: CUSUM of the top probability, the Kolmogorov-Smirnov distance between the last 200 top
-probabilities and the reference's, and the same of the images' mean brightness.
+probabilities and the reference's, and the same of the images' mean brightness. A model with a
+codebook is also watched as if it had none: by predicted class and that one's probability.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +35,12 @@ from edgekit.data.corruptions import BENCHMARK15
 from edgekit.data.loading import default_workers, epoch_order, load_each
 from edgekit.field.detector import Detector, Experts
 from edgekit.field.outlook import outlook
-from edgekit.field.reference import FieldReference, places
+from edgekit.field.reference import make_reference, places
 from edgekit.parity.predictors import open_bundle_predictor
 from edgekit.report.model_facts import model_facts
 from edgekit.runtime.answers import Answers, join
 from edgekit.steps.build_data import open_data
-from edgekit.steps.field_reference import FieldOptions, reference_of
+from edgekit.steps.field_reference import FieldOptions, Lab, lab_answers
 from edgekit.steps.options import DataOptions
 
 Floats = NDArray[np.float64]
@@ -52,7 +55,7 @@ WINDOW = 200  # images that a sliding window holds
 
 
 def collect(bundle: Path, uri: str | None, work: Path, corrupted: int) -> None:
-    """Answers to test images, and the reference; kept in ``work``."""
+    """Answers to validation and to test images, kept in ``work``."""
     if (work / "answers.npz").exists():
         return
     work.mkdir(parents=True, exist_ok=True)
@@ -60,12 +63,10 @@ def collect(bundle: Path, uri: str | None, work: Path, corrupted: int) -> None:
     build = build_record(model.model.manifest, str(bundle))
     data = open_data(DataOptions(uri or str(build.data), build.seed, False), model.classes)
     facts = model_facts(model.model.manifest, model.name).vqsa
-    console = Console()
-    reference = reference_of(
-        model, data.splits.part("validation", data.dataset), console, FieldOptions(),
-        facts.codebook_size if facts.has_codebook else 0, labeled=data.labeled,
-    )  # fmt: skip
-    (work / "field.json").write_text(json.dumps(reference.to_dict()))
+    validation = data.splits.part("validation", data.dataset)
+    lab = lab_answers(model, validation, Console(), FieldOptions(), labeled=data.labeled)
+    with (work / "lab.pickle").open("wb") as stream:
+        pickle.dump((lab, facts.codebook_size if facts.has_codebook else 0), stream)
     test = data.test()
     cells = Cells(BENCHMARK15, SEVERITIES, seed=1)
     rows = epoch_order(len(test), 0, 0).tolist()
@@ -87,21 +88,25 @@ def collect(bundle: Path, uri: str | None, work: Path, corrupted: int) -> None:
     np.savez(work / "answers.npz", **{**answers.arrays(), **own})  # type: ignore[arg-type] # its stub
 
 
+@dataclass(frozen=True)
+class Watched:
+    """What one monitor looks at: codewords, or as without a codebook, classes."""
+
+    experts: Experts
+    symbol: Rows  # of each of the pool's answers
+
+
 class Pool:
     """The answers by cell, as every detector needs them; clean ones in two halves."""
 
     def __init__(self, work: Path) -> None:
         found = np.load(work / "answers.npz")
         answers = Answers.of({name: found[name] for name in found.files})
-        text = json.loads((work / "field.json").read_text())
-        self.reference = FieldReference.from_dict(text, "field.json")
-        place, clear = places(answers, self.reference.kind)
-        self.symbol = np.array(
-            [
-                self.reference.symbol(int(code), margin)
-                for code, margin in zip(place, clear, strict=True)
-            ]
-        )
+        with (work / "lab.pickle").open("rb") as stream:
+            lab, size = pickle.load(stream)
+        self.monitors = {"monitor": watched(lab, size, answers)}
+        if self.monitors["monitor"].experts.reference.kind == "code":
+            self.monitors["monitor, no codes"] = watched(without_codes(lab), 0, answers)
         _, self.top = places(answers, "class")
         self.light = found["light"]
         self.wrong = answers.logits.argmax(axis=1) != found["label"]
@@ -109,12 +114,33 @@ class Pool:
         self.tuning, self.clean, self.cells = rows[0][::2], rows[0][1::2], rows[1:]
 
 
-def monitor_alarm(pool: Pool, experts: Experts, rows: Rows, random: Random) -> int:
+def watched(lab: Lab, codebook_size: int, answers: Answers) -> Watched:
+    """A monitor with the reference that the lab's answers give."""
+    reference = make_reference(lab.normal, lab.clean, lab.cells, codebook_size)
+    seen = zip(*places(answers, reference.kind), strict=True)
+    symbols = [reference.symbol(int(place), float(clear)) for place, clear in seen]
+    return Watched(Experts(reference), np.array(symbols, np.int64))
+
+
+def without_codes(lab: Lab) -> Lab:
+    """The same answers of a model that has no codebook."""
+
+    def plain(answers: Answers) -> Answers:
+        return answers._replace(code=None, margin=None)
+
+    return Lab(
+        (plain(lab.normal[0]), lab.normal[1]),
+        (plain(lab.clean[0]), lab.clean[1]),
+        tuple((name, level, plain(given), labels) for name, level, given, labels in lab.cells),
+    )
+
+
+def monitor_alarm(monitor: Watched, rows: Rows, random: Random) -> int:
     """The place of the alarm; the stream's length if there is none."""
-    detector = Detector.begin(experts, PROMISE)
+    detector = Detector.begin(monitor.experts, PROMISE)
     chances = random.random(len(rows))
     for place, row in enumerate(rows.tolist()):
-        detector.update(int(pool.symbol[row]), float(chances[place]))
+        detector.update(int(monitor.symbol[row]), float(chances[place]))
         if detector.alarming:
             return place
     return len(rows)
@@ -196,16 +222,17 @@ def first_beyond(values: Floats, threshold: float) -> int:
     return int(np.argmax(values > threshold)) if (values > threshold).any() else len(values)
 
 
-def false_alarms(pool: Pool, experts: Experts, limits: dict[str, float], random: Random) -> None:
+def false_alarms(pool: Pool, limits: dict[str, float], random: Random) -> None:
     """How many clean streams each one calls changed."""
-    wrong = dict.fromkeys(["monitor", *BASELINES], 0)
+    wrong = dict.fromkeys([*pool.monitors, *BASELINES], 0)
     spent, images = 0.0, 0
     for _ in range(CLEAN_STREAMS):
         rows = random.choice(pool.clean, CLEAN_LENGTH)
-        start = time.perf_counter()
-        at = monitor_alarm(pool, experts, rows, random)
-        spent, images = spent + time.perf_counter() - start, images + min(at + 1, len(rows))
-        wrong["monitor"] += at < len(rows)
+        for name, monitor in pool.monitors.items():
+            start = time.perf_counter()
+            at = monitor_alarm(monitor, rows, random)
+            spent, images = spent + time.perf_counter() - start, images + min(at + 1, len(rows))
+            wrong[name] += at < len(rows)
         for name, statistic in BASELINES.items():
             wrong[name] += bool(statistic(pool, rows).max() > limits[name])
     print(
@@ -217,11 +244,9 @@ def false_alarms(pool: Pool, experts: Experts, limits: dict[str, float], random:
     )
 
 
-def delays(
-    pool: Pool, experts: Experts, limits: dict[str, float], random: Random, repeat: int
-) -> None:
+def delays(pool: Pool, limits: dict[str, float], random: Random, repeat: int) -> None:
     """Images until the alarm, median over the corruptions."""
-    names = ["monitor", *BASELINES]
+    names = [*pool.monitors, *BASELINES]
     print("\n| images | " + " | ".join(names) + " | never within 1,500, of 15 |")
     print("|---|" + "---|" * (len(names) + 1))
     rows_of: list[tuple[str, list[int | Sequence[int]], float]] = [
@@ -237,7 +262,10 @@ def delays(
         for kind, cell in enumerate(cells):
             for number in range(repeat):
                 rows = changed(pool, random, cell, share)
-                at = {"monitor": monitor_alarm(pool, experts, rows, random)}
+                at = {
+                    name: monitor_alarm(monitor, rows, random)
+                    for name, monitor in pool.monitors.items()
+                }
                 at |= {
                     name: first_beyond(statistic(pool, rows), limits[name])
                     for name, statistic in BASELINES.items()
@@ -265,25 +293,36 @@ def _images(count: float) -> str:
     return "> 1,500" if count >= LONGEST else f"{count:,.0f}"
 
 
-def naming(pool: Pool, experts: Experts, random: Random, repeat: int) -> None:
+def naming(pool: Pool, random: Random, repeat: int) -> None:
     """Is the named corruption right, and does the estimated error cover the true one?"""
     print("\n| after | corruption right | or among three | error covered (90%) | unknown |")
     print("|---|---|---|---|---|")
-    for images in (50, 200):
-        right, among, covered, unknown = [], [], [], []
-        for cell in range(75):
-            name = BENCHMARK15[cell // 5]
-            for _ in range(repeat):
-                look = outlook(experts, pool.symbol[random.choice(pool.cells[cell], images)])
-                names = [one.corruption for one in look.resembles]
-                right.append(names[:1] == [name])
-                among.append(name in names)
-                unknown.append(look.unknown >= 0.5)
-                true = pool.wrong[pool.cells[cell]].mean()
-                if look.error is not None:
-                    covered.append(look.error.low <= true <= look.error.high)
-        shown = " | ".join(f"{np.mean(values):.0%}" for values in (right, among, covered, unknown))
-        print(f"| {images} images | {shown} |", flush=True)
+    for called, monitor in pool.monitors.items():
+        for images in (50, 200):
+            shown = " | ".join(
+                f"{share:.0%}" for share in named(pool, monitor, images, random, repeat)
+            )
+            print(f"| {images} images, {called} | {shown} |", flush=True)
+
+
+def named(
+    pool: Pool, monitor: Watched, images: int, random: Random, repeat: int
+) -> tuple[float, ...]:
+    """The columns of `naming`."""
+    right, among, covered, unknown = [], [], [], []
+    for cell in range(75):
+        name = BENCHMARK15[cell // 5]
+        for _ in range(repeat):
+            rows = random.choice(pool.cells[cell], images)
+            look = outlook(monitor.experts, monitor.symbol[rows])
+            names = [one.corruption for one in look.resembles]
+            right.append(names[:1] == [name])
+            among.append(name in names)
+            unknown.append(look.unknown >= 0.5)
+            true = pool.wrong[pool.cells[cell]].mean()
+            if look.error is not None:
+                covered.append(look.error.low <= true <= look.error.high)
+    return tuple(float(np.mean(values)) for values in (right, among, covered, unknown))
 
 
 def main() -> None:
@@ -298,18 +337,20 @@ def main() -> None:
     given = parser.parse_args()
     collect(given.bundle, given.data, given.work, given.corrupted)
     pool = Pool(given.work)
-    experts = Experts(pool.reference)
     random = np.random.default_rng(given.seed)
-    size = len(json.dumps(pool.reference.to_dict(), separators=(",", ":")))
-    print(
-        f"{pool.reference.kind}; reference: {pool.reference.normal.images} images to compare with, "
-        f"{pool.reference.clean.images} of {len(pool.reference.cells)} cells to know them by, "
-        f"{size:,} bytes; clean error {pool.wrong[pool.clean].mean():.1%}"
-    )
+    for name, monitor in pool.monitors.items():
+        reference = monitor.experts.reference
+        size = len(json.dumps(reference.to_dict(), separators=(",", ":")))
+        print(
+            f"{name}: by {reference.kind}; {reference.normal.images} images to compare with, "
+            f"{reference.clean.images} of {len(reference.cells)} cells to know them by, "
+            f"{size:,} bytes"
+        )
+    print(f"clean error {pool.wrong[pool.clean].mean():.1%}")
     limits = thresholds(pool, random)
-    false_alarms(pool, experts, limits, random)
-    naming(pool, experts, random, given.repeat)
-    delays(pool, experts, limits, random, given.repeat)
+    false_alarms(pool, limits, random)
+    naming(pool, random, given.repeat)
+    delays(pool, limits, random, given.repeat)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgekit.cli.common import Command, common, raise_failures
 from edgekit.core.console import Console
-from edgekit.core.errors import EdgekitError
+from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.tables import Column, Table
+
+if TYPE_CHECKING:
+    from edgekit.devices.registry import Device
 
 DEPLOYED = Table.of(
     "device",
@@ -18,20 +23,24 @@ DEPLOYED = Table.of(
     Column("seconds", "figure", drop=1),
     Column("where", "prose"),
 )
+ROLLED_BACK = Table.of(
+    "device", "state", Column("seconds", "figure", drop=1), Column("where", "prose")
+)
 
 
 @click.command(
     cls=Command,
-    prints=("deploy",),
+    prints=("deploy", "deploy-rollback"),
     short_help="Put a bundle on devices, ready to run.",
     examples="""
     edgekit deploy build/jetson-orin-nano --device nano
     edgekit deploy build/cpu --device pi@10.0.0.7 --device lab
     edgekit deploy build/cpu --device nano --wheels ./wheels    without internet
     edgekit deploy build/cpu --device nano --signers allowed_signers
+    edgekit deploy --rollback --device nano
     """,
 )
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--device",
     "names",
@@ -52,24 +61,37 @@ DEPLOYED = Table.of(
     is_flag=True,
     help="Replace a signed bundle there by one with a smaller number.",
 )
+@click.option(
+    "--rollback", is_flag=True, help="Put back what the last deploy replaced; nothing is copied."
+)
 @common
 def deploy(
     console: Console,
-    bundle: Path,
+    bundle: Path | None,
     names: tuple[str, ...],
     wheels: Path | None,
     signers: Path | None,
     allow_rollback: bool,
+    rollback: bool,
 ) -> None:
     """Copy BUNDLE to devices, install its runtime, build its engine if needed, test it.
 
     Only changes are copied, and a copy that broke off resumes. Devices are served in
     parallel; a failure does not affect the others. The exit code is the highest of all.
+
+    A device keeps the bundle that a deploy replaced, if it had passed its self-test there,
+    until another one is replaced. --rollback tests it again and puts it back; of BUNDLE only
+    the name counts then, and it may be left out if there is only one to go back to.
     """
     from edgekit.devices.deploy import Deployment, Deployments, FailedDeployment, deploy_all
     from edgekit.devices.registry import find_device
 
     devices = [find_device(name) for name in dict.fromkeys(names)]
+    if rollback:
+        _roll_back(console, bundle, devices, wheels, signers, allow_rollback)
+        return
+    if bundle is None:
+        raise UsageError("name the bundle to deploy, or put back the one before with --rollback")
     results = deploy_all(
         bundle,
         devices,
@@ -93,4 +115,39 @@ def deploy(
         rows.append((device.name, state, copied, f"{result.seconds:.1f}", result.bundle))
     console.document(Deployments(bundle, tuple(outcomes)))
     console.table(DEPLOYED, rows)
+    raise_failures(failures)
+
+
+def _roll_back(
+    console: Console,
+    bundle: Path | None,
+    devices: Sequence[Device],
+    wheels: Path | None,
+    signers: Path | None,
+    allow_rollback: bool,
+) -> None:
+    from edgekit.devices.deploy import FailedDeployment
+    from edgekit.devices.rollback import Rollback, Rollbacks, roll_back_all
+
+    results = roll_back_all(
+        bundle,
+        devices,
+        console,
+        wheels=wheels,
+        signers=signers,
+        allow_rollback=allow_rollback,
+    )
+    outcomes: list[Rollback | FailedDeployment] = []
+    rows = []
+    failures: list[tuple[str, EdgekitError]] = []
+    for device, result in zip(devices, results, strict=True):
+        if isinstance(result, EdgekitError):
+            failures.append((device.name, result))
+            outcomes.append(FailedDeployment(device.name, str(result), result.exit_code))
+            rows.append((device.name, "failed", "", str(result)))
+            continue
+        outcomes.append(result)
+        rows.append((device.name, "rolled back", f"{result.seconds:.1f}", result.bundle))
+    console.document(Rollbacks(tuple(outcomes)))
+    console.table(ROLLED_BACK, rows)
     raise_failures(failures)

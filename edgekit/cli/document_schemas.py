@@ -38,6 +38,7 @@ def _printed() -> dict[str, tuple[type[Document], str]]:
     from edgekit.devices.check import CheckedDevices
     from edgekit.devices.deploy import Deployments
     from edgekit.devices.registry import AddedDevice, DeviceList, RemovedDevice
+    from edgekit.devices.rollback import Rollbacks
     from edgekit.export.report import ExportReport
     from edgekit.field.monitor import Status
     from edgekit.graph.findings import CheckReport
@@ -62,6 +63,7 @@ def _printed() -> dict[str, tuple[type[Document], str]]:
         "check": (CheckReport, "edgekit check --json"),
         "completion": (CompletionScript, "edgekit completion --json"),
         "deploy": (Deployments, "edgekit deploy --json"),
+        "deploy-rollback": (Rollbacks, "edgekit deploy --rollback --json"),
         "device-add": (AddedDevice, "edgekit device add --json"),
         "device-check": (CheckedDevices, "edgekit device check --json"),
         "device-list": (DeviceList, "edgekit device list --json"),

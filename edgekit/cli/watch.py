@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,9 @@ from edgekit.core.errors import EdgekitError, GateFailed, UsageError
 if TYPE_CHECKING:
     from edgekit.field.monitor import Monitor, Status
 
+_NORMAL = "images look normal again"
 _SHOWN = 0.01  # weight of a resemblance that is worth a word
+_SILENCE_SECONDS = 600.0  # without an image that are worth a word
 _EVERY_SECONDS = 10.0  # between two lines about the state
 
 
@@ -25,13 +29,15 @@ _EVERY_SECONDS = 10.0  # between two lines about the state
     short_help="Notice, without labels, that images have changed.",
     examples="""
     edgekit watch build/cpu /var/camera --state pole.json
-    edgekit watch build/cpu camera:0 --every 300 --metrics edgekit.prom
+    edgekit watch build/cpu camera:0 --every 300 --metrics 9464
+    edgekit watch build/cpu /var/camera --metrics /var/lib/node/pole.prom
     edgekit watch build/cpu photos/ --once || echo "not what it was tested on"
     ls -tr frames/*.jpg | edgekit watch build/cpu - --once --json
     edgekit watch build/cpu --state pole.json --accept
+    edgekit watch --device pole --once
     """,
 )
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.argument("source", required=False)
 @click.option("--state", type=click.Path(path_type=Path), help="File to go on from, and to keep.")
 @click.option("--once", is_flag=True, help="End after the images that are there.")
@@ -44,20 +50,24 @@ _EVERY_SECONDS = 10.0  # between two lines about the state
     help="Images between two false alarms, on average at least.",
 )
 @click.option(
-    "--metrics", type=click.Path(path_type=Path), help="File for Prometheus, kept up to date."
+    "--metrics",
+    metavar="WHERE",
+    help="For Prometheus: a PORT of this machine alone, HOST:PORT, or a file named *.prom.",
 )
 @click.option("--accept", is_flag=True, help="What it saw last is normal here: begin anew.")
+@click.option("--device", help="Ask a monitor that runs there; watch nothing here.")
 @common
 def watch(
     console: Console,
-    bundle: Path,
+    bundle: Path | None,
     source: str | None,
     state: Path | None,
     once: bool,
     every: int,
     images_a_false_alarm: float,
-    metrics: Path | None,
+    metrics: str | None,
     accept: bool,
+    device: str | None,
 ) -> None:
     """Classify the images of SOURCE with BUNDLE, and say when they have changed.
 
@@ -66,8 +76,19 @@ def watch(
     with --watch. Images should not be almost the same: of a video, watch a frame now and
     then (--every).
 
-    Exits with 3 if the images have changed by the end.
+    With --device, of BUNDLE only the name counts, and it may be left out if a single bundle is
+    watched there. --state is that monitor's file there, unless it is ~/.edgekit/watch/NAME.json.
+
+    Exits with 3 if the images have changed by the end, with 5 if the device cannot tell.
     """
+    if device is not None:
+        if source is not None or metrics is not None or accept or every > 1:
+            raise UsageError("--device takes a BUNDLE, --state and --once: it watches nothing here")
+        _ask(console, bundle, device, state, once)
+        return
+    if bundle is None:
+        raise UsageError("name the bundle to watch with, or a --device whose monitor to ask")
+    from edgekit.field.metrics import exposition, keep_metrics
     from edgekit.field.monitor import Monitor
 
     if accept:
@@ -81,12 +102,20 @@ def watch(
     if source is None:
         raise UsageError("name what to watch: a folder, a list, a video, camera:0 or -")
     monitor = Monitor(bundle, state=state, images_a_false_alarm=images_a_false_alarm)
-    with monitor:
-        before = monitor.status()
-        watched = _watch(console, monitor, bundle, source, once, every, metrics)
+    name = bundle.resolve().name.removesuffix(".zip") if state is None else state.stem
+    before = monitor.status()
+    with (
+        monitor,
+        keep_metrics(metrics, lambda: exposition(monitor.status(), name), console) as publish,
+    ):
+        watched = _watch(console, monitor, bundle, source, once, every, publish)
     status = monitor.status()
     if watched == status.skipped - before.skipped:
         raise _nothing(source, watched)
+    _conclude(console, status)
+
+
+def _conclude(console: Console, status: Status) -> None:
     for line in lines(status):
         console.text(line)
     console.document(status)
@@ -101,10 +130,9 @@ def _watch(
     source: str,
     once: bool,
     every: int,
-    metrics: Path | None,
+    publish: Callable[[], None],
 ) -> int:
     """How many images there were, readable or not."""
-    from edgekit.core.files import write_text
     from edgekit.field.sources import open_source
     from edgekit.runtime.model import load
 
@@ -112,28 +140,47 @@ def _watch(
     model = load(bundle)
     batch = model.manifest.target.batch or 1
     changed, said, count = monitor.changed, time.monotonic(), 0
-    try:
-        for prediction in model.predict_stream(images, batch=batch):
-            count += 1
-            if prediction.error is not None:
-                console.warn(prediction.error)
-            monitor.update(prediction)
-            late = time.monotonic() > said + _EVERY_SECONDS
-            if not late and monitor.changed == changed:
-                continue
-            status = monitor.status()
-            if status.changed != changed:
-                for line in lines(status) if status.changed else ["images look normal again"]:
-                    console.info(line)
-            else:
-                console.info(lines(status)[0])
-            if metrics is not None:
-                write_text(metrics, prometheus(status))
-            changed, said = status.changed, time.monotonic()
-    finally:
-        if metrics is not None:
-            write_text(metrics, prometheus(monitor.status()))
+    for prediction in model.predict_stream(images, batch=batch):
+        count += 1
+        if prediction.error is not None:
+            console.warn(prediction.error)
+        monitor.update(prediction)
+        late = time.monotonic() > said + _EVERY_SECONDS
+        if not late and monitor.changed == changed:
+            continue
+        status = monitor.status()
+        if status.changed != changed:
+            for line in lines(status) if status.changed else [_NORMAL]:
+                console.info(line)
+        else:
+            console.info(lines(status)[0])
+        publish()
+        changed, said = status.changed, time.monotonic()
     return count
+
+
+def _ask(
+    console: Console, bundle: Path | None, device: str, state: Path | None, once: bool
+) -> None:
+    """Show what a monitor on a device says: once, or until Ctrl-C or the link breaks."""
+    from edgekit.devices.registry import find_device
+    from edgekit.devices.remote_watch import watch_on_device
+
+    there = None if state is None else str(state)
+    before: Status | None = None
+    asked = watch_on_device(bundle, find_device(device), state=there, follow=not once)
+    with contextlib.closing(asked):
+        for status in asked:
+            if once:
+                break
+            if before is None or status.changed != before.changed:
+                told = lines(status) if before is None or status.changed else [_NORMAL]
+                for line in told:
+                    console.info(line)
+            elif status.images != before.images:
+                console.info(lines(status)[0])
+            before = status
+    _conclude(console, status)
 
 
 def _nothing(source: str, unreadable: int) -> EdgekitError:
@@ -147,6 +194,8 @@ def lines(status: Status) -> list[str]:
     evidence = f"evidence 10^{max(status.evidence, 0):.1f} of 10^{status.threshold:.1f}"
     state = "changed" if status.changed else "normal"
     found = [f"{state}: {status.images:,} images, {evidence}"]
+    if status.last_time is not None and time.time() - status.last_time > _SILENCE_SECONDS:
+        found.append(f"no image since {_clock(status.last_time)}")
     if status.skipped:
         found.append(f"{status.skipped:,} images could not be read")
     if status.too_alike:
@@ -158,8 +207,7 @@ def lines(status: Status) -> list[str]:
     if look is None:
         return found
     if status.since_time is not None:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.since_time))
-        found.append(f"since image {status.since_image:,}, seen at {when}")
+        found.append(f"since image {status.since_image:,}, seen at {_clock(status.since_time)}")
     if look.unknown >= 0.5 or not look.resembles:
         found.append("looks like nothing it knows: new content, or an unknown corruption")
     else:
@@ -179,6 +227,14 @@ def lines(status: Status) -> list[str]:
     return found
 
 
+def _clock(seconds: float) -> str:
+    """The device's seconds since 1970, which may be any number, in this machine's time zone."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (ValueError, OverflowError, OSError):
+        return f"second {seconds:.0f}"
+
+
 _MIXTURES = {
     "classes": "the mix of predicted classes has changed, and nothing within the classes: it may "
     "only be other content (--accept, if it is normal here)",
@@ -186,21 +242,3 @@ _MIXTURES = {
     "both": "the mix of predicted classes has changed, and images within the classes as well",
     "neither": "too few images yet to tell another mix of classes from a corruption",
 }
-
-
-def prometheus(status: Status) -> str:
-    """In Prometheus' text format."""
-    values: list[tuple[str, str, float | None]] = [
-        ("images_total", "counter", status.images),
-        ("unreadable_images_total", "counter", status.skipped),
-        ("changed", "gauge", int(status.changed)),
-        ("evidence_log10", "gauge", status.evidence),
-        ("alarm_threshold_log10", "gauge", status.threshold),
-        ("alarms_total", "counter", len(status.alarms)),
-        ("estimated_error", "gauge", None if status.error is None else status.error.mean),
-    ]
-    found = []
-    for name, kind, value in values:
-        if value is not None:
-            found += [f"# TYPE edgekit_{name} {kind}", f"edgekit_{name} {value:g}"]
-    return "\n".join(found) + "\n"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
@@ -15,7 +16,7 @@ from edgekit.bundle.signature import SIGNATURE, Signer, refuse_older, standing_s
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.console import Console
 from edgekit.core.documents import Document
-from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.errors import DeviceUnreachable, EdgekitError, UsageError, error_of
 from edgekit.core.files import file_sha256
 from edgekit.devices.compatibility import check_fit
 from edgekit.devices.deployed import DeployState, Place, deployment_key, place_of, read_state
@@ -101,12 +102,12 @@ def deploy(
     session.lock(place.lock)
     blobs = _blobs(bundle)
     key = deployment_key(manifest)
-    state = read_state(session, place)
+    state = read_state(session, place.state)
     known = state is not None and state.key == key
     there = known and session.call(remote_files, "whole", place.bundle).flag()
     if not there:
         if signer is not None and not allow_rollback:
-            _refuse_rollback(session, place, signer)
+            refuse_rollback(session, place, signer)
         _check_room(blobs, device.name, facts)
     runtime = ensure_runtime(session, place.root, manifest.runtime, facts, wheels, console)
     copied = Copied(0, 0, len(blobs))
@@ -120,15 +121,16 @@ def deploy(
         EngineState.of(manifest) is None
         and session.call(remote_files, "there", place.signers).flag()
     ):
-        _remote(session, place, runtime, _PLACE, "--verify", place.bundle, place.signers)
-    engine = build_engine(session, place, runtime, bundle, console)
-    if there and state is not None and state.runtime == runtime.stamp and state.selftest:
-        console.info("up to date")
-    else:
-        tested = _remote(session, place, runtime, "runtime.selftest", place.bundle).strip()
-        console.info(tested)
-        state = DeployState(key, runtime.stamp, runtime.python, tested)
-        session.call(remote_files, "write", place.root, place.state, state.to_json())
+        run_module(session, place, runtime, _PLACE, "--verify", place.bundle, place.signers)
+    with _advising(session, place):
+        engine = build_engine(session, place, runtime, bundle, console)
+        if there and state is not None and state.runtime == runtime.stamp and state.selftest:
+            console.info("up to date")
+        else:
+            tested = run_module(session, place, runtime, "runtime.selftest", place.bundle).strip()
+            console.info(tested)
+            state = DeployState(key, runtime.stamp, runtime.python, tested)
+            session.call(remote_files, "write", place.root, place.state, state.to_json())
     return Deployment(
         device=device.name,
         bundle=place.bundle,
@@ -187,7 +189,7 @@ def check_signature(bundle: Bundle, device: Device, signers: Path | None) -> Sig
     return None
 
 
-def _refuse_rollback(session: Session, place: Place, signer: Signer) -> None:
+def refuse_rollback(session: Session, place: Place, signer: Signer) -> None:
     """Nothing is copied that may not replace what is there."""
     text = session.call(remote_files, "read", f"{place.bundle}/{SIGNATURE}").text_or_none()
     standing = None if text is None else standing_sequence(text)
@@ -196,19 +198,40 @@ def _refuse_rollback(session: Session, place: Place, signer: Signer) -> None:
         refuse_older(signer, standing, place.name, why)
 
 
+@contextlib.contextmanager
+def _advising(session: Session, place: Place) -> Iterator[None]:
+    """A bundle that does not work there is in its place already: say how to get rid of it."""
+    try:
+        yield
+    except DeviceUnreachable:
+        raise
+    except EdgekitError as error:
+        if not session.call(remote_files, "there", place.previous).flag():
+            raise
+        command = f"edgekit deploy {place.name} --rollback --device {session.device.name}"
+        text = f"{error}; the bundle before it is kept: '{command}' puts it back"
+        raise error_of(error.exit_code, text) from error
+
+
 def _place(
     session: Session, place: Place, runtime: Runtime, manifest: str, allow_rollback: bool
 ) -> None:
     """Make the staged files the bundle, if the device's own list of signers allows that."""
-    words = [place.staging, manifest, place.bundle]
-    if session.call(remote_files, "there", place.signers).flag():
-        words += ["--signers", place.signers, *(["--allow-rollback"] if allow_rollback else [])]
+    words = [place.staging, manifest, place.bundle, "--keep", place.state, place.previous]
+    words += own_signers(session, place, allow_rollback)
     try:
-        _remote(session, place, runtime, _PLACE, *words)
+        run_module(session, place, runtime, _PLACE, *words)
     except UsageError:  # refused for what it is: nothing of it is kept for another try
         session.call(remote_files, "remove", place.root, place.staging)
         raise
     session.call(remote_files, "remove", place.root, place.staging)
+
+
+def own_signers(session: Session, place: Place, allow_rollback: bool) -> list[str]:
+    """Options by which the device heeds its own list, if it has one."""
+    if not session.call(remote_files, "there", place.signers).flag():
+        return []
+    return ["--signers", place.signers, *(["--allow-rollback"] if allow_rollback else [])]
 
 
 def _blobs(bundle: Bundle) -> list[Blob]:
@@ -231,7 +254,7 @@ def _check_room(blobs: list[Blob], name: str, facts: DeviceFacts) -> None:
         )
 
 
-def _remote(session: Session, place: Place, runtime: Runtime, module: str, *words: str) -> str:
+def run_module(session: Session, place: Place, runtime: Runtime, module: str, *words: str) -> str:
     """Run one of edgekit's own modules in the device's runtime; returns its output."""
     lines: deque[str] = deque(maxlen=_LAST_LINES)
     code, output = session.run(

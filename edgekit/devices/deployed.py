@@ -21,6 +21,7 @@ from edgekit.devices.wheel import runtime_wheel
 
 # Reports are added to a bundle later; a device does not need the latest.
 _REPORTS: Final = frozenset({"parity.json", "bench.json", "report.html"})
+_MOST_NAMES: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,16 @@ class Place:
         return f"{self.root}/bundles/.{self.name}.json"
 
     @property
+    def previous(self) -> str:
+        """What a deploy replaced, kept until the next one."""
+        return f"{self.root}/previous/{self.name}"
+
+    @property
+    def watched(self) -> str:
+        """Where a monitor of this bundle keeps its state, unless told otherwise."""
+        return f"{self.root}/watch/{self.name}.json"
+
+    @property
     def signers(self) -> str:
         """Whom the device itself trusts, if it has that file."""
         return f"{self.root}/allowed_signers"
@@ -63,7 +74,21 @@ class Place:
 
 def place_of(session: Session, path: Path) -> Place:
     """Where the local bundle at ``path`` goes on the device: under its own name."""
-    name = path.resolve().name.removesuffix(".zip")
+    return place_named(session, path.resolve().name.removesuffix(".zip"))
+
+
+def entries(session: Session, folder: str) -> list[str]:
+    """What is in this folder of edgekit's on the device, by name; all could be bundles' names."""
+    root = session.call(remote_files, "home", session.device.folder).text()
+    answer = session.call(remote_files, "entries", f"{root}/{folder}")
+    names = [item.text() for item in answer.listed()]
+    if len(names) > _MOST_NAMES or not all(map(is_file_name, names)):
+        raise answer.wrong("a short list of bundles' names")
+    return names
+
+
+def place_named(session: Session, name: str) -> Place:
+    """Where a bundle of this name is on the device."""
     if not is_file_name(name):
         raise UsageError(
             f"'{name}' cannot be a bundle's name on a device: use letters, digits, ._+-"
@@ -100,9 +125,9 @@ class DeployState:
         return json.dumps(dataclasses.asdict(self))
 
 
-def read_state(session: Session, place: Place) -> DeployState | None:
-    """What the last deploy of this bundle recorded; None if there is nothing we can read."""
-    answer = session.call(remote_files, "read", place.state)
+def read_state(session: Session, path: str) -> DeployState | None:
+    """What a deploy recorded in the file ``path``; None if there is nothing we can read."""
+    answer = session.call(remote_files, "read", path)
     text = answer.text_or_none()
     if text is None:
         return None
@@ -118,7 +143,7 @@ def require_deployed(session: Session, bundle: Bundle) -> tuple[Place, str]:
     name = session.device.name
     command = shlex.join(["edgekit", "deploy", str(bundle.path), "--device", name])
     advice = f"run '{command}'"
-    state = read_state(session, place)
+    state = read_state(session, place.state)
     if state is None or state.key != deployment_key(bundle.manifest):
         content = "no such bundle" if state is None else "another bundle of that name"
         raise UsageError(f"{name} holds {content} ({place.name}): {advice}")

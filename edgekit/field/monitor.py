@@ -43,6 +43,7 @@ class Status(Document):
 
     images: int
     skipped: int  # bad images, which have no answer
+    last_time: float | None  # of the last image; None before the first
     changed: bool
     evidence: float  # log10 of the evidence for a change; an alarm at `threshold`
     threshold: float
@@ -206,6 +207,7 @@ class Monitor:
         return Status(
             images=state.images,
             skipped=state.skipped,
+            last_time=self._recent[-1].time if self._recent else None,
             changed=state.changed,
             evidence=float(total / np.log(10)) if np.isfinite(total) else 0.0,
             threshold=float(detector.threshold / np.log(10)),

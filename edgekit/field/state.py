@@ -21,6 +21,7 @@ from edgekit.field.reference import FieldReference
 RECENT: Final = 256  # images whose classes and codewords are remembered
 _MIX: Final = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _WORD: Final = (1 << 64) - 1
+_REMEDY: Final = "remove the file to begin anew"
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,11 @@ def chance_of(seed: int, image: int) -> float:
     return float((word ^ (word >> 31)) >> 11) / float(1 << 53)
 
 
+def stored_threshold(data: bytes, path: Path) -> float:
+    """The images a false alarm that the monitor with this file promises."""
+    return float(np.exp(min(_parsed(data, path).threshold, 100.0)))
+
+
 def state_bytes(state: State, detector: Detector, recent: Iterable[Seen]) -> bytes:
     """The file's content."""
     document = _Document(
@@ -134,9 +140,7 @@ def state_from(
     reference: FieldReference,
 ) -> State:
     """Fill the ``detector`` and ``recent`` from a file; returns the rest."""
-    remedy = "remove the file to begin anew"
-    document, schema = parse_json(data, str(path)), _Document.SCHEMA
-    found = read(_Document, document, str(path), schema=schema, remedy=remedy)
+    found = _parsed(data, path)
     if found.reference != digest(reference):
         raise UsageError(
             f"{path} is the state of another bundle's monitor: name another file, or remove it"
@@ -145,9 +149,9 @@ def state_from(
     due = (detector.counts, detector.evidence, detector.peak, detector.since)
     learned = np.array(found.learned, np.float64)
     if shapes != tuple(map(len, due)) or learned.shape != detector.learned.shape:
-        raise DocumentError(f"{path} is damaged: its tables have other sizes: {remedy}")
+        raise DocumentError(f"{path} is damaged: its tables have other sizes: {_REMEDY}")
     if min(found.counts) < 0 or learned.min() < 0:
-        raise DocumentError(f"{path} is damaged: it counts less than nothing: {remedy}")
+        raise DocumentError(f"{path} is damaged: it counts less than nothing: {_REMEDY}")
     detector.counts = np.array(found.counts, np.int64)
     detector.evidence = np.array(
         [-np.inf if value is None else value for value in found.evidence], np.float64
@@ -159,3 +163,8 @@ def state_from(
     recent.extend(found.recent[-RECENT:])
     names = State.__dataclass_fields__
     return State(**{name: getattr(found, name) for name in names})
+
+
+def _parsed(data: bytes, path: Path) -> _Document:
+    document = parse_json(data, str(path))
+    return read(_Document, document, str(path), schema=_Document.SCHEMA, remedy=_REMEDY)

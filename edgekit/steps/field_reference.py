@@ -74,6 +74,23 @@ def reference_of(
     labeled: bool,
 ) -> FieldReference:
     """The reference of any model with these images."""
+    lab = lab_answers(model, dataset, console, options, labeled=labeled)
+    return make_reference(lab.normal, lab.clean, lab.cells, codebook_size)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A model's answers to each kind of validation images, with labels (None without any)."""
+
+    normal: tuple[Answers, NDArray[np.int64] | None]
+    clean: tuple[Answers, NDArray[np.int64] | None]
+    cells: tuple[tuple[str, int, Answers, NDArray[np.int64] | None], ...]
+
+
+def lab_answers(
+    model: Predictor, dataset: Dataset, console: Console, options: FieldOptions, *, labeled: bool
+) -> Lab:
+    """What a reference is made of."""
     cells = Cells(BENCHMARK15, options.severities)
     rows = epoch_order(len(dataset), 0, 0)[: options.images].tolist()
     corrupted = min(options.corrupted, len(rows) // 2)
@@ -88,11 +105,10 @@ def reference_of(
         labels = np.array([label for _, label in found[number]], np.int64)
         return answers, labels if labeled else None
 
-    return make_reference(
+    return Lab(
         side(_NORMAL),
         side(0),
-        [(name, level, *side(1 + place)) for place, (name, level) in enumerate(cells.pairs)],
-        codebook_size,
+        tuple((name, level, *side(1 + place)) for place, (name, level) in enumerate(cells.pairs)),
     )
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +24,7 @@ from edgekit.field.sources import open_source
 from edgekit.runtime.model import load
 from edgekit.steps.field_reference import FieldOptions, store_reference
 from tests import bundles
+from tests.field.exposition import read_exposition
 
 watch = cli.commands["watch"]
 QUIET = Console(verbosity=-1)
@@ -106,12 +111,36 @@ def test_dusk_falls(watched: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert document["changed"] is True
     assert 40 <= int(str(document["since_image"])) <= 110
     assert f"since image {document['since_image']}" in reason
-    assert "edgekit_changed 1\n" in metrics.read_text()
-    assert "edgekit_images_total 180\n" in metrics.read_text()
+    samples = read_exposition(metrics.read_text())
+    own = (("monitor", "state"),)
+    assert samples["edgekit_changed", own] == 1
+    assert samples["edgekit_images_total", own] == 180
     document, reason = run(capsys, watched, "--accept", "--state", state)
     assert not reason
     assert document["changed"] is False
     assert len(document["alarms"]) == 1  # type: ignore[arg-type]
+
+
+def test_it_is_scraped_while_it_watches(
+    watched: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = write(tmp_path / "day", bundles.images(20, seed=6))
+    scraped = []
+
+    def names() -> Iterator[str]:
+        yield from map(str, sorted(folder.iterdir()))
+        address = re.search("metrics: (.*)", capsys.readouterr().err)
+        assert address is not None
+        scraped.append(urllib.request.urlopen(address[1], timeout=10).read().decode())
+
+    monkeypatch.setattr(sys, "stdin", names())
+    document, _ = run(capsys, watched, "-", "--once", "--metrics", 0)
+    assert document["images"] == 20
+    (text,) = scraped
+    assert 0 <= read_exposition(text)["edgekit_images_total", (("monitor", "cpu"),)] <= 20
 
 
 def test_a_program_watches_what_it_predicts(watched: Path) -> None:
@@ -138,6 +167,7 @@ def test_what_is_refused(watched: Path, tmp_path: Path) -> None:
     assert "nothing to watch" in refused(watched, tmp_path / "absent", "--once")
     assert "name what to watch" in refused(watched)
     assert "--state" in refused(watched, "--accept")
+    assert "HOST:PORT" in refused(watched, tmp_path, "--metrics", "prometheus")
     (tmp_path / "state.json").write_text("{")
     assert "state.json" in refused(watched, tmp_path, "--state", tmp_path / "state.json")
     (tmp_path / "film.mp4").write_bytes(b"no film")

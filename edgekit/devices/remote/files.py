@@ -102,6 +102,14 @@ def there(path: str) -> bool:
     return os.path.lexists(path)
 
 
+def entries(path: str) -> list[str]:
+    """The names in a folder, but for hidden ones; none if it is not there."""
+    try:
+        return sorted(each.name for each in Path(path).iterdir() if each.name[0] != ".")
+    except OSError:
+        return []
+
+
 def read(path: str) -> str | None:
     """A small text file; None if there is none."""
     try:

@@ -109,6 +109,10 @@ def _sign(place: Place) -> list[str]:
 
 def _place(place: Place) -> list[str]:
     """A deploy's last step, on the device: the bundle's files have been copied there."""
+    return [*_staged(place), str(place.folder / "device" / TARGET)]
+
+
+def _staged(place: Place) -> list[str]:
     staging, manifest = place.folder / "staging", ""
     staging.mkdir(exist_ok=True)
     for path in place.bundle.iterdir():
@@ -116,7 +120,30 @@ def _place(place: Place) -> list[str]:
         digest = hashlib.sha256(data).hexdigest()
         (staging / digest).write_bytes(data)
         manifest = digest if path.name == MANIFEST else manifest
-    return [str(staging), manifest, str(place.folder / "device" / TARGET)]
+    return [str(staging), manifest]
+
+
+def _replace(place: Place) -> list[str]:
+    """The same where another bundle was deployed, which is kept."""
+    nano = place.folder / "nano"
+    there = nano / "bundles" / TARGET
+    state, previous = there.with_name(f".{TARGET}.json"), nano / "previous" / TARGET
+    return [*_staged(place), str(there), "--keep", str(state), str(previous)]
+
+
+def _put_back(place: Place) -> list[str]:
+    """A rollback's last step, on the device."""
+    nano = place.folder / "nano"
+    there, previous = nano / "bundles" / TARGET, nano / "previous" / TARGET
+    digest = hashlib.sha256((previous / MANIFEST).read_bytes()).hexdigest()
+    return [str(previous), digest, str(there), str(there.with_name(f".{TARGET}.json"))]
+
+
+def _both(place: Place) -> dict[str, bytes]:
+    """A bundle on the device, and what is kept of the one before it."""
+    folders = [place.folder / "nano" / name / TARGET for name in ("bundles", "previous")]
+    files = [path for folder in folders for path in sorted(folder.iterdir())]
+    return {str(path.relative_to(place.folder)): path.read_bytes() for path in files}
 
 
 def _placed_files(place: Place) -> dict[str, bytes]:
@@ -131,6 +158,10 @@ def _deploy(place: Place) -> list[str]:
 
 def _deployed(place: Place) -> dict[str, bytes]:
     return on_device(place.folder, TARGET)
+
+
+def _roll_back(place: Place) -> list[str]:
+    return ["deploy", "--rollback", "--device", with_device(place.folder)]
 
 
 def _zipped(place: Place) -> dict[str, bytes]:
@@ -200,6 +231,21 @@ COMMANDS: Final = {
         Command("deploy over ssh", _deploy, _deployed, ("build",)),
         Command("sign what is there", _sign, _bundle_files, ("deploy over ssh",)),
         Command("deploy over ssh again", _deploy, _deployed, ("sign what is there",)),
+        Command(
+            "replace",
+            _replace,
+            _both,
+            ("sign what is there",),
+            program="edgekit.devices.remote.place:main",
+        ),
+        Command(
+            "put back",
+            _put_back,
+            _both,
+            ("deploy over ssh again",),
+            program="edgekit.devices.remote.previous:main",
+        ),
+        Command("roll back", _roll_back, _deployed, ("deploy over ssh again",)),
         Command("device add", _add("first"), _files("devices.toml")),
         Command("device add again", _add("second"), _files("devices.toml"), ("device add",)),
     )

@@ -20,7 +20,7 @@ from tests.hostile.campaign.commands import EVIDENCE, TARGET, Place
 
 def damage(place: Place, before: Path) -> str:
     """What is half done under a final name, or gone that was evidence; "" for nothing."""
-    places = (f"*/[!.]*/{MANIFEST}", f"nano/bundles/[!.]*/{MANIFEST}")
+    places = (f"*/[!.]*/{MANIFEST}", f"nano/*/[!.]*/{MANIFEST}")
     for manifest in (path for pattern in places for path in place.folder.glob(pattern)):
         try:
             open_bundle(manifest.parent)
@@ -31,6 +31,10 @@ def damage(place: Place, before: Path) -> str:
             open_bundle(zipped)
         except EdgekitError as error:
             return f"a bundle that is not whole: {error}"
+    for was in before.glob("nano/*/[!.]*/"):
+        there = place.folder / was.relative_to(before)
+        if (was / MANIFEST).exists() and not _there(there):
+            return f"a bundle on the device is gone: {was.relative_to(before)}"
     old = Place(before)
     if (old.bundle / MANIFEST).exists() and not place.bundle.exists():
         aside = place.bundle.with_name(f".{TARGET}.previous")  # what `open_bundle` finds
@@ -45,6 +49,12 @@ def damage(place: Place, before: Path) -> str:
         if path.suffix in _READERS and not _reads(path):
             return f"half of a file under its final name: {path.relative_to(place.folder)}"
     return ""
+
+
+def _there(bundle: Path) -> bool:
+    """Whether `open_bundle` finds it; a rollback that has ended keeps nothing."""
+    aside = bundle.with_name(f".{bundle.name}.previous")
+    return bundle.exists() or aside.exists() or bundle.parent.name == "previous"
 
 
 def _holds_evidence(bundle: Path, name: str) -> bool:

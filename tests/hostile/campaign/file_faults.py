@@ -175,6 +175,7 @@ def _prepare() -> None:
     import edgekit.cli.main
     import edgekit.devices.deploy
     import edgekit.devices.remote.place
+    import edgekit.devices.remote.previous
     import edgekit.training.run
     import edgekit.workflows.build
     import edgekit.workflows.parity  # noqa: F401

@@ -84,7 +84,7 @@ _CUT = ("build", "build anew", "calibrate again", "train", "parity", "sign", "be
 
 HAZARDS: tuple[Hazard, ...] = (
     *(PowerCut(command) for command in _CUT),
-    PowerCut("zip"),
+    *(PowerCut(command) for command in ("zip", "replace", "put back")),
     # Half of an answer that was kept would show in the comparison that uses it.
     PowerCut("more parity", 1.0),
     PowerCut("device add again", 1.0),

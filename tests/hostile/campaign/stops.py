@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# What a command says when all was done, but for ending.
+_DONE = ("exists: choose another name", "has nothing to roll back to")
+
+
 @dataclass(frozen=True)
 class Stop:
     """Kills one command, at a file operation or at a moment, and runs it again."""
@@ -79,7 +83,7 @@ def aftermath(name: str, place: Place) -> str:
     if broken := damage(place, first.before):
         return broken
     again = run(command, place)
-    if "exists: choose another name" in again.stderr:  # all was done, but for ending
+    if any(words in again.stderr for words in _DONE):
         again = first.finished
     if again.code != first.finished.code:
         return f"run again it ends with {again.code}: {again.stderr.strip()[-300:]}"
@@ -95,10 +99,10 @@ def aftermath(name: str, place: Place) -> str:
 _KILLED = (
     *("build", "build anew", "build again", "calibrate", "calibrate again"),
     *("train", "parity", "sign", "bench", "deploy", "deploy again"),
-    *("zip", "device add again"),
+    *("zip", "device add again", "replace", "put back"),
 )
 # Its host changes hardly any files: what it is about happens at the other end.
-_AT_MOMENTS = ("deploy over ssh", "deploy over ssh again")
+_AT_MOMENTS = ("deploy over ssh", "deploy over ssh again", "roll back")
 
 HAZARDS: tuple[Hazard, ...] = (
     *(Stop(command, at) for command in _KILLED for at in ("operation", "moment")),
