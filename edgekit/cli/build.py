@@ -41,13 +41,16 @@ _NOT_PASSED = ("fail", "undecided", "unlabeled")
     examples="""
     edgekit build
     edgekit build --checkpoint best.pth --data ./photos --target cpu
+    edgekit build --checkpoint resnet18.pth --data ./photos --labels names.txt
     edgekit build --config build.toml --recipe robust --out build/robust
     edgekit build --baseline previous --max-latency-ratio 0.6 --max-mb 30
     edgekit build --budgets budgets.toml --summary summary.md --junit build.xml
     edgekit build --dry-run
     """,
 )
-@click.option("--checkpoint", help="Trained model; default: the built-in one.")
+@click.option(
+    "--checkpoint", help="Trained model, with codes or without; default: the built-in one."
+)
 @click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
 @click.option("--labels", help="Text file, one class name per line.")
 @click.option("--data", help="Images: folder, .npz, .csv, .jsonl or builtin:fashion-mnist.")

@@ -84,7 +84,7 @@ def _train(path: Path) -> None:
     """EfficientNet-Lite0 with ImageNet's weights; a head trained for a few seconds."""
     torch.manual_seed(0)
     vqsa = VQSAConfig(codebook_size=24, output="residual")
-    loaded = load_checkpoint(lite0_imagenet_file(), vqsa=dataclasses.replace(vqsa, output="none"))
+    loaded = load_checkpoint(lite0_imagenet_file())
     classes = open_dataset(DATA).classes
     model = VQSA(loaded.model.backbone, len(classes), vqsa).eval()
     pixels, labels = training_images(300)

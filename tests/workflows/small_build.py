@@ -34,10 +34,10 @@ def settings(model: Path, out: Path, **changes: Any) -> BuildConfig:
     return BuildConfig(**(values | changes))
 
 
-def save_model(path: Path, *seen: str) -> None:
-    """A ResNet-18 with six codewords and random weights, the same every time."""
+def save_model(path: Path, *seen: str, plain: bool = False) -> None:
+    """A ResNet-18 with six codewords, or none, and random weights, the same every time."""
     torch.manual_seed(3)
-    config = VQSAConfig(codebook_size=6)
+    config = VQSAConfig(output="none") if plain else VQSAConfig(codebook_size=6)
     network = VQSA(create_backbone("resnet18"), len(CLASSES), config).eval()
     card = ModelCard(
         "resnet18",
