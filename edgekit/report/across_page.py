@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekit.parity.across_document import AcrossDocument
 from edgekit.report.across_table import error_rows, matrix, pair_rows
-from edgekit.report.page import escaped, table, whole_page
+from edgekit.report.markup import escaped, table, whole_page
 
 _ERRORS = ("", "clean error %", "corruption error %", "difference", "95% interval", "verdict")
 _PAIRS = ("pair", "clean %", "95% interval", "corrupted %", "95% interval")
