@@ -25,7 +25,7 @@ LATENCY: Final = Table.of(
     Column("mean", "figure", drop=2),
     Column("jitter", "figure", drop=5),
     Column("calls", "figure", drop=1),
-    Column("times the first's", "figure"),
+    Column("relative time", "figure"),
 )
 _ROWS: Final = 12  # of a histogram
 _WIDTH: Final = 40
@@ -80,7 +80,7 @@ def _show_comparison(comparison: BundleComparison, console: Console) -> None:
         for name, model in throughput.models.items():
             text = f"throughput: {name}: {model.images_per_second:.1f} images/s"
             if ratio := throughput.ratios.get(name):
-                text += f", an image takes {interval(ratio)} times the first's"
+                text += f", an image takes {interval(ratio)} times as long as with the first"
             console.text(text)
     for name, result in (("latency", latency), ("throughput", throughput)):
         for note in () if result is None else result.notes:
