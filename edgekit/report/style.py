@@ -97,7 +97,7 @@ th{color:var(--quiet);font-weight:600}
 th:first-child,td:first-child{text-align:left;padding-left:0}
 td:last-child,th:last-child{text-align:left}td:not(:first-child):not(:last-child){white-space:nowrap}
 .beside{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(18.5rem,100%),1fr));
-gap:0 1.5rem}
+gap:0 1.5rem}.beside>*{min-width:0}
 figure{margin:1rem 0;min-width:0}
 figcaption{font-weight:600;font-size:.95rem;margin-bottom:.25rem}
 figcaption small{display:block;font-weight:400;color:var(--quiet)}
@@ -111,7 +111,8 @@ body{padding:.75rem}table{font-size:.75rem}th,td{padding:.25rem .3rem}}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 figure,.banner,tr,.tiles div{break-inside:avoid}h2,h3,figcaption{break-after:avoid}
 details::details-content{content-visibility:visible;display:block;height:auto}
-.wide{overflow:visible}}
+.wide{overflow:visible}table{font-size:9pt}th,td{padding:.2rem .4rem}
+td:not(:first-child):not(:last-child){white-space:normal}}
 """
 
 STYLE: Final = (
