@@ -33,7 +33,9 @@ class _Column:
 
     @property
     def name(self) -> str:
-        return f"{self.bundle.path} ({self.bundle.manifest.target.name})"
+        """Not the whole path: the page is for people elsewhere."""
+        folder = "/".join(self.bundle.path.parts[-2:])
+        return f"{folder} ({self.bundle.manifest.target.name})"
 
 
 def write_several(paths: Sequence[Path], output: Path) -> None:
@@ -53,7 +55,7 @@ def several_page(bundles: Sequence[Bundle]) -> str:
         title,
         [
             f"<h1>{escaped(title)}</h1>",
-            table(head, [row for row in rows if any(cell not in ("", "-") for cell in row[1:])]),
+            table(head, [row for row in rows if any(cell != "-" for cell in row[1:])], "texts"),
             *(paragraph(note, "note") for note in _incomparable(columns)),
             section("What can be had for what", *figures),
             *(

@@ -140,8 +140,8 @@ def test_intervals_are_sorted_by_loss_with_the_mean_last() -> None:
     assert names == ["snow", "fog", "frost", "pixelate*", "mean"]
     assert "tolerance of the mean, 0.75" in texts(figure)
     assert "most for each, 3" in texts(figure)
-    assert "snow: 20.00% to 21.70%, +1.70 [+1.20, +2.20] points" in hovers(figure)
-    assert "mean: 20.00% to 20.40%, +0.40 [−0.10, +0.90] points" in hovers(figure)
+    assert "snow: 20.00 to 21.70, +1.70 [+1.20, +2.20] points" in hovers(figure)
+    assert "mean: 20.00 to 20.40, +0.40 [−0.10, +0.90] points" in hovers(figure)
     assert figure.count('style="fill:var(--worse)') == 1  # snow's point, which is certain
     assert "is not part of the mean" in figure
 

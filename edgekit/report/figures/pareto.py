@@ -66,7 +66,8 @@ def pareto(choices: Sequence[Choice], label: str) -> str:
             )
         )
     note = (
-        "Left and low is better; a hollow point is beaten in both by another. "
+        "Left and low is better; a hollow point is beaten in both by another. The bars are the "
+        "interval of the change against the reference. "
         + "; ".join(f"{one.mark} {one.name}" for one in choices)
         + "."
     )
