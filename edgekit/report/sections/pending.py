@@ -33,7 +33,9 @@ def _proven(manifest: Manifest, source: str) -> list[tuple[str, str]]:
         words = f"{found.describe()} (ONNX Runtime, the graph node by node, not the engine)"
     stored = "none in the bundle"
     if SELFTEST in manifest.files:
-        stored = "in the bundle; the engine must give them again before it is used"
+        stored = (
+            "in the bundle; the engine must reproduce them, but for rounding, before it is used"
+        )
     reference = "recorded" if SECTION in manifest.sections else "not recorded"
     return [
         ("the graph's answers", words),
