@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from edgekit.core.console import Console
 from edgekit.core.tables import Column, Table
@@ -15,6 +16,7 @@ from edgekit.parity.document import (
     ParityDocument,
 )
 
+WARNING: Final = "warning: "
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -137,7 +139,7 @@ def lines(document: ParityDocument) -> list[str]:
         text.append(looks_line(document))
     checked = document.reference_check
     if checked is not None and (doubt := checked.sentence(document.reference)):
-        text.append(f"warning: {doubt}")
+        text.append(f"{WARNING}{doubt}")
     text += document.reasons
     if document.worst and document.verdict != "pass" and document.per_corruption is not None:
         deltas = document.per_corruption
