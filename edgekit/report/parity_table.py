@@ -14,6 +14,7 @@ from edgekit.parity.document import (
     Estimate,
     MeanError,
     ParityDocument,
+    SweepDocument,
 )
 
 WARNING: Final = "warning: "
@@ -134,7 +135,7 @@ def lines(document: ParityDocument) -> list[str]:
         )
     if document.codes is not None:
         text += _codes(document.codes)
-    text.append(_work(document))
+    text.append(work(document))
     if document.looks > 1:
         text.append(looks_line(document))
     checked = document.reference_check
@@ -188,12 +189,13 @@ def _codes(codes: CodeAgreement) -> list[str]:
     return text
 
 
-def _work(document: ParityDocument) -> str:
+def work(document: SweepDocument) -> str:
+    """How much was computed, and what an early stop saved."""
     total = document.inferences + document.inferences_cached
     text = f"{document.inferences:,} of {total:,} inferences done now"
     text += f" in {document.seconds:.0f} s" if document.inferences else ", the rest was cached"
     if document.saved > 0:
-        text += f"; the verdict came early and saved {100 * document.saved:.0f}% of the full sweep"
+        text += f"; stopping early saved {100 * document.saved:.0f}% of the full sweep"
     return text
 
 

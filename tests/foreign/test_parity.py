@@ -13,6 +13,7 @@ import pytest
 
 from edgekit.cli.main import main
 from edgekit.parity.document import ParityDocument, Sides
+from edgekit.report.page import escaped
 from edgekit.report.pair_page import pair_page
 from tests import terminals
 from tests.foreign import classifiers
@@ -53,7 +54,7 @@ def test_int8_of_another_tool_passes(capsys: pytest.CaptureFixture[str], tmp_pat
     # The keys of a file are sorted, the table is in the order of the sweep.
     assert sorted(page.split("<tr>")) == sorted(pair_page(kept).split("<tr>"))
     assert str(out / "report.html") in summary.read_text()
-    for text in ("ONNX Runtime", "gaussian noise", "max_drop", kept.warnings[0]):
+    for text in ("ONNX Runtime", "gaussian noise", "max_drop", escaped(kept.warnings[0])):
         assert page.count(text) >= 1, text
     assert "http" not in page  # nothing from elsewhere
     hostile = Sides("<script>alert(1)</script>", "\ud800")
