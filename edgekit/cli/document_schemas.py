@@ -107,6 +107,9 @@ def _stored() -> dict[str, tuple[type[Document], str]]:
         "field-file": (FieldReference, "field.json in a bundle"),
         "finetuned-section": (FinetuneRecord, "sections.finetuned of a manifest"),
         "manifest-file": (StoredManifest, "manifest.json in a bundle"),
-        "parity-file": (ParityDocument, "parity.json in a bundle, sections.parity of a manifest"),
+        "parity-file": (
+            ParityDocument,
+            "parity.json in a bundle or --out, sections.parity of a manifest",
+        ),
         "signature-file": (StoredSignature, "signature.json in a bundle"),
     }

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     edgekit parity build/cpu --budgets budgets.toml
     edgekit parity build/jetson-orin-nano --device nano
     edgekit parity int8.onnx --reference float.onnx --data photos \\
-      --preprocessing imagenet
+      --preprocessing imagenet --out build/judged
     edgekit parity int8.tflite --reference float.onnx --data photos \\
       --preprocessing timm:mobilenetv3_small_100 --background
     edgekit parity --across float.onnx int8.onnx int8.tflite --data photos \\
@@ -119,6 +119,11 @@ if TYPE_CHECKING:
 @click.option(
     "--report", type=click.Path(path_type=Path), help="Across: write an HTML page to this file."
 )
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Keep the result of files in this folder: parity.json, report.html.",
+)
 @click.option("--allow-fallback", is_flag=True, help="Go on if a file runs elsewhere than asked.")
 @click.option(
     "--allow-weak-reference",
@@ -157,6 +162,7 @@ def parity(
     devices: tuple[str, ...],
     settings: tuple[str, ...],
     report: Path | None,
+    out: Path | None,
     allow_fallback: bool,
     allow_weak_reference: bool,
     **gating: Any,
@@ -183,6 +189,7 @@ def parity(
     from edgekit.model.labels import read_labels
     from edgekit.parity.options import Gates, ParityOptions
     from edgekit.report.gate import GatedParity
+    from edgekit.report.parity_folder import keep, prepare
     from edgekit.report.parity_table import show
     from edgekit.steps.context import Context
     from edgekit.workflows.foreign_parity import Side
@@ -218,11 +225,11 @@ def parity(
         gates = dataclasses.replace(options.gates, tolerance=drop)
         options = dataclasses.replace(options, gates=gates)
         across_artifacts(
-            context, candidates, devices, options, ours, settings, seed=seed, report=report
+            context, candidates, devices, options, ours, settings, seed=seed, report=report, out=out
         )
         return
     if report is not None:
-        raise UsageError("--report is for --across; 'edgekit report' writes that of a bundle")
+        raise UsageError("--report is for --across: --out keeps the result of one file")
     candidate, device = _only(candidates, devices, settings)
     theirs = ForeignOptions(
         reference_preprocessing or preprocessing,
@@ -243,6 +250,8 @@ def parity(
     options = dataclasses.replace(options, gates=gates)
     if not (one.foreign or other.foreign):
         _refuse_unused(ours, reference_preprocessing, theirs)
+        if out is not None:
+            raise UsageError("--out is for files: a bundle keeps its own result, leave it out")
         document = _of_bundle(context, Path(candidate), options, seed, device, replace=replace)
     elif reference is None:
         raise UsageError(f"{candidate} is no bundle: name what is right, with --reference")
@@ -252,13 +261,17 @@ def parity(
         if labels is not None:
             names = read_labels(Path(labels))
             one, other = one.labeled(names), other.labeled(names)
+        if out is not None:
+            prepare(out)
         document = _of_any(context, one, other, options, seed, device)
+        if out is not None:
+            keep(out, document, console)
     earlier = None
     if baseline is not None:
         limit = drop if budgets.max_regression is None else budgets.max_regression
         budgets = dataclasses.replace(budgets, max_regression=limit)
         earlier = _against(context, one, baseline, options, seed, limit)
-    outcome = judged(one, document, earlier, baseline, budgets, left_out)
+    outcome = judged(one, document, earlier, baseline, budgets, left_out, out)
     console.document(GatedParity(document, outcome.section(), earlier))
     show(console, document)
     outcome.show(console)

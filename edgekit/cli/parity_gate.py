@@ -69,8 +69,12 @@ def judged(
     baseline: str | None,
     budgets: Budgets,
     left_out: tuple[LeftOut, ...],
+    out: Path | None,
 ) -> GateReport:
-    """The outcome, from the comparisons with the reference and with the earlier bundle."""
+    """The outcome, from the comparisons with the reference and with the earlier bundle.
+
+    ``out`` is the folder that has the page, where no bundle has it.
+    """
     from edgekit.bench.budgets import size
     from edgekit.bench.document import bundle_facts
     from edgekit.bundle.store import open_bundle
@@ -86,7 +90,7 @@ def judged(
         facts = bundle_facts(open_bundle(Path(candidate.name), any_arch=True))
         rows += (judge("max_mb", budgets.max_mb, size(facts.size_bytes)),)
     reason = "" if document.verdict == "pass" else failure(document)
-    page = report_of(Path(candidate.name))
+    page = report_of(out or Path(candidate.name))
     bundle = GatedBundle(candidate.name, rows, changed, document.verdict, reason, page)
     return GateReport("parity", (bundle,), left_out)
 
