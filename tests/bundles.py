@@ -1,8 +1,6 @@
 """Small real models and their bundles, made once for every test that wants them."""
 
-import atexit
 import functools
-import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +21,10 @@ from edgekit.model.card import ModelCard
 from edgekit.model.config import Quantize, VQSAConfig
 from edgekit.model.vqsa import VQSA, Output
 from edgekit.targets.descriptor import Descriptor, load_descriptor
+from tests import shared
+from tests.exporting import remember_operators
 
+remember_operators()
 CLASSES = tuple(f"kind {i}" for i in range(7))
 SIZE = (24, 32)  # not square, so that height and width cannot be mistaken for each other
 
@@ -88,17 +89,9 @@ def made(channel_order: str = "RGB", quantize: Quantize = "pooled", plain: bool 
             rows = features.reshape(len(features), -1, TinyBackbone.channels)[:, 0]
             model.head.codebook.embeddings.copy_(rows)
     card = ModelCard("tiny", TinyBackbone.channels, CLASSES, preprocessing, config)
-    path = folder() / f"{channel_order}-{quantize}-{plain}.onnx"
-    export_onnx(model, card, path)
+    name = f"{channel_order}-{quantize}-{plain}.onnx"
+    path = shared.once(name, lambda path: export_onnx(model, card, path))
     return Made(model, card, path)
-
-
-@functools.cache
-def folder() -> Path:
-    """A temporary folder that lives as long as the tests."""
-    path = Path(tempfile.mkdtemp(prefix="edgekit-tests-"))
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    return path
 
 
 @functools.cache
@@ -108,9 +101,10 @@ def bundle(target: str = "cpu", lookup: LookupForm = "inline", batch: int | None
     descriptor = replace(load_descriptor(target), precision="fp32")
     if batch is not None:
         descriptor = replace(descriptor, batch=batch)
-    path = folder() / f"{target}-{lookup}-{batch}"
-    pack(this.onnx, this.card, descriptor, path, lookup=lookup)
-    return path
+    name = f"{target}-{lookup}-{batch}"
+    return shared.once(
+        name, lambda path: pack(this.onnx, this.card, descriptor, path, lookup=lookup)
+    )
 
 
 def pack(

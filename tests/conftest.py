@@ -8,11 +8,15 @@ import pytest
 
 from edgekit.core.console import Console
 from edgekit.core.documents import Document
+from tests import shared
 
 # A shell that starts the tests in the background has them, and all that they start, ignore
 # Ctrl-C; tests that press it would wait for ever.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+shared.begin()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,6 +7,8 @@ and neighbors lie close together: what INT8 does to codes shows.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,6 @@ from tests.model.authors import STAGES, authors_fused, authors_state
 
 SIZE = 224
 ROWS = 64  # scenes that the codebook's rows and the classes are made of
-_KNOWN = 1000  # their seed
 
 
 def scenes(count: int, seed: int = 0, size: int = SIZE) -> NDArray[np.uint8]:
@@ -46,11 +47,15 @@ def scenes(count: int, seed: int = 0, size: int = SIZE) -> NDArray[np.uint8]:
     return result
 
 
+@functools.cache
+def _known() -> NDArray[np.uint8]:
+    return scenes(ROWS, seed=1000)
+
+
 def photographs(count: int, seed: int) -> NDArray[np.uint8]:
     """The scenes that `lively_state` knows, in another light and with other grain."""
     random = np.random.default_rng(seed)
-    known = scenes(ROWS, seed=_KNOWN)
-    chosen = known[np.arange(count) % ROWS].astype(np.float64)
+    chosen = _known()[np.arange(count) % ROWS].astype(np.float64)
     light = random.uniform(0.8, 1.2, (count, 1, 1, 3))
     shade = random.normal(0, 10, (count, 7, 7, 3)).repeat(SIZE // 7, 1).repeat(SIZE // 7, 2)
     grain = random.normal(0, 6, chosen.shape)
@@ -60,7 +65,7 @@ def photographs(count: int, seed: int) -> NDArray[np.uint8]:
 def lively_state(n: int = 1000, classes: int = 1000, seed: int = 0) -> dict[str, Tensor]:
     """The authors' 326 entries; the running statistics and the codebook come from `scenes`."""
     state = authors_state(n=n, classes=classes, seed=seed)
-    pixels = IMAGENET.normalize(scenes(ROWS, seed=_KNOWN))
+    pixels = IMAGENET.normalize(_known())
     with torch.no_grad():
         features = _features(state, torch.from_numpy(pixels))
         generator = torch.Generator().manual_seed(seed)

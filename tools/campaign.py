@@ -24,7 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from edgekit.core.console import plain_table, printable  # noqa: E402 # of this checkout
+from edgekit.core.console import printable  # noqa: E402 # of this checkout
+from edgekit.core.tables import Column, Table, layout, plain  # noqa: E402
 from tests.hostile.campaign.case import Hazard, Verdict  # noqa: E402
 from tests.hostile.campaign.registry import disturbances, hazards  # noqa: E402
 from tests.hostile.campaign.runner import Count, run_case, run_for  # noqa: E402
@@ -104,8 +105,9 @@ def _table(counts: dict[str, Count]) -> str:
     ]
     total = [sum(int(row[i]) for row in rows) for i in range(1, 6)]
     rows.append(("all", *map(str, total)))  # type: ignore[arg-type]
-    columns = ("hazard", "cases", "passed", "refused", "faults", "seconds")
-    return plain_table("", columns, rows, set(columns[1:]))
+    figures = ("cases", "passed", "refused", "faults", "seconds")
+    table = Table.of("hazard", *(Column(name, "figure") for name in figures))
+    return plain(layout(table, rows))
 
 
 if __name__ == "__main__":

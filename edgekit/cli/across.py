@@ -61,7 +61,13 @@ def across_artifacts(
         0 if options.reference is None else [one.name for one in artifacts].index(options.reference)
     )
     document = parity_across(
-        context, artifacts, place, options, seed=seed, allow_fallback=told.allow_fallback
+        context,
+        artifacts,
+        place,
+        options,
+        seed=seed,
+        allow_fallback=told.allow_fallback,
+        allow_weak=told.allow_weak,
     )
     context.console.document(document)
     show(context.console, document)

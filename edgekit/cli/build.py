@@ -14,6 +14,7 @@ from edgekit.cli.gate import OF_BENCH, fail_unless_held, gate_options, take_gate
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.core.packages import BUILD
+from edgekit.core.tables import Column, Table
 from edgekit.parity.tolerance import TOLERANCE
 from edgekit.quantize.metric import METRIC, Metric
 from edgekit.steps.config import BuildConfig
@@ -40,13 +41,16 @@ _NOT_PASSED = ("fail", "undecided", "unlabeled")
     examples="""
     edgekit build
     edgekit build --checkpoint best.pth --data ./photos --target cpu
+    edgekit build --checkpoint resnet18.pth --data ./photos --labels names.txt
     edgekit build --config build.toml --recipe robust --out build/robust
     edgekit build --baseline previous --max-latency-ratio 0.6 --max-mb 30
     edgekit build --budgets budgets.toml --summary summary.md --junit build.xml
     edgekit build --dry-run
     """,
 )
-@click.option("--checkpoint", help="Trained model; default: the built-in one.")
+@click.option(
+    "--checkpoint", help="Trained model, with codes or without; default: the built-in one."
+)
 @click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
 @click.option("--labels", help="Text file, one class name per line.")
 @click.option("--data", help="Images: folder, .npz, .csv, .jsonl or builtin:fashion-mnist.")
@@ -151,7 +155,7 @@ def build(
     if dry_run:
         planned = plan(config, console, force=force, only=only)
         console.document(planned)
-        console.table("", _PLAN_COLUMNS, [_plan_row(step) for step in planned.steps])
+        console.table(PLAN, [_plan_row(step) for step in planned.steps])
         return
     outcomes = run(config, console, force=force, only=only)
     budgets = with_default(config, budgets)
@@ -159,7 +163,7 @@ def build(
     judged = judge_build(config, outcomes, budgets, left_out, earlier)
     bundles = tuple(BuiltBundle(each, earlier.get(each.target)) for each in outcomes)
     console.document(BuildReport(bundles, judged.section()))
-    console.table("", _COLUMNS, [_row(outcome) for outcome in outcomes], right=_RIGHT)
+    console.table(SUMMARY, [_row(outcome) for outcome in outcomes])
     judged.show(console)
     for outcome in outcomes:
         state = "up to date" if outcome.up_to_date else "built"
@@ -196,7 +200,7 @@ def _why(outcomes: Sequence[Outcome], judged: GateReport, *, by_name: bool) -> s
     return f"{judged.failure()}; {kept if gated else 'the bundles are kept'}"
 
 
-_PLAN_COLUMNS = ("step", "target", "state", "writes")
+PLAN = Table.of("step", "target", Column("state", "prose"), Column("writes", "prose"))
 
 
 def _plan_row(step: PlannedStep) -> list[str]:
@@ -204,11 +208,16 @@ def _plan_row(step: PlannedStep) -> list[str]:
     return [step.step, step.target, state, step.writes]
 
 
-_COLUMNS = (
-    *("target", "size MB", "ms", "x float ORT", "x float OpenVINO"),
-    *("clean error %", "corruption error %", "parity"),
+SUMMARY = Table.of(
+    "target",
+    Column("size MB", "figure", drop=3),
+    Column("ms", "figure"),
+    Column("x float ORT", "figure", drop=1),
+    Column("x float OpenVINO", "figure", drop=4),
+    Column("clean error %", "figure", drop=2),
+    Column("corruption error %", "figure"),
+    "parity",
 )
-_RIGHT = ",".join(_COLUMNS[1:7])
 
 
 def _row(outcome: Outcome) -> list[str]:

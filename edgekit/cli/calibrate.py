@@ -216,7 +216,7 @@ def _rank(request: _Request, output: Path | None, count: int) -> None:
     import onnx
 
     from edgekit.quantize.sensitivity import measure
-    from edgekit.report.sensitivity import rows, svg
+    from edgekit.report.sensitivity import LOSSES, rows, svg
     from edgekit.steps.calibration import probe_of
 
     console = request.context.console
@@ -229,10 +229,9 @@ def _rank(request: _Request, output: Path | None, count: int) -> None:
         console,
     )
     console.document(ranking)
-    columns = ("layer", "operation", "margin", "KL", "codes %", "corruption error", "clipped %")
     title = f"loss with one layer in INT8, of {len(ranking.layers)} layers"
     table = rows(ranking)
-    console.table(title, columns, table[:_SHOWN], right=",".join(columns[2:]))
+    console.table(LOSSES, table[:_SHOWN], title)
     for line in ranking.messages():
         console.text(line)
     if output is not None:

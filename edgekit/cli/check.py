@@ -9,6 +9,15 @@ import click
 from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.tables import Column, Table
+
+FINDINGS = Table.of(
+    "",
+    Column("node", "prose"),
+    Column("rule", drop=1),
+    Column("what is wrong", "prose"),
+    Column("what to do", "prose"),
+)
 
 
 @click.command(
@@ -61,7 +70,7 @@ def check(console: Console, file: Path, dialect: str, rtx: bool, plugin: Path | 
         for item in findings
     ]
     if rows:
-        console.table(str(file), ("", "node", "rule", "what is wrong", "what to do"), rows)
+        console.table(FINDINGS, rows, str(file))
     if report is not None:
         console.text(report.describe())
     errors = sum(finding.severity == "error" for finding in findings)

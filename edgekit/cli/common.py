@@ -12,8 +12,12 @@ import click
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, error_of
 from edgekit.core.packages import require
+from edgekit.core.tables import Column, Table
 
 F = TypeVar("F", bound=Callable[..., None])
+
+CHECKS = Table.of("what", "status", Column("found", "prose"), Column("what to do", "prose"))
+"""What a machine has, this one or a device."""
 
 
 @dataclass

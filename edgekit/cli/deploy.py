@@ -11,9 +11,21 @@ import click
 from edgekit.cli.common import Command, common, raise_failures
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.tables import Column, Table
 
 if TYPE_CHECKING:
     from edgekit.devices.registry import Device
+
+DEPLOYED = Table.of(
+    "device",
+    "state",
+    Column("copied", drop=2),
+    Column("seconds", "figure", drop=1),
+    Column("where", "prose"),
+)
+ROLLED_BACK = Table.of(
+    "device", "state", Column("seconds", "figure", drop=1), Column("where", "prose")
+)
 
 
 @click.command(
@@ -102,7 +114,7 @@ def deploy(
         copied = f"{result.files} files, {result.bytes / 1e6:.1f} MB"
         rows.append((device.name, state, copied, f"{result.seconds:.1f}", result.bundle))
     console.document(Deployments(bundle, tuple(outcomes)))
-    console.table("", ("device", "state", "copied", "seconds", "where"), rows, right="seconds")
+    console.table(DEPLOYED, rows)
     raise_failures(failures)
 
 
@@ -137,5 +149,5 @@ def _roll_back(
         outcomes.append(result)
         rows.append((device.name, "rolled back", f"{result.seconds:.1f}", result.bundle))
     console.document(Rollbacks(tuple(outcomes)))
-    console.table("", ("device", "state", "seconds", "where"), rows, right="seconds")
+    console.table(ROLLED_BACK, rows)
     raise_failures(failures)

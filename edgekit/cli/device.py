@@ -6,9 +6,19 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli.common import Command, Group, common
+from edgekit.cli.common import CHECKS, Command, Group, common
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, ToolchainMissing
+from edgekit.core.tables import Column, Table
+
+DEVICES = Table.of(
+    "name",
+    "host",
+    Column("port", drop=3),
+    "target",
+    Column("folder", drop=2),
+    Column("ssh options", "prose", drop=1),
+)
 
 
 @click.group(cls=Group)
@@ -108,7 +118,7 @@ def list_devices(console: Console) -> None:
         (one.name, one.host, str(one.port or ""), one.descriptor, one.folder, " ".join(one.options))
         for one in known
     ]
-    console.table("", ("name", "host", "port", "target", "folder", "ssh options"), rows)
+    console.table(DEVICES, rows)
 
 
 @device.command(cls=Command, prints=("device-remove",), examples="edgekit device remove nano")
@@ -163,6 +173,6 @@ def check(console: Console, names: tuple[str, ...]) -> None:
             for row in checks
         ]
         title = f"{one.name} ({one.host})"
-        console.table(title, ("what", "status", "found", "what to do"), rows)
+        console.table(CHECKS, rows, title)
     console.document(CheckedDevices(tuple(outcomes)))
     raise_failures(failures)

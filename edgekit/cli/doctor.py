@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from edgekit.cli.common import Command, common
+from edgekit.cli.common import CHECKS, Command, common
 from edgekit.core.console import Console
 from edgekit.core.errors import ToolchainMissing
 
@@ -33,7 +33,7 @@ def doctor(console: Console) -> None:
         (check.name, check.status if check.status != "none" else "-", check.found, check.fix)
         for check in checks
     ]
-    console.table("", ("what", "status", "found", "what to do"), rows)
+    console.table(CHECKS, rows)
     if not ready:
         missing = [check.name for check in checks if check.needed and check.status == "missing"]
         raise ToolchainMissing(

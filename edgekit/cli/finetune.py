@@ -11,10 +11,16 @@ import click
 from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
 from edgekit.core.packages import BUILD
+from edgekit.core.tables import Column, Table
 from edgekit.core.typed_toml import read_toml
 from edgekit.targets.dialects import DEFAULT_DIALECT, DIALECTS
 
 _FILE = click.Path(path_type=Path)
+
+VALIDATION = Table.of(
+    "validation images",
+    *(Column(model, "figure") for model in ("float", "calibrated", "fine-tuned")),
+)
 
 
 @click.command(
@@ -87,6 +93,5 @@ def finetune(console: Console, file: Path | None, restart: bool, **options: Any)
 
     result = run(config, console, restart=restart)
     console.document(result)
-    columns = ("validation images", "float", "calibrated", "fine-tuned")
-    console.table(str(result.out), columns, result_rows(result), right=",".join(columns[1:]))
+    console.table(VALIDATION, result_rows(result), str(result.out))
     console.text(f"wrote {result.onnx}")

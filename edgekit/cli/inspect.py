@@ -8,6 +8,7 @@ import click
 
 from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
+from edgekit.core.tables import FACTS
 
 
 @click.command(
@@ -38,12 +39,12 @@ def inspect(console: Console, path: Path, backbone: str | None, labels: Path | N
     if is_bundle(path):
         bundle = inspect_bundle(path)
         console.document(bundle)
-        console.table(str(path), ("", ""), bundle.rows())
+        console.table(FACTS, bundle.rows(), str(path))
         return
     if path.exists():  # otherwise report that it is missing
         require(("torch", "safetensors"), "edgekit inspect of a checkpoint")
     report = inspect_checkpoint(path, backbone, read_labels(labels) if labels else None)
     console.document(report)
-    console.table(str(path), ("", ""), report.rows())
+    console.table(FACTS, report.rows(), str(path))
     for note in report.notes:
         console.info(f"note: {note}")

@@ -6,6 +6,7 @@ This package holds no logic, and imports nothing heavy before a command needs it
 from __future__ import annotations
 
 import errno
+import re
 import signal
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from edgekit.core.console import (
 from edgekit.core.documents import Failure
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.core.packages import missing
+from edgekit.core.typed_toml import meant
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -108,6 +110,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "edgekit"
         message = " ".join(error.format_message().split())
+        if hint := _meant(error):
+            message = message.rstrip(".") + hint
         _fail(f"{message} (see '{command} --help')", UsageError.exit_code, invocation)
     except click.ClickException as error:
         _fail(error.format_message(), UsageError.exit_code, invocation)
@@ -129,6 +133,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
     sys.exit(0)
+
+
+def _meant(error: click.UsageError) -> str:
+    """What a word that is none of an option's choices may have been meant to be."""
+    kind = getattr(getattr(error, "param", None), "type", None)
+    word = re.match(r"'(.*)' is not one of", error.message)
+    return meant(word[1], kind.choices) if word and isinstance(kind, click.Choice) else ""
 
 
 def _no_room(error: OSError) -> str:

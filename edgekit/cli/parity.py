@@ -120,6 +120,11 @@ if TYPE_CHECKING:
     "--report", type=click.Path(path_type=Path), help="Across: write an HTML page to this file."
 )
 @click.option("--allow-fallback", is_flag=True, help="Go on if a file runs elsewhere than asked.")
+@click.option(
+    "--allow-weak-reference",
+    is_flag=True,
+    help="Go on if the reference is no better than one answer for all images.",
+)
 @common
 def parity(
     console: Console,
@@ -153,6 +158,7 @@ def parity(
     settings: tuple[str, ...],
     report: Path | None,
     allow_fallback: bool,
+    allow_weak_reference: bool,
     **gating: Any,
 ) -> None:
     """Compare CANDIDATE with its reference on clean and corrupted images.
@@ -177,6 +183,7 @@ def parity(
     from edgekit.model.labels import read_labels
     from edgekit.parity.options import Gates, ParityOptions
     from edgekit.report.gate import GatedParity
+    from edgekit.report.parity_table import show
     from edgekit.steps.context import Context
     from edgekit.workflows.foreign_parity import Side
 
@@ -188,6 +195,7 @@ def parity(
         background,
         extension=extension,
         allow_fallback=allow_fallback,
+        allow_weak=allow_weak_reference,
     )
     options = ParityOptions(
         reference=reference,
@@ -222,6 +230,7 @@ def parity(
         reference_background,
         extension=extension,
         allow_fallback=allow_fallback,
+        allow_weak=allow_weak_reference,
     )
     one, other = Side(candidate, ours), Side(reference or "", theirs)
     check_baseline(baseline, candidate, device)
@@ -251,7 +260,7 @@ def parity(
         earlier = _against(context, one, baseline, options, seed, limit)
     outcome = judged(one, document, earlier, baseline, budgets, left_out)
     console.document(GatedParity(document, outcome.section(), earlier))
-    _show(console, document)
+    show(console, document)
     outcome.show(console)
     gate.write(outcome, console)
     fail_unless_held(outcome, why(outcome, document, by_name=gate.shared.max_drop is not None))
@@ -270,6 +279,11 @@ def _of_any(
 
     if device is None:
         return parity_of_any(context, candidate, reference, options, seed=seed)
+    if candidate.foreign:
+        raise UsageError(
+            f"--device runs bundles, and {candidate.name} is none: give "
+            "command:'ssh DEVICE python3 PROGRAM', see docs/foreign.md"
+        )
     from edgekit.devices.remote_predictor import on_device
 
     with on_device(device, Path(candidate.name), context.console) as there:
@@ -321,6 +335,7 @@ def _refuse_unused(
         "--background": ours.background or theirs.background,
         "--extension": ours.extension,
         "--allow-fallback": ours.allow_fallback,
+        "--allow-weak-reference": ours.allow_weak,
     }
     for name, value in told.items():
         if value:
@@ -350,17 +365,6 @@ def _of_bundle(
     document = save_report(bundle, document, context.console, replace=replace)
     refresh_report(bundle)
     return document
-
-
-def _show(console: Console, document: ParityDocument) -> None:
-    from edgekit.report.parity_table import RIGHT, columns, header, lines, rows
-
-    for line in header(document):
-        console.text(line)
-    if table := rows(document):
-        console.table("", columns(document), table, right=RIGHT)
-    for line in lines(document):
-        console.text(line)
 
 
 def _severities(text: str) -> tuple[int, ...]:

@@ -11,9 +11,19 @@ import click
 from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.tables import Column, Table
 
 if TYPE_CHECKING:
     from edgekit.runtime.model import Prediction
+
+PREDICTIONS = Table.of(
+    "image",
+    "label",
+    Column("probability", "figure"),
+    Column("code", "figure", drop=3),
+    Column("margin", "figure", drop=2),
+    Column("ms", "figure", drop=1),
+)
 
 
 @click.command(
@@ -69,12 +79,7 @@ def predict(
         raise EdgekitError(f"cannot read {count}: {bad[0].error}")
     predictions = tuple(map(PredictedImage.of, results))
     console.document(PredictionList(bundle, model.describe(), predictions, len(bad)))
-    console.table(
-        "",
-        ("image", "label", "probability", "code", "margin", "ms"),
-        [row for result in results for row in _rows(result)],
-        right="probability,code,margin,ms",
-    )
+    console.table(PREDICTIONS, [row for result in results for row in _rows(result)])
     if bad:
         console.warn(f"{len(bad)} of {len(results)} images could not be read")
 

@@ -7,6 +7,9 @@ import click
 from edgekit.cli.common import Command, common
 from edgekit.core.console import Console, json_text
 from edgekit.core.errors import UsageError
+from edgekit.core.tables import Column, Table
+
+SCHEMAS = Table.of("name", Column("version", "figure"), Column("document", "prose"))
 
 
 @click.command(
@@ -38,7 +41,7 @@ def schema(console: Console, name: str | None) -> None:
         )
         console.document(SchemaList(listed))
         rows = [(one.name, str(one.version), one.where) for one in listed]
-        console.table("", ("name", "version", "document"), rows, right="version")
+        console.table(SCHEMAS, rows)
         return
     if name not in documents:
         raise UsageError(

@@ -9,9 +9,18 @@ import click
 
 from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
+from edgekit.core.tables import FACTS, Column, Table
 
 if TYPE_CHECKING:
     from edgekit.targets.descriptor import Descriptor
+
+TARGETS = Table.of(
+    "target",
+    Column("what it is", "prose"),
+    Column("dialect", drop=2),
+    Column("precision", drop=1),
+    Column("runs here", "prose"),
+)
 
 
 @click.command(
@@ -35,7 +44,7 @@ def targets(console: Console, name: str | None) -> None:
         descriptor = load_descriptor(name)
         reason = why_not_here(descriptor)
         console.document(TargetList((Target.of(descriptor, reason),)))
-        console.table(descriptor.title, ("", ""), _rows(descriptor, reason))
+        console.table(FACTS, _rows(descriptor, reason), descriptor.title)
         return
     descriptors = [load_descriptor(known) for known in descriptor_names()]
     reasons = [why_not_here(descriptor) for descriptor in descriptors]
@@ -50,7 +59,7 @@ def targets(console: Console, name: str | None) -> None:
         )
         for descriptor, reason in zip(descriptors, reasons, strict=True)
     ]
-    console.table("", ("target", "what it is", "dialect", "precision", "runs here"), rows)
+    console.table(TARGETS, rows)
 
 
 def _rows(descriptor: Descriptor, reason: str | None) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ import click
 from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
 from edgekit.core.packages import TRAIN
+from edgekit.core.tables import FACTS
 from edgekit.core.typed_toml import read_toml
 from edgekit.model.config import CodebookUpdate, Distance, OutputForm, Quantize
 from edgekit.training.config import (
@@ -118,4 +119,4 @@ def train(console: Console, file: Path | None, restart: bool, **options: Any) ->
     if os.environ.get("RANK", "0") != "0":  # torchrun's first process reports for all
         return
     console.document(result)
-    console.table(str(result.out), ("", ""), result_rows(result.to_dict()))
+    console.table(FACTS, result_rows(result.to_dict()), str(result.out))

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TextIO
 
 from edgekit.core.documents import Document
-
-T = TypeVar("T")
+from edgekit.core.tables import Table, fold, layout, plain
 
 
 @dataclass(frozen=True)
@@ -57,34 +57,31 @@ class Console:
         if not self.as_json:
             print(printable(text), flush=True)
 
-    def table(
-        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: str = ""
-    ) -> None:
-        """Print a result table; ``right`` names the columns to align right, comma-separated.
+    def prose(self, text: str, indent: str = "  ") -> None:
+        """Print sentences for people, in lines that fit; ``indent`` is of all but the first."""
+        if not self.as_json:
+            width = _width(sys.stdout) or _PROSE
+            print("\n".join(fold(printable(text), width, indent)), flush=True)
 
-        Colors and lines appear only on a terminal; elsewhere columns are plain text.
-        """
+    def table(self, table: Table, rows: Sequence[Sequence[str]], title: str = "") -> None:
+        """Print a result table that fits the terminal; elsewhere all of it, without colors."""
         if self.as_json:
             return
-        numeric = set(right.split(",")) if right else set()
         rows = [[printable(cell, lines=False) for cell in row] for row in rows]
-        title = printable(title)
+        lines = layout(table, rows, printable(title), _width(sys.stdout))
         if not sys.stdout.isatty():
-            print(plain_table(title, columns, rows, numeric), flush=True)
+            print(plain(lines), flush=True)
             return
-        from rich.box import SIMPLE_HEAD
         from rich.console import Console as Terminal
-        from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
-        for column in columns:
-            table.add_column(column, justify="right" if column in numeric else "left")
-        for row in rows:
-            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-        Terminal().print(table)
+        terminal = Terminal(highlight=False)
+        for line in lines:
+            pieces = ((piece.text, _STYLES.get(piece.role, "")) for piece in line)
+            terminal.print(Text.assemble(*pieces), soft_wrap=True)
 
 
+_PROSE = 80  # columns, where there is no terminal, or one that does not say
 _MOST_OF_A_LINE = 2000  # characters of an error or a warning
 # C0 and C1 controls except tab and line feed, halves of UTF-16 pairs (how Python represents what is
 # not UTF-8 in a file's name), and characters that change the direction of text.
@@ -118,7 +115,22 @@ def shortened(message: str) -> str:
 
 
 def _to_stderr(message: str) -> None:
-    print(printable(message), file=sys.stderr, flush=True)
+    """Folded on a terminal; in a log a message is a line, to be found by its words."""
+    lines = fold(printable(message), _width(sys.stderr), "  ")
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _width(stream: TextIO) -> int | None:
+    """The columns of a terminal, or None for a pipe or a file.
+
+    Not from COLUMNS: whoever imports Python's readline hands it to all processes that it starts.
+    """
+    if not stream.isatty():
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _PROSE
+    except OSError:
+        return _PROSE
 
 
 class _Log(logging.Handler):
@@ -152,6 +164,8 @@ def document_printed() -> bool:
 
 
 _STYLES = {
+    "title": "bold",
+    "head": "bold",
     "ok": "green",
     "pass": "bold green",
     "missing": "red",
@@ -162,18 +176,3 @@ _STYLES = {
     "worse": "red",
     "better": "green",
 }
-
-
-def plain_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: set[str]
-) -> str:
-    """Aligned columns without colors, for pipes and logs."""
-    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
-    lines = [title] if title else []
-    for cells in (columns, *rows):
-        padded = [
-            cell.rjust(width) if column in numeric else cell.ljust(width)
-            for column, cell, width in zip(columns, cells, widths, strict=True)
-        ]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)

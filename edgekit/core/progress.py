@@ -9,21 +9,25 @@ from types import TracebackType
 from typing import TypeVar
 
 from rich.console import Console as Terminal
+from rich.console import RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from edgekit.core.console import Console, printable
 
 T = TypeVar("T")
 
 _EVERY = 10.0  # seconds
+_ETA, _ELAPSED, _LEAST_BAR = 12, 8, 6  # columns, with a space before each
 
 
 def track(
@@ -45,6 +49,32 @@ def track(
                 console.info(f"{title}: {taken}/{total} in {time.monotonic() - start:.1f} s")
 
 
+class _Bar(Progress):
+    """A bar with its figures below: beside it they would be cut on a narrow terminal."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bar, and the lines of its figures."""
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if figures := task.fields["figures"]:
+                yield Text(f"  {figures}")
+
+
+def _columns(title: str, total: int, width: int) -> list[ProgressColumn]:
+    """As many parts of a bar as fit, the most important first to stay."""
+    spare = width - len(title) - 2 * len(f" {total}")
+    shown: list[ProgressColumn] = [TextColumn("{task.description}"), MofNCompleteColumn()]
+    if spare >= _ETA:
+        shown += [TextColumn("ETA"), TimeRemainingColumn()]
+        spare -= _ETA
+    if spare >= _ELAPSED:
+        shown.insert(2, TimeElapsedColumn())
+        spare -= _ELAPSED
+    if spare > _LEAST_BAR:
+        shown.insert(1, BarColumn(bar_width=min(20, spare - 1)))
+    return shown
+
+
 class ProgressBar:
     """Like `track`, for a loop that counts by itself or resumes where another process stopped."""
 
@@ -55,16 +85,9 @@ class ProgressBar:
         self._bar: Progress | None = None
         self._task = TaskID(0)
         if console.verbosity >= 0 and sys.stderr.isatty():
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("ETA"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[figures]}"),
-                console=Terminal(stderr=True),
-            )
+            terminal = Terminal(stderr=True)
+            columns = _columns(title, total, terminal.width)
+            self._bar = _Bar(*columns, console=terminal)
             self._task = self._bar.add_task(title, total=total, completed=done, figures="")
 
     def __enter__(self) -> ProgressBar:

@@ -14,7 +14,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,8 +31,18 @@ T = TypeVar("T")
 
 def nearest(name: str, known: list[str]) -> str:
     """``" (did you mean 'x'?)"`` for the closest known name, or the list of known names."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" (did you mean '{close[0]}'?)" if close else f" (known: {', '.join(known)})"
+    return meant(name, known) or f" (known: {', '.join(known)})"
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """``" (did you mean 'x'?)"`` for the closest known name, or nothing if none is close."""
+    close = closest(name, known)
+    return "" if close is None else f" (did you mean '{close}'?)"
+
+
+def closest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The known name most like ``name``, if its likeness is at least ``cutoff``, 0 to 1."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
 
 
 def read_toml(path: Path, cls: type[T]) -> T:

@@ -272,7 +272,7 @@ class Link:
                     continue
                 pings += 1
                 if pings > _MORE_PINGS + (time.monotonic() - begin) / agent.BEAT:
-                    raise ValueError("nothing but signs of life")
+                    raise ValueError("nothing but heartbeats")
         except (EOFError, OSError):
             pass
         except ValueError as error:

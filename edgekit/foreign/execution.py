@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Final, Literal, get_args
 
 from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.typed_toml import closest
 
 Runtime = Literal["openvino", "onnxruntime"]
+_SLIP: Final = 0.75  # how like a runtime's name a word must be to be meant as one
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,12 @@ def split_place(name: str) -> tuple[str, Place | None]:
     """``model.onnx@openvino:GPU`` as a file and a place; a name without a place is whole."""
     file, at, where = name.rpartition("@")
     runtime, colon, device = where.partition(":")
-    if not (at and file and colon) or runtime not in get_args(Runtime):
+    if not (at and file and colon):
+        return name, None
+    if runtime not in get_args(Runtime):
+        close = closest(runtime, get_args(Runtime), _SLIP)
+        if close is not None and not Path(name).exists():
+            raise UsageError(f"{name}: no runtime '{runtime}' (did you mean '{close}'?)")
         return name, None
     if not device:
         raise UsageError(f"{name}: name a device after '{runtime}:', such as openvino:GPU")

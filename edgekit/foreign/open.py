@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgekit.core.errors import UsageError
+from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.data.transforms import Preprocessing
 from edgekit.foreign.classifier import ForeignClassifier
 from edgekit.foreign.execution import Place, split_place
@@ -19,7 +20,8 @@ from edgekit.foreign.tensors import Engine
 from edgekit.model.card import numbered_classes
 
 COMMAND: Final = "command:"
-_SUFFIXES = (".onnx", ".xml", ".tflite")
+_ENGINES = (".engine", ".plan", ".trt")
+_SUFFIXES = (".onnx", ".xml", ".tflite", *_ENGINES)
 _PREPROCESSING = "edgekit.preprocessing"
 
 
@@ -33,6 +35,7 @@ class ForeignOptions:
     labels: tuple[str, ...] | None = None
     extension: Path | None = None  # a library with OpenVINO operators
     allow_fallback: bool = False  # run elsewhere than the name says
+    allow_weak: bool = False  # be a reference that knows nothing
 
 
 def is_foreign(name: str) -> bool:
@@ -53,6 +56,8 @@ def open_foreign(name: str, options: ForeignOptions) -> ForeignClassifier:
     path = Path(file)
     if not path.is_file():
         raise UsageError(f"no classifier at {path}: give a bundle, an .onnx, .xml or .tflite file")
+    if path.suffix in _ENGINES:
+        raise _refused_engine(path)
     engine = _engine(path, place, options)
     called = path.name if place is None else f"{path.name}@{place}"
     engine.execution.check(called, allow_fallback=options.allow_fallback)
@@ -69,6 +74,21 @@ def open_foreign(name: str, options: ForeignOptions) -> ForeignClassifier:
         asked = read_preprocessing(options.preprocessing, name)
     preprocessing, form = settle(asked, engine.input, name)
     return _classifier(called, engine, preprocessing, form, options)
+
+
+def _refused_engine(path: Path) -> EdgekitError:
+    """A plan says neither what GPU it is for nor how to run it; its owner has a program."""
+    how = (
+        f"judge it where it runs, with command:'ssh DEVICE python3 PROGRAM {path.name}' "
+        "(docs/foreign.md has the program), or a bundle with --device"
+    )
+    if importlib.util.find_spec("tensorrt") is None:
+        return ToolchainMissing(
+            f"{path} is a TensorRT engine, and this machine has no TensorRT: {how}"
+        )
+    return UsageError(
+        f"{path} is a TensorRT engine outside a bundle, which edgekit does not run: {how}"
+    )
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.core.errors import UsageError
-from edgekit.core.typed_toml import read_toml
+from edgekit.core.typed_toml import meant, read_toml
 from edgekit.data.transforms import (
     IMAGENET,
     LITE0,
@@ -88,7 +88,8 @@ def read_preprocessing(text: str | None, source: str) -> Asked:
         return Asked(_of_timm(text.removeprefix(_TIMM)), None)
     path = Path(text)
     if path.suffix != ".toml":
-        raise UsageError(f"no preprocessing is called '{text}': {_HELP}")
+        hint = meant(text, _PRESETS)
+        raise UsageError(f"no preprocessing is called '{text}'{hint}: {_HELP}")
     told = read_toml(path, _File)
     if told.size is not None and len(told.size) != 2:
         raise UsageError(f"{path}: size must be height and width, not {list(told.size)}")
@@ -112,11 +113,12 @@ def _of_timm(name: str) -> Preprocessing:
 
     import_timm()
     from timm.data import resolve_data_config
-    from timm.models import get_pretrained_cfg
+    from timm.models import get_pretrained_cfg, list_models
 
     found = get_pretrained_cfg(name)
     if found is None:
-        raise UsageError(f"timm knows no model '{name}', so it has no preprocessing for it")
+        hint = meant(name, {known.split(".")[0] for known in list_models(pretrained=True)})
+        raise UsageError(f"timm knows no model '{name}'{hint}, so it has no preprocessing for it")
     told = resolve_data_config(pretrained_cfg=found.to_dict())
     _, height, width = told["input_size"]
     if told["crop_mode"] not in ("center", "squash"):

@@ -8,13 +8,13 @@ and uncorrected bias. Other readers of a pair still read it. This is done on NNC
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 
 import onnx
 
 from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.typed_toml import closest
 from edgekit.graph.view import (
     CONVOLUTIONS,
     PRODUCTS,
@@ -75,10 +75,9 @@ def find_layers(model: onnx.ModelProto, patterns: Collection[str]) -> list[str]:
         ]
         if not matched:
             known = [*weights.values(), *names]
-            close = difflib.get_close_matches(pattern, known, n=1, cutoff=0.0)
             raise UsageError(
                 f"ignored layer '{pattern}' matches no node of the model; the nearest is "
-                f"'{close[0] if close else 'none'}'"
+                f"'{closest(pattern, known, 0.0) or 'none'}'"
             )
         nodes.update(dict.fromkeys(matched))
     return list(nodes)

@@ -7,6 +7,7 @@ megabytes to save the few lines below.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
@@ -40,6 +41,17 @@ class Graph:
     def has_quantized_values(self) -> bool:
         """Whether anything in it is in 8 bits."""
         return any(node.op_type == "DequantizeLinear" for node in self.nodes)
+
+    @property
+    def has_scales_by_channel(self) -> bool:
+        """Whether an activation has one scale per channel, as NNCF gives depthwise convolutions."""
+        return any(
+            node.op_type == "QuantizeLinear"
+            and node.input[0] not in self.constants
+            and node.input[1] in self.constants
+            and math.prod(self.constants[node.input[1]].dims) > 1
+            for node in self.nodes
+        )
 
     @cached_property
     def readers(self) -> dict[str, Nodes]:

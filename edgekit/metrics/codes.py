@@ -15,9 +15,10 @@ import numpy.typing as npt
 from edgekit.core.errors import EdgekitError
 
 # Margins span many decades, and the flips sit in the smallest: bins of equal ratio, 16 a decade.
-# The first bin holds everything below 1e-9, the last everything from 2 up (cosines differ by <= 2).
+# The first bin holds everything below 1e-9, the last everything from 10,000 up: a score is a cosine
+# times the feature's length, so it may well be above 1.
 MARGIN_EDGES: npt.NDArray[np.float64] = np.concatenate(
-    ([0.0], np.geomspace(1e-9, 2.0, 150), [np.inf])
+    ([0.0], np.geomspace(1e-9, 1e4, 13 * 16 + 1), [np.inf])
 )
 MARGIN_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 

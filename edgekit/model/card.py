@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from typing import Final
 
 from edgekit.core.errors import UsageError
 from edgekit.core.typed_toml import from_dict
@@ -13,6 +14,7 @@ from edgekit.data.transforms import Preprocessing
 from edgekit.model.config import VQSAConfig
 
 FORMAT_VERSION = 1
+TIMM_PREFIX: Final = "timm:"  # of the name of a backbone that is any timm model
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,20 @@ from torch import Tensor
 from edgekit.core.damage import DAMAGE
 from edgekit.core.errors import UsageError
 from edgekit.core.files import open_regular, write_bytes
-from edgekit.core.typed_toml import nearest
+from edgekit.core.typed_toml import meant
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.data.transforms import IMAGENET, LITE0, Preprocessing
 from edgekit.model.backbones.base import Backbone
-from edgekit.model.backbones.registry import TIMM_PREFIX, create_backbone
+from edgekit.model.backbones.registry import check_name, create_backbone
 from edgekit.model.backbones.resnet import ResNet
 from edgekit.model.backbones.timm import TimmBackbone
-from edgekit.model.card import ModelCard, TrainingProtocol, card_from_json, numbered_classes
+from edgekit.model.card import (
+    TIMM_PREFIX,
+    ModelCard,
+    TrainingProtocol,
+    card_from_json,
+    numbered_classes,
+)
 from edgekit.model.config import VQSAConfig
 from edgekit.model.foreign import Recognized, State, recognize, recognize_timm
 from edgekit.model.untrusted import check_tensors, check_unpacked, no_larger_than
@@ -64,12 +70,13 @@ def load_checkpoint(
     *,
     backbone: str | None = None,
     classes: Sequence[str] | None = None,
-    vqsa: VQSAConfig | None = None,
+    to_train: bool = False,
 ) -> Loaded:
     """Load any layout that edgekit knows, in evaluation mode.
 
     ``backbone`` is needed only for plain timm checkpoints, ``classes`` are names for a file that
-    has none, ``vqsa`` shapes the new head that a plain classifier gets.
+    has none. A plain classifier is taken as it is, without codes. ``to_train`` also takes a file
+    without a classifier, and gives it one of a single class, which training replaces.
     """
     state, card = read_checkpoint(path)
     if card is not None:
@@ -78,7 +85,7 @@ def load_checkpoint(
         timm_body = _timm_backbone(backbone)
         if timm_body is not None:
             assert backbone is not None
-            recognized = recognize_timm(state, backbone, timm_body.classifier_name)
+            recognized = recognize_timm(state, backbone, timm_body.classifiers)
         else:
             recognized = recognize(state, str(path))
             if backbone not in (None, recognized.backbone):
@@ -89,7 +96,7 @@ def load_checkpoint(
         if recognized.layout == "authors":
             loaded = _load_authors(path, recognized, body)
         else:
-            loaded = _graft(path, recognized, body, vqsa or VQSAConfig(), classes)
+            loaded = _load_plain(path, recognized, body, to_train=to_train)
     if classes is not None:
         loaded = _rename_classes(path, loaded, tuple(classes))
     loaded.model.eval()
@@ -224,38 +231,40 @@ def _load_authors(path: Path, recognized: Recognized, backbone: Backbone) -> Loa
     return Loaded(model, card, (note,))
 
 
-def _graft(
-    path: Path,
-    recognized: Recognized,
-    backbone: Backbone,
-    config: VQSAConfig,
-    classes: Sequence[str] | None,
+def _load_plain(
+    path: Path, recognized: Recognized, backbone: Backbone, *, to_train: bool
 ) -> Loaded:
-    """Give a plain classifier a new VQ-SA head; it keeps its own last layer if that fits."""
-    has_classifier = "head.classifier.weight" in recognized.state
-    if has_classifier:
-        count = _rows(recognized, "head.classifier.weight", str(path))
-    elif classes is not None:
-        count = len(classes)
-    else:
-        raise UsageError(f"{path} has no classifier: name the classes, with --labels FILE")
+    """A plain classifier: its backbone and its own last layer, and no codes."""
+    key, name = "head.classifier.weight", recognized.backbone
+    has_classifier = key in recognized.state
+    if not (has_classifier or to_train):
+        raise UsageError(
+            f"{path} has no classifier: 'edgekit train --weights {path} --backbone {name}' trains "
+            "one"
+        )
+    count = _rows(recognized, key, str(path)) if has_classifier else 1
+    config = VQSAConfig(output="none")
     model = VQSA(backbone, count, config)
-    state = dict(recognized.state)
-    note = f"a plain {recognized.backbone} classifier: its VQ-SA head is fresh and must be trained"
-    if has_classifier and state["head.classifier.weight"].shape[1:] != (model.head.width,):
-        # A timm model may classify a feature other than the map that spatial quantization uses.
-        del state["head.classifier.weight"]
-        state.pop("head.classifier.bias", None)
-        note += ", its classifier too (it works on another feature)"
-    untrained = {key for key in model.state_dict() if key.startswith("head.") and key not in state}
-    _fill(model, state, recognized.theirs, str(path), untrained)
+    width = model.head.width
+    if has_classifier and recognized.state[key].shape[1] != width:
+        raise UsageError(
+            f"{path}: key '{recognized.theirs(key)}' works on {recognized.state[key].shape[1]} "
+            f"values, and {name} pools {width}: export the whole network as ONNX, for 'edgekit "
+            "calibrate model.onnx'"
+        )
+    untrained = set() if has_classifier else {key, "head.classifier.bias"}
+    _fill(model, recognized.state, recognized.theirs, str(path), untrained)
     card = ModelCard(
-        backbone=recognized.backbone,
-        width=model.head.width,
+        backbone=name,
+        width=width,
         classes=numbered_classes(count),
         preprocessing=default_preprocessing(backbone),
         vqsa=config,
-        origin=f"a plain {recognized.backbone} classifier with a fresh VQ-SA head",
+        origin=f"a plain {name} classifier",
+    )
+    note = (
+        f"a plain {name} classifier, taken as it is: it has no codes ('edgekit train --weights "
+        f"{path} --backbone {name}' trains a VQ-SA head for it)"
     )
     return Loaded(model, card, (note,))
 
@@ -320,7 +329,7 @@ def _check(
         if key not in expected:
             their_keys = [theirs(name) for name in expected]
             raise UsageError(
-                f"{source}: unknown key '{theirs(key)}'{_close(theirs(key), their_keys)}"
+                f"{source}: unknown key '{theirs(key)}'{meant(theirs(key), their_keys)}"
             )
     for key, tensor in expected.items():
         name = theirs(key)
@@ -345,16 +354,13 @@ def _check(
             )
 
 
-def _close(name: str, known: list[str]) -> str:
-    hint = nearest(name, known)
-    return hint if hint.startswith(" (did") else ""
-
-
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a scalar"
 
 
 def _timm_backbone(name: str | None) -> TimmBackbone | None:
     if name is None or not name.startswith(TIMM_PREFIX):
+        if name is not None:
+            check_name(name)
         return None
     return TimmBackbone(name.removeprefix(TIMM_PREFIX))

@@ -83,12 +83,22 @@ def recognize(state: State, source: str) -> Recognized:
     )
 
 
-def recognize_timm(state: State, backbone: str, classifier: str) -> Recognized:
-    """A timm classifier whose model the user named; ``classifier`` is its last layer's name."""
-    prefixes: Prefixes = (("", "backbone.model."),)
-    if classifier:
-        prefixes = ((f"{classifier}.", "head.classifier."), *prefixes)
-    return Recognized("plain", backbone, translate(state, prefixes), prefixes)
+def recognize_timm(state: State, backbone: str, classifiers: tuple[str, ...]) -> Recognized:
+    """A timm classifier whose model the user named; ``classifiers`` are its last layers' names."""
+    if len(classifiers) > 1:  # distilled models, which answer with the mean of two
+        raise UsageError(
+            f"{backbone} has {len(classifiers)} classifiers ({', '.join(classifiers)}), of which "
+            "edgekit takes one: export it as ONNX, for 'edgekit calibrate model.onnx'"
+        )
+    prefixes: Prefixes = (
+        *((f"{name}.", "head.classifier.") for name in classifiers),
+        ("", "backbone.model."),
+    )
+    ours = translate(state, prefixes)
+    weight = ours.get("head.classifier.weight")
+    if weight is not None and weight.dim() == 4 and weight.shape[2:] == (1, 1):
+        ours["head.classifier.weight"] = weight.flatten(1)  # some classify by a 1 x 1 convolution
+    return Recognized("plain", backbone, ours, prefixes)
 
 
 def translate(state: State, prefixes: Prefixes) -> State:

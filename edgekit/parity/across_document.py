@@ -11,6 +11,7 @@ from typing import ClassVar, Final, Literal
 from edgekit.core.documents import Document, read
 from edgekit.parity.document import Corrupted, Estimate, MeanError, ParityOutcome
 from edgekit.parity.options import ParityOptions
+from edgekit.parity.reference_check import ReferenceCheck
 
 REMEDY: Final = "run 'edgekit parity --across' again"
 
@@ -100,11 +101,19 @@ class AcrossDocument(Document):
     seconds: float
     measured: str
     asked: ParityOptions
+    # A later addition; older documents lack it.
+    reference_check: ReferenceCheck | None = None
+    """None without labels."""
 
     @staticmethod
     def from_dict(value: object, source: str) -> AcrossDocument:
         """A document; ``source`` is what error messages call it."""
         return read(AcrossDocument, value, source, schema=AcrossDocument.SCHEMA, remedy=REMEDY)
+
+    def doubt(self) -> str:
+        """What the check of the reference leaves open; empty if nothing."""
+        checked = self.reference_check
+        return "" if checked is None else checked.sentence(self.artifact(self.reference).name)
 
     def artifact(self, letter: str) -> Artifact:
         """The artifact of that letter."""

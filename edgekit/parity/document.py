@@ -13,11 +13,12 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal
 
 from edgekit.bundle.store import Bundle
-from edgekit.core.documents import Document, parse_json, read
+from edgekit.core.documents import SPARSE, Document, parse_json, read
 from edgekit.core.errors import UsageError
 from edgekit.metrics.budgets import Judged
 from edgekit.metrics.corruption_error import Baseline
 from edgekit.parity.options import Gates, ParityOptions
+from edgekit.parity.reference_check import ReferenceCheck
 
 FILE: Final = "parity.json"
 _DETAIL: Final = MappingProxyType({"detail": True})  # metadata of what a summary leaves out
@@ -173,12 +174,34 @@ class MarginGroup:
 
 
 @dataclass(frozen=True)
+class MarginHistogram:
+    """Codes by the reference's margin: number i lies in [``edges[i]``, ``edges[i + 1]``).
+
+    Bins are of equal ratio. Only those between the first and the last that hold codes are kept.
+    """
+
+    edges: tuple[float, ...]
+    agreeing: tuple[int, ...]
+    flipped: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Require an edge on either side of each number, and something to draw."""
+        counts = (*self.agreeing, *self.flipped)
+        if not any(counts) or min(counts) < 0:
+            raise UsageError("a histogram of margins counts at least one code")
+        if len(self.agreeing) != len(self.flipped) or len(self.edges) != len(self.agreeing) + 1:
+            raise UsageError("the edges of a histogram of margins do not fit its counts")
+
+
+@dataclass(frozen=True)
 class Margins:
     """The reference's margins, where the codes agree and where they flipped."""
 
     quantiles: tuple[float, ...]
     agreeing: MarginGroup
     flipped: MarginGroup
+    histogram: MarginHistogram | None = field(default=None, metadata=SPARSE)
+    """A later addition; older documents lack it."""
 
     def __post_init__(self) -> None:
         """Require a figure for each quantile in every group, or none at all."""
@@ -290,6 +313,8 @@ class ParityDocument(Document):
     """What the errors alone do not show."""
     budgets: tuple[Judged, ...] = ()
     """Each gate, with the interval that judged it."""
+    reference_check: ReferenceCheck | None = None
+    """Of a comparison with a classifier that edgekit did not make, with labels."""
 
     def __post_init__(self) -> None:
         """Require details for every corruption in ``worst``."""

@@ -4,8 +4,8 @@ Of the VQ-SA head, everything but its large products. A codeword index is a disc
 attention logits are differences of large numbers that go through a sigmoid: rounding them to 8
 bits changes answers. The products with constant weights (the folded projection, the classifier)
 account for nearly all of the head's cost and tolerate INT8. Of the backbone, only what loses much
-and gains little: the first depthwise convolution, softmax attention, squeeze-excite gates, sums
-that a layer norm reads.
+and gains little: the first depthwise convolution, all of them beside squeeze-excite gates, softmax
+attention, the gates themselves, sums that a layer norm reads.
 """
 
 from __future__ import annotations
@@ -79,15 +79,20 @@ def first_depthwise(model: onnx.ModelProto) -> list[str]:
     zero-points must be 0 and a ReLU's output has seven bits. It is bound by memory rather than by
     arithmetic, and costs little in float.
     """
+    return _depthwise(model)[:1]
+
+
+def _depthwise(model: onnx.ModelProto) -> list[str]:
     stored = constants(model)
+    found = []
     for node in model.graph.node:
         if node.op_type != "Conv" or node.input[1] not in stored:
             continue
         channels, inputs_of_each = stored[node.input[1]].dims[:2]
         groups = attributes(node).get("group", 1)
         if inputs_of_each == 1 and groups == channels > 1:
-            return [node.name]
-    return []
+            found.append(node.name)
+    return found
 
 
 def attention_products(model: onnx.ModelProto) -> list[str]:
@@ -132,6 +137,17 @@ def squeeze_excite(model: onnx.ModelProto) -> list[str]:
             if len(pools) == 1 and pools[0].input[0] == gated:
                 scope.update((node.name, None) for node in (*pools, *between, product))
     return list(scope)
+
+
+def gated_depthwise(model: onnx.ModelProto) -> list[str]:
+    """All depthwise convolutions of a network with squeeze-excite gates.
+
+    Such networks have activations without an upper bound (SiLU, hard-swish), and their channels'
+    ranges differ widely before a depthwise convolution, which reads each of them alone: a single
+    step for all is too coarse for most. Where a ReLU6 bounds them it is not. They have few of the
+    network's operations.
+    """
+    return _depthwise(model) if squeeze_excite(model) else []
 
 
 def activations(model: onnx.ModelProto) -> list[str]:
@@ -211,6 +227,7 @@ class _Flow(Graph):
 _RULES: dict[Rule, Callable[[onnx.ModelProto], list[str]]] = {
     "attention": attention_products,
     "squeeze-excite": squeeze_excite,
+    "gated-depthwise": gated_depthwise,
     "activations": activations,
     "batch-norms": batch_norms,
     "normed-sums": normed_sums,

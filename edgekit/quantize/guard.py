@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgekit.data.transforms import Preprocessing
+from edgekit.graph.view import Graph
 from edgekit.metrics.codes import code_agreement
 from edgekit.quantize.results import Closeness
 from edgekit.runtime.answers import Answers, join
@@ -52,10 +53,12 @@ def onnxruntime_answers(
     """ONNX Runtime's answers with an interchange graph, for uint8 images [M, height, width, 3].
 
     Unless ``optimized``, it computes node by node what ONNX defines, without integer kernels.
+    Those take one scale per activation, and fail where a depthwise convolution has one per channel.
     """
     from edgekit.runtime.onnxruntime import named_outputs, open_session
 
-    session = open_session(graph.SerializeToString(), optimized=optimized)
+    integers = not Graph(graph).has_scales_by_channel
+    session = open_session(graph.SerializeToString(), optimized=optimized, integers=integers)
     batches = (pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH))
     return join(
         [Answers.of(named_outputs(session, preprocessing.normalize(batch))) for batch in batches]

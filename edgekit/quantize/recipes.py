@@ -18,7 +18,9 @@ RECIPES = ("default", "robust", "stratified", "controlled", "nearest", "clean", 
 
 Selection = Literal["random", "balanced", "stratified"]
 Statistics = Literal["mean-minmax", "minmax", "percentile", "mse"]
-Rule = Literal["attention", "squeeze-excite", "activations", "batch-norms", "normed-sums"]
+Rule = Literal[
+    "attention", "squeeze-excite", "gated-depthwise", "activations", "batch-norms", "normed-sums"
+]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekit.parity.across_document import AcrossDocument
 from edgekit.report.across_table import error_rows, matrix, pair_rows
-from edgekit.report.page import escaped, table, whole_page
+from edgekit.report.markup import escaped, table, whole_page
 
 _ERRORS = ("", "clean error %", "corruption error %", "difference", "95% interval", "verdict")
 _PAIRS = ("pair", "clean %", "95% interval", "corrupted %", "95% interval")
@@ -31,6 +31,8 @@ def across_page(document: AcrossDocument) -> str:
     ]
     if rows := error_rows(document):
         parts += ["<h2>Errors</h2>", table(_ERRORS, rows)]
+    if doubt := document.doubt():
+        parts.append(f'<p class="note">{escaped(doubt)}</p>')
     reasons = [f"{one.letter} {reason}" for one in document.artifacts for reason in one.reasons]
     return whole_page(title, parts + [f"<p>{escaped(reason)}</p>" for reason in reasons])
 

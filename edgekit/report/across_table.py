@@ -2,48 +2,59 @@
 
 from __future__ import annotations
 
-import textwrap
+from typing import Final
 
 from edgekit.core.console import Console
+from edgekit.core.tables import Column, Table
 from edgekit.parity.across_document import AcrossDocument
 from edgekit.parity.document import Estimate
 
-_WIDTH = 80
+PAIRS: Final = Table.of(
+    "pair",
+    Column("clean %", "figure"),
+    Column("95% interval", "figure", drop=1),
+    Column("corrupted %", "figure"),
+    Column("interval", "figure"),
+)
+ERRORS: Final = Table.of(
+    "",
+    Column("clean error", "figure", drop=1),
+    Column("corruption error", "figure", drop=2),
+    Column("difference", "figure"),
+    Column("95% interval", "figure"),
+    "verdict",
+)
 
 
 def show(console: Console, document: AcrossDocument) -> None:
     """Print it all; only names and paths may need more than 80 columns."""
-    for line in legend(document):
-        console.text(line)
+    for text, indent in legend(document):
+        console.prose(text, indent)
     letters = [one.letter for one in document.artifacts]
     if len(letters) > 2:
         title = "same class, %: corrupted above the diagonal, clean below"
-        console.table(title, ("", *letters), matrix(document), right=",".join(letters))
-    columns: tuple[str, ...] = ("pair", "clean %", "95% interval", "corrupted %", "interval")
-    console.table("", columns, pair_rows(document), right=",".join(columns[1:]))
-    columns = ("", "clean error", "corruption error", "difference", "95% interval", "verdict")
+        head = Table.of("", *(Column(letter, "figure") for letter in letters))
+        console.table(head, matrix(document), title)
+    console.table(PAIRS, pair_rows(document))
     if rows := error_rows(document):
-        console.table("", columns, rows, right=",".join(columns[1:5]))
+        console.table(ERRORS, rows)
     for line in lines(document):
-        console.text(line)
+        console.prose(line)
 
 
-def legend(document: AcrossDocument) -> list[str]:
-    """Each artifact's letter, name, what really executed, and how images reach it."""
+def legend(document: AcrossDocument) -> list[tuple[str, str]]:
+    """Each artifact's letter, name, what really executed, and how images reach it; indents."""
     found = []
     for one in document.artifacts:
         role = " (reference)" if one.letter == document.reference else ""
-        found.append(f"{one.letter}  {one.name}{role}")
-        for text in (one.executed.described, one.images):
-            found += textwrap.wrap(
-                text, _WIDTH, initial_indent="   ", subsequent_indent="   ", break_long_words=False
-            )
+        found.append((f"{one.letter}  {one.name}{role}", "   "))
+        found += [(f"   {text}", "   ") for text in (one.executed.described, one.images)]
     severities = ",".join(map(str, document.severities))
     text = (
         f"{document.images:,} of {document.images_available:,} images of {document.data}, "
         f"corrupted {document.corrupted}, severities {severities}"
     )
-    return [*found, *textwrap.wrap(text, _WIDTH, break_long_words=False)]
+    return [*found, (text, "")]
 
 
 def matrix(document: AcrossDocument) -> list[list[str]]:
@@ -95,8 +106,8 @@ def lines(document: AcrossDocument) -> list[str]:
     if document.saved > 0:
         work += f"; stopping early saved {100 * document.saved:.0f}% of the full sweep"
     reasons = [f"{one.letter} {reason}" for one in document.artifacts for reason in one.reasons]
-    texts = [document.odd_one_out.sentence, work, *reasons]
-    return [line for text in texts for line in textwrap.wrap(text, _WIDTH, break_long_words=False)]
+    doubt = [f"warning: {text}"] if (text := document.doubt()) else []
+    return [document.odd_one_out.sentence, work, *doubt, *reasons]
 
 
 def failure(document: AcrossDocument) -> str:

@@ -10,15 +10,23 @@ from edgekit.bench.document import BenchDocument, BenchReport, BundleComparison
 from edgekit.bench.interleaved import Histogram, Ratio
 from edgekit.bench.results import LatencyResult, Layers, Scenarios, Start
 from edgekit.core.console import Console
+from edgekit.core.tables import Column, Table
 from edgekit.runtime.selftest import Proof
 
 _SHOWN: Final = 10
 
-_COLUMNS: Final = (
-    *("latency, ms", "p50", "p90", "p95", "p99", "max", "mean", "jitter", "calls"),
-    "times the first's",
+LATENCY: Final = Table.of(
+    "latency, ms",
+    Column("p50", "figure"),
+    Column("p90", "figure", drop=6),
+    Column("p95", "figure", drop=3),
+    Column("p99", "figure"),
+    Column("max", "figure", drop=4),
+    Column("mean", "figure", drop=2),
+    Column("jitter", "figure", drop=5),
+    Column("calls", "figure", drop=1),
+    Column("relative time", "figure"),
 )
-_RIGHT: Final = ",".join(_COLUMNS[1:])
 _ROWS: Final = 12  # of a histogram
 _WIDTH: Final = 40
 
@@ -48,7 +56,7 @@ def _show_bundle(document: BenchDocument, console: Console) -> None:
     console.text(conditions_line(document.conditions))
     console.text(self_test_line(document.self_test))
     if latency := document.scenarios.latency:
-        console.table("", _COLUMNS, latency_rows(latency), right=_RIGHT)
+        console.table(LATENCY, latency_rows(latency))
         for line in histogram_lines(latency.histograms[latency.candidate]):
             console.text(line)
     for line in lines(document.scenarios):
@@ -67,12 +75,12 @@ def _show_comparison(comparison: BundleComparison, console: Console) -> None:
     console.text(conditions_line(comparison.conditions))
     latency, throughput = comparison.latency, comparison.throughput
     if latency is not None:
-        console.table("", _COLUMNS, latency_rows(latency), right=_RIGHT)
+        console.table(LATENCY, latency_rows(latency))
     if throughput is not None:
         for name, model in throughput.models.items():
             text = f"throughput: {name}: {model.images_per_second:.1f} images/s"
             if ratio := throughput.ratios.get(name):
-                text += f", an image takes {interval(ratio)} times the first's"
+                text += f", an image takes {interval(ratio)} times as long as with the first"
             console.text(text)
     for name, result in (("latency", latency), ("throughput", throughput)):
         for note in () if result is None else result.notes:

@@ -10,12 +10,19 @@ from typing import ClassVar, Final
 from edgekit.bench.document import BenchReport
 from edgekit.core.console import Console
 from edgekit.core.documents import INLINE, SPARSE, Document
+from edgekit.core.tables import Column, Table
 from edgekit.metrics.budgets import Judged, LeftOut, State, overall
 from edgekit.parity.document import CorruptionChange, ParityDocument
 from edgekit.report.page import REPORT
 
-_COLUMNS: Final = ("budget", "limit", "measured", "95% interval", "state", "")
-_RIGHT: Final = ",".join(_COLUMNS[2:4])
+BUDGETS: Final = Table.of(
+    "budget",
+    "limit",
+    Column("measured", "figure"),
+    Column("95% interval", "figure"),
+    "state",
+    Column("", "prose"),
+)
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,7 @@ class GateReport:
             if not always and all(row.name == "max_drop" for row in bundle.budgets):
                 continue
             title = bundle.name if len(self.bundles) > 1 else ""
-            console.table(title, _COLUMNS, [_cells(row) for row in bundle.budgets], right=_RIGHT)
+            console.table(BUDGETS, [_cells(row) for row in bundle.budgets], title)
 
     def failure(self) -> str:
         """Every budget that is broken or undecided, in one line."""

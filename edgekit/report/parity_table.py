@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgekit.core.console import Console
+from edgekit.core.tables import Column, Table
 from edgekit.parity.document import (
     CodeAgreement,
     CorruptionChange,
@@ -13,14 +15,31 @@ from edgekit.parity.document import (
     ParityDocument,
 )
 
-RIGHT = "float,bundle,reference,candidate,difference,95% interval"
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def columns(document: ParityDocument) -> tuple[str, ...]:
+def show(console: Console, document: ParityDocument) -> None:
+    """Print it all."""
+    for line in header(document):
+        console.prose(line)
+    if table := rows(document):
+        console.table(head(document), table)
+    for line in lines(document):
+        console.prose(line)
+
+
+def head(document: ParityDocument) -> Table:
     """The table's head; a foreign reference need not be a float model."""
     models = ("float", "bundle") if document.sides is None else ("reference", "candidate")
-    return ("corruption", *models, "difference", "95% interval", "severity", "")
+    return Table.of(
+        Column("corruption", "prose"),
+        Column(models[0], "figure", drop=2),
+        Column(models[1], "figure", drop=3),
+        Column("difference", "figure"),
+        Column("95% interval", "figure"),
+        Column("severity", drop=1),
+        "",
+    )
 
 
 def header(document: ParityDocument) -> list[str]:
@@ -116,6 +135,9 @@ def lines(document: ParityDocument) -> list[str]:
     text.append(_work(document))
     if document.looks > 1:
         text.append(looks_line(document))
+    checked = document.reference_check
+    if checked is not None and (doubt := checked.sentence(document.reference)):
+        text.append(f"warning: {doubt}")
     text += document.reasons
     if document.worst and document.verdict != "pass" and document.per_corruption is not None:
         deltas = document.per_corruption

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Final
 
+from edgekit.core.tables import Column, Table
 from edgekit.quantize.results import LayerLoss, Sensitivity, interval_text
 
+LOSSES: Final = Table.of(
+    "layer",
+    Column("operation", drop=2),
+    Column("margin", "figure", drop=4),
+    Column("KL", "figure", drop=3),
+    Column("codes %", "figure"),
+    Column("corruption error", "figure"),
+    Column("clipped %", "figure", drop=1),
+)
 _BARS = 40  # layers in the plot
 _ROW, _LEFT, _WIDTH = 18, 300, 820  # px
 

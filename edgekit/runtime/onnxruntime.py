@@ -57,13 +57,14 @@ def open_session(
     profile: str = "",
     provider: str = CPU,
     place_nodes: bool = False,
+    integers: bool = True,
 ) -> onnxruntime.InferenceSession:
     """A session for the ONNX file of this name, or with these bytes.
 
     ``threads`` work on an inference (0: as many as this process may use). Without ``optimized`` it
     computes node by node exactly what ONNX defines. Node times go to a file whose name begins with
     ``profile``. What ``provider`` does not take runs on the CPU; with ``place_nodes`` the session
-    can say which nodes those are.
+    can say which nodes those are. Without ``integers`` a quantized graph is computed in floats.
 
     On an x86 CPU without VNNI its kernels for signed weights add pairs of products in 16 bits,
     which overflow: logits were off by half the difference between images. Its precise mode uses
@@ -78,6 +79,8 @@ def open_session(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
+    if not integers:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if place_nodes:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     providers = [CPU] if provider == CPU else [provider, CPU]

@@ -18,6 +18,7 @@ from edgekit.compilers.base import CompiledFiles, compiler
 from edgekit.compilers.device_build import carry_plugin
 from edgekit.core.console import Console
 from edgekit.core.errors import ToolchainMissing
+from edgekit.report.sizes import SECTION, FloatSize
 from edgekit.steps.artifacts import ENGINE_PENDING, Built, Quantized
 from edgekit.steps.build_data import BuildData
 from edgekit.steps.calibration import legal_onnx
@@ -69,6 +70,7 @@ def compile_bundle(
                 **compiled.sections,
                 **_control_section(quantized),
                 **({"finetuned": quantized.finetuned} if quantized.finetuned else {}),
+                SECTION: asdict(FloatSize(quantized.exported.onnx.stat().st_size)),
                 "build": options.record.to_dict(),
             },
         )

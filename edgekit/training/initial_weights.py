@@ -16,7 +16,6 @@ from edgekit.model.backbones.efficientnet_lite import lite0_imagenet_file
 from edgekit.model.backbones.registry import create_backbone
 from edgekit.model.card import ModelCard
 from edgekit.model.checkpoint import default_preprocessing, load_checkpoint
-from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA, VQSAHead
 from edgekit.training.config import TrainConfig
 
@@ -62,7 +61,7 @@ def starting_point(config: TrainConfig, console: Console) -> Start:
         preprocessing = _sized(default_preprocessing(backbone), config)
         return Start(backbone, preprocessing, False, "random weights")
     path = Path(config.weights)
-    loaded = load_checkpoint(path, backbone=config.backbone)
+    loaded = load_checkpoint(path, backbone=config.backbone, to_train=True)
     if loaded.card.backbone != config.backbone:
         raise UsageError(
             f"{path} holds a {loaded.card.backbone}: add --backbone {loaded.card.backbone}"
@@ -78,8 +77,7 @@ def starting_point(config: TrainConfig, console: Console) -> Start:
 
 
 def _packaged(config: TrainConfig) -> Start:
-    plain = VQSAConfig(output="none")  # its head is discarded
-    loaded = load_checkpoint(lite0_imagenet_file(), vqsa=plain)
+    loaded = load_checkpoint(lite0_imagenet_file())  # its classifier is discarded
     preprocessing = _sized(loaded.card.preprocessing, config)
     return Start(loaded.model.backbone, preprocessing, True, "ImageNet weights")
 

@@ -19,12 +19,13 @@ from edgekit.parity.across_document import AcrossDocument
 from edgekit.parity.engines import CheckedPredictor
 from edgekit.parity.options import ParityOptions
 from edgekit.parity.predictors import BundlePredictor, OnnxPredictor, Predictor, check_classes
+from edgekit.parity.reference_check import check_reference
 from edgekit.steps.context import Context
 from edgekit.workflows.foreign_parity import (
     Side,
     check_batches,
-    check_reference,
     check_sizes,
+    doubts_of,
     open_side,
     preparation,
 )
@@ -52,6 +53,7 @@ def parity_across(
     *,
     seed: int | None = None,
     allow_fallback: bool = False,
+    allow_weak: bool = False,
 ) -> AcrossDocument:
     """The document of all ``artifacts``, in their order; ``reference`` is the place of one."""
     uri = options.data
@@ -86,10 +88,12 @@ def parity_across(
         images = judging_images(context.console, uri, cells, classes, options.skip_bad)
         for model in models:
             check_batches(model, images.dataset, trusted.preprocessing, options.seed)
+        checked = None
         if images.labeled:
-            check_reference(trusted, images.dataset, options.seed)
+            checked = check_reference(trusted, images.dataset, options.seed, allow_weak=allow_weak)
+        doubts_of(checked, trusted, context.console)
         lineup = lineup_over(context, options, tuple(models), images, trusted.preprocessing)
-        return run_across(
+        document = run_across(
             lineup,
             tuple(entries),
             options,
@@ -97,6 +101,7 @@ def parity_across(
             labeled=images.labeled,
             reference=reference,
         )
+        return dataclasses.replace(document, reference_check=checked)
 
 
 def execution_of(model: Predictor) -> Execution:

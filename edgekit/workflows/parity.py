@@ -15,7 +15,7 @@ from edgekit.core.console import Console
 from edgekit.core.documents import DocumentError
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.data.corruption_grid import Cells, choose_cells
-from edgekit.model.card import numbered_classes
+from edgekit.model.card import TIMM_PREFIX, numbered_classes
 from edgekit.parity.compare import run_comparison
 from edgekit.parity.document import FILE, ParityDocument, read_parity
 from edgekit.parity.engines import open_reference
@@ -215,6 +215,10 @@ def _reference(
         return open_reference(path)
     source = SourceOptions(str(path), labels=options.labels)
     checkpoint = obtain_checkpoint(context, source)
+    if checkpoint.sha256 == manifest.source.checkpoint:  # a timm file does not say what it holds
+        named = model_facts(manifest, str(bundle)).backbone
+        if named.startswith(TIMM_PREFIX):
+            source = dataclasses.replace(source, backbone=named)
     if not options.allow_different_reference:  # before it is exported, which takes a while
         check_source(checkpoint.sha256, manifest.source.checkpoint)
     return open_reference(export(context, checkpoint, source).onnx)

@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from edgekit.bundle.store import open_bundle
+from edgekit.cli.main import main
 from edgekit.core.console import Console
 from edgekit.data.corruptions import BENCHMARK15, corrupt
 from edgekit.data.transforms import IMAGENET
-from edgekit.quantize.guard import closeness
+from edgekit.quantize.guard import closeness, onnxruntime_answers
 from edgekit.quantize.results import Closeness
 from edgekit.runtime.answers import Answers, join
 from edgekit.runtime.model import load
@@ -66,30 +68,51 @@ class FullSize:
     test: NDArray[np.uint8]  # every second one corrupted
     expected: Answers
 
+    def recipe(self, name: str) -> Path:
+        """The file of one of `RECIPES`."""
+        path = self.folder / f"{name}.toml"
+        path.write_text(RECIPES[name], encoding="utf-8")
+        return path
+
     def build(self, recipe: str, *targets: str) -> Path:
         """The folder of INT8 bundles."""
         out = self.folder / recipe
-        path = self.folder / f"{recipe}.toml"
-        path.write_text(RECIPES[recipe], encoding="utf-8")
         config = BuildConfig(
             checkpoint=str(self.folder / "best.pth"),
             data=str(self.folder / "photos"),
             target=targets,
             out=str(out),
-            recipe=str(path),
+            recipe=str(self.recipe(recipe)),
             bench=False,
             parity=False,
         )
         build(config, Console(verbosity=-1))
         return out
 
-    def judge(self, bundle: Path, *, clean: bool = False) -> Closeness:
-        """How close a bundle's answers are to torch's; a Jetson's graph runs in ONNX Runtime."""
-        step = 2 if clean else 1
-        every = slice(None, None, step)
-        return closeness(self.expected.part(every), self._answers(bundle).part(every))
+    def calibrate(self, recipe: str, dialect: str) -> Answers:
+        """What the INT8 graph alone answers, in ONNX Runtime: no bundle is made."""
+        path = self.folder / f"{recipe}-{dialect}.onnx"
+        words: list[str | Path] = [
+            "--data",
+            self.folder / "photos",
+            "--recipe",
+            self.recipe(recipe),
+            "-o",
+            path,
+        ]
+        words = ["calibrate", self.folder / "best.pth", *words, "--dialect", dialect, "--no-guard"]
+        with pytest.raises(SystemExit) as stop:
+            main([*map(str, words), "--quiet"])
+        assert stop.value.code == 0
+        return onnxruntime_answers(onnx.load(path), self.test, IMAGENET)
 
-    def _answers(self, bundle: Path) -> Answers:
+    def judge(self, answers: Answers, *, clean: bool = False) -> Closeness:
+        """How close answers to the test images are to torch's."""
+        every = slice(None, None, 2 if clean else 1)
+        return closeness(self.expected.part(every), answers.part(every))
+
+    def answers(self, bundle: Path) -> Answers:
+        """A bundle's; a Jetson's graph runs in ONNX Runtime."""
         if bundle.name.startswith("jetson"):
             session = open_session(str(bundle / "model.onnx"))
             # One by one, as a graph for one image wants them.
@@ -125,9 +148,11 @@ def default(full_size: FullSize) -> Path:
 @pytest.fixture(scope="module")
 def plain(full_size: FullSize) -> dict[str, Closeness]:
     """By target, each against its own form: TensorRT's has coarser activations."""
-    targets = ("onnxruntime-cpu", "jetson-thor")
-    out = full_size.build("plain", *targets)
-    found = {target: full_size.judge(out / target) for target in targets}
+    dialects = {"onnxruntime-cpu": "onnxruntime", "jetson-thor": "tensorrt"}
+    found = {
+        target: full_size.judge(full_size.calibrate("plain", dialect))
+        for target, dialect in dialects.items()
+    }
     return {**found, "cpu": found["onnxruntime-cpu"]}
 
 
@@ -141,7 +166,7 @@ def test_the_codebook_is_lively(full_size: FullSize) -> None:
 def test_int8_is_the_same_model_and_no_worse_than_plain_rounding(
     full_size: FullSize, default: Path, plain: dict[str, Closeness], target: str
 ) -> None:
-    found, nearest = full_size.judge(default / target), plain[target]
+    found, nearest = full_size.judge(full_size.answers(default / target)), plain[target]
     # Random weights amplify corrupted images, and 48 of them are few: beyond noise.
     assert found.logits_rms <= 1.2 * nearest.logits_rms, (found.describe(), nearest.describe())
     assert found.top1_equal >= nearest.top1_equal - 0.1, (found.describe(), nearest.describe())
@@ -151,8 +176,7 @@ def test_int8_is_the_same_model_and_no_worse_than_plain_rounding(
 
 
 def test_clean_calibration_is_close_on_clean_images(full_size: FullSize) -> None:
-    bundle = full_size.build("clean", "onnxruntime-cpu") / "onnxruntime-cpu"
-    found = full_size.judge(bundle, clean=True)
+    found = full_size.judge(full_size.calibrate("clean", "onnxruntime"), clean=True)
     assert found.logits_rms <= 0.2, found.describe()
     assert found.codes_equal is not None
     assert found.codes_equal >= 0.9, found.describe()

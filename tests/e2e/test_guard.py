@@ -27,13 +27,17 @@ from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.steps.options import DataOptions, SourceOptions
 from tests.e2e import trained
 
-QUICK = ("--data", trained.DATA, "--recipe", "fast", "--no-parity", "--no-bench")
+SOURCE = ("--data", trained.DATA, "--recipe", "quick.toml")
+QUICK = (*SOURCE, "--no-parity", "--no-bench")
 
 
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """A calibration that loses a layer's scale, and what that layer's weights are called."""
-    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EDGEKIT_CACHE", str(trained.cache_of_floats(tmp_path / "cache")))
+    monkeypatch.chdir(tmp_path)
+    lines = ("images = 12", "bias_correction = 'none'", "rounding = 'nearest'")
+    Path("quick.toml").write_text("\n".join(lines))
     run = edgekit.quantize.calibrate.calibrate
     names: list[str] = []
 
@@ -85,7 +89,7 @@ def test_calibrate_refuses_it_too(
     broken: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "int8.onnx"
-    words = ["calibrate", str(trained.checkpoint()), "--data", trained.DATA, "--recipe", "fast"]
+    words = ["calibrate", str(trained.checkpoint()), *SOURCE]
     with pytest.raises(SystemExit) as stop:
         main([*words, "-o", str(output)])
     assert stop.value.code == 1
@@ -128,7 +132,7 @@ def test_every_setting_gives_the_same_answers() -> None:
 
 
 def _held_out() -> guard.HeldOut:
-    context = Context(Console(verbosity=-1), trained.folder() / "cache")
+    context = Context(Console(verbosity=-1), trained.cache())
     source = SourceOptions(str(trained.checkpoint()))
     exported = export(context, obtain_checkpoint(context, source), source)
     data = open_data(DataOptions(trained.DATA, seed=0, skip_bad=False), exported.card.classes)

@@ -33,7 +33,7 @@ SOME = ("--corruptions", "gaussian_noise,fog", "--severities", "3,5")
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = trained.folder() / "cache"
+    path = trained.cache()
     monkeypatch.setenv("EDGEKIT_CACHE", str(path))
     return path
 
@@ -85,7 +85,7 @@ def test_an_int8_bundle_passes_and_says_so_everywhere(bundle: Path, capsys: Capt
 def damaged(path: Path, layer: int = 10) -> Path:
     """The bundle of `trained`, compiled after the weight scales of one layer were doubled."""
     good = open_bundle(trained.bundle()).manifest
-    model = onnx.load(next((trained.folder() / "cache/calibrate").glob("*/model.onnx")))
+    model = onnx.load(next((trained.cache() / "calibrate").glob("*/model.onnx")))
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     scales = [
         constants[node.input[1]]
@@ -319,7 +319,7 @@ def test_interrupt_and_resume(
     how: signal.Signals, code: int, bundle: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     own = tmp_path / "cache"
-    shutil.copytree(trained.folder() / "cache/export", own / "export")
+    trained.cache_of_floats(own)
     process = start(bundle, own, "--images", "24")
     deadline = time.monotonic() + 60
     while kept(own) < 6 and time.monotonic() < deadline:

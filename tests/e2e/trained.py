@@ -1,13 +1,14 @@
 """A small model that has really learned something, and its bundle, made once for these tests."""
 
-import atexit
 import dataclasses
 import functools
 import shutil
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -24,20 +25,41 @@ from edgekit.model.checkpoint import load_checkpoint, save_checkpoint
 from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
 from edgekit.steps.config import BuildConfig
+from edgekit.steps.context import Context
+from edgekit.steps.float_model import export, obtain_checkpoint
+from edgekit.steps.options import SourceOptions
 from edgekit.workflows.build import build
+from tests import shared
+from tests.exporting import remember_operators
 
+remember_operators()
 DATA = "builtin:fashion-mnist"
 SIZE = (64, 64)
 SEEN = ("gaussian_noise", "defocus_blur", "fog", "contrast")
 PREPROCESSING: Preprocessing = dataclasses.replace(LITE0, size=SIZE)
 
 
-@functools.cache
-def folder() -> Path:
-    """A temporary folder that lives as long as the tests; also their EDGEKIT_CACHE."""
-    path = Path(tempfile.mkdtemp(prefix="edgekit-trained-"))
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    return path
+def cache() -> Path:
+    """An EDGEKIT_CACHE for tests that do not mind what is in there; `bundle` alone calibrates."""
+    return shared.folder("cache")
+
+
+def cache_of_floats(folder: Path) -> Path:
+    """A cache at ``folder`` that knows the float graph, and nothing of INT8."""
+    with own_cache():
+        context = Context(Console(verbosity=-1), cache())
+        source = SourceOptions(str(checkpoint()))
+        export(context, obtain_checkpoint(context, source), source)
+    shutil.copytree(cache() / "export", folder / "export", dirs_exist_ok=True)
+    return folder
+
+
+@contextmanager
+def own_cache() -> Iterator[None]:
+    """`cache` is this process's EDGEKIT_CACHE."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEKIT_CACHE", str(cache()))
+        yield
 
 
 def training_images(count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -53,12 +75,16 @@ def training_images(count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return np.stack(pixels), np.array(labels)
 
 
-@functools.cache
 def checkpoint() -> Path:
+    """The model's file."""
+    return shared.once("trained.safetensors", _train)
+
+
+def _train(path: Path) -> None:
     """EfficientNet-Lite0 with ImageNet's weights; a head trained for a few seconds."""
     torch.manual_seed(0)
     vqsa = VQSAConfig(codebook_size=24, output="residual")
-    loaded = load_checkpoint(lite0_imagenet_file(), vqsa=dataclasses.replace(vqsa, output="none"))
+    loaded = load_checkpoint(lite0_imagenet_file())
     classes = open_dataset(DATA).classes
     model = VQSA(loaded.model.backbone, len(classes), vqsa).eval()
     pixels, labels = training_images(300)
@@ -80,9 +106,7 @@ def checkpoint() -> Path:
         vqsa,
         TrainingProtocol(seen=tuple(name for name in BENCHMARK15 if name in SEEN), data=DATA),
     )
-    path = folder() / "trained.safetensors"
     save_checkpoint(path, model, card)
-    return path
 
 
 def train_head(model: VQSA, features: Tensor, labels: Tensor, steps: int = 80) -> None:
@@ -103,14 +127,15 @@ def train_head(model: VQSA, features: Tensor, labels: Tensor, steps: int = 80) -
 
 @functools.cache
 def bundle(target: str = "cpu") -> Path:
-    """The INT8 bundle of `checkpoint`; tests must not write into it. Needs EDGEKIT_CACHE set."""
+    """The INT8 bundle of `checkpoint`; tests must not write into it."""
     config = BuildConfig(
         checkpoint=str(checkpoint()),
         data=DATA,
         target=(target,),
-        out=str(folder() / "build"),
+        out=str(shared.folder("build")),
         recipe="fast",
         bench=False,
         parity=False,
     )
-    return build(config, Console(verbosity=-1))[0].path
+    with shared.alone("build"), own_cache():
+        return build(config, Console(verbosity=-1))[0].path

@@ -18,6 +18,7 @@ from edgekit.foreign.execution import Place, split_place
 from edgekit.foreign.open import ForeignOptions, open_foreign
 from edgekit.parity.across_document import AcrossDocument
 from edgekit.report.across_page import across_page
+from edgekit.report.across_table import lines
 from tests import bundles
 from tests.foreign import classifiers
 
@@ -72,6 +73,9 @@ def test_swapped_classes_stand_out(capsys: pytest.CaptureFixture[str], tmp_path:
     assert document.verdict == "fail"
     assert [one.verdict for one in document.artifacts] == [None, "fail", "pass"]
     assert document.odd_one_out.letter == "B"
+    assert document.reference_check is not None
+    assert document.reference_check.state == "better"
+    assert document.doubt() == ""
     assert f"B ({swapped()}) is the odd one out" in errors
     first, _, third = document.artifacts
     assert first.executed.devices == ("CPUExecutionProvider",)
@@ -88,6 +92,10 @@ def test_swapped_classes_stand_out(capsys: pytest.CaptureFixture[str], tmp_path:
     hostile = dataclasses.replace(first, name="<script>alert(1)</script>")
     replaced = dataclasses.replace(document, artifacts=(hostile, *document.artifacts[1:]))
     assert "<script" not in across_page(replaced)
+    doubtful = dataclasses.replace(document.reference_check, state="barely better")
+    doubted = dataclasses.replace(document, reference_check=doubtful)
+    assert "that may be chance" in across_page(doubted)
+    assert any("that may be chance" in line for line in lines(doubted))
 
 
 def test_a_reference_beside_the_artifacts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,3 +219,5 @@ def test_a_place_is_the_end_of_a_name() -> None:
         Place("openvino", "AUTO:GPU,CPU"),
     )
     assert split_place("command:ssh me@pole:x") == ("command:ssh me@pole:x", None)
+    with pytest.raises(UsageError, match=r"no runtime 'openvno' \(did you mean 'openvino'\?\)"):
+        split_place("model.onnx@openvno:GPU")

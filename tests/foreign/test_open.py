@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.data.transforms import IMAGENET
 from edgekit.foreign.open import ForeignOptions, is_foreign, open_foreign, written_by_edgekit
 from edgekit.foreign.pixels import InputForm, read_preprocessing, settle
@@ -111,13 +111,15 @@ def test_timm_says_what_its_own_evaluation_does() -> None:
     assert asked.mean == pytest.approx(IMAGENET.mean)
     with pytest.raises(UsageError, match="timm knows no model 'nothing_like_it'"):
         read_preprocessing("timm:nothing_like_it", "it")
+    with pytest.raises(UsageError, match="did you mean 'mobilenetv3_small_100'"):
+        read_preprocessing("timm:mobilenet_v3_small_100", "it")
 
 
 @pytest.mark.parametrize(
     ("text", "shape", "kind", "problem"),
     [
         (None, (1, 3, 8, 8), "f4", "does not say how its pixels are prepared: say so, --pre"),
-        ("imagnet", (1, 3, 8, 8), "f4", "no preprocessing is called 'imagnet'"),
+        ("imagnet", (1, 3, 8, 8), "f4", r"is called 'imagnet' .did you mean 'imagenet'.*: --pre"),
         ("imagenet", (1, 3, 8), "f4", "it is no image classifier: its input is x"),
         ("imagenet", (1, 3, 8, 3), "f4", "where its input .* has the 3 colors is not clear"),
         ("imagenet", (1, 1, 8, 8), "f4", "where its input .* has the 3 colors is not clear"),
@@ -149,6 +151,25 @@ def test_a_preprocessing_file_names_its_mistakes(tmp_path: Path, lines: str, pro
     with pytest.raises(UsageError, match=problem) as caught:
         settle(read_preprocessing(str(path), "it"), Tensor("x", (1, 3, 8, 8), FLOAT), "it")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["engine", "plan", "trt"])
+def test_an_engine_is_refused_with_the_way_to_judge_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    path = tmp_path / f"model.{suffix}"
+    path.write_bytes(b"ftrt")
+    options = ForeignOptions("imagenet")
+    assert is_foreign(str(path))
+    way = f"command:'ssh DEVICE python3 PROGRAM model.{suffix}'"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ToolchainMissing, match=f"this machine has no TensorRT: .*{way}"):
+        open_foreign(str(path), options)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    with pytest.raises(UsageError, match=f"which edgekit does not run: .*{way}"):
+        open_foreign(str(path), options)
+    with pytest.raises(UsageError, match="no classifier at"):
+        open_foreign(str(tmp_path / f"absent.{suffix}"), options)
 
 
 @pytest.mark.parametrize(

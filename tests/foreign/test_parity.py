@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from edgekit.cli.main import main
+from tests import terminals
 from tests.foreign import classifiers
 from tests.foreign.lies import CELLS, quantized
 from tests.foreign.test_program import GOOD
@@ -43,11 +44,31 @@ def test_int8_of_another_tool_passes(capsys: pytest.CaptureFixture[str]) -> None
     code, document, _ = parity(capsys, quantized())
     assert (code, document["verdict"]) == (0, "pass")
     assert document["codes"] is None
+    assert document["reference_check"]["state"] == "better"
     assert document["top1_agreement"]["clean"] > 0.95
     for side in document["sides"].values():
         assert "ONNX Runtime" in side
         assert "CPUExecutionProvider" in side
         assert "28 x 28 px" in side
+
+
+def test_it_fits_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["parity", str(quantized()), "--reference", str(classifiers.float_onnx()), *CELLS]
+    words += ["--data", str(classifiers.data()), "--tolerance", "3"]
+    words += ["--preprocessing", str(classifiers.preprocessing())]
+    terminals.pretend(monkeypatch, 80)
+    with pytest.raises(SystemExit):
+        main(words)
+    said = capsys.readouterr()
+    for stream in (said.out, said.err):
+        text = terminals.uncolored(stream)
+        assert max(map(len, text.splitlines())) <= 80, text
+        assert "…" not in text
+        folded = " ".join(text.split())
+        assert "28 x 28 px" in folded
+        assert "CPUExecutionProvider" in folded
 
 
 def test_a_program_against_a_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,6 +89,12 @@ def test_a_reference_that_knows_nothing_is_refused(
     code, document, _ = parity(capsys, path, "--data", str(tmp_path / "other.npz"))
     assert code == 2
     assert "its preprocessing or the labels are wrong" in document["error"]
+    weak = ["--data", str(tmp_path / "other.npz"), "--allow-weak-reference", "--images", "40"]
+    code, document, errors = parity(capsys, path, *weak)
+    assert code == 3  # of 40 images nothing is certain
+    assert document["reference_check"]["state"] == "no better"
+    assert any("the labels are wrong" in text for text in document["warnings"])
+    assert "the labels are wrong" in errors
 
 
 def test_an_input_of_another_size_is_told(
@@ -93,6 +120,7 @@ def test_an_input_of_another_size_is_told(
         (["a.onnx"], "a.onnx is no bundle: name what is right, with --reference"),
         (["a.onnx", "--reference", "b.onnx"], "name the images that judge, with --data"),
         (["a.onnx", "--reference", "b.onnx", "--min-code-agreement", "0.9"], "have no codes"),
+        (["a.plan", "--reference", "b.onnx", "--device", "nano"], "--device runs bundles, and a"),
         (["build/cpu", "--background"], "--background is for files that edgekit did not make"),
     ],
 )

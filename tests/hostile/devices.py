@@ -50,7 +50,7 @@ def ping():
         time.sleep(0.2)
 
 def asked():
-    "The next thing that the host wants, but for signs of life."
+    "The next thing that the host wants, but for heartbeats."
     while True:
         header, payload = unpack(read)
         if header["op"] != "ping":

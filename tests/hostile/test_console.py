@@ -13,6 +13,7 @@ from edgekit.cli.main import main
 from edgekit.core.console import Console, expect_document, printable
 from edgekit.core.documents import Failure
 from edgekit.core.progress import ProgressBar, track
+from edgekit.core.tables import Table
 from tests import bundles
 from tests.data.images import png
 
@@ -87,7 +88,8 @@ def test_everything_a_console_prints_is_safe(capsys: pytest.CaptureFixture[str])
     console = Console(verbosity=1)
     for say in (console.info, console.detail, console.warn, console.error, console.text):
         say(f"of {TITLE}{RTL}")
-    console.table(TITLE, ("name",), [(TITLE,), ("two\nlines",)])
+    console.prose(f"of {TITLE}{RTL}")
+    console.table(Table.of("name"), [(TITLE,), ("two\nlines",)], TITLE)
     list(track(console, [1], 1, TITLE))
     with ProgressBar(console, TITLE, 1) as bar:
         bar.line(TITLE)
@@ -96,7 +98,7 @@ def test_everything_a_console_prints_is_safe(capsys: pytest.CaptureFixture[str])
     said = "".join(capsys.readouterr())
     assert not {"\x1b", "\x07", "\u202e"} & set(said)
     assert "two\\nlines" in said
-    assert said.count("\\x1b]0;owned\\x07") >= 8
+    assert said.count("\\x1b]0;owned\\x07") >= 9
 
 
 def test_what_people_write_is_left_as_it_is() -> None:

@@ -205,14 +205,14 @@ OPEN = "import sys\nprint(len(open_dataset(sys.argv[1])))"
 
 def test_an_archive_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "d.npz"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("labels.npy", labels(1100))
         header = "{'descr': '|u1', 'fortran_order': False, 'shape': (1100, 1024, 1024), }"
         with archive.open("images.npy", "w", force_zip64=True) as stream:
             stream.write(npy(header))
             for _ in range(1100):
                 stream.write(bytes(MIB))
-    assert path.stat().st_size < 2 * MIB
+    assert path.stat().st_size < 6 * MIB
     said = run_with(
         1000 * MIB, OPEN, str(path), imports="from edgekit.data.datasets import open_dataset\n"
     )

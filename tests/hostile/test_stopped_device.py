@@ -83,10 +83,10 @@ def test_one_that_does_not_finish_leaves_the_others(network: Network) -> None:
     def work(session: Session, console: Console) -> str:
         return session.call(remote_files, "home", "/x").text()
 
-    late, good = on_all([slow, network.good()], QUIET, work, seconds=8)
+    late, good = on_all([slow, network.good()], QUIET, work, seconds=5)
     assert good == "/x"
     assert isinstance(late, DeviceUnreachable)
-    assert str(late).startswith("enemy has not finished in 8 s")
+    assert str(late).startswith("enemy has not finished in 5 s")
 
 
 def test_closing_ends_a_write_that_waits(network: Network) -> None:

@@ -3,6 +3,7 @@ import math
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -112,22 +113,23 @@ def test_own_format_round_trip(tmp_path: Path, small: tuple[VQSA, ModelCard]) ->
 
 @pytest.mark.parametrize("wrapper", [None, "model", "state_dict", "model_state_dict"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
-def test_plain_resnet_is_grafted(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
+def test_a_plain_resnet_is_taken_as_it_is(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
     state = small_state()
     document: object = {prefix + key: value for key, value in state.items()}
     if wrapper:
         document = {wrapper: document, "epoch": 3}
     path = save(tmp_path / "plain.pth", document)
-    loaded = load_checkpoint(path, vqsa=VQSAConfig(codebook_size=5, output="residual"))
-    assert "fresh and must be trained" in loaded.notes[0]
-    assert loaded.card.backbone == "resnet18"
+    loaded = load_checkpoint(path)
+    assert "it has no codes ('edgekit train --weights" in loaded.notes[0]
+    assert (loaded.card.backbone, loaded.card.vqsa.output) == ("resnet18", "none")
     assert loaded.card.training.describe_seen() == "seen=unknown"
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        # The residual form starts as the plain classifier.
         feature = loaded.model.backbone.pooled(images)
         expected = feature @ state["fc.weight"].T + state["fc.bias"]
-        assert torch.allclose(loaded.model(images).logits, expected, atol=1e-4)
+        output = loaded.model(images)
+        assert torch.allclose(output.logits, expected, atol=1e-4)
+    assert output.code is None
 
 
 def test_plain_safetensors(tmp_path: Path) -> None:
@@ -138,7 +140,7 @@ def test_plain_safetensors(tmp_path: Path) -> None:
 
 def test_plain_lite0_with_imagenet_weights(tmp_path: Path) -> None:
     path = lite0_imagenet_file()
-    model, card, notes = load_checkpoint(path, vqsa=VQSAConfig(codebook_size=4))
+    model, card, notes = load_checkpoint(path)
     assert (card.backbone, card.width, len(card.classes)) == ("efficientnet-lite0", 1280, 1000)
     assert card.preprocessing == LITE0
     assert "plain efficientnet-lite0" in notes[0]
@@ -150,27 +152,54 @@ def test_plain_lite0_with_imagenet_weights(tmp_path: Path) -> None:
         load_checkpoint(save(tmp_path / "less.pth", source))
 
 
-def test_a_backbone_without_classifier_needs_labels(tmp_path: Path) -> None:
+def test_a_backbone_without_classifier_can_only_be_trained(tmp_path: Path) -> None:
     path = save(tmp_path / "bare.pth", dict(create_backbone("resnet18").state_dict()))
-    with pytest.raises(UsageError, match="has no classifier: name the classes"):
+    with pytest.raises(
+        UsageError, match=r"has no classifier: 'edgekit train --weights .*bare\.pth"
+    ):
         load_checkpoint(path)
-    assert load_checkpoint(path, classes=["x", "y"]).card.classes == ("x", "y")
+    weight = create_backbone("resnet18").state_dict()["conv1.weight"].shape
+    assert load_checkpoint(path, to_train=True).model.backbone.conv1.weight.shape == weight
 
 
-def test_timm_classifier(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def timm() -> Any:
     from edgekit.model.backbones.timm import import_timm
 
-    model = import_timm().create_model("mobilenetv3_small_100", num_classes=4).eval()
+    return import_timm()
+
+
+def test_timm_classifier(tmp_path: Path, timm: Any) -> None:
+    model = timm.create_model("mobilenetv3_small_100", num_classes=4).eval()
     path = save(tmp_path / "timm.pth", model.state_dict())
     with pytest.raises(UsageError, match="add --backbone timm:NAME"):
         load_checkpoint(path)
-    name = "timm:mobilenetv3_small_100"
-    loaded = load_checkpoint(path, backbone=name, vqsa=VQSAConfig(4, output="residual"))
+    with pytest.raises(UsageError, match="did you mean 'timm:mobilenetv3_small_100'"):
+        load_checkpoint(path, backbone="mobilenetv3_small_100")
+    loaded = load_checkpoint(path, backbone="timm:mobilenetv3_small_100")
     images = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         assert torch.allclose(loaded.model(images).logits, model(images), atol=1e-4)
-    spatial = load_checkpoint(path, backbone=name, vqsa=VQSAConfig(4, quantize="spatial"))
-    assert "its classifier too" in spatial.notes[0]
+
+
+def test_a_timm_classifier_that_is_a_convolution(tmp_path: Path, timm: Any) -> None:
+    model = timm.create_model("resnetv2_18", num_classes=3).eval()
+    assert model.state_dict()["head.fc.weight"].shape == (3, 512, 1, 1)
+    path = save(tmp_path / "v2.pth", model.state_dict())
+    images = torch.randn(1, 3, 96, 96)
+    with torch.no_grad():
+        ours = load_checkpoint(path, backbone="timm:resnetv2_18").model(images).logits
+        assert torch.allclose(ours, model(images), atol=1e-4)
+
+
+def test_timm_classifiers_that_are_more_than_a_last_layer(tmp_path: Path, timm: Any) -> None:
+    for name, problem in (
+        ("deit_tiny_distilled_patch16_224", "has 2 classifiers .*head, head_dist"),
+        ("caformer_s18", "works on 2048 values, and timm:caformer_s18 pools 512"),
+    ):
+        path = save(tmp_path / f"{name}.pth", timm.create_model(name, num_classes=2).state_dict())
+        with pytest.raises(UsageError, match=f"{problem}.*edgekit calibrate model.onnx"):
+            load_checkpoint(path, backbone=f"timm:{name}")
 
 
 def test_labels(tmp_path: Path) -> None:

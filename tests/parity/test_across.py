@@ -19,7 +19,8 @@ from edgekit.parity.agreement import Agreements
 from edgekit.parity.answer_cache import Outputs
 from edgekit.parity.options import Gates, ParityOptions
 from edgekit.parity.sweep import ImageAnswers, Lineup
-from edgekit.report.across_table import error_rows, failure, legend, lines, matrix, pair_rows
+from edgekit.report.across_table import error_rows, failure, matrix, pair_rows, show
+from tests import terminals
 from tests.parity.models import CELLS, PREPROCESSING, Coarse, coarse, images
 
 QUIET = Console(verbosity=-1)
@@ -107,10 +108,18 @@ def test_early_stopping_saves_images(tmp_path: Path) -> None:
     assert "of two, either may be the odd one" in document.odd_one_out.sentence
 
 
-def test_it_fits_a_terminal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", [40, 80])
+def test_it_fits_a_terminal(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    width: int,
+) -> None:
     document = across(lineup(tmp_path, *three()))
-    text = [*legend(document), *lines(document)]
-    assert max(map(len, text)) <= 80
+    terminals.pretend(monkeypatch, width)
+    show(Console(), document)
+    text = terminals.uncolored(capsys.readouterr().out).splitlines()
+    assert max(map(len, text)) <= width
     assert text[0] == "A  blind 0.0 (reference)"
     rows = matrix(document)
     assert [row[0] for row in rows] == ["A", "B", "C"]

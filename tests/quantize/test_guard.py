@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from edgekit.data.transforms import Preprocessing
 from edgekit.quantize.engine import answers
 from edgekit.quantize.guard import closeness, onnxruntime_answers
 from edgekit.runtime.answers import Answers
@@ -55,3 +56,31 @@ def test_both_runtimes_agree_on_a_float_graph() -> None:
     theirs = answers(graph, images, made.card.preprocessing)
     assert closeness(theirs, ours).logits_rms < 1e-4
     assert closeness(theirs, ours).codes_equal == 1
+
+
+def test_onnxruntime_computes_scales_by_channel() -> None:
+    """Its integer kernels fail at the graphs that OpenVINO gets for depthwise convolutions."""
+    text = """
+        <ir_version: 8, opset_import: ["" : 18]>
+        depthwise (float[n, 3, 8, 8] images) => (float[n, 3] logits)
+        <float[3] scale = {0.02, 0.03, 0.04}, uint8[3] zero = {120, 128, 110},
+         float one = {0.05}, uint8 middle = {128},
+         float[3] step = {0.01, 0.02, 0.01}, int8[3] none = {0, 0, 0},
+         int8[3, 1, 1, 1] weights = {50, -20, 90}>
+        {
+            stored = QuantizeLinear <axis = 1> (images, scale, zero)
+            read = DequantizeLinear <axis = 1> (stored, scale, zero)
+            kernel = DequantizeLinear <axis = 0> (weights, step, none)
+            map = Conv <group = 3> (read, kernel)
+            kept = QuantizeLinear (map, one, middle)
+            rounded = DequantizeLinear (kept, one, middle)
+            pooled = GlobalAveragePool (rounded)
+            logits = Flatten (pooled)
+        }
+    """
+    graph = onnx.parser.parse_model(text)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    preprocessing = Preprocessing(size=(8, 8), crop_ratio=1.0)
+    exact = onnxruntime_answers(graph, pixels, preprocessing, optimized=False)
+    optimized = onnxruntime_answers(graph, pixels, preprocessing)
+    assert closeness(exact, optimized).logits_rms < 0.02

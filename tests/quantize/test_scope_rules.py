@@ -19,6 +19,7 @@ from edgekit.quantize.float_scope import (
     attention_products,
     batch_norms,
     float_scope,
+    gated_depthwise,
     normed_sums,
     squeeze_excite,
 )
@@ -94,6 +95,18 @@ def test_squeeze_excite_is_the_gates_and_their_product(gate: str, order: str) ->
     found = set(squeeze_excite(with_axes(model, 2, 3)))
     assert {"pooled", "s1", "r", "s2", "gate", "scaled"} <= found
     assert found.isdisjoint({"stem", "half", "map", "out"})
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_depthwise_convolutions_beside_gates(gated: bool) -> None:
+    body = """
+        stem = Conv(images, w0)  d1 = Conv<group = 8>(stem, w1)
+        pooled = ReduceMean<keepdims = 1>(d1, axes)  gate = Sigmoid(pooled)
+        scaled = Mul(FIRST, gate)  grouped = Conv<group = 4>(scaled, w2)
+        out = Conv<group = 8>(grouped, w1)
+    """.replace("FIRST", "d1" if gated else "stem")
+    model = with_axes(graph(body, "out", w0=(8, 3, 1, 1), w1=(8, 1, 1, 1), w2=(8, 2, 1, 1)), 2, 3)
+    assert gated_depthwise(model) == (["d1", "out"] if gated else [])
 
 
 def test_a_gate_made_of_another_map_is_no_squeeze_excite() -> None:

@@ -92,7 +92,7 @@ def bundle(tmp_path: Path) -> Bundle:
         },
     )
     opened = open_bundle(path)
-    assert report_page(opened).count("<svg") == 3
+    assert report_page(opened).count("<svg") == 12
     return opened
 
 

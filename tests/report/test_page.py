@@ -14,7 +14,10 @@ from edgekit.bench.run import bench_bundles
 from edgekit.bundle.store import open_bundle, update_bundle, write_bundle, zip_bundle
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.metrics.budgets import Judged
+from edgekit.parity.document import Closeness, ErrorChange, Estimate, TopFive
 from edgekit.report.page import refresh_report, report_page, write_report
+from edgekit.report.sizes import SECTION
 from tests import bundles
 from tests.parity import example
 
@@ -47,11 +50,74 @@ def test_page_shows_what_is_known(bundle: Path, measured: BenchDocument) -> None
     assert measured.scenarios.latency is not None
     own = measured.scenarios.latency.latencies["bundle"]
     assert f"<td>{own.median_ms:.2f}</td>" in page
-    assert "<td>gaussian noise</td><td>20.00</td><td>21.50</td><td>+1.50</td>" in page
-    assert 'class="verdict fail"' in page
+    assert "<td>corruption error</td><td>20.00</td><td>21.50</td><td>+1.50</td>" in page
+    assert "<td>gaussian noise</td><td>10.0 → 11.0</td><td>30.0 → 32.0</td><td>+1.50</td>" in page
+    assert 'class="banner stop"' in page
     assert "codebook lookup" in page
-    assert page.count("<svg") == 3  # histogram, time over a sustained run, intervals
+    captions = re.findall(r"<figcaption>([^<]*)", page)
+    assert captions == [
+        "Change of the corruption error",
+        "Change of error by corruption",
+        "Reference, error in %",
+        "Candidate, error in %",
+        "Difference, points",
+        "Equal codes and classes by corruption",
+        "Margins of the codes",
+        "Latency",
+        "Latency over time",
+        "Layers",
+    ]
+    assert page.count('<svg role="img" aria-label="') == len(captions)
     assert "not requested in that run" in page  # throughput
+
+
+def test_everything_that_parity_holds_is_there(bundle: Path) -> None:
+    change = ErrorChange(5.0, 6.0, 1.0, 0.5, 1.5)
+    full = example.document(
+        closeness=Closeness(Estimate(0.991, 0.981, 0.999), 0.071, 0.082),
+        top5_error=TopFive(change, change),
+        warnings=("answers differ by more than rounding",),
+        budgets=(Judged("min_agreement", 0.97, 0.9, 0.8, 0.95, "broken", "of corrupted"),),
+        looks=3,
+    )
+    update_bundle(bundle, reports={"parity.json": json.dumps(full.to_dict()).encode()})
+    page = report_page(open_bundle(bundle))
+    for text in (
+        "<td>clean error</td><td>20.00%</td><td>21.50%</td>",
+        "<td>clean error, top-5</td><td>5.00</td>",
+        "<td>relative error</td>",
+        "[98.10%, 99.90%]",  # same class, clean
+        "<td>90.00%</td><td></td><td>[80.00%, 95.00%]</td>",  # same class, corrupted
+        "<td>7.1%</td>",  # scores
+        "<td>0.01</td>",  # KL
+        "answers differ by more than rounding",
+        "<td>min_agreement (of corrupted)</td><td>at least 0.97</td><td>0.9 [0.8, 0.95]</td>",
+        "broken",
+        "This bundle was compared 3 times in all.",
+        "100 of 100 images of photos",
+        "severities 1, 3, 1 of them for each image",
+        "9 of 16 codewords",
+    ):
+        assert text in page, text
+
+
+def test_links_lead_to_the_documents_beside_the_page(bundle: Path, tmp_path: Path) -> None:
+    update_bundle(bundle, reports={"parity.json": json.dumps(parity()).encode()})
+    inside = write_report(bundle).read_text()
+    assert re.findall(r'href="([^"]*)"', inside) == ["parity.json", "manifest.json"]
+    assert all((bundle / name).is_file() for name in ("parity.json", "manifest.json"))
+    assert "href=" not in write_report(bundle, tmp_path / "elsewhere.html").read_text()
+
+
+def test_size_beside_the_float_model(bundle: Path) -> None:
+    assert "times as much" not in report_page(open_bundle(bundle))
+    update_bundle(bundle, sections={SECTION: {"size_bytes": 12_300_000}})
+    page = report_page(open_bundle(bundle))
+    assert "float: 12.3 MB" in page
+    assert "<figcaption>Size" in page
+    update_bundle(bundle, sections={SECTION: {"size_bytes": "much"}})
+    with pytest.raises(UsageError, match="section 'float'"):
+        report_page(open_bundle(bundle))
 
 
 def test_page_stands_alone_and_escapes(bundle: Path, measured: BenchDocument) -> None:
@@ -98,7 +164,8 @@ def test_a_page_that_is_there_follows_the_figures(bundle: Path, measured: BenchD
     before = write_report(bundle).read_text()
     update_bundle(bundle, reports={"parity.json": json.dumps(parity()).encode()})
     refresh_report(bundle)
-    assert (bundle / "report.html").read_text() == report_page(open_bundle(bundle)) != before
+    page = report_page(open_bundle(bundle), inside=True)
+    assert (bundle / "report.html").read_text() == page != before
 
 
 def test_refusals_are_one_line(bundle: Path, tmp_path: Path) -> None:

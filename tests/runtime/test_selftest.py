@@ -45,7 +45,7 @@ from edgekit.steps.selftest import make_self_test, with_own_answers
 from edgekit.steps.selftest_scenes import Scenes, choose, make_scenes
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.targets.dialects import find_dialect
-from tests import bundles
+from tests import bundles, shared
 from tests.planted import classes_exchanged, codewords_exchanged, edited, weight_scales
 
 TARGETS = ("cpu", "onnxruntime-cpu")
@@ -55,7 +55,7 @@ QUIET = Console(verbosity=-1)
 @functools.cache
 def data() -> BuildData:
     """Images that differ, as a user's do."""
-    path = bundles.folder() / "selftest-data.npz"
+    path = shared.own() / "selftest-data.npz"
     images = bundles.images(400, seed=11)
     labels = np.arange(len(images)) % len(bundles.CLASSES)
     np.savez(path, images=images, labels=labels, classes=np.array(bundles.CLASSES))
@@ -76,7 +76,7 @@ def graph(target: str) -> onnx.ModelProto:
 
 
 def pack(target: str, model: onnx.ModelProto, preprocessing: Preprocessing, name: str) -> Path:
-    source = bundles.folder() / f"selftest-{name}-{target}.onnx"
+    source = shared.own() / f"selftest-{name}-{target}.onnx"
     onnx.save(model, source)
     path = source.with_suffix("")
     card = dataclasses.replace(bundles.made().card, preprocessing=preprocessing)

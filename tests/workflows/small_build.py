@@ -12,8 +12,10 @@ from edgekit.model.checkpoint import save_checkpoint
 from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
 from edgekit.steps.config import BuildConfig
+from tests.exporting import remember_operators
 from tests.training.training_data import CLASSES
 
+remember_operators()
 HERE, ELSEWHERE = "onnxruntime-cpu", "jetson-orin-nano"
 
 
@@ -32,10 +34,10 @@ def settings(model: Path, out: Path, **changes: Any) -> BuildConfig:
     return BuildConfig(**(values | changes))
 
 
-def save_model(path: Path, *seen: str) -> None:
-    """A ResNet-18 with six codewords and random weights, the same every time."""
+def save_model(path: Path, *seen: str, plain: bool = False) -> None:
+    """A ResNet-18 with six codewords, or none, and random weights, the same every time."""
     torch.manual_seed(3)
-    config = VQSAConfig(codebook_size=6)
+    config = VQSAConfig(output="none") if plain else VQSAConfig(codebook_size=6)
     network = VQSA(create_backbone("resnet18"), len(CLASSES), config).eval()
     card = ModelCard(
         "resnet18",

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 MAGIC = b"edgekit agent 1\n"
-BEAT = 5.0  # seconds between signs of life
+BEAT = 5.0  # seconds between heartbeats
 SILENCE = 60.0  # seconds after which the other side counts as gone
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 _LENGTHS = struct.Struct(">II")

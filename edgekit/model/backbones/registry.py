@@ -7,6 +7,7 @@ is installed (`edgekit.model.backbones.timm`).
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
 from edgekit.core.errors import UsageError
@@ -14,9 +15,7 @@ from edgekit.core.typed_toml import nearest
 from edgekit.model.backbones.base import Backbone
 from edgekit.model.backbones.efficientnet_lite import EfficientNetLite0
 from edgekit.model.backbones.resnet import BasicBlock, Bottleneck, ResNet
-
-TIMM_PREFIX = "timm:"
-
+from edgekit.model.card import TIMM_PREFIX
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {
     "efficientnet-lite0": EfficientNetLite0,
@@ -36,7 +35,18 @@ def create_backbone(name: str, size: tuple[int, int] | None = None) -> Backbone:
         from edgekit.model.backbones.timm import TimmBackbone
 
         return TimmBackbone(name.removeprefix(TIMM_PREFIX), size)
-    if name not in BACKBONES:
-        hint = nearest(name, list(BACKBONES))
-        raise UsageError(f"unknown backbone '{name}'{hint}; any timm model is 'timm:NAME'")
+    check_name(name)
     return BACKBONES[name]()
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is not one of `BACKBONES`, such as a timm model's without ``timm:``."""
+    if name in BACKBONES:
+        return
+    hint = nearest(name, list(BACKBONES))
+    if importlib.util.find_spec("timm") is not None:
+        from edgekit.model.backbones.timm import import_timm
+
+        if import_timm().is_model(name):
+            hint = f" (did you mean '{TIMM_PREFIX}{name}'?)"
+    raise UsageError(f"unknown backbone '{name}'{hint}; any timm model is 'timm:NAME'")

@@ -47,7 +47,8 @@ class TimmBackbone(Backbone):
         self.std: tuple[float, ...] = tuple(data["std"])
         self.interpolation: Interpolation = data["interpolation"]
         self.crop_ratio: float = data["crop_pct"]
-        self.classifier_name: str = self.model.pretrained_cfg.get("classifier", "")
+        last = self.model.pretrained_cfg.get("classifier") or ()
+        self.classifiers: tuple[str, ...] = (last,) if isinstance(last, str) else tuple(last)
         was_training = self.model.training
         self.model.eval()  # batch norm refuses one image in training mode
         with torch.no_grad():

@@ -201,6 +201,13 @@ COMMANDS: Final = {
         Command("build again", lambda p: _build(p, "--force"), _bundle_files, ("build",)),
         Command("calibrate", _calibrate, _files(*INT8)),
         Command("calibrate again", _calibrate, _files(*INT8), ("calibrate",), forget=INT8),
+        Command(
+            "calibrate anew",
+            _calibrate,
+            _files(*INT8),
+            ("calibrate",),
+            forget=(*INT8, "cache/calibrate"),
+        ),
         Command("train", _train, _files("run/best.safetensors", "run/last.safetensors")),
         Command("parity", lambda p: _parity(p, 4), _comparison, ("evidence",), ("cache/parity",)),
         Command("evidence", lambda p: _parity(p, 2), _comparison, ("bench",)),

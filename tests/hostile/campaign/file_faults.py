@@ -12,7 +12,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
-import functools
+import importlib
 import json
 import multiprocessing.util
 import os
@@ -180,22 +180,10 @@ def _prepare() -> None:
     import edgekit.workflows.build
     import edgekit.workflows.parity  # noqa: F401
     from edgekit.model.backbones.registry import BACKBONES
-    from tests.bundles import TinyBackbone
+    from tests.bundles import TinyBackbone, made
 
     BACKBONES[TINY] = TinyBackbone
-    _remember_operators()
-
-
-def _remember_operators() -> None:
-    """PyTorch's exporter makes its table of operators anew in each export, in five seconds."""
-    import torch._dynamo  # noqa: F401
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-    from tests.bundles import made
-
-    remembered = functools.cache(ONNXRegistry.from_torchlib)
-    ONNXRegistry.from_torchlib = staticmethod(remembered)  # type: ignore[method-assign]
-    made()  # an export, for its table and its imports
+    made()  # an export, for its imports and its table of operators
 
 
 def _child(request: dict[str, Any], faults: Any) -> int:
@@ -210,7 +198,7 @@ def _child(request: dict[str, Any], faults: Any) -> int:
     tempfile.tempdir = None  # of the new environment
     os.chdir(request["cwd"])
     module, _, name = request["program"].partition(":")
-    call = getattr(sys.modules[module], name)
+    call = getattr(importlib.import_module(module), name)
     mode, at, folder, log = request["fault"]
     faults.file_faults_arm(mode, at, folder.encode(), log.encode())
     try:

@@ -29,7 +29,7 @@ from edgekit.model.checkpoint import default_preprocessing, save_checkpoint
 from edgekit.model.vqsa import VQSA
 from edgekit.steps.selftest import make_self_test
 from edgekit.steps.selftest_scenes import make_scenes
-from tests import bundles
+from tests import bundles, shared
 from tests.bench import example as bench
 from tests.parity import example as parity
 
@@ -39,7 +39,7 @@ BACKENDS = ("onnxruntime-cpu", "cpu")
 @functools.cache
 def bundle(target: str) -> Path:
     """A float bundle of a tiny network, with evidence, a self-test and a signature."""
-    path = Path(shutil.copytree(bundles.bundle(target), bundles.folder() / f"seed-{target}"))
+    path = Path(shutil.copytree(bundles.bundle(target), shared.own() / f"seed-{target}"))
     made = bundles.made()
     measured = bench.document(BenchOptions())
     compared = parity.document()
@@ -100,7 +100,7 @@ def give_bundle(target: str, work: Path) -> Path:
 @functools.cache
 def keys() -> Path:
     """A folder with a key of alice, and the list that allows it."""
-    folder = bundles.folder() / "keys"
+    folder = shared.own() / "keys"
     folder.mkdir()
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "alice", "-f", "alice"]
     subprocess.run(command, cwd=folder, check=True)
@@ -123,7 +123,7 @@ def checkpoint() -> bytes:
     card = ModelCard(
         name, model.head.width, bundles.CLASSES, default_preprocessing(backbone), made.card.vqsa
     )
-    path = bundles.folder() / "seed.safetensors"
+    path = shared.own() / "seed.safetensors"
     save_checkpoint(path, model, card)
     return path.read_bytes()
 

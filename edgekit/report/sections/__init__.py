@@ -1,0 +1,1 @@
+"""The parts of a bundle's page, in HTML, a file each."""

@@ -1,0 +1,59 @@
+"""Ctrl-C while NNCF is at work, at moments that no clock could meet.
+
+The whole group gets the signal, as from a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+MOMENTS = ("begins", "infers", "infers on", "inserts", "inserts on")
+SAID = "NNCF is at work"
+
+
+def main(words: list[str]) -> Any:
+    """A moment, and the command that is interrupted then."""
+    from nncf.onnx.engine import ONNXEngine
+    from nncf.onnx.graph.model_transformer import ONNXModelTransformer
+
+    from edgekit.cli.main import main as edgekit
+    from edgekit.quantize import calibrate
+
+    match words[0]:
+        case "begins":
+            _pressing(calibrate._Counted, "__iter__", 1)
+        case "infers":
+            _pressing(ONNXEngine, "infer", 3)
+        case "infers on":
+            _pressing(ONNXEngine, "infer", 2, late=0.002)
+        case "inserts":
+            _pressing(ONNXModelTransformer, "transform", 1)
+        case "inserts on":
+            _pressing(ONNXModelTransformer, "transform", 1, late=0.002)
+    return edgekit(words[1:])
+
+
+def _pressing(where: type, name: str, call: int, late: float = 0) -> None:
+    """Press at the ``call``-th call of a method, or so many seconds after it has begun."""
+    whole: Callable[..., Any] = getattr(where, name)
+    calls: list[str] = []
+
+    def pressed(*words: Any, **more: Any) -> Any:
+        calls.append(name)
+        if len(calls) == call and late:
+            threading.Timer(late, _press).start()
+        elif len(calls) == call:
+            _press()
+        return whole(*words, **more)
+
+    setattr(where, name, pressed)
+
+
+def _press() -> None:
+    print(SAID, file=sys.stderr, flush=True)
+    os.killpg(0, signal.SIGINT)

@@ -1,0 +1,97 @@
+"""The page in a real browser, where one is installed: nothing sticks out, nothing complains."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edgekit.bench.options import SCENARIOS, BenchOptions
+from edgekit.bundle.store import open_bundle, update_bundle
+from edgekit.report.page import report_page
+from tests import bundles
+from tests.bench import example as bench_example
+from tests.parity import example as parity_example
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+WIDTHS = (360, 1200)
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+
+# Frames are as wide as the screens in question, and may be measured, unlike a narrow window.
+SCRIPT = """
+<script>
+onload = () => {
+  const found = [...document.querySelectorAll("iframe")].map(frame => {
+    const page = frame.contentDocument.documentElement;
+    const wide = [...page.querySelectorAll("svg text")].filter(text => {
+      const own = text.getBoundingClientRect();
+      const svg = text.ownerSVGElement.getBoundingClientRect();
+      return own.left < svg.left - 2 || own.right > svg.right + 2;
+    });
+    return {scrolls: page.scrollWidth, cut: wide.map(text => text.textContent),
+            figures: [...page.querySelectorAll("svg")].map(svg => svg.clientWidth)};
+  });
+  document.body.textContent = JSON.stringify(found);
+};
+</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A page with all figures, and one of a bundle that nobody measured."""
+    path = tmp_path_factory.mktemp("report") / "cpu"
+    shutil.copytree(bundles.bundle("cpu", "inline"), path)
+    bare = report_page(open_bundle(path))
+    bench = bench_example.document(BenchOptions(scenarios=SCENARIOS, layers=True))
+    update_bundle(
+        path,
+        reports={
+            "bench.json": json.dumps(bench.to_dict()).encode(),
+            "parity.json": json.dumps(parity_example.document().to_dict()).encode(),
+        },
+        sections={"float": {"size_bytes": 30_000_000}},
+    )
+    return {"bare": bare, "full": report_page(open_bundle(path), inside=True)}
+
+
+def test_no_width_cuts_anything_off_and_the_console_is_silent(
+    pages: dict[str, str], tmp_path: Path
+) -> None:
+    frames = [
+        f'<iframe width="{width}" height="900" srcdoc="{html.escape(page)}"></iframe>'
+        for page in pages.values()
+        for width in WIDTHS
+    ]
+    whole = tmp_path / "frames.html"
+    whole.write_text(f"<!DOCTYPE html><meta charset=utf-8>{SCRIPT}{''.join(frames)}")
+    done = subprocess.run(
+        [
+            *(
+                str(BROWSER),
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--enable-logging=stderr",
+            ),
+            *(f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000"),
+            *("--dump-dom", whole.as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert "CONSOLE" not in done.stderr
+    found = re.search(r"<body>(\[.*\])</body>", done.stdout)
+    assert found is not None, done.stdout[-500:]
+    measured = json.loads(html.unescape(found[1]))
+    assert [bool(one["figures"]) for one in measured] == [False, False, True, True]
+    for one, width in zip(measured, WIDTHS * len(pages), strict=True):
+        assert one["scrolls"] <= width
+        assert not one["cut"]
+        assert all(250 < figure < width for figure in one["figures"])
