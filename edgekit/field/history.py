@@ -95,14 +95,15 @@ def _usage(
     codes: tuple[int, ...],
     seen: Sequence[Seen] = (),
 ) -> Usage:
-    table = counts.reshape(reference.size, reference.bins) / counts.sum()
-    usage = tuple(float(table[code].sum()) for code in codes)
+    total = int(counts.sum())
+    table = counts.reshape(reference.size, reference.bins)
+    of_codes = table[list(codes)].sum(axis=1)
     return Usage(
-        images=int(counts.sum()),
+        images=total,
         first=seen[0].time if seen else None,
         last=seen[-1].time if seen else None,
-        usage=usage,
-        others=max(0.0, 1.0 - sum(usage)),
-        margins=tuple(table.sum(axis=0).tolist()),
+        usage=tuple((of_codes / total).tolist()),
+        others=(total - int(of_codes.sum())) / total,
+        margins=tuple((table.sum(axis=0) / total).tolist()),
         changed=sum(not one.learned for one in seen),
     )
