@@ -33,6 +33,7 @@ def known_documents() -> dict[str, Known]:
 def _printed() -> dict[str, tuple[type[Document], str]]:
     from edgekit.bundle.signature import Signed, Verified
     from edgekit.cli.completion import CompletionScript
+    from edgekit.cli.parity_plan import ParityPlan
     from edgekit.cli.schema_list import SchemaList
     from edgekit.core.documents import Failure
     from edgekit.devices.check import CheckedDevices
@@ -74,6 +75,7 @@ def _printed() -> dict[str, tuple[type[Document], str]]:
         "inspect-checkpoint": (CheckpointReport, "edgekit inspect CHECKPOINT --json"),
         "parity": (GatedParity, "edgekit parity --json"),
         "parity-across": (AcrossDocument, "edgekit parity --across --json"),
+        "parity-plan": (ParityPlan, "edgekit parity --plan --json"),
         "predict": (PredictionList, "edgekit predict --json"),
         "report": (WrittenReport, "edgekit report --json"),
         "schemas": (SchemaList, "edgekit schema --json"),

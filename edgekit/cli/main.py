@@ -44,11 +44,13 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @click.group(
     cls=Group,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EXIT_CODES,
 )
 @click.version_option(__version__, prog_name="edgekit")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Robust image classifiers on the edge: VQ-SA from checkpoint to INT8, robustness proven.
 
     \b
@@ -59,6 +61,8 @@ def cli() -> None:
       edgekit doctor                     what this machine can build
       edgekit COMMAND --help             options and examples of a command
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def _add_commands() -> None:

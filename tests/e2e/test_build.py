@@ -280,7 +280,10 @@ def test_killed_at_random_moments_it_never_leaves_half_a_bundle(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--checkpoint", "absent.pth"], "cannot read checkpoint absent.pth"),
+        (
+            ["--checkpoint", "absent.pth", "--data", trained.DATA],
+            "cannot read checkpoint absent.pth",
+        ),
         (["--target", "cpuu"], "unknown target 'cpuu' (did you mean 'cpu'?)"),
         (["--recipe", "robusst"], "did you mean 'robust'"),
         (["--data", "absent"], "no data at 'absent'"),
