@@ -32,6 +32,7 @@ def known_documents() -> dict[str, Known]:
 
 def _printed() -> dict[str, tuple[type[Document], str]]:
     from edgekit.bundle.signature import Signed, Verified
+    from edgekit.cli.cache import CacheReport
     from edgekit.cli.completion import CompletionScript
     from edgekit.cli.parity_plan import ParityPlan
     from edgekit.cli.schema_list import SchemaList
@@ -59,6 +60,7 @@ def _printed() -> dict[str, tuple[type[Document], str]]:
         "bench": (GatedBench, "edgekit bench --json"),
         "build": (BuildReport, "edgekit build --json"),
         "build-plan": (BuildPlan, "edgekit build --dry-run --json"),
+        "cache": (CacheReport, "edgekit cache --json"),
         "calibrate": (Calibrated, "edgekit calibrate --json"),
         "check": (CheckReport, "edgekit check --json"),
         "completion": (CompletionScript, "edgekit completion --json"),

@@ -69,6 +69,7 @@ def _add_commands() -> None:
     """Every command; its module imports nothing heavy either."""
     from edgekit.cli.bench import bench
     from edgekit.cli.build import build
+    from edgekit.cli.cache import cache
     from edgekit.cli.calibrate import calibrate
     from edgekit.cli.check import check
     from edgekit.cli.completion import completion
@@ -88,7 +89,19 @@ def _add_commands() -> None:
     from edgekit.cli.watch import watch
 
     for command in (
-        *(bench, build, calibrate, check, completion, deploy, device, doctor, export, finetune),
+        *(
+            bench,
+            build,
+            cache,
+            calibrate,
+            check,
+            completion,
+            deploy,
+            device,
+            doctor,
+            export,
+            finetune,
+        ),
         *(inspect, parity, predict, report, schema, sign, targets, train, verify, watch),
     ):
         cli.add_command(command)

@@ -65,7 +65,7 @@ def plan_parity(
         tolerance, data, images, share, tuple(_planned(case, tolerance, images) for case in cases)
     )
     console.document(plan)
-    columns = ("candidate", "images needed", *(() if images is None else (f"{images:,} decide",)))
+    columns = ("candidate", "images needed", *(() if images is None else (f"{images} decide",)))
     rows = [
         [
             case.candidate,
