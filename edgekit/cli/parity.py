@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Command,
-    prints=("parity", "parity-across"),
+    prints=("parity", "parity-across", "parity-plan"),
     short_help="Compare a bundle's robustness with its float original's.",
     needs=PARITY,
     extra="parity",
@@ -58,9 +58,11 @@ if TYPE_CHECKING:
       --data photos --preprocessing imagenet
     edgekit parity command:./npu.sh --reference best.pth --data photos \\
       --preprocessing lite0
+    edgekit parity --plan --tolerance 0.5 --data photos
     """,
 )
-@click.argument("candidates", nargs=-1, metavar="CANDIDATE...")
+@click.argument("candidates", nargs=-1, metavar="[CANDIDATE]...")
+@click.option("--plan", is_flag=True, help="Compare nothing; say how many images it takes.")
 @click.option("--across", is_flag=True, help="Compare all CANDIDATEs with each other, too.")
 @click.option("--reference", help="What is right; default: the bundle's float original.")
 @click.option("--data", help="Images, or imagenet-c:FOLDER; default: the build's test images.")
@@ -134,6 +136,7 @@ if TYPE_CHECKING:
 def parity(
     console: Console,
     candidates: tuple[str, ...],
+    plan: bool,
     across: bool,
     reference: str | None,
     data: str | None,
@@ -177,6 +180,10 @@ def parity(
     With --across, several are compared on the same images, each with the reference (the
     first, unless --reference names another) and each with each.
 
+    With --plan, nothing is compared: it prints how many test images a tolerance takes, and
+    what the test images of --data would decide. CANDIDATE may be a bundle that was
+    compared before, whose own figures then count.
+
     A bundle's result becomes its evidence, unless stronger evidence exists; then it is
     kept beside that.
 
@@ -184,6 +191,7 @@ def parity(
     if not, if the images do not decide, or if they have no labels.
     """
     from edgekit.cli.across import across_artifacts
+    from edgekit.cli.parity_plan import plan_parity
     from edgekit.core.step_cache import cache_root
     from edgekit.foreign.open import ForeignOptions
     from edgekit.model.labels import read_labels
@@ -195,6 +203,12 @@ def parity(
     from edgekit.workflows.foreign_parity import Side
 
     gate = take_gate(gating)
+    if plan:
+        if across or reference or devices:
+            raise UsageError("--plan compares nothing: leave out --across, --reference, --device")
+        drop = only_tolerance(gate, tolerance, baseline)
+        plan_parity(console, candidates, data, drop, seed or 0, skip_bad=skip_bad)
+        return
     context = Context(console, cache_root())
     ours = ForeignOptions(
         preprocessing,

@@ -39,13 +39,13 @@ def check_baseline(baseline: str | None, candidate: str, device: str | None) -> 
 
 
 def only_tolerance(gate: Gate, tolerance: float | None, baseline: str | None) -> float:
-    """The tolerance of ``--across``, which has no other budgets."""
+    """The tolerance of ``--across`` and ``--plan``, which have no other budgets."""
     given = [option(name) for name, _ in gate.options.given()]
     given += ["--baseline"] if baseline is not None else []
     given += ["--summary"] if gate.summary is not None else []
     given += ["--junit"] if gate.junit is not None else []
     if given:
-        raise UsageError(f"{given[0]} is for one candidate: leave it out with --across")
+        raise UsageError(f"{given[0]} compares one candidate: leave it out here")
     for candidate in (tolerance, gate.shared.max_drop):
         if candidate is not None:
             return candidate
