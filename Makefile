@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(shell git ls-files '*.cpp' '*.h' '*.cu' 2>/dev/null)
 
-.PHONY: build test setup lint native-test native-tsan test-tensorrt format clean
+.PHONY: build test setup lint native-test native-tsan test-tensorrt docs format clean
 
 build: setup
 	$(BIN)/edgekit build
@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard targets/*/CMa
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  --editable '.[build,timm,litert,dev]'
+	  --editable '.[build,timm,litert,dev,docs]'
 	touch $@
 
 lint: setup
@@ -52,6 +52,10 @@ native-tsan: setup
 test-tensorrt: setup
 	$(BIN)/python -m tests.tensorrt.kit build/tensorrt-kit
 	EDGEKIT_TENSORRT_KIT=build/tensorrt-kit $(BIN)/python -m pytest tests/tensorrt
+
+# The site, in build/site. The variable silences an announcement about the makers' next product.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -4,8 +4,8 @@
     python benchmarks/parity_power.py --runs 50  # a quick look
 
 Everything is simulated from `edgekit.metrics.simulation`, where the true delta is known. The tables
-are those of docs/parity.md. A run draws images with replacement from 20,000 simulated ones, whose
-mean is therefore the truth.
+are those of docs/parity-statistics.md. A run draws images with replacement from 20,000 simulated
+ones, whose mean is therefore the truth.
 """
 
 from __future__ import annotations

@@ -13,7 +13,15 @@ from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
 from edgekit.core.documents import Document
 from edgekit.core.errors import UsageError
+from edgekit.core.tables import Column, Table
 
+PARTS = Table.of(
+    "part",
+    Column("entries", "figure", drop=2),
+    Column("MB", "figure"),
+    Column("days unused", "figure", drop=1),
+    Column("what it is", "prose"),
+)
 _DAY = 86_400
 _MEANINGS = {
     "builtin": "the built-in model, trained on first use",
@@ -89,7 +97,6 @@ def cache(console: Console, action: str, older_than: float | None) -> None:
     )
     report = CacheReport(root, cleans, sum(part.bytes for part in found), found)
     console.document(report)
-    columns = ("part", "entries", "MB", "days unused", "what it is")
     rows = [
         [
             part.name,
@@ -101,5 +108,5 @@ def cache(console: Console, action: str, older_than: float | None) -> None:
         for part in found
     ]
     if rows:
-        console.table(str(root), columns, rows, right="entries,MB,days unused")
+        console.table(PARTS, rows, str(root))
     console.text(f"{'removed ' if cleans else ''}{report.bytes / 1e6:.1f} MB in {root}")

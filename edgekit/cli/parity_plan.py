@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from edgekit.core.console import Console
 from edgekit.core.documents import Document
 from edgekit.core.errors import UsageError
+from edgekit.core.tables import Column, Table
 
 if TYPE_CHECKING:
     from edgekit.metrics.planning import Case
@@ -65,7 +66,6 @@ def plan_parity(
         tolerance, data, images, share, tuple(_planned(case, tolerance, images) for case in cases)
     )
     console.document(plan)
-    columns = ("candidate", "images needed", *(() if images is None else (f"{images} decide",)))
     rows = [
         [
             case.candidate,
@@ -74,7 +74,7 @@ def plan_parity(
         ]
         for case in plan.cases
     ]
-    console.table(f"tolerance {tolerance:g} points", columns, rows, right=",".join(columns[1:]))
+    console.table(head(images), rows, f"tolerance {tolerance:g} points")
     if share is not None:
         most = max(case.images for case in plan.cases)
         console.text(
@@ -84,6 +84,12 @@ def plan_parity(
         "these decide that a model which lost nothing passes, nine times in ten; a real loss shows "
         "sooner"
     )
+
+
+def head(images: int | None) -> Table:
+    """Of the table, which has a column more if there are images at hand."""
+    at_hand = () if images is None else (Column(f"{images} decide", "figure"),)
+    return Table.of(Column("candidate", "prose"), Column("images needed", "figure"), *at_hand)
 
 
 def _planned(case: Case, tolerance: float, images: int | None) -> PlannedCase:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit.parity.document import ParityDocument
-from edgekit.report.page import escaped, table, whole_page
+from edgekit.report.markup import escaped, table, whole_page
 from edgekit.report.parity_table import WARNING, head, lines, rows
 
 _GATES = ("gate", "limit", "measured [95% interval]", "state", "")

@@ -13,7 +13,7 @@ import pytest
 
 from edgekit.cli.main import main
 from edgekit.parity.document import ParityDocument, Sides
-from edgekit.report.page import escaped
+from edgekit.report.markup import escaped
 from edgekit.report.pair_page import pair_page
 from tests import terminals
 from tests.foreign import classifiers
