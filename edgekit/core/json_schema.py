@@ -121,7 +121,7 @@ class _Parts:
                 "description": "The number of this document's schema.",
             }
             required.append("schema")
-        hints, texts = hints_of(cls), _descriptions(kind)
+        hints, texts = hints_of(cls), field_descriptions(kind)
         for one in dataclasses.fields(kind):
             if one.metadata.get("inline"):
                 inner = self._inner(hints[one.name])
@@ -182,11 +182,11 @@ def _for_json(text: str) -> str:
     return re.sub(r"\bNone\b", "null", text).replace("``", "`")
 
 
-def _descriptions(cls: type[Any]) -> dict[str, str]:
+def field_descriptions(cls: type[Any]) -> dict[str, str]:
     """What the source says about each field, of base classes too."""
     texts: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if dataclasses.is_dataclass(base):
+        if dataclasses.is_dataclass(base) or hasattr(base, "_fields"):
             texts |= _described(base.__module__).get(base.__qualname__, {})
     return texts
 

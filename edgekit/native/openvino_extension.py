@@ -28,7 +28,7 @@ _OPERATORS_MARK: Final = b"EDGEKIT_EXTENSION_OPERATORS="
 
 
 def extension_path() -> Path:
-    """The installed extension, which must fit the installed OpenVINO."""
+    """The path of the compiled extension; an error unless it fits the installed OpenVINO."""
     path = find_resource(_LIBRARY)
     if path is None:
         raise ToolchainMissing(
