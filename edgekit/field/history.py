@@ -19,7 +19,7 @@ from edgekit.field.reference import FieldReference
 from edgekit.field.state import Seen, stored_recent
 
 PARTS: Final = 4
-_LEAST: Final = 25  # images that a part needs; with fewer, shares are noise
+LEAST: Final = 25  # images that a part needs; with fewer, shares are noise
 _SHOWN: Final = 48  # codewords of a large codebook that are worth a bar
 
 
@@ -50,7 +50,7 @@ def field_against_lab(
     reference: FieldReference, recent: Sequence[Seen], parts: int = PARTS
 ) -> FieldAgainstLab | None:
     """Compare a monitor's last images with the lab's clean ones; None for too few."""
-    parts = min(parts, len(recent) // _LEAST)
+    parts = min(parts, len(recent) // LEAST)
     if parts < 1:
         return None
     lab = sum(cell.dense(reference.symbols) for cell in (reference.normal, reference.clean))

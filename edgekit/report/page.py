@@ -15,12 +15,14 @@ from edgekit.bundle.store import Bundle, open_bundle, update_bundle
 from edgekit.core.documents import Document
 from edgekit.core.errors import UsageError
 from edgekit.core.files import write_text
+from edgekit.field.history import FieldAgainstLab
 from edgekit.parity.document import read_parity
 from edgekit.report.decision import decide
 from edgekit.report.markup import whole_page
 from edgekit.report.model_facts import model_facts
 from edgekit.report.sections.banner import banner
 from edgekit.report.sections.codes import codes
+from edgekit.report.sections.field import field
 from edgekit.report.sections.gaps import gaps
 from edgekit.report.sections.model import model_section, provenance
 from edgekit.report.sections.pending import pending
@@ -45,11 +47,16 @@ class WrittenReport(Document):
     """All of them, in the page's order."""
 
 
-def write_report(path: Path, output: Path | None = None) -> Path:
-    """Write the report into the bundle, or to ``output``; returns its path."""
+def write_report(
+    path: Path, output: Path | None = None, watched: FieldAgainstLab | None = None
+) -> Path:
+    """Write the report into the bundle, or to ``output``; returns its path.
+
+    ``watched`` is what a monitor has seen: of one device, so that it is for a file outside.
+    """
     bundle = open_bundle(path, any_arch=True)
     if output is not None:
-        write_text(output, report_page(bundle))
+        write_text(output, report_page(bundle, watched=watched))
         return output
     if path.is_file():
         raise UsageError(
@@ -66,7 +73,9 @@ def refresh_report(path: Path) -> None:
         write_report(path)
 
 
-def report_page(bundle: Bundle, *, inside: bool = False) -> str:
+def report_page(
+    bundle: Bundle, *, inside: bool = False, watched: FieldAgainstLab | None = None
+) -> str:
     """The page; the same bundle gives the same text.
 
     ``inside`` the bundle, it links to the bundle's other files.
@@ -84,6 +93,7 @@ def report_page(bundle: Bundle, *, inside: bool = False) -> str:
         pending(manifest, source),
         robustness(parity),
         codes(parity),
+        field(watched),
         quick_speed(quick) if bench is None else speed(bench),
         model_section(bundle, model, sizes, parity),
         gaps(manifest, bench, parity),

@@ -208,3 +208,17 @@ def test_a_video_is_read_frame_by_frame(tmp_path: Path) -> None:
     assert len(frames) == 5
     reds = [np.asarray(frame)[:, :, 0].mean() for frame in frames]
     assert reds == pytest.approx([0, 50, 100, 150, 200], abs=6)
+
+
+def test_the_report_has_what_a_monitor_saw(watched: Path, tmp_path: Path) -> None:
+    state, page = tmp_path / "pole.json", tmp_path / "pole.html"
+    folder = write(tmp_path / "camera", dark(bundles.images(40, seed=8)))
+    words = ["watch", str(watched), str(folder), "--state", str(state), "--quiet"]
+    cli.main(words, standalone_mode=False)
+    report = ["report", str(watched)]
+    cli.main([*report, "--watched", str(state), "-o", str(page)], standalone_mode=False)
+    assert "The last 40 images that the monitor saw" in page.read_text()
+    with pytest.raises(UsageError, match="in the file that -o names"):
+        cli.main([*report, "--watched", str(state)], standalone_mode=False)
+    with pytest.raises(UsageError, match="no monitor's state at"):
+        cli.main([*report, "--watched", str(folder / "x"), "-o", str(page)], standalone_mode=False)
