@@ -67,7 +67,7 @@ def commands(text: str) -> list[list[str]]:
 def until_the_next_command(rest: str) -> list[str]:
     lexer = shlex.shlex(rest, posix=True, punctuation_chars="|&;<>()")
     lexer.whitespace_split = True
-    words = []
+    words: list[str] = []
     for word in lexer:
         if set(word) <= set("|&;<>()"):
             if word[0] in "<>" and words[-1:] == ["2"]:  # as in `2> file`
