@@ -11,7 +11,7 @@ build: setup
 	$(BIN)/edgekit build
 
 test: lint native-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 30 --durations-min 5
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 30 --durations-min 5
 
 setup: $(STAMP)
 

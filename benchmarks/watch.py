@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import pickle
 import time
 from collections.abc import Callable, Sequence
@@ -295,8 +296,11 @@ def _images(count: float) -> str:
 
 def naming(pool: Pool, random: Random, repeat: int) -> None:
     """Is the named corruption right, and does the estimated error cover the true one?"""
-    print("\n| after | corruption right | or among three | error covered (90%) | unknown |")
-    print("|---|---|---|---|---|")
+    print(
+        "\n| after | corruption right | or among three | error covered | by an exact 90% interval "
+        "| unknown |"
+    )
+    print("|---|---|---|---|---|---|")
     for called, monitor in pool.monitors.items():
         for images in (50, 200):
             shown = " | ".join(
@@ -309,7 +313,7 @@ def named(
     pool: Pool, monitor: Watched, images: int, random: Random, repeat: int
 ) -> tuple[float, ...]:
     """The columns of `naming`."""
-    right, among, covered, unknown = [], [], [], []
+    right, among, covered, possible, unknown = [], [], [], [], []
     for cell in range(75):
         name = BENCHMARK15[cell // 5]
         for _ in range(repeat):
@@ -319,10 +323,18 @@ def named(
             right.append(names[:1] == [name])
             among.append(name in names)
             unknown.append(look.unknown >= 0.5)
-            true = pool.wrong[pool.cells[cell]].mean()
+            true, count = pool.wrong[pool.cells[cell]].mean(), len(pool.cells[cell])
             if look.error is not None:
                 covered.append(look.error.low <= true <= look.error.high)
-    return tuple(float(np.mean(values)) for values in (right, among, covered, unknown))
+                half = (look.error.high - look.error.low) / 2
+                possible.append(_covered(half, math.sqrt(true * (1 - true) / count)))
+    return tuple(float(np.mean(values)) for values in (right, among, covered, possible, unknown))
+
+
+def _covered(half: float, deviation: float) -> float:
+    """How often an exact 90% interval holds a rate that is itself known with this deviation."""
+    own = half / 1.645
+    return math.erf(half / math.hypot(own, deviation) / math.sqrt(2))
 
 
 def main() -> None:

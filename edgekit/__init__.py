@@ -7,7 +7,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
+
+if sys.version_info < (3, 10):  # noqa: UP036 - old pips install it all the same
+    sys.exit(
+        "error: edgekit needs Python 3.10 or newer, and this is "
+        + ".".join(map(str, sys.version_info[:3]))
+        + ": make a virtual environment with a newer one"
+    )
 
 from edgekit.core.privacy import turn_off_telemetry
 

@@ -3,6 +3,7 @@
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,25 @@ if threading.current_thread() is threading.main_thread():
 
 
 shared.begin()
+
+LONGEST = (
+    *("e2e/test_full_size.py", "e2e/test_build.py", "e2e/test_guard.py", "e2e/test_parity.py"),
+    *("training/test_run.py", "cli/test_calibrate.py", "e2e/test_families.py"),
+    *("hostile/test_disturbances.py", "workflows/test_build.py", "workflows/test_finetune.py"),
+)
+"""They begin first, so that no process is left alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put `LONGEST` first; otherwise, the order stays."""
+    here = Path(__file__).parent
+    names = {item.path: item.path.relative_to(here).as_posix() for item in items}
+
+    def place(item: pytest.Item) -> int:
+        name = names[item.path]
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,6 +24,7 @@ from edgekit.bundle.manifest import (
     is_file_name,
     parse_manifest,
 )
+from edgekit.core.cache_space import use_cache
 from edgekit.core.damage import METHODS
 from edgekit.core.errors import EdgekitError
 from edgekit.core.files import write_atomically
@@ -88,6 +89,7 @@ def open_zip(path: Path, open_folder: Callable[[Path, bytes], T]) -> T:
         raise _damaged(path, error) from error
     with source:
         archive = _read_archive(source, path)
+        use_cache(cache_root())
         folder = _cache() / hashlib.sha256(archive.data).hexdigest()
         if _holds(folder, archive.data):
             archive.copy(None)

@@ -29,15 +29,17 @@ def across_artifacts(
     *,
     seed: int | None,
     report: Path | None = None,
+    out: Path | None = None,
 ) -> None:
     """Compare all of ``names`` and of ``devices`` (NAME:BUNDLE); ``told`` holds for every file.
 
-    ``settings`` are NAME:OPTION=VALUE, of one file each; ``report`` is where a page goes.
+    ``settings`` are NAME:OPTION=VALUE, of one file each; ``report`` is where a page goes, ``out``
+    a folder for page and document.
     """
-    from edgekit.core.files import write_text
     from edgekit.model.labels import read_labels
     from edgekit.report.across_page import across_page
     from edgekit.report.across_table import failure, show
+    from edgekit.report.parity_folder import keep, prepare, write_page
     from edgekit.workflows.across import parity_across
     from edgekit.workflows.foreign_parity import Side
 
@@ -47,6 +49,8 @@ def across_artifacts(
         )
     if options.gates.min_code_agreement is not None:
         raise UsageError("--min-code-agreement is for two bundles: leave it out with --across")
+    if out is not None:
+        prepare(out)
     files = list(names)
     everything = [*files, *devices]
     if options.reference is not None and options.reference not in everything:
@@ -71,8 +75,10 @@ def across_artifacts(
     )
     context.console.document(document)
     show(context.console, document)
+    if out is not None:
+        keep(out, document, context.console)
     if report is not None:
-        write_text(report, across_page(document))
+        write_page(report, across_page(document))
         context.console.info(f"wrote {report}")
     if document.verdict != "pass":
         raise GateFailed(failure(document))

@@ -125,8 +125,7 @@ def build(
 
     Without options: the built-in model and images, for this machine's CPU.
     """
-    from edgekit.core.files import write_text
-    from edgekit.core.typed_toml import read_toml, to_toml
+    from edgekit.core.typed_toml import read_toml
     from edgekit.steps.build_report import BuildReport, BuiltBundle
     from edgekit.workflows.build import build as run
     from edgekit.workflows.build import plan
@@ -142,16 +141,18 @@ def build(
     gate = dataclasses.replace(gate, shared=gate.shared.over(base.budgets))
     given = {name: value for name, value in options.items() if value not in (None, ())}
     config = dataclasses.replace(base, **given, budgets=gate.options.over(gate.shared))
+    if config.checkpoint is not None and config_file is None and "data" not in given:
+        raise UsageError(
+            f"--data is missing: name the images that calibrate and judge {config.checkpoint} "
+            f"({config.data} is edgekit's own)"
+        )
     budgets, left_out = gate.judged(_unable(config))
     check_earlier(config)
     gate.check(
         [Path(config.out) / target for target in config.target], **{"save-config": save_config}
     )
     if save_config is not None:
-        if save_config.exists():
-            raise UsageError(f"{save_config} exists: choose another name, or remove it")
-        write_text(save_config, to_toml(config))
-        console.info(f"settings: wrote {save_config}")
+        _save(config, save_config, console)
     if dry_run:
         planned = plan(config, console, force=force, only=only)
         console.document(planned)
@@ -170,6 +171,20 @@ def build(
         console.info(f"{outcome.target}: {state}: {outcome.path}")
     gate.write(judged, console)
     fail_unless_held(judged, _why(outcomes, judged, by_name=budgets.max_drop is not None))
+
+
+def _save(config: BuildConfig, path: Path, console: Console) -> None:
+    """Write the settings, unless the file already holds them."""
+    from edgekit.core.files import read_regular, write_text
+    from edgekit.core.typed_toml import to_toml
+
+    text = to_toml(config)
+    if path.exists():
+        if read_regular(path) == text.encode():
+            return
+        raise UsageError(f"{path} holds other settings: choose another name, or remove it")
+    write_text(path, text)
+    console.info(f"settings: wrote {path}")
 
 
 def _unable(config: BuildConfig) -> dict[str, str]:
@@ -193,14 +208,27 @@ def _why(outcomes: Sequence[Outcome], judged: GateReport, *, by_name: bool) -> s
     """
     names = {row.name for bundle in judged.bundles for row in bundle.not_held}
     gated = [outcome for outcome in outcomes if outcome.verdict in _NOT_PASSED]
-    verdicts = ", ".join(f"{outcome.target} ({outcome.verdict})" for outcome in gated)
-    kept = "the bundles are kept, 'edgekit parity BUNDLE' shows where robustness was lost"
+    verdicts = ", ".join(f"{outcome.target} ({in_words(outcome)})" for outcome in gated)
+    kept = "the bundles are kept"
+    if any(outcome.verdict == "fail" for outcome in gated):
+        kept += ", 'edgekit parity BUNDLE' shows where robustness was lost"
     if not names or (names == {"max_drop"} and not by_name):
         return f"parity with the float model: {verdicts}; {kept}"
     return f"{judged.failure()}; {kept if gated else 'the bundles are kept'}"
 
 
 PLAN = Table.of("step", "target", Column("state", "prose"), Column("writes", "prose"))
+
+
+def in_words(outcome: Outcome) -> str:
+    """The verdict; of an undecided one, what would decide it."""
+    from edgekit.parity.document import ParityDocument
+
+    comparison = None if outcome.parity is None else outcome.parity.comparison
+    more = comparison.more_images if isinstance(comparison, ParityDocument) else None
+    if outcome.verdict != "undecided" or not more:
+        return outcome.verdict
+    return f"undecided: {more:,} more test images like these would decide"
 
 
 def _plan_row(step: PlannedStep) -> list[str]:

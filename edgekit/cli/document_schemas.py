@@ -32,7 +32,9 @@ def known_documents() -> dict[str, Known]:
 
 def _printed() -> dict[str, tuple[type[Document], str]]:
     from edgekit.bundle.signature import Signed, Verified
+    from edgekit.cli.cache import CacheReport
     from edgekit.cli.completion import CompletionScript
+    from edgekit.cli.parity_plan import ParityPlan
     from edgekit.cli.schema_list import SchemaList
     from edgekit.core.documents import Failure
     from edgekit.devices.check import CheckedDevices
@@ -59,6 +61,7 @@ def _printed() -> dict[str, tuple[type[Document], str]]:
         "bench": (GatedBench, "edgekit bench --json"),
         "build": (BuildReport, "edgekit build --json"),
         "build-plan": (BuildPlan, "edgekit build --dry-run --json"),
+        "cache": (CacheReport, "edgekit cache --json"),
         "calibrate": (Calibrated, "edgekit calibrate --json"),
         "check": (CheckReport, "edgekit check --json"),
         "completion": (CompletionScript, "edgekit completion --json"),
@@ -76,6 +79,7 @@ def _printed() -> dict[str, tuple[type[Document], str]]:
         "inspect-checkpoint": (CheckpointReport, "edgekit inspect CHECKPOINT --json"),
         "parity": (GatedParity, "edgekit parity --json"),
         "parity-across": (AcrossDocument, "edgekit parity --across --json"),
+        "parity-plan": (ParityPlan, "edgekit parity --plan --json"),
         "predict": (PredictionList, "edgekit predict --json"),
         "report": (WrittenReport, "edgekit report --json"),
         "schemas": (SchemaList, "edgekit schema --json"),
@@ -107,6 +111,9 @@ def _stored() -> dict[str, tuple[type[Document], str]]:
         "field-file": (FieldReference, "field.json in a bundle"),
         "finetuned-section": (FinetuneRecord, "sections.finetuned of a manifest"),
         "manifest-file": (StoredManifest, "manifest.json in a bundle"),
-        "parity-file": (ParityDocument, "parity.json in a bundle, sections.parity of a manifest"),
+        "parity-file": (
+            ParityDocument,
+            "parity.json in a bundle or --out, sections.parity of a manifest",
+        ),
         "signature-file": (StoredSignature, "signature.json in a bundle"),
     }

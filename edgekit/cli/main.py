@@ -46,11 +46,13 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @click.group(
     cls=Group,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EXIT_CODES,
 )
 @click.version_option(__version__, prog_name="edgekit")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Robust image classifiers on the edge: VQ-SA from checkpoint to INT8, robustness proven.
 
     \b
@@ -61,12 +63,15 @@ def cli() -> None:
       edgekit doctor                     what this machine can build
       edgekit COMMAND --help             options and examples of a command
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def _add_commands() -> None:
     """Every command; its module imports nothing heavy either."""
     from edgekit.cli.bench import bench
     from edgekit.cli.build import build
+    from edgekit.cli.cache import cache
     from edgekit.cli.calibrate import calibrate
     from edgekit.cli.check import check
     from edgekit.cli.completion import completion
@@ -86,7 +91,19 @@ def _add_commands() -> None:
     from edgekit.cli.watch import watch
 
     for command in (
-        *(bench, build, calibrate, check, completion, deploy, device, doctor, export, finetune),
+        *(
+            bench,
+            build,
+            cache,
+            calibrate,
+            check,
+            completion,
+            deploy,
+            device,
+            doctor,
+            export,
+            finetune,
+        ),
         *(inspect, parity, predict, report, schema, sign, targets, train, verify, watch),
     ):
         cli.add_command(command)

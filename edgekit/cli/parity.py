@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Command,
-    prints=("parity", "parity-across"),
+    prints=("parity", "parity-across", "parity-plan"),
     short_help="Compare a bundle's robustness with its float original's.",
     needs=PARITY,
     extra="parity",
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     edgekit parity build/cpu --budgets budgets.toml
     edgekit parity build/jetson-orin-nano --device nano
     edgekit parity int8.onnx --reference float.onnx --data photos \\
-      --preprocessing imagenet
+      --preprocessing imagenet --out build/judged
     edgekit parity int8.tflite --reference float.onnx --data photos \\
       --preprocessing timm:mobilenetv3_small_100 --background
     edgekit parity --across float.onnx int8.onnx int8.tflite --data photos \\
@@ -58,9 +58,11 @@ if TYPE_CHECKING:
       --data photos --preprocessing imagenet
     edgekit parity command:./npu.sh --reference best.pth --data photos \\
       --preprocessing lite0
+    edgekit parity --plan --tolerance 0.5 --data photos
     """,
 )
-@click.argument("candidates", nargs=-1, metavar="CANDIDATE...")
+@click.argument("candidates", nargs=-1, metavar="[CANDIDATE]...")
+@click.option("--plan", is_flag=True, help="Compare nothing; say how many images it takes.")
 @click.option("--across", is_flag=True, help="Compare all CANDIDATEs with each other, too.")
 @click.option("--reference", help="What is right; default: the bundle's float original.")
 @click.option("--data", help="Images, or imagenet-c:FOLDER; default: the build's test images.")
@@ -119,6 +121,11 @@ if TYPE_CHECKING:
 @click.option(
     "--report", type=click.Path(path_type=Path), help="Across: write an HTML page to this file."
 )
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Keep the result of files in this folder: parity.json, report.html.",
+)
 @click.option("--allow-fallback", is_flag=True, help="Go on if a file runs elsewhere than asked.")
 @click.option(
     "--allow-weak-reference",
@@ -129,6 +136,7 @@ if TYPE_CHECKING:
 def parity(
     console: Console,
     candidates: tuple[str, ...],
+    plan: bool,
     across: bool,
     reference: str | None,
     data: str | None,
@@ -157,6 +165,7 @@ def parity(
     devices: tuple[str, ...],
     settings: tuple[str, ...],
     report: Path | None,
+    out: Path | None,
     allow_fallback: bool,
     allow_weak_reference: bool,
     **gating: Any,
@@ -171,6 +180,10 @@ def parity(
     With --across, several are compared on the same images, each with the reference (the
     first, unless --reference names another) and each with each.
 
+    With --plan, nothing is compared: it prints how many test images a tolerance takes, and
+    what the test images of --data would decide. CANDIDATE may be a bundle that was
+    compared before, whose own figures then count.
+
     A bundle's result becomes its evidence, unless stronger evidence exists; then it is
     kept beside that.
 
@@ -178,16 +191,24 @@ def parity(
     if not, if the images do not decide, or if they have no labels.
     """
     from edgekit.cli.across import across_artifacts
+    from edgekit.cli.parity_plan import plan_parity
     from edgekit.core.step_cache import cache_root
     from edgekit.foreign.open import ForeignOptions
     from edgekit.model.labels import read_labels
     from edgekit.parity.options import Gates, ParityOptions
     from edgekit.report.gate import GatedParity
+    from edgekit.report.parity_folder import keep, prepare
     from edgekit.report.parity_table import show
     from edgekit.steps.context import Context
     from edgekit.workflows.foreign_parity import Side
 
     gate = take_gate(gating)
+    if plan:
+        if across or reference or devices:
+            raise UsageError("--plan compares nothing: leave out --across, --reference, --device")
+        drop = only_tolerance(gate, tolerance, baseline)
+        plan_parity(console, candidates, data, drop, seed or 0, skip_bad=skip_bad)
+        return
     context = Context(console, cache_root())
     ours = ForeignOptions(
         preprocessing,
@@ -218,11 +239,11 @@ def parity(
         gates = dataclasses.replace(options.gates, tolerance=drop)
         options = dataclasses.replace(options, gates=gates)
         across_artifacts(
-            context, candidates, devices, options, ours, settings, seed=seed, report=report
+            context, candidates, devices, options, ours, settings, seed=seed, report=report, out=out
         )
         return
     if report is not None:
-        raise UsageError("--report is for --across; 'edgekit report' writes that of a bundle")
+        raise UsageError("--report is for --across: --out keeps the result of one file")
     candidate, device = _only(candidates, devices, settings)
     theirs = ForeignOptions(
         reference_preprocessing or preprocessing,
@@ -243,6 +264,8 @@ def parity(
     options = dataclasses.replace(options, gates=gates)
     if not (one.foreign or other.foreign):
         _refuse_unused(ours, reference_preprocessing, theirs)
+        if out is not None:
+            raise UsageError("--out is for files: a bundle keeps its own result, leave it out")
         document = _of_bundle(context, Path(candidate), options, seed, device, replace=replace)
     elif reference is None:
         raise UsageError(f"{candidate} is no bundle: name what is right, with --reference")
@@ -252,13 +275,17 @@ def parity(
         if labels is not None:
             names = read_labels(Path(labels))
             one, other = one.labeled(names), other.labeled(names)
+        if out is not None:
+            prepare(out)
         document = _of_any(context, one, other, options, seed, device)
+        if out is not None:
+            keep(out, document, console)
     earlier = None
     if baseline is not None:
         limit = drop if budgets.max_regression is None else budgets.max_regression
         budgets = dataclasses.replace(budgets, max_regression=limit)
         earlier = _against(context, one, baseline, options, seed, limit)
-    outcome = judged(one, document, earlier, baseline, budgets, left_out)
+    outcome = judged(one, document, earlier, baseline, budgets, left_out, out)
     console.document(GatedParity(document, outcome.section(), earlier))
     show(console, document)
     outcome.show(console)

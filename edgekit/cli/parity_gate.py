@@ -39,13 +39,13 @@ def check_baseline(baseline: str | None, candidate: str, device: str | None) -> 
 
 
 def only_tolerance(gate: Gate, tolerance: float | None, baseline: str | None) -> float:
-    """The tolerance of ``--across``, which has no other budgets."""
+    """The tolerance of ``--across`` and ``--plan``, which have no other budgets."""
     given = [option(name) for name, _ in gate.options.given()]
     given += ["--baseline"] if baseline is not None else []
     given += ["--summary"] if gate.summary is not None else []
     given += ["--junit"] if gate.junit is not None else []
     if given:
-        raise UsageError(f"{given[0]} is for one candidate: leave it out with --across")
+        raise UsageError(f"{given[0]} compares one candidate: leave it out here")
     for candidate in (tolerance, gate.shared.max_drop):
         if candidate is not None:
             return candidate
@@ -69,8 +69,12 @@ def judged(
     baseline: str | None,
     budgets: Budgets,
     left_out: tuple[LeftOut, ...],
+    out: Path | None,
 ) -> GateReport:
-    """The outcome, from the comparisons with the reference and with the earlier bundle."""
+    """The outcome, from the comparisons with the reference and with the earlier bundle.
+
+    ``out`` is the folder that has the page, where no bundle has it.
+    """
     from edgekit.bench.budgets import size
     from edgekit.bench.document import bundle_facts
     from edgekit.bundle.store import open_bundle
@@ -86,7 +90,7 @@ def judged(
         facts = bundle_facts(open_bundle(Path(candidate.name), any_arch=True))
         rows += (judge("max_mb", budgets.max_mb, size(facts.size_bytes)),)
     reason = "" if document.verdict == "pass" else failure(document)
-    page = report_of(Path(candidate.name))
+    page = report_of(out or Path(candidate.name))
     bundle = GatedBundle(candidate.name, rows, changed, document.verdict, reason, page)
     return GateReport("parity", (bundle,), left_out)
 

@@ -11,10 +11,12 @@ import click
 
 from edgekit.cli.common import Command, common
 from edgekit.core.console import Console
+from edgekit.core.errors import UsageError
 from edgekit.core.packages import TRAIN
 from edgekit.core.tables import FACTS
 from edgekit.core.typed_toml import read_toml
 from edgekit.model.config import CodebookUpdate, Distance, OutputForm, Quantize
+from edgekit.parity.tolerance import TOLERANCE
 from edgekit.training.config import (
     AttentionStart,
     Augment,
@@ -37,6 +39,7 @@ def _choice(kind: Any) -> click.Choice[str]:
     short_help="Train VQ-SA on clean and corrupted images.",
     needs=TRAIN,
     examples="""
+    edgekit train --data builtin:fashion-mnist
     edgekit train --data ./photos --out runs/photos
     edgekit train --data ./photos --config photos.toml --seed 1 --out runs/b
     edgekit train --data ./photos --backbone resnet50 --finetune-epochs 5
@@ -105,17 +108,25 @@ def _choice(kind: Any) -> click.Choice[str]:
 def train(console: Console, file: Path | None, restart: bool, **options: Any) -> None:
     """Train VQ-SA on clean and corrupted images; a killed run resumes where it stopped.
 
-    Options override --config, which overrides the defaults. The checkpoint records the
-    corruptions used in training, and every report repeats them.
+    It starts only with --data or --config. Options override --config, which overrides the
+    defaults. The checkpoint records the corruptions used in training, and every report
+    repeats them.
     """
     config = read_toml(file, TrainConfig) if file else TrainConfig()
     given = {name: value for name, value in options.items() if value is not None}
     config = dataclasses.replace(config, **given)
+    if file is None and "data" not in given:
+        raise UsageError(
+            "--data is missing: name the images to train on, a folder with one folder per class "
+            f"(or {config.data}, edgekit's own); the other settings have defaults: "
+            f"{config.backbone} with its ImageNet weights, {config.codebook_size} codewords, "
+            f"{config.epochs} epochs, results in {config.out}"
+        )
 
     from edgekit.training.run import run_training
     from edgekit.training.summary import result_rows
 
-    result = run_training(config, console, restart=restart)
+    result = run_training(config, console, restart=restart, tolerance=TOLERANCE)
     if os.environ.get("RANK", "0") != "0":  # torchrun's first process reports for all
         return
     console.document(result)

@@ -7,6 +7,7 @@ and built again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 
+from edgekit.core.cache_space import use_cache
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.core.files import file_sha256, write_text
@@ -62,7 +64,10 @@ def find(root: Path, step: str, inputs: Mapping[str, object], console: Console) 
     entry = _entry(root, step, inputs)
     if not entry.exists():
         return None
+    use_cache(root)
     if _intact(entry):
+        with contextlib.suppress(OSError):  # a cache that cannot be written is not cleaned
+            os.utime(entry)
         return entry
     console.warn(
         f"the cached result of step '{step}' is damaged and will be computed again: {entry}"
@@ -98,6 +103,7 @@ def cached(
         raise EdgekitError(
             f"cannot write the cache {root} ({error.strerror}): set EDGEKIT_CACHE to another folder"
         ) from error
+    use_cache(root)
     replace_folder(entry, fill)
     return entry
 

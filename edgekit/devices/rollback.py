@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from edgekit.bundle.engine import EngineState
 from edgekit.bundle.manifest import MANIFEST, Manifest, parse_manifest
 from edgekit.bundle.signature import SIGNATURE, Signer
 from edgekit.bundle.store import Bundle
@@ -103,6 +104,7 @@ def roll_back(
         session.call(remote_files, "remove", place.root, place.previous)  # what is in its place
         raise _nothing(session, place.name)
     manifest = parse_manifest(text.encode(), f"{session.device.name}: {place.previous}")
+    _check_engine(session, place, manifest, signers)
     signer = _signer(session, place, manifest, signers)
     if signer is not None and not allow_rollback:
         refuse_rollback(session, place, signer)
@@ -147,6 +149,20 @@ def _nothing(session: Session, name: str = "") -> UsageError:
 
 def _read(session: Session, path: str) -> str | None:
     return session.call(remote_files, "read", path).text_or_none()
+
+
+def _check_engine(session: Session, place: Place, manifest: Manifest, signers: Path | None) -> None:
+    """A device that built an engine has changed what was signed, and nobody can check it again."""
+    device = session.device
+    demanded = (
+        bool(signers or device.signers or device.require_signature)
+        or session.call(remote_files, "there", place.signers).flag()
+    )
+    if demanded and EngineState.of(manifest) is not None:
+        raise UsageError(
+            f"{device.name} built an engine for the {place.name} that it keeps, so its signature "
+            "no longer tells: deploy the signed bundle again"
+        )
 
 
 def _signer(

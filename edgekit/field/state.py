@@ -15,6 +15,7 @@ import numpy as np
 
 from edgekit.core.documents import Document, DocumentError, parse_json, read
 from edgekit.core.errors import UsageError
+from edgekit.core.files import read_regular
 from edgekit.field.detector import Detector
 from edgekit.field.reference import FieldReference
 
@@ -114,6 +115,13 @@ def stored_threshold(data: bytes, path: Path) -> float:
     return float(np.exp(min(_parsed(data, path).threshold, 100.0)))
 
 
+def stored_recent(path: Path, reference: FieldReference) -> tuple[Seen, ...]:
+    """The last images that the monitor with this file has seen."""
+    found = _parsed(read_regular(path), path)
+    _check_owner(found, path, reference)
+    return found.recent[-RECENT:]
+
+
 def state_bytes(state: State, detector: Detector, recent: Iterable[Seen]) -> bytes:
     """The file's content."""
     document = _Document(
@@ -141,10 +149,7 @@ def state_from(
 ) -> State:
     """Fill the ``detector`` and ``recent`` from a file; returns the rest."""
     found = _parsed(data, path)
-    if found.reference != digest(reference):
-        raise UsageError(
-            f"{path} is the state of another bundle's monitor: name another file, or remove it"
-        )
+    _check_owner(found, path, reference)
     shapes = (len(found.counts), len(found.evidence), len(found.peak), len(found.since))
     due = (detector.counts, detector.evidence, detector.peak, detector.since)
     learned = np.array(found.learned, np.float64)
@@ -168,3 +173,13 @@ def state_from(
 def _parsed(data: bytes, path: Path) -> _Document:
     document = parse_json(data, str(path))
     return read(_Document, document, str(path), schema=_Document.SCHEMA, remedy=_REMEDY)
+
+
+def _check_owner(found: _Document, path: Path, reference: FieldReference) -> None:
+    if found.reference != digest(reference):
+        raise UsageError(
+            f"{path} is the state of another bundle's monitor: name another file, or remove it"
+        )
+    for seen in found.recent:
+        if not (0 <= seen.symbol < reference.symbols and 0 <= seen.code < reference.size):
+            raise DocumentError(f"{path} is damaged: a codeword does not exist: {_REMEDY}")

@@ -77,7 +77,7 @@ def open_foreign(name: str, options: ForeignOptions) -> ForeignClassifier:
 
 
 def _refused_engine(path: Path) -> EdgekitError:
-    """A plan says neither what GPU it is for nor how to run it; its owner has a program."""
+    """A plan says neither which GPU it is for nor how to feed it; its owner has a program."""
     how = (
         f"judge it where it runs, with command:'ssh DEVICE python3 PROGRAM {path.name}' "
         "(docs/foreign.md has the program), or a bundle with --device"

@@ -103,6 +103,23 @@ def margin_summary(histogram: npt.NDArray[np.int64]) -> MarginSummary:
     )
 
 
+def occupied_bins(
+    histogram: npt.NDArray[np.int64],
+) -> tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...]]:
+    """The bins between the first and the last that hold codes: edges, agreeing and flipped codes.
+
+    JSON has no infinity, so the very last edge is put one bin's ratio further.
+    """
+    occupied = np.flatnonzero(histogram.sum(axis=0))
+    if not len(occupied):
+        raise EdgekitError("no margins were counted: nothing was evaluated")
+    first, last = int(occupied[0]), int(occupied[-1]) + 1
+    end = MARGIN_EDGES[-2] ** 2 / MARGIN_EDGES[-3]
+    edges = np.append(MARGIN_EDGES[:-1], end)[first : last + 1]
+    agreeing, flipped = histogram[:, first:last].tolist()
+    return tuple(edges.tolist()), tuple(agreeing), tuple(flipped)
+
+
 def _quantiles(counts: npt.NDArray[np.int64]) -> tuple[float, ...] | None:
     total = int(counts.sum())
     if total == 0:

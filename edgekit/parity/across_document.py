@@ -8,10 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
-from edgekit.core.documents import Document, read
-from edgekit.parity.document import Corrupted, Estimate, MeanError, ParityOutcome
-from edgekit.parity.options import ParityOptions
-from edgekit.parity.reference_check import ReferenceCheck
+from edgekit.core.documents import read
+from edgekit.parity.document import Estimate, MeanError, ParityOutcome, SweepDocument
 
 REMEDY: Final = "run 'edgekit parity --across' again"
 
@@ -75,35 +73,17 @@ class OddOneOut:
 
 
 @dataclass(frozen=True)
-class AcrossDocument(Document):
+class AcrossDocument(SweepDocument):
     """Several artifacts that answered the same images."""
 
     SCHEMA: ClassVar = 1
 
-    verdict: ParityOutcome
     reference: str
     """Its letter."""
     artifacts: tuple[Artifact, ...]
     agreement: tuple[PairAgreement, ...]
     odd_one_out: OddOneOut
-    data: str
-    corrupted: Corrupted
-    corruptions: tuple[str, ...]
-    severities: tuple[int, ...]
-    seed: int
-    mode: str
-    images: int
-    images_available: int
-    severities_per_image: int
-    saved: float
-    inferences: int
-    inferences_cached: int
-    seconds: float
     measured: str
-    asked: ParityOptions
-    # A later addition; older documents lack it.
-    reference_check: ReferenceCheck | None = None
-    """None without labels."""
 
     @staticmethod
     def from_dict(value: object, source: str) -> AcrossDocument:

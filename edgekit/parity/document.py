@@ -259,26 +259,17 @@ class ComparisonBeside:
     budgets: tuple[Judged, ...] = ()
 
 
-@dataclass(frozen=True)
-class ParityDocument(Document):
-    """One comparison. Errors are None without labels; a summary leaves the details out."""
-
-    SCHEMA: ClassVar = 2
+@dataclass(frozen=True, kw_only=True)
+class SweepDocument(Document):
+    """What every comparison says of its images, its corruptions and its work."""
 
     verdict: ParityOutcome
-    reasons: tuple[str, ...]
-    more_images: int | None
-    seen: str
-    reference: str
-    candidate: str
-    same_source: bool
     data: str
     corrupted: Corrupted
     corruptions: tuple[str, ...]
     severities: tuple[int, ...]
     seed: int
     mode: str
-    gates: Gates
     images: int
     images_available: int
     severities_per_image: int
@@ -286,12 +277,30 @@ class ParityDocument(Document):
     inferences: int
     inferences_cached: int
     seconds: float
+    asked: ParityOptions
+    # A later addition; older documents lack it.
+    reference_check: ReferenceCheck | None = None
+    """None without labels, and where a bundle is compared with its original."""
+
+
+@dataclass(frozen=True)
+class ParityDocument(SweepDocument):
+    """One comparison. Errors are None without labels; a summary leaves the details out."""
+
+    SCHEMA: ClassVar = 2
+
+    reasons: tuple[str, ...]
+    more_images: int | None
+    seen: str
+    reference: str
+    candidate: str
+    same_source: bool
+    gates: Gates
     cpu_seconds: float
     clean_error: OfBoth | None
     corruption_error: MeanError | None
     relative_corruption_error: RelativeError | None
     worst: tuple[str, ...]
-    asked: ParityOptions
     top1_agreement: ClassAgreement | None = field(default=None, metadata=_DETAIL)
     kl_nats: Divergence | None = field(default=None, metadata=_DETAIL)
     codes: CodeAgreement | None = field(default=None, metadata=_DETAIL)
@@ -313,8 +322,6 @@ class ParityDocument(Document):
     """What the errors alone do not show."""
     budgets: tuple[Judged, ...] = ()
     """Each gate, with the interval that judged it."""
-    reference_check: ReferenceCheck | None = None
-    """Of a comparison with a classifier that edgekit did not make, with labels."""
 
     def __post_init__(self) -> None:
         """Require details for every corruption in ``worst``."""

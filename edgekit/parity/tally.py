@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from edgekit.core.errors import EdgekitError
 from edgekit.data.corruption_grid import Cells
 from edgekit.metrics.codes import (
-    MARGIN_EDGES,
     MARGIN_QUANTILES,
     code_agreement,
     code_counts,
     code_usage,
     margin_histogram,
     margin_summary,
+    occupied_bins,
 )
 from edgekit.metrics.corruption_error import CellErrors, kl_divergence
 from edgekit.metrics.intervals import Interval, agreement_interval
@@ -236,15 +236,5 @@ def _margins(histogram: NDArray[np.int64]) -> Margins:
         quantiles=MARGIN_QUANTILES,
         agreeing=MarginGroup(summary.agreeing, summary.agreeing_quantiles),
         flipped=MarginGroup(summary.flipped, summary.flipped_quantiles),
-        histogram=_margin_histogram(histogram),
+        histogram=MarginHistogram(*occupied_bins(histogram)),
     )
-
-
-def _margin_histogram(histogram: NDArray[np.int64]) -> MarginHistogram:
-    """The occupied bins; JSON has no infinity, so the last edge of all is one bin further."""
-    occupied = np.flatnonzero(histogram.sum(axis=0))
-    first, last = int(occupied[0]), int(occupied[-1]) + 1
-    ratio = MARGIN_EDGES[2] / MARGIN_EDGES[1]
-    edges = np.append(MARGIN_EDGES[:-1], MARGIN_EDGES[-2] * ratio)[first : last + 1]
-    agreeing, flipped = histogram[:, first:last].tolist()
-    return MarginHistogram(tuple(edges.tolist()), tuple(agreeing), tuple(flipped))

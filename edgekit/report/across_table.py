@@ -8,6 +8,7 @@ from edgekit.core.console import Console
 from edgekit.core.tables import Column, Table
 from edgekit.parity.across_document import AcrossDocument
 from edgekit.parity.document import Estimate
+from edgekit.report.parity_table import work
 
 PAIRS: Final = Table.of(
     "pair",
@@ -100,14 +101,9 @@ def error_rows(document: AcrossDocument) -> list[list[str]]:
 
 def lines(document: AcrossDocument) -> list[str]:
     """The odd one out, the work, and the reasons."""
-    total = document.inferences + document.inferences_cached
-    work = f"{document.inferences:,} of {total:,} inferences done now"
-    work += f" in {document.seconds:.0f} s" if document.inferences else ", the rest was cached"
-    if document.saved > 0:
-        work += f"; stopping early saved {100 * document.saved:.0f}% of the full sweep"
     reasons = [f"{one.letter} {reason}" for one in document.artifacts for reason in one.reasons]
     doubt = [f"warning: {text}"] if (text := document.doubt()) else []
-    return [document.odd_one_out.sentence, work, *doubt, *reasons]
+    return [document.odd_one_out.sentence, work(document), *doubt, *reasons]
 
 
 def failure(document: AcrossDocument) -> str:

@@ -47,13 +47,17 @@ def paragraph(text: object, kind: str = "") -> str:
     return f"<p{attribute}>{escaped(text)}</p>"
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of texts, which scrolls by itself where the screen is too narrow."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
+    """A table, which scrolls by itself where the screen is too narrow; numbers to the right.
+
+    ``kind`` is "texts" for one that is read along its columns.
+    """
+    attribute = f' class="{kind}"' if kind else ""
     head = "".join(f'<th scope="col">{escaped(column)}</th>' for column in columns)
     body = "".join(
         "<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+    return f'<div class="wide"><table{attribute}><tr>{head}</tr>{body}</table></div>'
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:

@@ -23,6 +23,7 @@ from edgekit.report.sections.banner import banner
 from edgekit.report.sections.codes import codes
 from edgekit.report.sections.gaps import gaps
 from edgekit.report.sections.model import model_section, provenance
+from edgekit.report.sections.pending import pending
 from edgekit.report.sections.robustness import robustness
 from edgekit.report.sections.speed import quick_speed, speed
 from edgekit.report.sizes import sizes_of
@@ -32,13 +33,16 @@ REPORT: Final = "report.html"
 
 @dataclass(frozen=True)
 class WrittenReport(Document):
-    """A bundle's page."""
+    """The page of a bundle or of several."""
 
     SCHEMA: ClassVar = 1
 
     bundle: Path
+    """The first bundle."""
     report: Path
     """The page's file."""
+    bundles: tuple[Path, ...] = ()
+    """All of them, in the page's order."""
 
 
 def write_report(path: Path, output: Path | None = None) -> Path:
@@ -77,6 +81,7 @@ def report_page(bundle: Bundle, *, inside: bool = False) -> str:
     title = f"{model.backbone} for {manifest.target.name}"
     parts = [
         banner(title, decide(manifest, parity), manifest, sizes, bench, summary, parity),
+        pending(manifest, source),
         robustness(parity),
         codes(parity),
         quick_speed(quick) if bench is None else speed(bench),

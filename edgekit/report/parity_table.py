@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from edgekit.core.console import Console
 from edgekit.core.tables import Column, Table
@@ -13,8 +14,10 @@ from edgekit.parity.document import (
     Estimate,
     MeanError,
     ParityDocument,
+    SweepDocument,
 )
 
+WARNING: Final = "warning: "
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -132,12 +135,12 @@ def lines(document: ParityDocument) -> list[str]:
         )
     if document.codes is not None:
         text += _codes(document.codes)
-    text.append(_work(document))
+    text.append(work(document))
     if document.looks > 1:
         text.append(looks_line(document))
     checked = document.reference_check
     if checked is not None and (doubt := checked.sentence(document.reference)):
-        text.append(f"warning: {doubt}")
+        text.append(f"{WARNING}{doubt}")
     text += document.reasons
     if document.worst and document.verdict != "pass" and document.per_corruption is not None:
         deltas = document.per_corruption
@@ -186,12 +189,13 @@ def _codes(codes: CodeAgreement) -> list[str]:
     return text
 
 
-def _work(document: ParityDocument) -> str:
+def work(document: SweepDocument) -> str:
+    """How much was computed, and what an early stop saved."""
     total = document.inferences + document.inferences_cached
     text = f"{document.inferences:,} of {total:,} inferences done now"
     text += f" in {document.seconds:.0f} s" if document.inferences else ", the rest was cached"
     if document.saved > 0:
-        text += f"; the verdict came early and saved {100 * document.saved:.0f}% of the full sweep"
+        text += f"; stopping early saved {100 * document.saved:.0f}% of the full sweep"
     return text
 
 

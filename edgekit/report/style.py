@@ -95,9 +95,10 @@ table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums
 th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid var(--rule);vertical-align:top}
 th{color:var(--quiet);font-weight:600}
 th:first-child,td:first-child{text-align:left;padding-left:0}
-td:last-child,th:last-child{text-align:left}td:not(:first-child):not(:last-child){white-space:nowrap}
+td:last-child,th:last-child{text-align:left}.texts th,.texts td{text-align:left}
+table:not(.texts) td:not(:first-child):not(:last-child){white-space:nowrap}
 .beside{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(18.5rem,100%),1fr));
-gap:0 1.5rem}
+gap:0 1.5rem}.beside>*{min-width:0}
 figure{margin:1rem 0;min-width:0}
 figcaption{font-weight:600;font-size:.95rem;margin-bottom:.25rem}
 figcaption small{display:block;font-weight:400;color:var(--quiet)}
@@ -106,12 +107,13 @@ svg text{font:12px system-ui,sans-serif;fill:var(--ink)}
 svg text.quiet{fill:var(--quiet)}svg text.small{font-size:11px}svg text.strong{font-weight:700}
 details{margin:.75rem 0}summary{cursor:pointer;color:var(--link)}
 @media(max-width:30rem){.facts{grid-template-columns:1fr;gap:0}.facts dd{margin-bottom:.5rem}
-body{padding:.75rem}table{font-size:.75rem}th,td{padding:.25rem .3rem}}
+body{padding:.75rem}table{font-size:.72rem}th,td{padding:.25rem .2rem}}
 @media print{body{max-width:none;padding:0;font-size:11pt}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 figure,.banner,tr,.tiles div{break-inside:avoid}h2,h3,figcaption{break-after:avoid}
 details::details-content{content-visibility:visible;display:block;height:auto}
-.wide{overflow:visible}}
+.wide{overflow:visible}table{font-size:9pt}th,td{padding:.2rem .4rem}
+table:not(.texts) td:not(:first-child):not(:last-child){white-space:normal}}
 """
 
 STYLE: Final = (

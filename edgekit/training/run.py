@@ -15,6 +15,7 @@ from edgekit.data.corruptions import parse_seen
 from edgekit.data.datasets import open_dataset
 from edgekit.data.loading import Skipped, default_workers
 from edgekit.data.splits import split_dataset, stratified_sample
+from edgekit.metrics.planning import outlook
 from edgekit.model.card import ModelCard, TrainingProtocol
 from edgekit.training.config import TrainConfig
 from edgekit.training.determinism import choose_device, precision_for, reproducible
@@ -30,10 +31,17 @@ from edgekit.training.stop_signal import StopSignal
 _FILES = ("state.pt", "log.jsonl", "best.safetensors", "last.safetensors", "config.toml")
 
 
-def run_training(config: TrainConfig, console: Console, *, restart: bool = False) -> TrainResult:
+def run_training(
+    config: TrainConfig,
+    console: Console,
+    *,
+    restart: bool = False,
+    tolerance: float | None = None,
+) -> TrainResult:
     """Train as ``config`` says, or resume where an earlier call with the same settings stopped.
 
-    ``restart`` discards the earlier call's state. Under torchrun every process calls this.
+    ``restart`` discards the earlier call's state. ``tolerance``: first say what the test images
+    can decide of it, once the model is built. Under torchrun every process calls this.
     """
     started = time.monotonic()
     with (
@@ -48,6 +56,8 @@ def run_training(config: TrainConfig, console: Console, *, restart: bool = False
             _refuse_other_run(config)
         start = starting_point(config, console)
         material = _material(config, start, device, world, console, stop)
+        if tolerance is not None:
+            console.info(outlook(len(material.splits.test), tolerance))
         job = _job(config, start, material)
         _take_folder(config, world, restart)  # last: a run that cannot start leaves no files
         state = _resumable(job)
@@ -92,6 +102,11 @@ def _material(
 ) -> Material:
     """The images, their split, and what the phases need to work on them."""
     dataset = open_dataset(config.data)
+    if len(dataset.classes) < 2:
+        raise UsageError(
+            f"{config.data} has one class, '{dataset.classes[0]}': a classifier needs two, such as "
+            "a folder with one folder per class"
+        )
     splits = split_dataset(dataset, seed=config.data_seed)
     for part in ("train", "validation"):
         splits.part(part, dataset)  # refuses an empty part

@@ -96,7 +96,8 @@ def pipeline(
     if known_checkpoint(context, config.source()) is None:  # training it first takes minutes
         check_inputs(config.data, config.labels, config.recipe)
     loaded = Load(context, config.source())
-    exported = Export(context, loaded, config.images())
+    tolerance = config.most_drop if config.parity else None
+    exported = Export(context, loaded, config.images(), tolerance)
     steps: list[Step[Any]] = [loaded, exported]
     calibrations: list[Calibrate] = []
     for descriptor in descriptors:

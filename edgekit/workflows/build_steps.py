@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from edgekit.bench.document import BenchSummary
 from edgekit.bundle.manifest import MANIFEST, Manifest
 from edgekit.bundle.store import zip_bundle
+from edgekit.metrics.planning import outlook
 from edgekit.quantize.recipes import Recipe, check_dialect
 from edgekit.report.page import write_report
 from edgekit.steps.artifacts import Built, Checkpoint, Exported, Quantized
@@ -82,9 +83,15 @@ class Export(Step[Original]):
 
     name = "export"
 
-    def __init__(self, context: Context, loaded: Load, images: DataOptions) -> None:
+    def __init__(
+        self,
+        context: Context,
+        loaded: Load,
+        images: DataOptions,
+        tolerance: float | None,  # of the comparison; None: there will be none
+    ) -> None:
         super().__init__(context, loaded, writes=context.cache / "export")
-        self.loaded, self.images = loaded, images
+        self.loaded, self.images, self.tolerance = loaded, images, tolerance
 
     def _stored(self) -> Original | None:
         exported = cached_export(self.context, self.loaded.result, self.loaded.source)
@@ -101,6 +108,8 @@ class Export(Step[Original]):
         data = open_data(self.images, exported.card.classes)
         if data.note:
             self.context.console.warn(data.note)
+        if self.tolerance is not None and data.labeled:
+            self.context.console.info(outlook(len(data.splits.test), self.tolerance))
         return Original(name_classes(exported, data), data)
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edgekit.core.cache_space import use_cache
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.data.base import Dataset, subset
@@ -66,6 +67,7 @@ def sweep_over(
     pixels: Preprocessing,
 ) -> Sweep:
     """Both models over ``images``, which are prepared as ``pixels`` says."""
+    use_cache(context.cache)
     sweep = Sweep(
         dataset=images.dataset,
         make=MakeVariants(pixels, images.cells, images.published),
@@ -89,6 +91,7 @@ def lineup_over(
     pixels: Preprocessing,
 ) -> Lineup:
     """All models over ``images``, which are prepared as ``pixels`` says."""
+    use_cache(context.cache)
     lineup = Lineup(
         dataset=images.dataset,
         make=MakeVariants(pixels, images.cells, images.published),

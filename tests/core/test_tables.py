@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import edgekit
+from edgekit.cli.parity_plan import head as plan_head
 from edgekit.core.console import Console
 from edgekit.core.progress import track
 from edgekit.core.tables import FACTS, Column, Table, displayed, fold, layout, plain
@@ -47,6 +48,7 @@ def tables() -> Iterator[tuple[str, Table]]:
             yield f"{module.removeprefix('edgekit.')}.{name}", found
     for models in (("float", "bundle"), ("reference", "candidate")):
         yield f"parity {models[0]}", parity(models)
+    yield "parity plan", plan_head(250)
     yield "across matrix", Table.of("", *(Column(letter, "figure") for letter in "ABCD"))
 
 
@@ -78,7 +80,11 @@ def words(text: str) -> str:
 def test_every_table_is_looked_at() -> None:
     heads = [ast.unparse(node.args[0]) for _, node in calls()]
     assert len(heads) >= 19
-    assert sorted({head for head in heads if not head.isupper()}) == ["head", "head(document)"]
+    assert sorted({head for head in heads if not head.isupper()}) == [
+        "head",
+        "head(document)",
+        "head(images)",
+    ]
 
 
 @pytest.mark.parametrize(("name", "table"), list(tables()))

@@ -143,6 +143,27 @@ def test_nonsense_is_one_line(network: Network, run: Run, said: bytes, why: str)
     assert len(err) < 300
 
 
+def test_it_is_followed_until_it_ends(network: Network, run: Run) -> None:
+    monitor = Monitor(reference())
+    said = b""
+    for start, end in ((0, 200), (200, 200), (200, 300), (300, 1000)):
+        monitor.update(day()[start:end])
+        said += json.dumps(monitor.status().to_dict()).encode() + b"\n"
+    state = DeployState("key", "runtime", "python", "passed").to_json()
+    script = _LIAR.format(root=str(ROOT), entries=["cpu.json"], state=state, said=said)
+    add_device(network.enemy(script, "pole"))
+    code, out, err = run("watch", "--device", "pole")
+    assert code == 3
+    shown = [line.partition(",")[0] for line in err.splitlines() if " images, evidence" in line]
+    assert shown == [
+        "normal: 200 images",
+        "normal: 300 images",
+        "changed: 1",
+    ]
+    assert err.splitlines()[-1].startswith("error: the images have changed since image ")
+    assert out.startswith("changed: 1,000 images")
+
+
 @pytest.mark.parametrize("entries", [None, 1, ["a"] * 1001, ["../../etc"], [1], {"a": 1}])
 def test_names_are_checked(network: Network, run: Run, entries: object) -> None:
     script = _LIAR.format(root=str(ROOT), entries=entries, state=None, said=b"")

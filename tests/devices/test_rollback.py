@@ -14,15 +14,16 @@ from edgekit.bundle.selftest import SELFTEST
 from edgekit.bundle.signature import SIGNATURE, sign
 from edgekit.bundle.store import open_bundle, update_bundle, write_bundle
 from edgekit.core.errors import EdgekitError, UsageError
-from edgekit.devices.registry import Device
+from edgekit.devices.registry import Device, add_device
 from edgekit.devices.remote.place import RECORD, Keep, place
 from edgekit.devices.remote.previous import main, roll_back
 from tests import bundles
 from tests.devices.conftest import Run
 from tests.devices.test_deploy import there
 from tests.devices.test_signed import keys, refused, trusted
+from tests.hostile.devices import Network, network
 
-__all__ = ["keys", "trusted"]
+__all__ = ["keys", "network", "trusted"]
 
 
 def kept_of(device: Device, bundle: Path) -> Path:
@@ -113,6 +114,25 @@ def test_signatures_and_their_numbers_count(
     code, _, err = run("deploy", "--rollback", *words, "--allow-rollback")
     assert code == 0, err
     assert (there(device, bundle) / SIGNATURE).read_bytes() != newest
+
+
+def test_an_engine_that_was_built_there_is_not_what_was_signed(
+    network: Network, run: Run, keys: Path
+) -> None:
+    device = network.good("nano")
+    add_device(device)
+    kept = Path(device.folder) / "previous" / "cpu"
+    shutil.copytree(bundles.bundle("cpu"), kept)
+    update_bundle(kept, sections={"engine": {"state": "built", "tensorrt": "10.3.0"}})
+    words: tuple[object, ...] = ("deploy", "--rollback", "--device", "nano")
+    why = "nano built an engine for the cpu that it keeps"
+    refused(run(*words, "--signers", keys / "signers"), why)
+    (Path(device.folder) / "allowed_signers").touch()
+    refused(run(*words), why)
+    shutil.copytree(kept, kept.with_name("gpu"))
+    refused(run(*words), "nano can roll back several bundles (cpu, gpu): name one")
+    refused(run("deploy", "tpu", *words[1:]), "nano has nothing to roll back to for tpu: ")
+    refused(run("deploy", "--device", "nano"), "name the bundle to deploy")
 
 
 class Shelf:

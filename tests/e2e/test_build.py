@@ -247,7 +247,10 @@ def test_float_precision_gives_the_codes_of_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--checkpoint", "absent.pth"], "cannot read checkpoint absent.pth"),
+        (
+            ["--checkpoint", "absent.pth", "--data", trained.DATA],
+            "cannot read checkpoint absent.pth",
+        ),
         (["--target", "cpuu"], "unknown target 'cpuu' (did you mean 'cpu'?)"),
         (["--recipe", "robusst"], "did you mean 'robust'"),
         (["--data", "absent"], "no data at 'absent'"),

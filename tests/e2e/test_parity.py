@@ -356,6 +356,8 @@ def test_build_ends_with_a_verdict_and_keeps_its_own(
         "build",
         "--checkpoint",
         trained.checkpoint(),
+        "--data",
+        trained.DATA,
         "--recipe",
         "fast",
         "--no-bench",

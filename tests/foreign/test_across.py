@@ -67,7 +67,10 @@ def swapped() -> Path:
 
 def test_swapped_classes_stand_out(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     files = classifiers.float_onnx(), swapped(), xml()
-    code, found, errors = across(capsys, *files, "--report", tmp_path / "page.html")
+    words = "--report", tmp_path / "page.html", "--out", tmp_path / "kept"
+    code, found, errors = across(capsys, *files, *words)
+    assert json.loads((tmp_path / "kept/parity-across.json").read_text()) == found
+    assert (tmp_path / "kept/report.html").read_text() == (tmp_path / "page.html").read_text()
     document = AcrossDocument.from_dict(found, "stdout")
     assert code == 3
     assert document.verdict == "fail"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 
 from edgekit.cli.main import main
+from edgekit.parity.document import ParityDocument, Sides
+from edgekit.report.markup import escaped
+from edgekit.report.pair_page import pair_page
 from tests import terminals
 from tests.foreign import classifiers
 from tests.foreign.lies import CELLS, quantized
@@ -40,8 +44,21 @@ def parity(
     return code, json.loads(captured.out), captured.err
 
 
-def test_int8_of_another_tool_passes(capsys: pytest.CaptureFixture[str]) -> None:
-    code, document, _ = parity(capsys, quantized())
+def test_int8_of_another_tool_passes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out, summary = tmp_path / "made" / "judged", tmp_path / "summary.md"
+    words = ["--out", str(out), "--summary", str(summary)]
+    code, document, _ = parity(capsys, quantized(), *words)
+    kept = ParityDocument.from_dict(json.loads((out / "parity.json").read_text()), "parity.json")
+    assert kept.to_dict() == {name: document[name] for name in kept.to_dict()}
+    page = (out / "report.html").read_text()
+    # The keys of a file are sorted, the table is in the order of the sweep.
+    assert sorted(page.split("<tr>")) == sorted(pair_page(kept).split("<tr>"))
+    assert str(out / "report.html") in summary.read_text()
+    for text in ("ONNX Runtime", "gaussian noise", "max_drop", escaped(kept.warnings[0])):
+        assert page.count(text) >= 1, text
+    assert "http" not in page  # nothing from elsewhere
+    hostile = Sides("<script>alert(1)</script>", "\ud800")
+    assert "<script" not in pair_page(dataclasses.replace(kept, sides=hostile))
     assert (code, document["verdict"]) == (0, "pass")
     assert document["codes"] is None
     assert document["reference_check"]["state"] == "better"
@@ -121,6 +138,7 @@ def test_an_input_of_another_size_is_told(
         (["a.onnx", "--reference", "b.onnx"], "name the images that judge, with --data"),
         (["a.onnx", "--reference", "b.onnx", "--min-code-agreement", "0.9"], "have no codes"),
         (["a.plan", "--reference", "b.onnx", "--device", "nano"], "--device runs bundles, and a"),
+        (["build/cpu", "--out", "kept"], "--out is for files: a bundle keeps its own result"),
         (["build/cpu", "--background"], "--background is for files that edgekit did not make"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,12 +12,14 @@ from hypothesis.extra import numpy as hnp
 
 from edgekit.core.errors import EdgekitError
 from edgekit.metrics.codes import (
+    MARGIN_EDGES,
     MARGIN_QUANTILES,
     code_agreement,
     code_counts,
     code_usage,
     margin_histogram,
     margin_summary,
+    occupied_bins,
 )
 
 
@@ -77,6 +81,25 @@ def test_margin_summary_separates_ties_from_damage() -> None:
         exact = np.quantile(margins[group], MARGIN_QUANTILES)
         assert (np.asarray(found) <= exact * 1.001).all()
         assert (np.asarray(found) >= exact / 1.17).all()
+
+
+def test_bins_that_hold_codes() -> None:
+    margins, codes = np.array([0.0, 0.013, 2.7, 1e6]), np.array([1, 2, 3, 4])
+    flipped = np.array([1, 3, 3, 4])
+    edges, same, other = occupied_bins(margin_histogram(margins[:3], codes[:3], flipped[:3]))
+    assert len(edges) == len(same) + 1 == len(other) + 1
+    assert (sum(same), sum(other)) == (2, 1)
+    assert (edges[0], same[0], same[-1]) == (0.0, 1, 1)
+    place = other.index(1)
+    assert edges[place] <= 0.013 < edges[place + 1]
+    assert edges[-2] <= 2.7 < edges[-1]
+    edges, same, _ = occupied_bins(margin_histogram(margins, codes, codes))
+    assert same[-1] == 1
+    assert math.isfinite(edges[-1])
+    edges, same, _ = occupied_bins(margin_histogram(margins[1:2], codes[1:2], codes[1:2]))
+    assert (len(edges), same) == (2, (1,))
+    with pytest.raises(EdgekitError, match="nothing was evaluated"):
+        occupied_bins(np.zeros((2, len(MARGIN_EDGES) - 1), np.int64))
 
 
 def test_margins_of_nothing_and_of_nan() -> None:

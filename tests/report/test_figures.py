@@ -26,6 +26,7 @@ from edgekit.report.figures.latency import latency
 from edgekit.report.figures.layers import layers
 from edgekit.report.figures.margins import margins
 from edgekit.report.figures.memory import memory
+from edgekit.report.figures.pareto import Choice, pareto
 from edgekit.report.figures.shares import shares
 from edgekit.report.figures.sizes import sizes
 from edgekit.report.figures.svg import Scale, around, name, number, signed
@@ -68,6 +69,7 @@ def every_figure(label: str) -> dict[str, str]:
         "time series": time_series((Point(0.0, 5, 1.0, 1.1, None, None, None),)),
         "layers": layers(Layers(9, 2.0, {label: PartTime(2.0, 1.0)}, "x", (layer,))),
         "sizes": sizes(10_000_000, 33_600_000),
+        "pareto": pareto([Choice("1", label, 4.0, 19.0, 18.8, 19.4)], "corruption error"),
     }
 
 
@@ -109,6 +111,7 @@ def test_an_axis_has_ticks_and_a_label(figure: str) -> None:
         "time series": "minutes",
         "layers": "ms of one inference",
         "sizes": "MB",
+        "pareto": "median latency, ms",
     }
     written = texts(every_figure("fog")[figure])
     assert words[figure] in written
@@ -137,8 +140,8 @@ def test_intervals_are_sorted_by_loss_with_the_mean_last() -> None:
     assert names == ["snow", "fog", "frost", "pixelate*", "mean"]
     assert "tolerance of the mean, 0.75" in texts(figure)
     assert "most for each, 3" in texts(figure)
-    assert "snow: 20.00% to 21.70%, +1.70 [+1.20, +2.20] points" in hovers(figure)
-    assert "mean: 20.00% to 20.40%, +0.40 [−0.10, +0.90] points" in hovers(figure)
+    assert "snow: 20.00 to 21.70, +1.70 [+1.20, +2.20] points" in hovers(figure)
+    assert "mean: 20.00 to 20.40, +0.40 [−0.10, +0.90] points" in hovers(figure)
     assert figure.count('style="fill:var(--worse)') == 1  # snow's point, which is certain
     assert "is not part of the mean" in figure
 
@@ -190,6 +193,19 @@ def test_margins_from_a_histogram_or_from_quantiles() -> None:
     figure = margins(counted)
     assert "margin 0 to 1: 1,500 lookups, 100.0%" in hovers(figure)
     assert "<rect" in figure
+
+
+def test_what_another_beats_in_both_is_hollow() -> None:
+    choices = [
+        Choice("1", "fast", 4.0, 19.0, 18.8, 19.4),
+        Choice("2", "exact", 9.0, 17.0, 16.8, 17.4),
+        Choice("3", "neither", 9.5, 19.5, 19.3, 19.9),
+    ]
+    figure = pareto(choices, "corruption error")
+    points = [one.get("style") or "" for one in ElementTree.fromstring(figure).iter("circle")]
+    assert ["fill:var(--page)" in style for style in points] == [False, False, True]
+    assert "neither: 9.50 ms, 19.50" in hovers(figure)
+    assert "1 fast; 2 exact; 3 neither." in figure
 
 
 def test_memory_that_nobody_knows_is_no_frame() -> None:

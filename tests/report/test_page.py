@@ -109,6 +109,20 @@ def test_links_lead_to_the_documents_beside_the_page(bundle: Path, tmp_path: Pat
     assert "href=" not in write_report(bundle, tmp_path / "elsewhere.html").read_text()
 
 
+def test_calibration_in_a_line(bundle: Path) -> None:
+    images = [{"corruption": None}, {"corruption": "fog", "severity": 2}, {"corruption": "snow"}]
+    recipe = {"description": "300 images", "statistics": "mean-minmax", "unknown": [1]}
+    listing = {"seed": 3, "images": images, "recipe": recipe}  # as an earlier release wrote it
+    update_bundle(bundle, reports={"calibration.json": json.dumps(listing).encode()})
+    page = report_page(open_bundle(bundle))
+    assert "1 clean and 2 corrupted images, seed 3; 300 images; ranges: mean-minmax" in page
+    for damaged in (b"{", b"[]", b'{"schema": 9}', b"[" * 100_000, b'{"seed": 1, "images": 5}'):
+        update_bundle(bundle, reports={"calibration.json": damaged})
+        with pytest.raises(UsageError, match=r"calibration\.json") as error:
+            report_page(open_bundle(bundle))
+        assert "\n" not in str(error.value)
+
+
 def test_size_beside_the_float_model(bundle: Path) -> None:
     assert "times as much" not in report_page(open_bundle(bundle))
     update_bundle(bundle, sections={SECTION: {"size_bytes": 12_300_000}})

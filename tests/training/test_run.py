@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from edgekit.cli.train import train as train_command
+from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, Interrupted, UsageError
 from edgekit.core.progress import ProgressBar
 from edgekit.core.typed_toml import to_toml
@@ -294,3 +295,22 @@ def test_settings_that_do_not_go_together(
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+
+
+def test_a_single_class_is_refused(tmp_path: Path) -> None:
+    images = np.zeros((6, 32, 32, 3), np.uint8) + np.arange(6, dtype=np.uint8)[:, None, None, None]
+    data = tmp_path / "one.npz"
+    np.savez(data, images=images, labels=np.zeros(6, int), classes=np.array(["cat"]))
+    with pytest.raises(UsageError, match="has one class, 'cat'"):
+        run_training(frozen_config(tmp_path, data=str(data)), QUIET)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_test_images_can_decide_is_said_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = frozen_config(tmp_path, epochs=1, seen="contrast")
+    run_training(config, Console(), tolerance=0.5)
+    lines = capsys.readouterr().err.splitlines()
+    said = next(i for i, line in enumerate(lines) if "15 test images decide to about" in line)
+    assert said < next(i for i, line in enumerate(lines) if "epoch 1:" in line)

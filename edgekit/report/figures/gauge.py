@@ -26,7 +26,7 @@ def gauge(error: MeanError, tolerance: float) -> str:
     limit, zero = scale.at(tolerance), scale.at(0.0)
     interval = f"[{signed(error.lower)}, {signed(error.upper)}]"
     parts = [
-        axis(scale, _BOTTOM, "change of the corruption error, points", top=16, ticks=7),
+        axis(scale, _BOTTOM, "change of the corruption error, points", top=16),
         box(limit, 18, scale.right - limit, _BOTTOM - 18, "worse", strength=0.14),
         line(limit, 14, limit, _BOTTOM, "limit", width=2, dashed=True),
         line(zero, 18, zero, _BOTTOM, "ink"),

@@ -86,7 +86,7 @@ def _row(
     color = "worse" if change.lower > 0 else "better" if change.upper < 0 else "even"
     kind = "small strong" if isinstance(change, MeanError) else "small"
     return hover(
-        f"{whole.replace('_', ' ')}: {change.reference:.2f}% to {change.candidate:.2f}%, "
+        f"{whole.replace('_', ' ')}: {change.reference:.2f} to {change.candidate:.2f}, "
         f"{signed(change.delta)} [{signed(change.lower)}, {signed(change.upper)}] points",
         text(LEFT - 2, y + 4, shown, anchor="end", kind=kind),
         line(scale.at(change.lower), y, scale.at(change.upper), y, color, width=3),

@@ -24,10 +24,12 @@ def latency(latencies: Mapping[str, Latency], histograms: Mapping[str, Histogram
         top = _TOP + _ROW * index
         color = "series-1" if name == own else "even"
         parts += _row(name, latencies[name], histograms.get(name), scale, top, color)
-    note = (
-        "Bars: calls by latency, each contender's to its own height, up to the 99th percentile. "
-        "Lines: p50, p90 and p99."
-    )
+    note = "Lines: p50, p90 and p99."
+    if histograms:
+        note = (
+            "Bars: calls by latency, each contender's to its own height, up to the 99th "
+            f"percentile. {note}"
+        )
     return figure("Latency", bottom + AXIS, parts, note=note)
 
 

@@ -12,7 +12,7 @@ def layers(profile: Layers) -> str:
     """A bar for each of the slowest; hovering tells what it is."""
     shown = profile.layers[:_SHOWN]
     most = max((layer.milliseconds for layer in shown), default=0.0) or 1.0
-    scale = Scale(0.0, most, right=92.0)
+    scale = Scale(0.0, most, right=82.0)
     bottom = _TOP + _ROW * len(shown)
     parts = [axis(scale, bottom, "ms of one inference", top=_TOP)]
     for index, layer in enumerate(shown):

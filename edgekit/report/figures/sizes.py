@@ -10,13 +10,13 @@ _ROW, _TOP = 30.0, 6.0
 def sizes(needed: int, reference: int) -> str:
     """Two bars from zero."""
     rows = (("float model", reference, "even"), ("bundle", needed, "series-1"))
-    scale = Scale(0.0, max(needed, reference, 1) / 1e6, left=22.0, right=86.0)
+    scale = Scale(0.0, max(needed, reference, 1) / 1e6, left=30.0, right=86.0)
     bottom = _TOP + _ROW * len(rows)
     parts = [axis(scale, bottom, "MB", top=_TOP)]
     for index, (name, size, color) in enumerate(rows):
         top, x = _TOP + _ROW * index, scale.at(size / 1e6)
         parts += [
-            text(20.5, top + 19, name, anchor="end"),
+            text(28, top + 19, name, anchor="end"),
             box(scale.left, top + 5, x - scale.left, _ROW - 10, color, strength=0.6),
             text(x + 1, top + 19, f"{size / 1e6:.1f}"),
         ]

@@ -112,7 +112,8 @@ def _device(
     if bench is not None:
         cores = bench.conditions.cores.usable
         machine = bench.conditions.machine
-        return "measured on", (names or [machine])[0], f"{machine}, {cores or '?'} cores"
+        on = f"{cores or '?'} cores"
+        return "measured on", (names or [machine])[0], f"{machine}, {on}" if names else on
     if names:
         return "measured on", names[0], ""
     if summary is None and parity is None:

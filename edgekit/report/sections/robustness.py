@@ -178,7 +178,7 @@ def _heatmaps(parity: ParityDocument, changes: Mapping[str, CorruptionChange]) -
             note=f"Orange: worse. Full color: {most:.1f}.",
         ),
     )
-    columns = ("corruption", *(f"severity {one}" for one in severities), "all", "95% interval")
+    columns = ("corruption", *(f"severity {one}" for one in severities), "change", "95% interval")
     rows = [
         [
             name.replace("_", " "),
@@ -202,7 +202,7 @@ def _hovers(name: str, change: CorruptionChange, severities: tuple[int, ...]) ->
     plain, errors = name.replace("_", " "), change.errors
     cells = zip(severities, errors.reference, errors.candidate, strict=False)
     return [
-        f"{plain}, severity {severity}: {a:.2f}% to {b:.2f}%, {signed(b - a)} points; all "
+        f"{plain}, severity {severity}: {a:.2f}% to {b:.2f}%, {signed(b - a)} points; over all "
         f"severities {signed(change.delta)} [{signed(change.lower)}, {signed(change.upper)}]"
         for severity, a, b in cells
     ]

@@ -77,13 +77,12 @@ def _starts(scenarios: Scenarios) -> str:
     """Cold starts, as a figure and in numbers."""
     if not scenarios.cold_start:
         return ""
-    columns = ("ms", "median", "least", "most", "later inferences", "processes")
+    columns = ("ms", "median", "least", "most", "later calls")
     rows = [
         [
             STARTS[name],
             *(f"{ms:.0f}" for ms in (one.median_ms, one.min_ms, one.max_ms)),
             f"{one.after_ms:.2f}",
-            str(one.processes),
         ]
         for name, one in scenarios.cold_start.items()
     ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.hostile.campaign.case import Hazard, Verdict
-from tests.hostile.campaign.commands import COMMANDS, begin, run, scratch, undisturbed
+from tests.hostile.campaign.commands import COMMANDS, Place, begin, run, scratch, undisturbed
 from tests.hostile.campaign.condition import damage
 from tests.hostile.campaign.disk import HOWS, Disk, Event, How, read_log
 from tests.hostile.campaign.file_faults import Fault
@@ -41,7 +41,7 @@ class PowerCut:
     def cut(self, count: int, how: How, chance: random.Random, *, rerun: bool) -> Verdict:
         """The power is cut after ``count`` operations; ``how`` little is left."""
         events, first = recorded(self.command), undisturbed(self.command)
-        place = begin(self.command)
+        place = _ready(self.command)
         disk = Disk(place.folder)
         for event in events[:count]:
             disk.apply(event)
@@ -64,11 +64,18 @@ class PowerCut:
         return Verdict("passed", where)
 
 
+def _ready(name: str) -> Place:
+    """Where a command can start, with the files that its words name."""
+    place = begin(name)
+    COMMANDS[name].words(place)
+    return place
+
+
 @functools.cache
 def recorded(name: str) -> tuple[Event, ...]:
     """All operations of a command that is not disturbed; the recording is complete."""
     undisturbed(name)
-    place = begin(name)
+    place = _ready(name)
     disk = Disk(place.folder)
     log = scratch() / f"{name}.log"
     run(COMMANDS[name], place, Fault("record", folder=place.folder, log=log))

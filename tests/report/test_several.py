@@ -1,0 +1,105 @@
+"""Several bundles on one page, and a bundle whose engine is not built yet."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edgekit.bench.options import BenchOptions
+from edgekit.bundle.selftest import SELFTEST
+from edgekit.bundle.store import Bundle, open_bundle, update_bundle
+from edgekit.cli.main import main
+from edgekit.report.page import report_page
+from edgekit.report.several import several_page
+from tests import bundles
+from tests.bench import example as bench_example
+from tests.parity import example as parity_example
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two bundles: one measured, one not."""
+    for name in ("one", "two"):
+        shutil.copytree(bundles.bundle("cpu", "inline"), tmp_path / name)
+    measure(tmp_path / "one")
+    return tmp_path
+
+
+def measure(path: Path, **changes: object) -> None:
+    bench = bench_example.document(BenchOptions(), baselines=("float, ONNX Runtime",))
+    parity = dataclasses.replace(parity_example.document(), **changes)  # type: ignore[arg-type]
+    update_bundle(
+        path,
+        reports={
+            "bench.json": json.dumps(bench.to_dict()).encode(),
+            "parity.json": json.dumps(parity.to_dict()).encode(),
+        },
+    )
+
+
+def test_a_column_each(folder: Path) -> None:
+    page = several_page([open_bundle(folder / name) for name in ("one", "two")])
+    for text in (
+        ">1: one</th>",
+        ">2: two</th>",
+        "Do not ship</td><td>? Not decided yet (robustness not measured)</td>",
+        "<td>+1.50 [+1.00, +2.00]</td><td>-</td>",
+        "<td>2.00 [1.90, 2.10]</td><td>-</td>",
+        "<td>1.00, 1.30</td>",
+        "<td>EPYC, 8 cores</td>",
+    ):
+        assert text in page, text
+    assert "<svg" not in page  # one point is no comparison
+
+
+def test_choices_are_drawn_and_doubts_are_said(folder: Path) -> None:
+    measure(folder / "two", data="other photos")
+    page = several_page([open_bundle(folder / name) for name in ("one", "two")])
+    assert page.count("<svg") == 1
+    assert page.count("<circle") == 2
+    assert "Errors are of different images, corruptions or severities" in page
+    assert "different machines" not in page
+
+
+def test_several_need_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [str(folder / "one"), str(folder / "two")]
+    with pytest.raises(SystemExit) as stop:
+        main(["report", *names])
+    assert stop.value.code == 2
+    assert "name a file with -o" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["report", *names, "--json", "-o", str(folder / "both.html")])
+    assert stop.value.code == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "schema": 1,
+        "bundle": names[0],
+        "report": str(folder / "both.html"),
+        "bundles": names,
+    }
+    assert "2 bundles side by side" in (folder / "both.html").read_text()
+
+
+def test_a_pending_engine_says_what_is_proven_and_what_is_to_come(folder: Path) -> None:
+    guard = {"views": 64, "logits_rms": 0.08, "top1_equal": 0.984375, "codes_equal": 0.953125}
+    page = report_page(with_sections(folder / "two", engine={"state": "pending"}, guard=guard))
+    for text in (
+        "Not decided yet (its engine is not built)",
+        "on 64 held-out views 98.4% of top-1 answers, 95.3% of codes equal",
+        "not the engine",
+        "edgekit parity BUNDLE --device NAME",
+    ):
+        assert text in page, text
+    assert "<svg" not in page
+    assert "Before the device" not in report_page(open_bundle(folder / "two"))
+    unchecked = report_page(with_sections(folder / "two", engine={"state": "pending"}))
+    assert "not checked" in unchecked
+    assert SELFTEST not in open_bundle(folder / "two").manifest.files
+    assert "none in the bundle" in unchecked
+
+
+def with_sections(path: Path, **sections: object) -> Bundle:
+    opened = open_bundle(path)
+    manifest = dataclasses.replace(opened.manifest, sections=sections)
+    return dataclasses.replace(opened, manifest=manifest)
