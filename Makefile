@@ -53,8 +53,11 @@ test-tensorrt: setup
 	$(BIN)/python -m tests.tensorrt.kit build/tensorrt-kit
 	EDGEKIT_TENSORRT_KIT=build/tensorrt-kit $(BIN)/python -m pytest tests/tensorrt
 
-# The site, in build/site. The variable silences an announcement about the makers' next product.
+# The site, in build/site, after the pages that are made from the code.
+# The variable silences an announcement about the next product of the site generator's makers.
 docs: setup
+	$(BIN)/python -m tools.cli_reference
+	$(BIN)/python -m tools.api_reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: setup

@@ -26,7 +26,7 @@ PAGE = Path(__file__).parents[1] / "docs/api.md"
 _HEAD = """\
 # Python API
 
-<!-- Written by `python -m tools.api_reference`; change the docstrings, not this page. -->
+<!-- Written by `make docs`; change the docstrings, not this page. -->
 
 What `import edgekit` offers, and the types that it hands out. It needs the base install and the
 bundle's own runtime.

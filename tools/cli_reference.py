@@ -18,7 +18,7 @@ PAGE = Path(__file__).parents[1] / "docs/cli.md"
 _HEAD = """\
 # Command line
 
-<!-- Written by `python -m tools.cli_reference`; change the commands, not this page. -->
+<!-- Written by `make docs`; change the commands, not this page. -->
 
 Every command takes `--json` (one document on stdout, [described by a schema](json.md)), `-v`, `-q`
 and `--help`.

@@ -35,8 +35,10 @@ def dead_links(text: str, folder: Path) -> list[str]:
             continue
         name, _, anchor = link.partition("#")
         target = folder / name
-        there = text if not name else target.read_text("utf-8") if target.is_file() else ""
-        if (name and not target.exists()) or (anchor and anchor not in anchors(there)):
+        missing = not target.exists()
+        if not missing and anchor:
+            missing = anchor not in anchors(target.read_text("utf-8") if name else text)
+        if missing:
             dead.append(link)
     return dead
 

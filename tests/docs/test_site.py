@@ -28,3 +28,9 @@ def test_builds_without_a_warning(tmp_path: Path) -> None:
     assert {page.stem for page in tmp_path.glob("*.html")} - {"404"} == pages
     outside = "https://github.com/edgekit/edgekit/blob/HEAD/examples/predict.py"
     assert f'href="{outside}"' in (tmp_path / "predict.html").read_text(encoding="utf-8")
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n")[1]
+    listed = [line.split()[-1] for line in navigation.splitlines() if line.endswith(".md")]
+    assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
