@@ -60,7 +60,7 @@ class Console:
     def prose(self, text: str, indent: str = "  ") -> None:
         """Print sentences for people, in lines that fit; ``indent`` is of all but the first."""
         if not self.as_json:
-            width = _width(sys.stdout) or _PROSE
+            width = terminal_width(sys.stdout) or _PROSE
             print("\n".join(fold(printable(text), width, indent)), flush=True)
 
     def table(self, table: Table, rows: Sequence[Sequence[str]], title: str = "") -> None:
@@ -68,7 +68,7 @@ class Console:
         if self.as_json:
             return
         rows = [[printable(cell, lines=False) for cell in row] for row in rows]
-        lines = layout(table, rows, printable(title), _width(sys.stdout))
+        lines = layout(table, rows, printable(title), terminal_width(sys.stdout))
         if not sys.stdout.isatty():
             print(plain(lines), flush=True)
             return
@@ -116,11 +116,11 @@ def shortened(message: str) -> str:
 
 def _to_stderr(message: str) -> None:
     """Folded on a terminal; in a log a message is a line, to be found by its words."""
-    lines = fold(printable(message), _width(sys.stderr), "  ")
+    lines = fold(printable(message), terminal_width(sys.stderr), "  ")
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def _width(stream: TextIO) -> int | None:
+def terminal_width(stream: TextIO) -> int | None:
     """The columns of a terminal, or None for a pipe or a file.
 
     Not from COLUMNS: whoever imports Python's readline hands it to all processes that it starts.

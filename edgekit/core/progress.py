@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from edgekit.core.console import Console, printable
+from edgekit.core.console import Console, printable, terminal_width
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ class ProgressBar:
         self._bar: Progress | None = None
         self._task = TaskID(0)
         if console.verbosity >= 0 and sys.stderr.isatty():
-            terminal = Terminal(stderr=True)
+            terminal = Terminal(stderr=True, width=terminal_width(sys.stderr))
             columns = _columns(title, total, terminal.width)
             self._bar = _Bar(*columns, console=terminal)
             self._task = self._bar.add_task(title, total=total, completed=done, figures="")

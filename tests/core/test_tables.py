@@ -217,6 +217,7 @@ def test_a_progress_bar_fits(
 ) -> None:
     figures = "difference +0.00 [-100.00, +100.00]"
     terminals.pretend(monkeypatch, width)
+    monkeypatch.setenv("COLUMNS", "80")  # whoever has imported readline has it
     title = "parity, 4 variants an image"
     for _ in track(Console(), range(600), 600, title, lambda: figures):
         pass
