@@ -24,7 +24,7 @@ Every command takes `--json` (one document on stdout, [described by a schema](js
 and `--help`.
 Exit codes are the same everywhere: [troubleshooting](troubleshooting.md#by-exit-code).
 """
-_EVERYWHERE = {"as_json", "verbose", "quiet", "help"}  # in the head of the page
+_EVERYWHERE = {"as_json", "verbose", "quiet"}  # in the head of the page
 
 
 def page() -> str:
@@ -40,7 +40,12 @@ def _section(command: click.Command, path: str) -> Iterator[str]:
     yield f"```\n{usage}\n```\n"
     for paragraph in (command.help or "").strip().split("\n\n"):
         yield _paragraph(paragraph)
-    options = [_option(option, context) for option in command.get_params(context)]
+    help_option = command.get_help_option(context)  # its names depend on who called first
+    options = [
+        _option(option, context)
+        for option in command.get_params(context)
+        if option is not help_option
+    ]
     if shown := [line for line in options if line]:
         yield "\n".join(shown) + "\n"
     if examples := getattr(command, "examples", "").strip():

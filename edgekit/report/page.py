@@ -96,7 +96,7 @@ def report_page(
         field(watched),
         quick_speed(quick) if bench is None else speed(bench),
         model_section(bundle, model, sizes, parity),
-        gaps(manifest, bench, parity),
+        gaps(manifest, bench, parity, has_codebook=model.vqsa.has_codebook),
         provenance(manifest, inside=inside),
     ]
     return whole_page(title, [part for part in parts if part])

@@ -10,7 +10,13 @@ from edgekit.parity.document import ParityDocument
 from edgekit.report.markup import facts, section
 
 
-def gaps(manifest: Manifest, bench: BenchDocument | None, parity: ParityDocument | None) -> str:
+def gaps(
+    manifest: Manifest,
+    bench: BenchDocument | None,
+    parity: ParityDocument | None,
+    *,
+    has_codebook: bool,
+) -> str:
     """The section; nothing where everything was measured."""
     rows: list[tuple[str, str]] = []
     engine = EngineState.of(manifest)
@@ -33,6 +39,6 @@ def gaps(manifest: Manifest, bench: BenchDocument | None, parity: ParityDocument
         rows += [("energy", why) for why in whys]
     if parity is None:
         rows.append(("robustness", "run 'edgekit parity' on it"))
-    elif parity.codes is None and parity.per_corruption is not None:
+    elif has_codebook and parity.codes is None and parity.per_corruption is not None:
         rows.append(("codes", "the two models have no codebook in common"))
     return section("Not measured", facts(rows)) if rows else ""

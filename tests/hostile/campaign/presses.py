@@ -8,11 +8,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
-MOMENTS = ("begins", "infers", "infers on", "inserts", "inserts on")
+MOMENTS = ("begins", "infers", "inserts")
 SAID = "NNCF is at work"
 
 
@@ -29,25 +28,19 @@ def main(words: list[str]) -> Any:
             _pressing(calibrate._Counted, "__iter__", 1)
         case "infers":
             _pressing(ONNXEngine, "infer", 3)
-        case "infers on":
-            _pressing(ONNXEngine, "infer", 2, late=0.002)
         case "inserts":
             _pressing(ONNXModelTransformer, "transform", 1)
-        case "inserts on":
-            _pressing(ONNXModelTransformer, "transform", 1, late=0.002)
     return edgekit(words[1:])
 
 
-def _pressing(where: type, name: str, call: int, late: float = 0) -> None:
-    """Press at the ``call``-th call of a method, or so many seconds after it has begun."""
+def _pressing(where: type, name: str, call: int) -> None:
+    """Press at the ``call``-th call of a method."""
     whole: Callable[..., Any] = getattr(where, name)
     calls: list[str] = []
 
     def pressed(*words: Any, **more: Any) -> Any:
         calls.append(name)
-        if len(calls) == call and late:
-            threading.Timer(late, _press).start()
-        elif len(calls) == call:
+        if len(calls) == call:
             _press()
         return whole(*words, **more)
 
