@@ -13,7 +13,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -187,7 +187,26 @@ class _Counted:
         if self._shown:
             return iter(items)
         self._shown = True
-        return iter(track(self._console, items, self._total, "calibrate"))
+        return _Taken(items, self._total, self._console)
+
+
+class _Taken(Iterator[object]):
+    """Shows what is taken, and is done with the last item: NNCF does not ask for one more.
+
+    A generator that waits there ends when it is dropped, and Python ignores a Ctrl-C meanwhile.
+    """
+
+    def __init__(self, items: Iterable[object], total: int, console: Console) -> None:
+        self._items, self._left = iter(items), total
+        self._progress = iter(track(console, range(total), total, "calibrate"))
+
+    def __next__(self) -> object:
+        item = next(self._items)
+        next(self._progress, None)
+        self._left -= 1
+        if self._left == 0:
+            next(self._progress, None)
+        return item
 
 
 @contextlib.contextmanager

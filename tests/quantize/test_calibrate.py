@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.graph.legalize import legalize
-from edgekit.quantize.calibrate import calibrate
+from edgekit.quantize.calibrate import _Counted, calibrate
 from edgekit.quantize.float_scope import head_nodes
 from edgekit.quantize.recipes import Recipe
 from edgekit.quantize.results import CalibrationReport
@@ -188,3 +188,15 @@ def test_smooth_quant_still_gives_the_same_model() -> None:
 def test_stdout_stays_clean(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run(bundles.made(), Recipe(images=8))
     assert capsys.readouterr().out == ""
+
+
+def test_progress_is_over_with_the_last_image(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a dropped generator says is said where Ctrl-C is ignored."""
+    taken = iter(_Counted(lambda: iter("abc"), 3, Console()))
+    assert [next(taken) for _ in range(2)] == ["a", "b"]
+    assert capsys.readouterr().err == ""
+    assert next(taken) == "c"
+    assert capsys.readouterr().err.startswith("calibrate: 3/3 in ")
+    with pytest.raises(StopIteration):
+        next(taken)
+    assert capsys.readouterr().err == ""
