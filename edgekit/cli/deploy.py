@@ -83,7 +83,7 @@ def deploy(
     until another one is replaced. --rollback tests it again and puts it back; of BUNDLE only
     the name counts then, and it may be left out if there is only one to go back to.
     """
-    from edgekit.devices.deploy import Deployment, Deployments, FailedDeployment, deploy_all
+    from edgekit.devices.deploy import Deployments, deploy_all, outcomes
     from edgekit.devices.registry import find_device
 
     devices = [find_device(name) for name in dict.fromkeys(names)]
@@ -100,22 +100,17 @@ def deploy(
         signers=signers,
         allow_rollback=allow_rollback,
     )
-    outcomes: list[Deployment | FailedDeployment] = []
     rows = []
-    failures: list[tuple[str, EdgekitError]] = []
     for device, result in zip(devices, results, strict=True):
         if isinstance(result, EdgekitError):
-            failures.append((device.name, result))
-            outcomes.append(FailedDeployment(device.name, str(result), result.exit_code))
             rows.append((device.name, "failed", "", "", str(result)))
             continue
-        outcomes.append(result)
         state = "up to date" if result.up_to_date else "deployed"
         copied = f"{result.files} files, {result.bytes / 1e6:.1f} MB"
         rows.append((device.name, state, copied, f"{result.seconds:.1f}", result.bundle))
-    console.document(Deployments(bundle, tuple(outcomes)))
+    console.document(Deployments(bundle, outcomes(devices, results)))
     console.table(DEPLOYED, rows)
-    raise_failures(failures)
+    _raise(devices, results)
 
 
 def _roll_back(
@@ -126,8 +121,8 @@ def _roll_back(
     signers: Path | None,
     allow_rollback: bool,
 ) -> None:
-    from edgekit.devices.deploy import FailedDeployment
-    from edgekit.devices.rollback import Rollback, Rollbacks, roll_back_all
+    from edgekit.devices.deploy import outcomes
+    from edgekit.devices.rollback import Rollbacks, roll_back_all
 
     results = roll_back_all(
         bundle,
@@ -137,17 +132,19 @@ def _roll_back(
         signers=signers,
         allow_rollback=allow_rollback,
     )
-    outcomes: list[Rollback | FailedDeployment] = []
-    rows = []
-    failures: list[tuple[str, EdgekitError]] = []
-    for device, result in zip(devices, results, strict=True):
-        if isinstance(result, EdgekitError):
-            failures.append((device.name, result))
-            outcomes.append(FailedDeployment(device.name, str(result), result.exit_code))
-            rows.append((device.name, "failed", "", str(result)))
-            continue
-        outcomes.append(result)
-        rows.append((device.name, "rolled back", f"{result.seconds:.1f}", result.bundle))
-    console.document(Rollbacks(tuple(outcomes)))
+    rows = [
+        (device.name, "failed", "", str(result))
+        if isinstance(result, EdgekitError)
+        else (device.name, "rolled back", f"{result.seconds:.1f}", result.bundle)
+        for device, result in zip(devices, results, strict=True)
+    ]
+    console.document(Rollbacks(outcomes(devices, results)))
     console.table(ROLLED_BACK, rows)
-    raise_failures(failures)
+    _raise(devices, results)
+
+
+def _raise(devices: Sequence[Device], results: Sequence[object]) -> None:
+    pairs = zip(devices, results, strict=True)
+    raise_failures(
+        [(one.name, result) for one, result in pairs if isinstance(result, EdgekitError)]
+    )

@@ -18,6 +18,7 @@ from edgekit.cli.parity_gate import (
     unable,
     why,
 )
+from edgekit.cli.parity_runs import against, of_any, of_bundle
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.core.packages import PARITY
@@ -26,10 +27,6 @@ from edgekit.parity.tolerance import TOLERANCE
 if TYPE_CHECKING:
     from edgekit.foreign.open import ForeignOptions
     from edgekit.metrics.corruption_error import Baseline
-    from edgekit.parity.document import ParityDocument
-    from edgekit.parity.options import ParityOptions
-    from edgekit.steps.context import Context
-    from edgekit.workflows.foreign_parity import Side
 
 
 @click.command(
@@ -266,7 +263,7 @@ def parity(
         _refuse_unused(ours, reference_preprocessing, theirs)
         if out is not None:
             raise UsageError("--out is for files: a bundle keeps its own result, leave it out")
-        document = _of_bundle(context, Path(candidate), options, seed, device, replace=replace)
+        document = of_bundle(context, Path(candidate), options, seed, device, replace=replace)
     elif reference is None:
         raise UsageError(f"{candidate} is no bundle: name what is right, with --reference")
     elif min_code_agreement is not None:
@@ -277,67 +274,20 @@ def parity(
             one, other = one.labeled(names), other.labeled(names)
         if out is not None:
             prepare(out)
-        document = _of_any(context, one, other, options, seed, device)
+        document = of_any(context, one, other, options, seed, device)
         if out is not None:
             keep(out, document, console)
     earlier = None
     if baseline is not None:
         limit = drop if budgets.max_regression is None else budgets.max_regression
         budgets = dataclasses.replace(budgets, max_regression=limit)
-        earlier = _against(context, one, baseline, options, seed, limit)
+        earlier = against(context, one, baseline, options, seed, limit)
     outcome = judged(one, document, earlier, baseline, budgets, left_out, out)
     console.document(GatedParity(document, outcome.section(), earlier))
     show(console, document)
     outcome.show(console)
     gate.write(outcome, console)
     fail_unless_held(outcome, why(outcome, document, by_name=gate.shared.max_drop is not None))
-
-
-def _of_any(
-    context: Context,
-    candidate: Side,
-    reference: Side,
-    options: ParityOptions,
-    seed: int | None,
-    device: str | None,
-) -> ParityDocument:
-    """The comparison of any two classifiers."""
-    from edgekit.workflows.foreign_parity import parity_of_any
-
-    if device is None:
-        return parity_of_any(context, candidate, reference, options, seed=seed)
-    if candidate.foreign:
-        raise UsageError(
-            f"--device runs bundles, and {candidate.name} is none: give "
-            "command:'ssh DEVICE python3 PROGRAM', see docs/foreign.md"
-        )
-    from edgekit.devices.remote_predictor import on_device
-
-    with on_device(device, Path(candidate.name), context.console) as there:
-        return parity_of_any(context, candidate, reference, options, seed=seed, on_device=there)
-
-
-def _against(
-    context: Context,
-    candidate: Side,
-    baseline: str,
-    options: ParityOptions,
-    seed: int | None,
-    limit: float,
-) -> ParityDocument:
-    """The same comparison with the earlier bundle as the reference; nothing is stored."""
-    from edgekit.parity.options import Gates
-    from edgekit.workflows.foreign_parity import Side, parity_of_any
-    from edgekit.workflows.parity import parity_with_earlier
-
-    context.console.info(f"parity: comparing with the earlier {baseline}")
-    earlier = Side(baseline, candidate.told)
-    if not (candidate.foreign or earlier.foreign):
-        return parity_with_earlier(
-            context, Path(candidate.name), Path(baseline), options, limit, seed=seed
-        )
-    options = dataclasses.replace(options, gates=Gates(limit))
-    return parity_of_any(context, candidate, earlier, options, seed=seed)
 
 
 def _only(
@@ -367,31 +317,6 @@ def _refuse_unused(
     for name, value in told.items():
         if value:
             raise UsageError(f"{name} is for files that edgekit did not make: leave it out here")
-
-
-def _of_bundle(
-    context: Context,
-    bundle: Path,
-    options: ParityOptions,
-    seed: int | None,
-    device: str | None,
-    *,
-    replace: bool,
-) -> ParityDocument:
-    """The comparison of a bundle with its float original, which becomes its evidence."""
-    from edgekit.report.page import refresh_report
-    from edgekit.workflows.parity import parity_of_bundle, save_report
-
-    if device is None:
-        document = parity_of_bundle(context, bundle, options, seed=seed)
-    else:
-        from edgekit.devices.remote_predictor import on_device
-
-        with on_device(device, bundle, context.console) as there:
-            document = parity_of_bundle(context, bundle, options, seed=seed, candidate=there)
-    document = save_report(bundle, document, context.console, replace=replace)
-    refresh_report(bundle)
-    return document
 
 
 def _severities(text: str) -> tuple[int, ...]:

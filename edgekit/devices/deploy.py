@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeVar
 
 from edgekit.bundle.engine import EngineState
 from edgekit.bundle.manifest import MANIFEST
@@ -30,6 +30,7 @@ from edgekit.devices.remote import files as remote_files
 from edgekit.devices.session import Session
 from edgekit.devices.upload import Blob, Copied, send
 
+T = TypeVar("T")
 _LAST_LINES: Final = 200  # of a command's output, for its error message
 _PLACE: Final = "devices.remote.place"
 
@@ -77,6 +78,18 @@ class Deployments(Document):
 
     bundle: Path
     devices: tuple[Deployment | FailedDeployment, ...]
+
+
+def outcomes(
+    devices: Sequence[Device], results: Sequence[T | EdgekitError]
+) -> tuple[T | FailedDeployment, ...]:
+    """A document's entries: each device's result, or why it has none."""
+    return tuple(
+        FailedDeployment(device.name, str(result), result.exit_code)
+        if isinstance(result, EdgekitError)
+        else result
+        for device, result in zip(devices, results, strict=True)
+    )
 
 
 def deploy(

@@ -6,37 +6,21 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edgekit.bundle.manifest import FIELD
 from edgekit.bundle.store import update_bundle
-from edgekit.cli.main import main
 from edgekit.devices.deployed import DeployState
 from edgekit.devices.registry import add_device
 from edgekit.field.monitor import Monitor
 from tests import bundles
 from tests.field.lab import reference
 from tests.field.test_monitor import day
-from tests.hostile.devices import ROOT, Network, network
+from tests.hostile.devices import ROOT, Network, Run, network, run
 
-__all__ = ["network"]
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    def call(*words: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main([str(word) for word in words])
-        out, err = capfd.readouterr()
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, out, err
-
-    return call
+__all__ = ["network", "run"]
 
 
 @pytest.fixture

@@ -6,13 +6,16 @@ that of a folder's script, which speaks the agent's frames and does its worst.
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from edgekit.cli.main import main
 from edgekit.devices.registry import Device
 
 ROOT = Path(__file__).parents[2]
+Run = Callable[..., tuple[int, str, str]]
 _SSH = """#!{python}
 import json, os, re, sys, threading, time
 sys.path.insert(0, {root!r})
@@ -98,3 +101,18 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Network:
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return Network(folder)
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """A command in this process: its exit code, standard output and error."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(word) for word in words])
+        out, err = capfd.readouterr()
+        assert isinstance(stop.value.code, int)
+        return stop.value.code, out, err
+
+    return call

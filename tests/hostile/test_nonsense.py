@@ -1,12 +1,10 @@
 """A device that answers nonsense is its own line, and the others' work is done."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edgekit.cli.main import main
 from edgekit.core.documents import plain
 from edgekit.devices.answers import Answer, InvalidAnswer
 from edgekit.devices.deployed import DeployState
@@ -16,25 +14,11 @@ from edgekit.devices.remote import facts as facts_source
 from edgekit.devices.remote import files as remote_files
 from edgekit.devices.stamp import Stamp
 from tests.bundle_files import write
-from tests.hostile.devices import Network, network
+from tests.hostile.devices import Network, Run, network, run
 
-__all__ = ["network"]
-Run = Callable[..., tuple[int, str, str]]
+__all__ = ["network", "run"]
 
 GOOD = facts_source.gather("/nowhere")
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    def call(*words: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main([str(word) for word in words])
-        out, err = capfd.readouterr()
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, out, err
-
-    return call
 
 
 NONSENSE: list[object] = [
