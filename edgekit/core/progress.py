@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
 from typing import TypeVar
 
@@ -32,10 +32,11 @@ _ETA, _ELAPSED, _LEAST_BAR = 12, 8, 6  # columns, with a space before each
 
 def track(
     console: Console, items: Iterable[T], total: int, title: str, note: Callable[[], str] = str
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """Yield ``items`` with a progress bar on a terminal, plain lines otherwise, one at the end.
 
-    ``note`` returns anything else to show, such as a running estimate.
+    ``note`` returns anything else to show, such as a running estimate. Whoever stops early closes
+    it: what ends when it is dropped ends where Python ignores Ctrl-C.
     """
     start, taken = time.monotonic(), 0
     with ProgressBar(console, title, total) as bar:

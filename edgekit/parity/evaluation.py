@@ -134,8 +134,9 @@ class Run:
             return f"{sum(tracker.decided for tracker in trackers)} of {len(trackers)} decided"
 
         # Always closed: an open one would leave its workers running until it is collected.
-        with contextlib.closing(images):
-            for image in track(self.console, images, total, title, note=note):
+        shown = track(self.console, images, total, title, note=note)
+        with contextlib.closing(images), contextlib.closing(shown):
+            for image in shown:
                 computed += image.computed
                 if agreements is not None:
                     agreements.add(image)

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 from edgekit.bundle.store import update_bundle
-from edgekit.cli.main import main
 from edgekit.devices.registry import Device, add_device
 from tests import bundles
+from tests.hostile.devices import Run, run
 
-Run = Callable[..., tuple[int, str, str]]
+__all__ = ["Run", "run"]
 
 
 @dataclass(frozen=True)
@@ -220,19 +220,3 @@ def large(bundle: Path) -> Path:
     """The bundle with 48 MB of noise in it."""
     update_bundle(bundle, reports={"noise.bin": os.urandom(48 << 20)})
     return bundle
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process: exit code, stdout, stderr."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main([str(word) for word in words])
-        out, err = capfd.readouterr()
-        code = stop.value.code
-        assert isinstance(code, int)
-        return code, out, err
-
-    return call

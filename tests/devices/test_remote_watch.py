@@ -18,9 +18,9 @@ from edgekit.field.monitor import Monitor
 from tests import bundles
 from tests.field.lab import reference
 from tests.field.test_monitor import day
-from tests.hostile.devices import ROOT, Network, Run, network, run
+from tests.hostile.devices import ROOT, Network, Run, network
 
-__all__ = ["network", "run"]
+__all__ = ["network"]
 
 
 @pytest.fixture
