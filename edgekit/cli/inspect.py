@@ -17,6 +17,7 @@ from edgekit.core.tables import FACTS
         "inspect-bundle",
         "inspect-checkpoint",
     ),
+    short_help="Show what a checkpoint or a bundle is, and its origin.",
     examples="""
     edgekit inspect best.pth
     edgekit inspect build/cpu

@@ -77,10 +77,10 @@ def plan_parity(
     console.table(head(images), rows, f"tolerance {tolerance:g} points")
     if share is not None:
         most = max(case.images for case in plan.cases)
-        console.text(
+        console.prose(
             f"{share:.0%} of {data} are test images: collect {math.ceil(most / share):,} to be sure"
         )
-    console.text(
+    console.prose(
         "these decide that a model which lost nothing passes, nine times in ten; a real loss shows "
         "sooner"
     )

@@ -28,6 +28,21 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "130  interrupted" in out
 
 
+def groups() -> list[str]:
+    found = [name for name, one in cli.commands.items() if isinstance(one, click.Group)]
+    return ["", *sorted(found)]
+
+
+@pytest.mark.parametrize("name", groups())
+def test_no_command_is_described_with_an_ellipsis(name: str) -> None:
+    group = cli.commands[name] if name else cli
+    assert isinstance(group, click.Group)
+    context = click.Context(group, info_name="edgekit", terminal_width=80)
+    commands = group.get_help(context).partition("Commands:")[2]
+    assert commands
+    assert "..." not in commands
+
+
 def command_names() -> list[str]:
     names = []
     for name, command in sorted(cli.commands.items()):
