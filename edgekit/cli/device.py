@@ -125,7 +125,7 @@ def list_devices(console: Console) -> None:
 @click.argument("name")
 @common
 def remove(console: Console, name: str) -> None:
-    """Remove a device from the list; nothing changes on the device itself."""
+    """Remove a device from the list; the device itself is not changed."""
     from edgekit.devices.registry import RemovedDevice, remove_device
 
     removed = remove_device(name)
