@@ -2,8 +2,8 @@
 
 A comparison's interval has a half width of about ``1.96 * spread / sqrt(images)``, where the spread
 is the standard deviation of an image's score in points. A model that lost nothing passes nine times
-in ten once the tolerance is ``_WIDTHS * spread / sqrt(images)``; docs/parity.md has the measured
-tolerances that this formula reproduces.
+in ten once the tolerance is ``_WIDTHS * spread / sqrt(images)``; docs/parity-statistics.md
+has the measured tolerances that this formula reproduces.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import pytest
 from edgekit.metrics.intervals import mean_interval
 from edgekit.metrics.planning import CASES, EQUAL, UNEVEN, USUAL, Case, measured_case, outlook
 
-# Tolerances that nine in ten simulated full runs pass (docs/parity.md, by size of the set).
+# Tolerances that nine in ten simulated full runs pass (docs/parity-statistics.md, by size).
 MEASURED = {
     USUAL: {200: 0.72, 500: 0.45, 1000: 0.32, 2000: 0.23, 5000: 0.14},
     UNEVEN: {200: 1.37, 500: 0.87, 1000: 0.61, 2000: 0.43, 5000: 0.27},
