@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.core import step_cache
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError
+from edgekit.core.folders import remove_folder
 from edgekit.core.step_cache import cached, find, key_of
 
 QUIET = Console(verbosity=-1)
@@ -63,13 +63,12 @@ def test_an_entry_that_another_build_has_mended_stays(
     calls: list[int] = []
     entry = cached(tmp_path, "export", {}, counting(calls), QUIET)  # type: ignore[arg-type]
     (entry / "out.txt").write_text("made X")
-    removed = step_cache.remove_folder
 
     def mended(path: Path, still: Callable[[Path], bool]) -> None:
         cached(tmp_path, "export", {}, counting(calls), QUIET, force=True)  # type: ignore[arg-type]
-        removed(path, still)
+        remove_folder(path, still)
 
-    monkeypatch.setattr(step_cache, "remove_folder", mended)
+    monkeypatch.setattr("edgekit.core.step_cache.remove_folder", mended)
     assert find(tmp_path, "export", {}, QUIET) is None
     assert find(tmp_path, "export", {}, QUIET) == entry
 
