@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 VIDEOS: Final = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 CAMERA: Final = "camera:"
+STDIN: Final = "-"
 _STREAMS: Final = ("rtsp://", "http://", "https://")
 _SECONDS: Final = 1.0  # between two looks at a folder
 _UNTOUCHED: Final = 1.0  # seconds after which a file counts as written
@@ -31,8 +32,8 @@ def open_source(name: str, *, follow: bool, every: int = 1) -> Iterator[Item]:
 
 
 def _all(name: str, follow: bool) -> Iterator[Item]:
-    if name == "-":
-        return (line for line in map(str.strip, sys.stdin) if line)
+    if name == STDIN:
+        return stdin_lines()
     if name.startswith(CAMERA):
         number = name.removeprefix(CAMERA)
         return _frames(int(number) if number.isdecimal() else number, name)
@@ -47,8 +48,13 @@ def _all(name: str, follow: bool) -> Iterator[Item]:
         return _listed(path)
     raise UsageError(
         f"nothing to watch at {name}: give a folder, an image, a list of files, a video, "
-        "camera:0, or - for names on standard input"
+        "camera:0, or - for names or predictions on standard input"
     )
+
+
+def stdin_lines() -> Iterator[str]:
+    """What standard input brings, as it comes, but for empty lines."""
+    return (line for line in map(str.strip, sys.stdin) if line)
 
 
 def _listed(path: Path) -> Iterator[Item]:
