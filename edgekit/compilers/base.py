@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol, cast
 
 from edgekit.bundle.manifest import RuntimeNeed
+from edgekit.core.packages import install_command
 from edgekit.data.transforms import Preprocessing
 from edgekit.runtime.runner import import_backend
 from edgekit.targets.descriptor import Descriptor
@@ -64,5 +65,5 @@ class _CompileModule(Protocol):
 
 def compiler(backend: str) -> Compiler:
     """The compiler of ``backend``."""
-    module = import_backend(_COMPILE, backend, "build a bundle", "pip install 'edgekit[build]'")
+    module = import_backend(_COMPILE, backend, "build a bundle", install_command("build"))
     return cast(_CompileModule, module).compile_model

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import json
+import shlex
+import urllib.parse
 from collections.abc import Sequence
-from typing import Final
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
 
 from edgekit.core.errors import ToolchainMissing
 
@@ -25,8 +31,33 @@ def require(names: Sequence[str], task: str, extra: str = "build") -> None:
 def missing(name: str, task: str, extra: str = "build") -> ToolchainMissing:
     """The error that ``task`` needs the package ``name``, and what to run."""
     return ToolchainMissing(
-        f"{task} needs {name}, which is not installed: run pip install 'edgekit[{extra}]'"
+        f"{task} needs {name}, which is not installed: run {install_command(extra)}"
     )
+
+
+def install_command(extra: str) -> str:
+    """The pip command that adds an extra to this edgekit, from where it was installed from."""
+    editable, origin = _origin()
+    return f"pip install {'--editable ' if editable else ''}{shlex.quote(f'{origin}[{extra}]')}"
+
+
+@functools.cache
+def _origin() -> tuple[bool, str]:
+    """Whether pip installed it editable, and the folder or wheel that it came from.
+
+    pip records both (PEP 610), unless the package came from an index.
+    """
+    index = False, "edgekit"
+    try:
+        text = metadata.distribution("edgekit").read_text("direct_url.json")
+        record: Any = json.loads(text or "{}")
+        url = urllib.parse.urlsplit(record["url"])
+        path = urllib.parse.unquote(url.path)
+        if url.scheme != "file" or not path.isprintable() or not Path(path).exists():
+            return index
+        return bool(record.get("dir_info", {}).get("editable")), path
+    except (metadata.PackageNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return index
 
 
 def _installed(name: str) -> bool:

@@ -20,6 +20,7 @@ from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.core.files import file_sha256, write_text
 from edgekit.core.folders import remove_folder, replace_folder
+from edgekit.core.packages import install_command
 
 _RECORD = "entry.json"
 
@@ -47,7 +48,7 @@ def versions_of(*packages: str) -> dict[str, str]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError as error:
             raise ToolchainMissing(
-                f"{name} is not installed: run pip install 'edgekit[build]'"
+                f"{name} is not installed: run {install_command('build')}"
             ) from error
     return versions
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError, one_line
 from edgekit.core.files import file_sha256
 from edgekit.core.host import usable_threads
+from edgekit.core.packages import install_command
 from edgekit.foreign.execution import Execution
 from edgekit.foreign.tensors import Tensor
 
@@ -53,7 +54,7 @@ def open_tflite_file(path: Path) -> TfliteFile:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise ToolchainMissing(
-            f"{path} needs LiteRT, which is not installed: run pip install 'edgekit[litert]'"
+            f"{path} needs LiteRT, which is not installed: run {install_command('litert')}"
         ) from error
     threads = usable_threads()
     try:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from edgekit.core.errors import EdgekitError, ToolchainMissing
+from edgekit.core.packages import install_command
 from edgekit.core.resources import find_resource
 
 _LIBRARY: Final = "_native/libedgekit_openvino.so"
@@ -123,5 +124,5 @@ def check_extension() -> str:
 def _openvino_libraries() -> Path:
     spec = importlib.util.find_spec("openvino")
     if spec is None or not spec.submodule_search_locations:
-        raise ToolchainMissing("OpenVINO is not installed: run \"pip install 'edgekit[openvino]'\"")
+        raise ToolchainMissing(f"OpenVINO is not installed: run {install_command('openvino')}")
     return Path(spec.submodule_search_locations[0]) / "libs"

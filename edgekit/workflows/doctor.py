@@ -20,9 +20,9 @@ from edgekit.core.checks import Check
 from edgekit.core.documents import Document
 from edgekit.core.errors import EdgekitError, ToolchainMissing
 from edgekit.core.host import cpu_flags, usable_threads
+from edgekit.core.packages import install_command
 from edgekit.targets.intel_devices import REMEDIES, why_no_device
 
-_BUILD = "pip install 'edgekit[build]'"
 # Packages that build the default target (OpenVINO on this machine's CPU).
 _REQUIRED = ("torch", "nncf", "onnx", "onnxruntime", "openvino")
 
@@ -101,10 +101,12 @@ def _package(name: str) -> Check:
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Check(name, "missing", "not installed", _BUILD, needed=True)
+        return Check(name, "missing", "not installed", install_command("build"), needed=True)
     pin = _pins().get(name)
     if pin is not None and not _matches(version, pin):
-        return Check(name, "warning", f"{version}, tested with {pin}", _BUILD, needed=True)
+        return Check(
+            name, "warning", f"{version}, tested with {pin}", install_command("build"), needed=True
+        )
     return Check(name, "ok", version, needed=True)
 
 

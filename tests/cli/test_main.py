@@ -9,6 +9,7 @@ import pytest
 
 from edgekit import __version__
 from edgekit.cli.main import cli, main
+from edgekit.core.packages import install_command
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -148,7 +149,7 @@ def test_doctor_exits_4_without_the_default_target() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 4
     assert "missing: openvino" in done.stderr
-    assert "pip install 'edgekit[build]'" in done.stdout
+    assert install_command("build") in done.stdout
     assert "Traceback" not in done.stderr
 
 

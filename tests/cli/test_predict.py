@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 import edgekit
 from edgekit.cli.main import cli
+from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.field.sources import open_source
-from tests import bundles
+from tests import bundles, terminals
 from tests.photos import write_photos
 
 predict, targets = cli.commands["predict"], cli.commands["targets"]
@@ -94,6 +95,18 @@ def test_predict_prints_csv(
     assert "1 of 3 images could not be read" in err
     with pytest.raises(UsageError, match="choose one"):
         run(capsys, predict, *words, "--csv", "--json")
+
+
+def test_csv_of_hostile_names(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a file a name is as it is; a terminal obeys nothing that a name says."""
+    name = "a\x1b[2Jb\r,c.png"
+    Console().csv_row([name, 1])
+    assert list(csv.reader(io.StringIO(capsys.readouterr().out, newline=""))) == [[name, "1"]]
+    terminals.pretend(monkeypatch, 80)
+    Console().csv_row([name, 1])
+    assert capsys.readouterr().out == '"a\\x1b[2Jb\\r,c.png",1\n'
 
 
 def film(path: Path, frames: int = 12) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.cli.main import main
+from edgekit.core.packages import install_command
 from edgekit.data.base import Dataset
 from edgekit.data.datasets import open_dataset
 from edgekit.data.pool import Pool, WorkerBug
@@ -63,7 +64,7 @@ def test_the_base_install_says_what_to_install(tmp_path: Path, words: str) -> No
     assert done.returncode == 4, done.stderr
     assert done.stderr.count("\n") == 1
     extra = "parity" if words.startswith("parity") else "build"
-    assert f"which is not installed: run pip install 'edgekit[{extra}]'" in done.stderr
+    assert f"which is not installed: run {install_command(extra)}" in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
 
 

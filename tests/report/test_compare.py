@@ -80,6 +80,7 @@ def test_other_evidence_of_the_same_model(
         pair[1],
         verdict="pass",
         corruption_error=dataclasses.replace(error, candidate=20.4, delta=0.4, lower=0.1),
+        warnings=("a document of another length",),
     )
     code, out, err = run(capsys, *pair)
     lines = out.splitlines()

@@ -18,12 +18,14 @@ from safetensors.torch import load_file
 from edgekit.cli.train import train as train_command
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, Interrupted, UsageError
+from edgekit.core.files import file_sha256
 from edgekit.core.progress import ProgressBar
 from edgekit.core.typed_toml import to_toml
 from edgekit.model.checkpoint import load_checkpoint
 from edgekit.training.builtin_model import train_builtin
 from edgekit.training.config import TrainConfig
 from edgekit.training.run import run_training
+from edgekit.training.run_log import read_run
 from tests.training.training_data import CLASSES, QUIET, frozen_config, image_config
 
 RUN = """
@@ -72,6 +74,12 @@ def test_frozen_run_learns_and_its_checkpoint_says_what_was_seen(tmp_path: Path)
     # The best epoch is the first with the lowest criterion.
     criteria = [entry["validation"]["mean_corruption_error"] for entry in epochs]
     assert result.best_epoch == 1 + criteria.index(min(criteria))
+    # What `edgekit compare` reads is what the run said.
+    logged = read_run(result.out)
+    assert (logged.best_epoch, logged.epochs) == (result.best_epoch, result.epochs)
+    assert logged.best == result.validation
+    assert logged.checkpoint == file_sha256(result.best)
+    assert logged.config.out == result.out
 
 
 def test_one_seed_gives_one_set_of_weights_whatever_the_workers(tmp_path: Path) -> None:

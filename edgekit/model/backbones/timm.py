@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from edgekit.core.errors import ToolchainMissing, UsageError
+from edgekit.core.packages import install_command
 from edgekit.data.transforms import Interpolation
 from edgekit.model.backbones.base import Backbone
 from edgekit.model.config import Quantize
@@ -106,7 +107,7 @@ def _unpacked(state: bytes) -> TimmBackbone:
 def import_timm() -> Any:
     """Import timm; the only place that works around torchvision's missing extension."""
     if importlib.util.find_spec("timm") is None:
-        raise ToolchainMissing("timm is not installed: pip install 'edgekit[timm]'")
+        raise ToolchainMissing(f"timm is not installed: run {install_command('timm')}")
     _declare_missing_torchvision_ops()
     import timm
     import timm.data

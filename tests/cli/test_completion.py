@@ -1,0 +1,131 @@
+"""Completion is installed by one command: one file, in the user's own folder."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edgekit.cli.main import main
+from edgekit.core import shell_files
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "BASH_COMPLETION_USER_DIR", "ZDOTDIR"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main(["completion", *words])
+    captured = capsys.readouterr()
+    assert isinstance(stop.value.code, int)
+    return stop.value.code, captured.out, captured.err
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+PLACES = {
+    "bash": ".local/share/bash-completion/completions/edgekit",
+    "zsh": ".local/share/zsh/site-functions/_edgekit",
+    "fish": ".config/fish/completions/edgekit.fish",
+}
+
+
+@pytest.mark.parametrize("shell", PLACES)
+def test_it_is_installed_and_removed(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shell: str
+) -> None:
+    monkeypatch.setenv("SHELL", f"/usr/bin/{shell}")
+    monkeypatch.setattr(shell_files, "_BASH_COMPLETION", (str(home),))
+    path = home / PLACES[shell]
+    code, out, _ = run(capsys, "--install")
+    assert code == 0
+    assert out.splitlines()[0] == f"wrote {path}"
+    assert files(home) == [PLACES[shell]], "nothing else is touched"
+    script = path.read_text()
+    assert run(capsys, shell)[1] == f"{script}\n"
+    code, out, _ = run(capsys, "--install")
+    assert (code, out.splitlines()[0]) == (0, f"{path} is there already, unchanged")
+    path.write_text("# an older one\n_EDGEKIT_COMPLETE=")
+    code, out, _ = run(capsys, shell, "--install")
+    assert (code, out.splitlines()[0]) == (0, f"updated {path}")
+    assert path.read_text() == script
+    code, out, _ = run(capsys, "--uninstall", "--json")
+    assert code == 0
+    document = {"schema": 1, "shell": shell, "path": str(path), "change": "removed", "to_do": ""}
+    assert json.loads(out) == document
+    assert files(home) == []
+    assert run(capsys, "--uninstall")[:2] == (0, f"nothing to remove: there is no {path}\n")
+
+
+def test_what_a_shell_still_needs(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = run(capsys, "zsh", "--install")
+    text = " ".join(out.split())
+    folder = home / ".local/share/zsh/site-functions"
+    line = f"fpath=('{folder}' $fpath); autoload -Uz compinit; compinit"
+    assert f"add this line to {home}/.zshrc" in text
+    assert line in text
+    (home / ".zshrc").write_text(f"{line}\n")
+    _, out, _ = run(capsys, "zsh", "--install")
+    assert ".zshrc" not in out
+    monkeypatch.setattr(shell_files, "_BASH_COMPLETION", ("/nowhere",))
+    _, out, _ = run(capsys, "bash", "--install")
+    assert f". '{home}/{PLACES['bash']}'" in " ".join(out.split())
+
+
+def test_the_folders_that_variables_name(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BASH_COMPLETION_USER_DIR", str(home / "own"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
+    for shell in PLACES:
+        assert run(capsys, shell, "--install")[0] == 0
+    assert files(home) == [
+        PLACES["fish"],
+        "data/zsh/site-functions/_edgekit",
+        "own/completions/edgekit",
+    ]
+
+
+def test_what_it_refuses(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SHELL", "/bin/tcsh")
+    for words, message in (
+        (("--install",), "SHELL is tcsh: name one"),
+        (("--install", "--uninstall"), "choose one"),
+        ((), "name the shell"),
+    ):
+        code, out, err = run(capsys, *words)
+        assert (code, out) == (2, "")
+        assert message in err
+    monkeypatch.delenv("SHELL")
+    assert "SHELL is not set" in run(capsys, "--uninstall")[2]
+    foreign = home / PLACES["fish"]
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("complete -c edgekit -a mine\n")
+    for words in (("fish", "--install"), ("fish", "--uninstall")):
+        code, _, err = run(capsys, *words)
+        assert code == 2
+        assert "is not edgekit's file" in err
+    assert foreign.read_text() == "complete -c edgekit -a mine\n"
+    (home / ".local").write_text("a file where a folder should be")
+    code, _, err = run(capsys, "zsh", "--install")
+    assert code == 1
+    assert str(home / PLACES["zsh"]) in err
+
+
+def test_bash_takes_the_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "bash", "--install")
+    command = f". {home / PLACES['bash']}; complete -p edgekit"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert "-F _edgekit_completion edgekit" in done.stdout
