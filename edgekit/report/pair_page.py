@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekit.parity.document import ParityDocument
 from edgekit.parity.examples import Examples
-from edgekit.report.markup import escaped, table, whole_page
+from edgekit.report.markup import escaped, facts, table, whole_page
 from edgekit.report.parity_table import WARNING, head, lines, rows
 from edgekit.report.sections.look import look
 
@@ -52,5 +52,4 @@ def _who(document: ParityDocument) -> str:
         ("reference", document.reference if told is None else told.reference),
         ("candidate", document.candidate if told is None else told.candidate),
     )
-    cells = "".join(f"<tr><td>{role}</td><td>{escaped(text)}</td></tr>" for role, text in named)
-    return f'<table class="facts">{cells}</table>'
+    return facts(named)

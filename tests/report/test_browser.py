@@ -15,6 +15,7 @@ from edgekit.report.page import report_page
 from tests import bundles
 from tests.bench import example as bench_example
 from tests.parity import example as parity_example
+from tests.report.pictures import MEASURED, examples
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 WIDTHS = (360, 1200)
@@ -33,7 +34,9 @@ onload = () => {
       return own.left < svg.left - 2 || own.right > svg.right + 2;
     });
     return {scrolls: page.scrollWidth, cut: wide.map(text => text.textContent),
-            figures: [...page.querySelectorAll("svg")].map(svg => svg.clientWidth)};
+            figures: [...page.querySelectorAll("svg")].map(svg => svg.clientWidth),
+            pictures: [...page.querySelectorAll("img")].map(
+              img => img.complete && img.naturalWidth === 224 ? img.clientWidth : 0)};
   });
   document.body.textContent = JSON.stringify(found);
 };
@@ -48,11 +51,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     shutil.copytree(bundles.bundle("cpu", "inline"), path)
     bare = report_page(open_bundle(path))
     bench = bench_example.document(BenchOptions(scenarios=SCENARIOS, layers=True))
+    parity = parity_example.document(measured=MEASURED)
+    shown = examples(224, image="photos/" + "a-name-without-a-place-to-break" * 3)
     update_bundle(
         path,
         reports={
             "bench.json": json.dumps(bench.to_dict()).encode(),
-            "parity.json": json.dumps(parity_example.document().to_dict()).encode(),
+            "parity.json": json.dumps(parity.to_dict()).encode(),
+            "examples.json": json.dumps(shown.to_dict()).encode(),
         },
         sections={"float": {"size_bytes": 30_000_000}},
     )
@@ -95,3 +101,5 @@ def test_no_width_cuts_anything_off_and_the_console_is_silent(
         assert one["scrolls"] <= width
         assert not one["cut"]
         assert all(250 < figure < width for figure in one["figures"])
+        assert len(one["pictures"]) == (4 if one["figures"] else 0)
+        assert all(120 < picture < width / 2 for picture in one["pictures"])

@@ -8,28 +8,17 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from edgekit.bundle.store import open_bundle, update_bundle, write_bundle
 from edgekit.cli.main import main
 from edgekit.core.console import Console
+from edgekit.core.documents import DocumentError
 from edgekit.core.errors import UsageError
-from edgekit.data.encode import jpeg
 from edgekit.devices.deployed import deployment_key
-from edgekit.parity.examples import (
-    EXAMPLES,
-    Answered,
-    Codes,
-    Example,
-    ExampleCell,
-    Examples,
-    Picture,
-    read_examples,
-)
+from edgekit.parity.examples import EXAMPLES, Answered, Codes, Examples, read_examples
 from edgekit.report.page import report_page
 from edgekit.report.pair_page import pair_page
 from edgekit.report.sections.look import look
@@ -39,25 +28,12 @@ from tests import bundles, documents
 from tests.foreign import classifiers
 from tests.foreign.lies import CELLS, quantized
 from tests.parity.example import document
+from tests.report.pictures import MEASURED, examples
+from tests.report.test_hostile import mutants, one_line
 
 QUIET = Console(verbosity=-1)
-PARITY = document(measured="2026-01-02T03:04:05Z")
+PARITY = document(measured=MEASURED)
 HOSTILE = '"><script>alert(1)</script>'
-
-
-def picture(side: int = 32, **changes: Any) -> Picture:
-    ramp = np.arange(side * side * 3, dtype=np.uint8).reshape(side, side, 3)
-    data = base64.b64encode(jpeg(ramp, 224).data).decode()
-    right, wrong = Answered("coat", 0.973, right=True), Answered("bag", 0.61, right=False)
-    usual = Picture(data, side, side, right, wrong, Codes(0, 1, 12, 7))
-    return dataclasses.replace(usual, **changes)
-
-
-def examples(side: int = 32, image: str = "photos/1.png", **changes: Any) -> Examples:
-    one = Example(image, "fog", 3, "coat", picture(side), picture(side, **changes))
-    worst = ExampleCell("worst", "fog", 3, 0.25, (one,))
-    other = ExampleCell("random", "gaussian_noise", 1, 0.0, (one,))
-    return Examples(PARITY.measured, (worst, other))
 
 
 @pytest.fixture
@@ -77,6 +53,7 @@ def test_the_page_shows_both_cells_and_both_answers() -> None:
         "<dt>code</dt><dd>12 → 7</dd>",
         'alt="fog, severity 3: photos/1.png"',
         'alt="clean: photos/1.png"',
+        "<strong>coat</strong> fog, severity 3 <small>photos/1.png</small>",
     ):
         assert text in page, text
     assert page.count("<img") == 4
@@ -145,6 +122,17 @@ def test_damaged_images_are_one_line(bundle: Path) -> None:
         stream.write(b" ")
     with pytest.raises(UsageError, match=r"examples\.json does not match its manifest"):
         open_bundle(bundle)
+
+
+def test_every_change_of_them_is_a_page_or_one_line() -> None:
+    pages, refused = [], []
+    for mutant in mutants(examples(8).to_dict()):
+        try:
+            pages.append(look(Examples.from_dict(mutant, "here"), PARITY))
+        except DocumentError as error:
+            refused.append(one_line(error))
+    assert all("run 'edgekit parity' on the bundle again" in line for line in refused)
+    assert min(len(pages), len(refused)) > 30
 
 
 def test_equal_bundles_have_equal_pages(bundle: Path, tmp_path: Path) -> None:

@@ -65,24 +65,25 @@ def _errors(cell: ExampleCell, parity: ParityDocument) -> str:
 def _card(one: Example) -> str:
     label = "" if one.label is None else f"<strong>{escaped(one.label)}</strong> "
     cell = cell_name(one.corruption, one.severity)
-    figures = [_figure(one.corrupted, cell, one.image)]
+    figures = [_figure(one.clean, "clean", f"clean: {one.image}")]
     if one.severity:
-        figures.insert(0, _figure(one.clean, "clean", one.image))
+        figures.append(_figure(one.corrupted, "corrupted", f"{cell}: {one.image}"))
     return (
-        f'<div class="card"><p>{label}<small>{escaped(one.image)}</small></p>'
+        f'<div class="card"><p>{label}{escaped(cell)} <small>{escaped(one.image)}</small></p>'
         f"<div>{''.join(figures)}</div></div>"
     )
 
 
-def _figure(picture: Picture, what: str, image: str) -> str:
+def _figure(picture: Picture, caption: str, words: str) -> str:
     tiny = ' class="tiny"' if max(picture.width, picture.height) <= _TINY else ""
     lines = [_answer("reference", picture.reference), _answer("candidate", picture.candidate)]
     if picture.codes is not None:
         lines.append(f"<dt>code</dt><dd>{escaped(_codes(picture.codes))}</dd>")
+    size = f'width="{picture.width}" height="{picture.height}"'
     return (
-        f'<figure><img{tiny} src="data:image/jpeg;base64,{escaped(picture.jpeg)}" '
-        f'width="{picture.width}" height="{picture.height}" alt="{escaped(f"{what}: {image}")}">'
-        f"<figcaption>{escaped(what)}</figcaption><dl>{''.join(lines)}</dl></figure>"
+        f'<figure><img{tiny} src="data:image/jpeg;base64,{escaped(picture.jpeg)}" {size} '
+        f'alt="{escaped(words)}"><figcaption>{caption}</figcaption>'
+        f"<dl>{''.join(lines)}</dl></figure>"
     )
 
 
