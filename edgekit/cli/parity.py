@@ -210,7 +210,7 @@ def parity(
     from edgekit.core.step_cache import cache_root
     from edgekit.foreign.open import ForeignOptions
     from edgekit.model.labels import read_labels
-    from edgekit.parity.examples import examples_of
+    from edgekit.parity.example_images import examples_of
     from edgekit.parity.options import Gates, ParityOptions
     from edgekit.report.gate import GatedParity
     from edgekit.report.parity_folder import keep, prepare

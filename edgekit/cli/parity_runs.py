@@ -81,7 +81,7 @@ def of_bundle(
 
     ``pictures``: the bundle keeps a few of the images, for its page.
     """
-    from edgekit.parity.examples import examples_of
+    from edgekit.parity.example_images import examples_of
     from edgekit.report.page import refresh_report
     from edgekit.workflows.parity import parity_of_bundle, save_report
 

@@ -10,17 +10,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from edgekit.core.console import Console, json_text, printable
 from edgekit.core.documents import Document, DocumentError, parse_json, read
 from edgekit.core.errors import UsageError
 from edgekit.core.files import make_folder, read_regular
 from edgekit.core.folders import locked, replace_folder
-from edgekit.parity.compare import Comparison
-from edgekit.parity.examples import Answered, Codes, Example, make_examples
+from edgekit.parity.examples import Answered, Codes, Example
 from edgekit.report.markup import escaped, paragraph, whole_page
 from edgekit.report.sections.look import cards
+
+if TYPE_CHECKING:
+    from edgekit.parity.compare import Comparison
 
 WORST: Final = "worst.json"
 PAGE: Final = "index.html"
@@ -87,6 +89,8 @@ def check_place(folder: Path) -> None:
 
 def write_worst(folder: Path, comparison: Comparison, console: Console) -> None:
     """Write the images, their list and the page; a former folder of ours is replaced."""
+    from edgekit.parity.example_images import make_examples
+
     changes, document = comparison.changes, comparison.document
     examples = make_examples(comparison, changes.worst())
     names = _file_names(examples)

@@ -19,7 +19,8 @@ from edgekit.model.card import TIMM_PREFIX
 from edgekit.parity.compare import Comparison, run_comparison
 from edgekit.parity.document import FILE, ParityDocument, read_parity
 from edgekit.parity.engines import open_reference
-from edgekit.parity.examples import EXAMPLES, Examples, examples_of
+from edgekit.parity.example_images import examples_of
+from edgekit.parity.examples import EXAMPLES, Examples
 from edgekit.parity.options import Gates, ParityOptions
 from edgekit.parity.predictors import (
     Predictor,

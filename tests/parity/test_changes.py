@@ -16,12 +16,8 @@ from edgekit.data.encode import jpeg
 from edgekit.parity.answer_cache import Outputs
 from edgekit.parity.changes import PER_CELL, Changes
 from edgekit.parity.compare import Comparison, run_comparison
-from edgekit.parity.examples import (
-    Examples,
-    Picture,
-    examples_of,
-    make_examples,
-)
+from edgekit.parity.example_images import examples_of, make_examples
+from edgekit.parity.examples import Examples, Picture
 from edgekit.parity.options import Gates, ParityOptions
 from edgekit.parity.sweep import ImagePair
 from tests.parity.models import CELLS, CODES, PREPROCESSING, coarse, images, sweep
