@@ -185,7 +185,7 @@ class BundleReport(Document):
         if parity is None:
             return "not measured"
         looks = [looks_line(parity)] if parity.looks > 1 else []
-        return "; ".join([parity.verdict, *parity.reasons, *looks])
+        return "; ".join([*(parity.reasons or [parity.verdict]), *looks])
 
 
 def _or_error(row: Callable[[], str]) -> str:
