@@ -177,7 +177,7 @@ def parity(capsys: pytest.CaptureFixture[str], candidate: Path, *words: object) 
     arguments = ["parity", candidate, "--reference", classifiers.float_onnx(), *CELLS]
     arguments += ["--data", classifiers.data(), "--preprocessing", classifiers.preprocessing()]
     with pytest.raises(SystemExit) as stop:
-        main([*map(str, [*arguments, "--tolerance", "3", "--full", *words])])
+        main([*map(str, [*arguments, "--tolerance", "3", "--full", "--images", 150, *words])])
     captured = capsys.readouterr()
     assert isinstance(stop.value.code, int)
     return stop.value.code, captured.err
