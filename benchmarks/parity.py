@@ -319,12 +319,12 @@ def second_target(options: argparse.Namespace, bundle: Path, reference: Path) ->
     quiet = Console(verbosity=-1)
     this = sweep(options, bundle, reference, 99)
     asked = ParityOptions(gates=Gates(99), full=True)
-    first = run_comparison(this, asked, quiet)
+    first = run_comparison(this, asked, quiet).document
     another = dataclasses.replace(
         this, candidate=dataclasses.replace(this.candidate, key="another")
     )
-    second = run_comparison(another, asked, quiet)
-    third = run_comparison(this, asked, quiet)
+    second = run_comparison(another, asked, quiet).document
+    third = run_comparison(this, asked, quiet).document
     print(
         f"{options.images} images: first target {first.seconds:.1f} s, a second "
         f"{second.seconds:.1f} s, again from the kept answers {third.seconds:.2f} s"

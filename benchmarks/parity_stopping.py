@@ -42,7 +42,7 @@ def stopping(options: argparse.Namespace) -> list[str]:
         config = BuildConfig(out=str(out), precision=precision, tolerance=tolerance)
         context, source = Context(Console(verbosity=-1), cache_root()), config.source()
         exported = export(context, obtain_checkpoint(context, source), source)
-        data = open_data(config.images(), exported.card.classes)
+        data = open_data(config.data_options(), exported.card.classes)
         descriptor = load_descriptor("cpu")
         quantized = leave_float(exported)
         if precision == "int8":

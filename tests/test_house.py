@@ -244,6 +244,7 @@ LIGHT = [
     "from edgekit.cli.main import main; main(['inspect', '--help'])",
     "from edgekit.cli.main import main; main(['doctor'])",
     "from edgekit.cli.main import main; main(['schema', 'finetune'])",
+    "import edgekit.report.page, edgekit.report.several, edgekit.report.pair_page",
 ]
 
 

@@ -144,18 +144,18 @@ def update_bundle(
     path: Path,
     *,
     sections: Mapping[str, Any] | None = None,
-    reports: Mapping[str, bytes] | None = None,
+    reports: Mapping[str, bytes | None] | None = None,
 ) -> Manifest:
     """Add or replace summaries in the manifest, and report files (parity.json, report.html).
 
-    Neither touches what is executed: the model's files keep their checksums, and the bundle its
-    identity. A kill leaves either the old bundle or the new one.
+    A report that is None is removed. Nothing here touches what is executed: the model's files keep
+    their checksums, and the bundle its identity. A kill leaves the old bundle or the new one.
     """
     return change_bundle(path, lambda _: (sections or {}, reports or {}))
 
 
 def change_bundle(
-    path: Path, change: Callable[[Bundle], tuple[Mapping[str, Any], Mapping[str, bytes]]]
+    path: Path, change: Callable[[Bundle], tuple[Mapping[str, Any], Mapping[str, bytes | None]]]
 ) -> Manifest:
     """Like `update_bundle`, but ``change`` computes the sections and reports from the bundle.
 
@@ -171,11 +171,13 @@ def change_bundle(
             taken = name == MANIFEST or manifest.is_essential(name) or _LIBRARY.fullmatch(name)
             if taken or not is_file_name(name):
                 raise UsageError(f"{name!r} cannot be a report in {path}: choose another name")
-        added = {name: _entry(content) for name, content in reports.items()}
+        written = {name: content for name, content in reports.items() if content is not None}
+        others = {name: entry for name, entry in manifest.files.items() if name not in reports}
+        added = {name: _entry(content) for name, content in written.items()}
         manifest = dataclasses.replace(
             manifest,
             sections={**manifest.sections, **sections},
-            files={**manifest.files, **added},
+            files={**others, **added},
         )
         text = manifest.to_json()
         if not reports:
@@ -183,9 +185,9 @@ def change_bundle(
             return manifest
 
         def fill(folder: Path) -> None:
-            for name in set(manifest.files) - set(added):
+            for name in others:
                 link(bundle.folder / name, folder / name)
-            for name, content in reports.items():
+            for name, content in written.items():
                 (folder / name).write_bytes(content)
             (folder / MANIFEST).write_text(text, encoding="utf-8")
 

@@ -95,6 +95,11 @@ _NOT_PASSED = ("fail", "undecided", "unlabeled")
     help="Put coarse mosaics of some of your images into the self-test.  [selftest-photos]",
 )
 @click.option(
+    "--images/--no-images",
+    default=None,
+    help="Show six test images, corrupted, on the report.  [images]",
+)
+@click.option(
     "--plugin", help="TensorRT plugin, compiled for the device, to include in the bundle."
 )
 @click.option(

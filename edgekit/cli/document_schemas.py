@@ -104,8 +104,10 @@ def _stored() -> dict[str, tuple[type[Document], str]]:
     from edgekit.bundle.signature import StoredSignature
     from edgekit.field.reference import FieldReference
     from edgekit.parity.document import ParityDocument
+    from edgekit.parity.examples import Examples
     from edgekit.quantize.calibration_images import ImageList
     from edgekit.quantize.qat.record import FinetuneRecord
+    from edgekit.report.worst_folder import WorstImages
     from edgekit.workflows.inspect import StoredManifest
 
     listing = "calibration.json in a bundle, and FILE.images.json of edgekit calibrate"
@@ -114,6 +116,7 @@ def _stored() -> dict[str, tuple[type[Document], str]]:
         "bench-section": (BenchSummary, "sections.bench of a manifest"),
         "build-section": (BuildRecord, "sections.build of a manifest"),
         "calibration-file": (ImageList, listing),
+        "examples-file": (Examples, "examples.json in a bundle"),
         "field-file": (FieldReference, "field.json in a bundle"),
         "finetuned-section": (FinetuneRecord, "sections.finetuned of a manifest"),
         "manifest-file": (StoredManifest, "manifest.json in a bundle"),
@@ -122,4 +125,5 @@ def _stored() -> dict[str, tuple[type[Document], str]]:
             "parity.json in a bundle or --out, sections.parity of a manifest",
         ),
         "signature-file": (StoredSignature, "signature.json in a bundle"),
+        "worst-file": (WorstImages, "worst.json in the folder of edgekit parity --worst"),
     }

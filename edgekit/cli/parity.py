@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     edgekit parity build/cpu --baseline previous/cpu --min-agreement 0.98 \\
       --summary summary.md --junit parity.xml
     edgekit parity build/cpu --budgets budgets.toml
+    edgekit parity build/cpu --worst changed --worst-images 60
     edgekit parity build/jetson-orin-nano --device nano
     edgekit parity int8.onnx --reference float.onnx --data photos \\
       --preprocessing imagenet --out build/judged
@@ -123,6 +124,19 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Keep the result of files in this folder: parity.json, report.html.",
 )
+@click.option(
+    "--worst",
+    type=click.Path(path_type=Path),
+    help="Write the images whose answer changed, and a page of them, to this folder.",
+)
+@click.option(
+    "--worst-images",
+    type=click.IntRange(1, 1000),
+    default=24,
+    show_default=True,
+    help="Most of them; the most confident losses.",
+)
+@click.option("--no-images", is_flag=True, help="No test images in the bundle and on its page.")
 @click.option("--allow-fallback", is_flag=True, help="Go on if a file runs elsewhere than asked.")
 @click.option(
     "--allow-weak-reference",
@@ -163,6 +177,9 @@ def parity(
     settings: tuple[str, ...],
     report: Path | None,
     out: Path | None,
+    worst: Path | None,
+    worst_images: int,
+    no_images: bool,
     allow_fallback: bool,
     allow_weak_reference: bool,
     **gating: Any,
@@ -182,7 +199,8 @@ def parity(
     compared before, whose own figures then count.
 
     A bundle's result becomes its evidence, unless stronger evidence exists; then it is
-    kept beside that.
+    kept beside that. With it, the bundle keeps six test images for its page, unless
+    --no-images says otherwise.
 
     Exits with 0 if the loss is within the tolerance and every budget is held, and with 3
     if not, if the images do not decide, or if they have no labels.
@@ -192,14 +210,18 @@ def parity(
     from edgekit.core.step_cache import cache_root
     from edgekit.foreign.open import ForeignOptions
     from edgekit.model.labels import read_labels
+    from edgekit.parity.example_images import examples_of
     from edgekit.parity.options import Gates, ParityOptions
     from edgekit.report.gate import GatedParity
     from edgekit.report.parity_folder import keep, prepare
     from edgekit.report.parity_table import show
+    from edgekit.report.worst_folder import check_place, write_worst
     from edgekit.steps.context import Context
     from edgekit.workflows.foreign_parity import Side
 
     gate = take_gate(gating)
+    if worst is not None and (plan or across):
+        raise UsageError("--worst is for a comparison of two: leave out --plan, --across")
     if plan:
         if across or reference or devices:
             raise UsageError("--plan compares nothing: leave out --across, --reference, --device")
@@ -259,11 +281,19 @@ def parity(
     drop = TOLERANCE if budgets.max_drop is None else budgets.max_drop
     gates = Gates(drop, min_code_agreement, max_corruption_delta, budgets.min_agreement)
     options = dataclasses.replace(options, gates=gates)
+    kept = 0
+    if worst is not None:
+        check_place(worst)
+        kept = worst_images
     if not (one.foreign or other.foreign):
         _refuse_unused(ours, reference_preprocessing, theirs)
         if out is not None:
             raise UsageError("--out is for files: a bundle keeps its own result, leave it out")
-        document = of_bundle(context, Path(candidate), options, seed, device, replace=replace)
+        comparison = of_bundle(
+            *(context, Path(candidate), options, seed, device, kept),
+            replace=replace,
+            pictures=not no_images,
+        )
     elif reference is None:
         raise UsageError(f"{candidate} is no bundle: name what is right, with --reference")
     elif min_code_agreement is not None:
@@ -274,9 +304,12 @@ def parity(
             one, other = one.labeled(names), other.labeled(names)
         if out is not None:
             prepare(out)
-        document = of_any(context, one, other, options, seed, device)
+        comparison = of_any(context, one, other, options, seed, device, kept)
         if out is not None:
-            keep(out, document, console)
+            keep(out, comparison.document, console, None if no_images else examples_of(comparison))
+    document = comparison.document
+    if worst is not None:
+        write_worst(worst, comparison, console)
     earlier = None
     if baseline is not None:
         limit = drop if budgets.max_regression is None else budgets.max_regression

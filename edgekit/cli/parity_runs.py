@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edgekit.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from edgekit.parity.compare import Comparison
     from edgekit.parity.document import ParityDocument
     from edgekit.parity.options import ParityOptions
     from edgekit.steps.context import Context
@@ -22,12 +23,13 @@ def of_any(
     options: ParityOptions,
     seed: int | None,
     device: str | None,
-) -> ParityDocument:
+    worst: int,
+) -> Comparison:
     """The comparison of any two classifiers."""
     from edgekit.workflows.foreign_parity import parity_of_any
 
     if device is None:
-        return parity_of_any(context, candidate, reference, options, seed=seed)
+        return parity_of_any(context, candidate, reference, options, seed=seed, worst=worst)
     if candidate.foreign:
         raise UsageError(
             f"--device runs bundles, and {candidate.name} is none: give "
@@ -36,7 +38,9 @@ def of_any(
     from edgekit.devices.remote_predictor import on_device
 
     with on_device(device, Path(candidate.name), context.console) as there:
-        return parity_of_any(context, candidate, reference, options, seed=seed, on_device=there)
+        return parity_of_any(
+            context, candidate, reference, options, seed=seed, on_device=there, worst=worst
+        )
 
 
 def against(
@@ -59,7 +63,7 @@ def against(
             context, Path(candidate.name), Path(baseline), options, limit, seed=seed
         )
     options = dataclasses.replace(options, gates=Gates(limit))
-    return parity_of_any(context, candidate, earlier, options, seed=seed)
+    return parity_of_any(context, candidate, earlier, options, seed=seed).document
 
 
 def of_bundle(
@@ -68,20 +72,31 @@ def of_bundle(
     options: ParityOptions,
     seed: int | None,
     device: str | None,
+    worst: int,
     *,
     replace: bool,
-) -> ParityDocument:
-    """The comparison of a bundle with its float original, which becomes its evidence."""
+    pictures: bool,
+) -> Comparison:
+    """The comparison of a bundle with its float original, which becomes its evidence.
+
+    ``pictures``: the bundle keeps a few of the images, for its page.
+    """
+    from edgekit.parity.example_images import examples_of
     from edgekit.report.page import refresh_report
     from edgekit.workflows.parity import parity_of_bundle, save_report
 
     if device is None:
-        document = parity_of_bundle(context, bundle, options, seed=seed)
+        comparison = parity_of_bundle(context, bundle, options, seed=seed, worst=worst)
     else:
         from edgekit.devices.remote_predictor import on_device
 
         with on_device(device, bundle, context.console) as there:
-            document = parity_of_bundle(context, bundle, options, seed=seed, candidate=there)
-    document = save_report(bundle, document, context.console, replace=replace)
+            comparison = parity_of_bundle(
+                context, bundle, options, seed=seed, candidate=there, worst=worst
+            )
+    examples = examples_of(comparison) if pictures else None
+    document = save_report(
+        bundle, comparison.document, context.console, replace=replace, examples=examples
+    )
     refresh_report(bundle)
-    return document
+    return comparison._replace(document=document)

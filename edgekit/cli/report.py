@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     examples="""
     edgekit report build/cpu
     edgekit report build/cpu.zip -o report.html
+    edgekit report build/cpu --no-images -o public.html
     edgekit report build/cpu build/openvino-cpu-vnni -o both.html
     edgekit report build/cpu --watched pole.json -o pole.html
     """,
@@ -37,9 +38,16 @@ if TYPE_CHECKING:
     metavar="STATE",
     help="Also what a monitor has seen: the file of 'edgekit watch --state'.",
 )
+@click.option(
+    "--no-images", is_flag=True, help="No test images; without -o, remove the bundle's, too."
+)
 @common
 def report(
-    console: Console, bundles: tuple[Path, ...], output: Path | None, watched: Path | None
+    console: Console,
+    bundles: tuple[Path, ...],
+    output: Path | None,
+    watched: Path | None,
+    no_images: bool,
 ) -> None:
     """Put everything known about BUNDLE on one HTML page: verdict, speed, gaps.
 
@@ -54,7 +62,8 @@ def report(
     if watched is not None and (len(bundles) > 1 or output is None):
         raise UsageError("--watched is for a page about one bundle, in the file that -o names")
     if len(bundles) == 1:
-        path = write_report(bundles[0], output, _watched(bundles[0], watched))
+        seen = _watched(bundles[0], watched)
+        path = write_report(bundles[0], output, seen, pictures=not no_images)
     elif output is None:
         raise UsageError("the page about several bundles is in none of them: name a file with -o")
     else:

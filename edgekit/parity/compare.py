@@ -12,6 +12,7 @@ from edgekit.bundle.manifest import creation_time
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.metrics.corruption_error import Baseline, choose_baseline, mce, relative_mce
+from edgekit.parity.changes import Changes
 from edgekit.parity.document import (
     CorruptionChange,
     EngineReport,
@@ -32,6 +33,14 @@ from edgekit.parity.tally import Tally, estimate
 _MODELS = ("reference", "candidate")
 
 
+class Comparison(NamedTuple):
+    """The result, and what is needed to look at the images whose answers changed."""
+
+    document: ParityDocument
+    changes: Changes
+    sweep: Sweep
+
+
 def run_comparison(
     sweep: Sweep,
     options: ParityOptions,
@@ -40,10 +49,12 @@ def run_comparison(
     labeled: bool = True,
     codebook_size: int = 0,
     device: str | None = None,
-) -> ParityDocument:
-    """The parity document of a sweep (described in docs/parity.md).
+    worst: int = 0,
+) -> Comparison:
+    """Compare the two models of a sweep; docs/parity.md describes the document.
 
-    ``codebook_size`` is the candidate's, 0 without a codebook; ``device`` is where it runs.
+    ``codebook_size`` is the candidate's, 0 without a codebook; ``device`` is where it runs;
+    ``worst`` is the number of changed answers to keep, to be looked at.
     """
     cells, gates = sweep.make.cells, options.gates
     baseline = options.normalize_by or choose_baseline(
@@ -55,7 +66,8 @@ def run_comparison(
         images = "1 test image" if available == 1 else "no test images"
         raise UsageError(f"{sweep.dataset.name} has {images}, parity needs 2")
     start, before = time.monotonic(), os.times()
-    run = Run(sweep.lineup, gates, baseline, console, labeled, codebook_size if same else 0)
+    size = codebook_size if same else 0
+    run = Run(sweep.lineup, gates, baseline, console, labeled, size, worst=worst)
     try:
         evaluation = run.evaluate(full=options.full)
     except EnginesDiffer as error:
@@ -66,8 +78,9 @@ def run_comparison(
         trusting = dataclasses.replace(sweep, reference=error.trusted).lineup
         evaluation = dataclasses.replace(run, lineup=trusting).evaluate(full=options.full)
     (tally,), (judgment,) = evaluation.tallies, evaluation.judgments
+    (changes,) = evaluation.changes
     errors = error_figures(tally, baseline, judgment)
-    return ParityDocument(
+    document = ParityDocument(
         verdict=judgment.outcome,
         reasons=tuple(judgment.reasons),
         more_images=judgment.more_images,
@@ -106,6 +119,7 @@ def run_comparison(
         top5_error=tally.top_five.result(),
         budgets=judgment.budgets,
     )
+    return Comparison(document, changes, sweep)
 
 
 def _cpu_seconds(times: os.times_result) -> float:

@@ -16,6 +16,7 @@ from edgekit.core.console import Console
 from edgekit.core.progress import track
 from edgekit.metrics.corruption_error import Baseline
 from edgekit.parity.agreement import Agreements
+from edgekit.parity.changes import Changes
 from edgekit.parity.gates import SAMPLE_CONFIDENCE, GateTracker, Judgment
 from edgekit.parity.options import Gates
 from edgekit.parity.sweep import ImageAnswers, Lineup
@@ -34,11 +35,13 @@ class Evaluation:
     levels: int  # severities of a corruption that an image went through
     computed: int  # inferences
     stopped: bool  # by the verdicts, before the images ran out
+    changes: tuple[Changes, ...] = ()  # one for each tally
 
 
 class _Sums(NamedTuple):
     tallies: tuple[Tally, ...]
     trackers: tuple[GateTracker, ...]
+    changes: tuple[Changes, ...]
     agreements: Agreements | None
     computed: int
     stopped: bool
@@ -57,7 +60,15 @@ class _Sums(NamedTuple):
         self, judgments: tuple[Judgment, ...], levels: int, computed: int = 0
     ) -> Evaluation:
         computed += self.computed
-        return Evaluation(self.tallies, judgments, self.agreements, levels, computed, self.stopped)
+        return Evaluation(
+            self.tallies,
+            judgments,
+            self.agreements,
+            levels,
+            computed,
+            self.stopped,
+            self.changes,
+        )
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,7 @@ class Run:
     labeled: bool
     codebook_size: int
     names: tuple[str, ...] = ()  # of all models, where each two shall be compared
+    worst: int = 0  # changed answers to keep, to be looked at
 
     def evaluate(self, *, full: bool) -> Evaluation:
         """All cells of all images if ``full``, else as many as the verdicts need."""
@@ -123,6 +135,10 @@ class Run:
         tallies = tuple(
             Tally(cells, labeled=self.labeled, codebook_size=self.codebook_size) for _ in others
         )
+        changes = tuple(
+            Changes(cells, labeled=self.labeled, coded=self.codebook_size > 0, most=self.worst)
+            for _ in others
+        )
         agreements = Agreements(self.names) if self.names else None
         computed, stopped = 0, False
         title = f"parity, {1 + levels * len(cells.corruptions)} variants per image"
@@ -140,10 +156,13 @@ class Run:
                 computed += image.computed
                 if agreements is not None:
                     agreements.add(image)
-                for other, tally, tracker in zip(others, tallies, trackers, strict=True):
-                    tracker.add(tally.add(image.pair(other)))
+                sums = zip(others, tallies, trackers, changes, strict=True)
+                for other, tally, tracker, changed in sums:
+                    pair = image.pair(other)
+                    tracker.add(tally.add(pair))
+                    changed.add(pair)
                 decided = all(tracker.decided for tracker in trackers)
                 if stops and decided and all(tally.complete for tally in tallies):
                     stopped = True
                     break
-        return _Sums(tallies, trackers, agreements, computed, stopped)
+        return _Sums(tallies, trackers, changes, agreements, computed, stopped)

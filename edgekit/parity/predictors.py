@@ -235,6 +235,11 @@ def check_classes(reference: Predictor, candidate: Predictor) -> None:
         )
 
 
+def named_classes(candidate: tuple[str, ...], reference: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes of two comparable models, by the names of the one that has some."""
+    return reference if _nameless(candidate) else candidate
+
+
 def _one_more(theirs: int, ours: int) -> str:
     """A hint where one of two has a class more."""
     if abs(theirs - ours) != 1:

@@ -45,6 +45,7 @@ class ImagePair(NamedTuple):
     reference: Outputs
     candidate: Outputs
     computed: int  # inferences done now, not found in the cache
+    row: int  # of the image in the data
 
 
 class ImageAnswers(NamedTuple):
@@ -54,11 +55,12 @@ class ImageAnswers(NamedTuple):
     numbers: tuple[int, ...]  # which variants, ascending; 0 is clean
     outputs: tuple[Outputs, ...]
     computed: int  # inferences done now, not found in the cache
+    row: int  # of the image in the data
 
     def pair(self, candidate: int) -> ImagePair:
         """The first model's outputs and another's; inferences are counted here alone."""
         outputs = self.outputs[0], self.outputs[candidate]
-        return ImagePair(self.label, self.numbers, *outputs, self.computed)
+        return ImagePair(self.label, self.numbers, *outputs, self.computed, self.row)
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class Lineup:
                 computed += new
         label = self.dataset.label(one.index)
         answers = tuple(outputs[model.key] for model in self.models)
-        return ImageAnswers(label, one.numbers, answers, computed)
+        return ImageAnswers(label, one.numbers, answers, computed, one.index)
 
 
 @dataclass(frozen=True)

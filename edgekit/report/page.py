@@ -17,6 +17,7 @@ from edgekit.core.errors import UsageError
 from edgekit.core.files import write_text
 from edgekit.field.history import FieldAgainstLab
 from edgekit.parity.document import read_parity
+from edgekit.parity.examples import EXAMPLES, read_examples
 from edgekit.report.decision import decide
 from edgekit.report.markup import whole_page
 from edgekit.report.model_facts import model_facts
@@ -24,6 +25,7 @@ from edgekit.report.sections.banner import banner
 from edgekit.report.sections.codes import codes
 from edgekit.report.sections.field import field
 from edgekit.report.sections.gaps import gaps
+from edgekit.report.sections.look import look
 from edgekit.report.sections.model import model_section, provenance
 from edgekit.report.sections.pending import pending
 from edgekit.report.sections.robustness import robustness
@@ -48,22 +50,29 @@ class WrittenReport(Document):
 
 
 def write_report(
-    path: Path, output: Path | None = None, watched: FieldAgainstLab | None = None
+    path: Path,
+    output: Path | None = None,
+    watched: FieldAgainstLab | None = None,
+    *,
+    pictures: bool = True,
 ) -> Path:
     """Write the report into the bundle, or to ``output``; returns its path.
 
     ``watched`` is what a monitor has seen: of one device, so that it is for a file outside.
+    Without ``pictures`` the page has none, and the bundle that it is written into loses its own:
+    the next measurement, which writes the page again, would bring them back.
     """
     bundle = open_bundle(path, any_arch=True)
     if output is not None:
-        write_text(output, report_page(bundle, watched=watched))
+        write_text(output, report_page(bundle, watched=watched, pictures=pictures))
         return output
     if path.is_file():
         raise UsageError(
             f"{path} is a .zip and stays unchanged: name a file for the report with -o"
         )
-    page = report_page(bundle, inside=True)
-    update_bundle(path, reports={REPORT: page.encode()})
+    reports: dict[str, bytes | None] = {} if pictures else {EXAMPLES: None}
+    page = report_page(bundle, inside=True, pictures=pictures)
+    update_bundle(path, reports={**reports, REPORT: page.encode()})
     return path / REPORT
 
 
@@ -74,7 +83,11 @@ def refresh_report(path: Path) -> None:
 
 
 def report_page(
-    bundle: Bundle, *, inside: bool = False, watched: FieldAgainstLab | None = None
+    bundle: Bundle,
+    *,
+    inside: bool = False,
+    watched: FieldAgainstLab | None = None,
+    pictures: bool = True,
 ) -> str:
     """The page; the same bundle gives the same text.
 
@@ -92,6 +105,7 @@ def report_page(
         banner(title, decide(manifest, parity), manifest, sizes, bench, summary, parity),
         pending(manifest, source),
         robustness(parity),
+        look(read_examples(bundle, parity) if pictures else None, parity),
         codes(parity),
         field(watched),
         quick_speed(quick) if bench is None else speed(bench),

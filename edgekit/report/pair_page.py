@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from edgekit.parity.document import ParityDocument
-from edgekit.report.markup import escaped, table, whole_page
+from edgekit.parity.examples import Examples
+from edgekit.report.markup import escaped, facts, table, whole_page
 from edgekit.report.parity_table import WARNING, head, lines, rows
+from edgekit.report.sections.look import look
 
 _GATES = ("gate", "limit", "measured [95% interval]", "state", "")
 
 
-def pair_page(document: ParityDocument) -> str:
+def pair_page(document: ParityDocument, examples: Examples | None = None) -> str:
     """The page; self-contained, like a bundle's report."""
     title = f"parity of {document.candidate}"
     verdict, error = document.verdict, document.corruption_error
@@ -40,7 +42,8 @@ def pair_page(document: ParityDocument) -> str:
         ]
         parts += ["<h2>Gates</h2>", table(_GATES, gates)]
     said = [line for line in lines(document) if not line.startswith(WARNING)]  # those are above
-    return whole_page(title, parts + [f"<p>{escaped(line)}</p>" for line in said])
+    parts += [f"<p>{escaped(line)}</p>" for line in said]
+    return whole_page(title, [part for part in (*parts, look(examples, document)) if part])
 
 
 def _who(document: ParityDocument) -> str:
@@ -49,5 +52,4 @@ def _who(document: ParityDocument) -> str:
         ("reference", document.reference if told is None else told.reference),
         ("candidate", document.candidate if told is None else told.candidate),
     )
-    cells = "".join(f"<tr><td>{role}</td><td>{escaped(text)}</td></tr>" for role, text in named)
-    return f'<table class="facts">{cells}</table>'
+    return facts(named)

@@ -11,6 +11,7 @@ from edgekit.core.errors import UsageError
 from edgekit.core.files import make_folder, write_text
 from edgekit.parity.across_document import AcrossDocument
 from edgekit.parity.document import FILE, ParityDocument
+from edgekit.parity.examples import Examples
 from edgekit.report.across_page import across_page
 from edgekit.report.page import REPORT
 from edgekit.report.pair_page import pair_page
@@ -30,12 +31,17 @@ def prepare(folder: Path) -> None:
         raise UsageError(f"--out: nothing can be written to {folder}: name another folder")
 
 
-def keep(folder: Path, document: ParityDocument | AcrossDocument, console: Console) -> None:
+def keep(
+    folder: Path,
+    document: ParityDocument | AcrossDocument,
+    console: Console,
+    examples: Examples | None = None,
+) -> None:
     """Write both files; those of an earlier comparison are replaced."""
     if isinstance(document, AcrossDocument):
         name, page = ACROSS, across_page(document)
     else:
-        name, page = FILE, pair_page(document)
+        name, page = FILE, pair_page(document, examples)
     write_text(folder / name, json_text(document) + "\n")
     write_page(folder / REPORT, page)
     console.info(f"wrote {folder / name} and {REPORT}")

@@ -1,4 +1,4 @@
-"""Several bundles on one page: a column each, and latency against error."""
+"""Several bundles on one page: a column each, latency against error, and builds over time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.files import write_text
+from edgekit.parity.document import MeanError
 from edgekit.report.evidence import Evidence, evidence_of, why_incomparable
+from edgekit.report.figures.history import Moment, history
 from edgekit.report.figures.pareto import Choice, pareto
 from edgekit.report.figures.svg import signed
 from edgekit.report.markup import escaped, paragraph, section, table, whole_page
+from edgekit.report.model_facts import model_facts
 from edgekit.report.sections.banner import slowest_gain
 from edgekit.report.sizes import megabytes
 
@@ -35,6 +38,7 @@ def several_page(bundles: Sequence[Bundle]) -> str:
             table(head, [row for row in rows if any(cell != "-" for cell in row[1:])], "texts"),
             *(paragraph(note, "note") for note in _notes(columns)),
             section("What can be had for what", *figures),
+            section("Over time", *_histories(columns)),
             *(
                 section(
                     f"{one.mark}: {one.name}",
@@ -55,15 +59,48 @@ def _notes(columns: Sequence[Evidence]) -> list[str]:
     return notes
 
 
+def _histories(columns: Sequence[Evidence]) -> list[str]:
+    """A figure for each model and target that was built on several dates."""
+    groups: dict[tuple[str, str], list[Evidence]] = {}
+    for one in columns:
+        manifest = one.bundle.manifest
+        backbone = model_facts(manifest, str(one.bundle.path)).backbone
+        groups.setdefault((backbone, manifest.target.name), []).append(one)
+    return [
+        history(f"{backbone} for {target}", [_moment(one) for one in group])
+        for (backbone, target), group in groups.items()
+        if len({one.bundle.manifest.created for one in group}) > 1
+    ]
+
+
+def _moment(one: Evidence) -> Moment:
+    own = None if one.summary is None else one.summary.own
+    error = None if one.parity is None else one.parity.corruption_error
+    return Moment(
+        one.mark,
+        _built(one),
+        None if error is None else _with_interval(error),
+        None if own is None else own.median_ms,
+    )
+
+
+def _with_interval(error: MeanError) -> tuple[float, float, float]:
+    """The candidate's error, and the interval of its change around it."""
+    middle = error.candidate - error.delta
+    return error.candidate, middle + error.lower, middle + error.upper
+
+
 def _choices(one: Evidence) -> list[Choice]:
     """The bundle, if both figures are known; the other models are not asked for their errors."""
     own = None if one.summary is None else one.summary.own
     error = None if one.parity is None else one.parity.corruption_error
     if own is None or error is None:
         return []
-    half = error.lower - error.delta, error.upper - error.delta
-    ends = error.candidate + half[0], error.candidate + half[1]
-    return [Choice(one.mark, one.name, own.median_ms, error.candidate, *ends)]
+    return [Choice(one.mark, one.name, own.median_ms, *_with_interval(error))]
+
+
+def _built(one: Evidence) -> str:
+    return one.bundle.manifest.created[:16].replace("T", " ")
 
 
 def _change(one: Evidence) -> str:
@@ -133,6 +170,7 @@ _ROWS: tuple[tuple[str, Callable[[Evidence], str]], ...] = (
     ("decision", lambda one: f"{one.decision.mark} {one.decision.words}"),
     ("target", lambda one: one.bundle.manifest.target.name),
     ("precision", lambda one: one.bundle.manifest.target.precision),
+    ("built, UTC", _built),
     ("change of corruption error, points", _change),
     ("corruption error", _errors),
     ("clean error, %", _clean),

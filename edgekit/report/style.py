@@ -102,6 +102,15 @@ gap:0 1.5rem}.beside>*{min-width:0}
 figure{margin:1rem 0;min-width:0}
 figcaption{font-weight:600;font-size:.95rem;margin-bottom:.25rem}
 figcaption small{display:block;font-weight:400;color:var(--quiet)}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(19rem,100%),1fr));gap:1rem;
+margin:.75rem 0}
+.card{background:var(--panel);border-radius:.5rem;padding:.5rem .75rem;min-width:0}
+.card>p{margin:0;overflow-wrap:anywhere}.card>p small{color:var(--quiet)}
+.card>div{display:flex;gap:.75rem}.card figure{margin:.4rem 0;flex:0 1 50%}
+.card figcaption{font-size:.85rem;margin:.1rem 0}
+.card img{display:block;width:100%;height:auto}.card img.tiny{image-rendering:pixelated}
+.card dl{margin:0;font-size:.85rem;line-height:1.35}.card dt{color:var(--quiet)}
+.card dd{margin:0 0 .15rem;overflow-wrap:anywhere}.card dd.wrong{color:var(--worse)}
 svg{display:block;width:100%;max-width:48rem;overflow:hidden}
 svg text{font:12px system-ui,sans-serif;fill:var(--ink)}
 svg text.quiet{fill:var(--quiet)}svg text.small{font-size:11px}svg text.strong{font-weight:700}
@@ -110,7 +119,7 @@ details{margin:.75rem 0}summary{cursor:pointer;color:var(--link)}
 body{padding:.75rem}table{font-size:.72rem}th,td{padding:.25rem .2rem}}
 @media print{body{max-width:none;padding:0;font-size:11pt}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}
-figure,.banner,tr,.tiles div{break-inside:avoid}h2,h3,figcaption{break-after:avoid}
+figure,.banner,tr,.tiles div,.card{break-inside:avoid}h2,h3,figcaption{break-after:avoid}
 details::details-content{content-visibility:visible;display:block;height:auto}
 .wide{overflow:visible}table{font-size:9pt}th,td{padding:.2rem .4rem}
 table:not(.texts) td:not(:first-child):not(:last-child){white-space:normal}}

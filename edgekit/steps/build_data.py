@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from edgekit.core.errors import UsageError
 from edgekit.core.resources import resource
-from edgekit.data.base import Dataset, Relabeled, with_classes
+from edgekit.data.base import Dataset, with_classes
 from edgekit.data.datasets import open_dataset
 from edgekit.data.splits import Splits, split_dataset
 from edgekit.model.card import numbered_classes
@@ -71,7 +71,7 @@ def match_classes(dataset: Dataset, classes: tuple[str, ...]) -> Matched:
     count = len(dataset.classes)
     if count == len(classes):
         note = "the model names no classes: using the data's, in their order"
-        return Matched(Relabeled(dataset, classes, list(range(count))), True, note)
+        return Matched(dataset, True, note)
     note = (
         f"the checkpoint names none of its {len(classes)} classes and the data have {count}: only "
         "agreement with the float model can be measured, not errors (give --labels)"

@@ -56,6 +56,7 @@ class BuildConfig:
     parity: bool = True
     tolerance: float | None = None  # points of mean corruption error; None: the budgets' max_drop
     parity_images: int = 0  # most test images to use; 0: all
+    images: bool = True  # keep a few test images in the bundle, for its report
     watch: bool = False  # put into the bundle what a monitor of the deployed model compares with
     plugin: str | None = None  # TensorRT plugin, compiled for the device, to include
     require_engine: bool = False  # fail if a TensorRT engine can only be built on its device
@@ -87,7 +88,7 @@ class BuildConfig:
         """The model to build from."""
         return SourceOptions(self.checkpoint, self.backbone, self.labels)
 
-    def images(self) -> DataOptions:
+    def data_options(self) -> DataOptions:
         """The images for calibration and tests."""
         return DataOptions(self.data, self.seed, self.skip_bad)
 

@@ -283,9 +283,15 @@ class Parity(Measurement[BuildParity]):
     def _make(self) -> BuildParity:
         from edgekit.workflows.parity import parity_of_build
 
-        original, options = self.compiled.exported.result, self.place.config.comparison()
-        path = self.compiled.result.path
-        document = parity_of_build(self.context, path, original.exported, original.data, options)
+        original, config = self.compiled.exported.result, self.place.config
+        document = parity_of_build(
+            self.context,
+            self.compiled.result.path,
+            original.exported,
+            original.data,
+            config.comparison(),
+            pictures=config.images,
+        )
         return BuildParity(document, document.looks)
 
 

@@ -19,13 +19,17 @@ from edgekit.data.transforms import Preprocessing
 from edgekit.foreign.classifier import ForeignClassifier
 from edgekit.foreign.execution import split_place
 from edgekit.foreign.open import ForeignOptions, is_foreign, open_foreign, written_by_edgekit
-from edgekit.model.card import numbered_classes
 from edgekit.parity.closeness import suspicions
-from edgekit.parity.compare import run_comparison
-from edgekit.parity.document import ParityDocument, Sides
+from edgekit.parity.compare import Comparison, run_comparison
+from edgekit.parity.document import Sides
 from edgekit.parity.engines import open_reference
 from edgekit.parity.options import ParityOptions
-from edgekit.parity.predictors import Predictor, check_classes, open_bundle_predictor
+from edgekit.parity.predictors import (
+    Predictor,
+    check_classes,
+    named_classes,
+    open_bundle_predictor,
+)
 from edgekit.parity.reference_check import ReferenceCheck, check_reference
 from edgekit.steps.context import Context
 from edgekit.steps.float_model import export, obtain_checkpoint
@@ -67,10 +71,12 @@ def parity_of_any(
     *,
     seed: int | None = None,
     on_device: DevicePredictor | None = None,
-) -> ParityDocument:
+    worst: int = 0,
+) -> Comparison:
     """The comparison of any two classifiers of the same classes on the user's images.
 
-    ``on_device`` is the candidate, a bundle, answering elsewhere.
+    ``on_device`` is the candidate, a bundle, answering elsewhere; ``worst`` changed answers are
+    kept to be looked at.
     """
     uri = options.data
     if uri is None:
@@ -81,9 +87,7 @@ def parity_of_any(
     for side in (trusted, answering):
         context.console.info(_described(side))
     check_sizes(trusted, answering, context.console)
-    classes = answering.classes
-    if classes == numbered_classes(len(classes)):
-        classes = trusted.classes
+    classes = named_classes(answering.classes, trusted.classes)
     cells = choose_cells(options.corruptions, options.severities, options.extra, options.seed)
     images = judging_images(context.console, uri, cells, classes, options.skip_bad)
     for side in (trusted, answering):
@@ -94,20 +98,22 @@ def parity_of_any(
         checked = check_reference(trusted, images.dataset, options.seed, allow_weak=weak)
     doubts = doubts_of(checked, trusted, context.console)
     sweep = sweep_over(context, options, trusted, answering, images, trusted.preprocessing)
-    document = run_comparison(
+    comparison = run_comparison(
         sweep,
         options,
         context.console,
         labeled=images.labeled,
         device=None if on_device is None else on_device.session.device.name,
+        worst=worst,
     )
     sides = Sides(reference=_described(trusted), candidate=_described(answering))
-    warnings = suspicions(document)
+    warnings = suspicions(comparison.document)
     for line in warnings:
         context.console.warn(line)
-    return dataclasses.replace(
-        document, sides=sides, warnings=(*doubts, *warnings), reference_check=checked
+    document = dataclasses.replace(
+        comparison.document, sides=sides, warnings=(*doubts, *warnings), reference_check=checked
     )
+    return comparison._replace(document=document)
 
 
 def open_side(context: Context, side: Side) -> Predictor:

@@ -15,15 +15,18 @@ from edgekit.core.console import Console
 from edgekit.core.documents import DocumentError
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.data.corruption_grid import Cells, choose_cells
-from edgekit.model.card import TIMM_PREFIX, numbered_classes
-from edgekit.parity.compare import run_comparison
+from edgekit.model.card import TIMM_PREFIX
+from edgekit.parity.compare import Comparison, run_comparison
 from edgekit.parity.document import FILE, ParityDocument, read_parity
 from edgekit.parity.engines import open_reference
+from edgekit.parity.example_images import examples_of
+from edgekit.parity.examples import EXAMPLES, Examples
 from edgekit.parity.options import Gates, ParityOptions
 from edgekit.parity.predictors import (
     Predictor,
     check_comparable,
     check_source,
+    named_classes,
     open_bundle_predictor,
 )
 from edgekit.parity.strength import settle
@@ -40,16 +43,26 @@ if TYPE_CHECKING:
 
 
 def parity_of_build(
-    context: Context, path: Path, exported: Exported, data: BuildData, options: ParityOptions
+    context: Context,
+    path: Path,
+    exported: Exported,
+    data: BuildData,
+    options: ParityOptions,
+    *,
+    pictures: bool = True,
 ) -> ParityDocument:
-    """The parity step of a build, against the float graph that the bundle was made from."""
+    """The parity step of a build, against the float graph that the bundle was made from.
+
+    ``pictures``: the bundle keeps a few of the images, for its page.
+    """
     reference = open_reference(exported.onnx)
     candidate = open_bundle_predictor(path)
     cells = choose_cells(None, options.severities, options.extra, options.seed)
     images = JudgingImages(data.test(), cells, None, data.labeled)
     manifest = candidate.model.manifest
-    document = _compare(context, options, reference, candidate, images, manifest)
-    return save_report(path, document, context.console)
+    comparison = _compare(context, options, reference, candidate, images, manifest)
+    examples = examples_of(comparison) if pictures else None
+    return save_report(path, comparison.document, context.console, examples=examples)
 
 
 def parity_of_bundle(
@@ -59,11 +72,13 @@ def parity_of_bundle(
     *,
     seed: int | None = None,
     candidate: DevicePredictor | None = None,
-) -> ParityDocument:
+    worst: int = 0,
+) -> Comparison:
     """``edgekit parity``: like the build's step, with everything configurable.
 
     ``seed`` None means the build's. The split is always the build's own: another one could test
-    on images that calibrated. ``candidate`` is the bundle running on a device.
+    on images that calibrated. ``candidate`` is the bundle running on a device; ``worst`` changed
+    answers are kept to be looked at.
     """
     manifest = open_bundle(path, any_arch=candidate is not None).manifest
     build = build_record(manifest, str(path))
@@ -73,11 +88,9 @@ def parity_of_bundle(
     model = candidate or open_bundle_predictor(path)
     reference = _reference(context, path, manifest, model.classes, options)
     check_comparable(reference, model, allow_different_source=options.allow_different_reference)
-    classes = model.classes
-    if classes == numbered_classes(len(classes)):
-        classes = reference.classes
+    classes = named_classes(model.classes, reference.classes)
     images = _images(context, path, options, build, cells, classes)
-    return _compare(context, options, reference, model, images, manifest, device)
+    return _compare(context, options, reference, model, images, manifest, device, worst)
 
 
 def parity_with_earlier(
@@ -98,19 +111,25 @@ def parity_with_earlier(
     options = dataclasses.replace(
         options, reference=str(earlier), gates=Gates(limit), allow_different_reference=True
     )
-    return parity_of_bundle(context, path, options, seed=seed)
+    return parity_of_bundle(context, path, options, seed=seed).document
 
 
 def save_report(
-    path: Path, document: ParityDocument, console: Console, *, replace: bool = False
+    path: Path,
+    document: ParityDocument,
+    console: Console,
+    *,
+    replace: bool = False,
+    examples: Examples | None = None,
 ) -> ParityDocument:
     """Store a comparison in the bundle, as its evidence or beside it; returns it with its count.
 
-    `edgekit.parity.strength` decides which; ``replace`` overrides that.
+    `edgekit.parity.strength` decides which; ``replace`` overrides that. ``examples`` are kept with
+    the evidence alone; without them, those of the former evidence go.
     """
     why: str | None = None
 
-    def change(bundle: Bundle) -> tuple[dict[str, Any], dict[str, bytes]]:
+    def change(bundle: Bundle) -> tuple[dict[str, Any], dict[str, bytes | None]]:
         nonlocal document, why
         standing = _standing(bundle, console)
         evidence, why = settle(standing, document, replace=replace)
@@ -120,8 +139,10 @@ def save_report(
                 f"kept beside the bundle's evidence ({standing.verdict}, {standing.images:,} "
                 f"images), which stays: {why}; --replace puts this one in its place"
             )
-        text = json.dumps(evidence.to_dict(), indent=1, sort_keys=True) + "\n"
-        return {"parity": evidence.summary()}, {FILE: text.encode()}
+        reports: dict[str, bytes | None] = {FILE: _stored(evidence)}
+        if why is None:
+            reports[EXAMPLES] = None if examples is None else _stored(examples)
+        return {"parity": evidence.summary()}, reports
 
     if not path.is_dir():
         change(open_bundle(path, any_arch=True))
@@ -135,6 +156,11 @@ def save_report(
     except (EdgekitError, PermissionError) as error:
         console.warn(f"the report was not stored in the bundle: {error}")
     return document
+
+
+def _stored(document: ParityDocument | Examples) -> bytes:
+    """As the bundle has it."""
+    return (json.dumps(document.to_dict(), indent=1, sort_keys=True) + "\n").encode()
 
 
 def _standing(bundle: Bundle, console: Console) -> ParityDocument | None:
@@ -154,7 +180,8 @@ def _compare(
     images: JudgingImages,
     manifest: Manifest,
     device: str | None = None,
-) -> ParityDocument:
+    worst: int = 0,
+) -> Comparison:
     check_comparable(reference, candidate, allow_different_source=options.allow_different_reference)
     sweep = sweep_over(context, options, reference, candidate, images, candidate.preprocessing)
     head = model_facts(manifest, candidate.name).vqsa
@@ -165,6 +192,7 @@ def _compare(
         labeled=images.labeled,
         codebook_size=head.codebook_size if head.has_codebook else 0,
         device=device,
+        worst=worst,
     )
 
 

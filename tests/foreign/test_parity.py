@@ -46,7 +46,7 @@ def parity(
 
 def test_int8_of_another_tool_passes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out, summary = tmp_path / "made" / "judged", tmp_path / "summary.md"
-    words = ["--out", str(out), "--summary", str(summary)]
+    words = ["--out", str(out), "--summary", str(summary), "--no-images"]
     code, document, _ = parity(capsys, quantized(), *words)
     kept = ParityDocument.from_dict(json.loads((out / "parity.json").read_text()), "parity.json")
     assert kept.to_dict() == {name: document[name] for name in kept.to_dict()}

@@ -133,7 +133,7 @@ def answers(*tops: list[int]) -> ImageAnswers:
     outputs = tuple(
         Outputs(np.array(top), np.zeros((len(top), 3), np.float16), None, None) for top in tops
     )
-    return ImageAnswers(0, tuple(range(len(tops[0]))), outputs, 0)
+    return ImageAnswers(0, tuple(range(len(tops[0]))), outputs, 0, 0)
 
 
 def agreements(model_tops: NDArray[np.int64]) -> Agreements:

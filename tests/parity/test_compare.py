@@ -38,7 +38,9 @@ def compare(
         cache, coarse(), candidate, dataset=images(count), make=MakeVariants(PREPROCESSING, cells)
     )
     options = ParityOptions(gates=gates, full=full)
-    return run_comparison(this, options, QUIET, codebook_size=CODES, labeled=labeled).to_dict()
+    return run_comparison(
+        this, options, QUIET, codebook_size=CODES, labeled=labeled
+    ).document.to_dict()
 
 
 def document(found: dict[str, Any]) -> ParityDocument:
@@ -204,7 +206,7 @@ def test_the_mean_is_alexnets_for_1000_classes_and_all_severities_only(tmp_path:
         make=MakeVariants(PREPROCESSING, ALL),
     )
     options = ParityOptions(gates=Gates(90))
-    found = run_comparison(this, options, QUIET).to_dict()
+    found = run_comparison(this, options, QUIET).document.to_dict()
     error = found["corruption_error"]
     assert (error["baseline"], error["label"]) == ("alexnet", "mCE")
     cells = {
@@ -213,12 +215,12 @@ def test_the_mean_is_alexnets_for_1000_classes_and_all_severities_only(tmp_path:
     }
     assert error["candidate"] == pytest.approx(mce(cells, "alexnet").value_percent)
     unnormalized = dataclasses.replace(options, normalize_by="none")
-    plain = run_comparison(this, unnormalized, QUIET).corruption_error
+    plain = run_comparison(this, unnormalized, QUIET).document.corruption_error
     assert plain is not None
     assert (plain.baseline, plain.label) == ("none", "unnormalized mCE")
     assert plain.candidate != pytest.approx(error["candidate"])
     part = dataclasses.replace(this, make=MakeVariants(PREPROCESSING, CELLS))
-    mean = run_comparison(part, options, QUIET).corruption_error
+    mean = run_comparison(part, options, QUIET).document.corruption_error
     assert mean is not None
     assert mean.label == "unnormalized mCE over 2 corruptions at severities 1,4"
 

@@ -120,7 +120,7 @@ class Heard(Console):
 def compared(cache: Path, reference: Any, console: Console) -> dict[str, Any]:
     this = sweep(cache, reference, coarse(key="blind", blind=0.3))
     options = ParityOptions(gates=Gates(90), full=True)
-    return run_comparison(this, options, console, codebook_size=CODES).to_dict()
+    return run_comparison(this, options, console, codebook_size=CODES).document.to_dict()
 
 
 def same(one: dict[str, Any], two: dict[str, Any]) -> bool:

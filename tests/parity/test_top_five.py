@@ -34,7 +34,7 @@ def pair(
     numbers: tuple[int, ...] = _ALL,
 ) -> ImagePair:
     one, two = (condense(Answers(scores, None, None)) for scores in (reference, candidate))
-    return ImagePair(label, numbers, one, two, 0)
+    return ImagePair(label, numbers, one, two, 0, 0)
 
 
 def scores(seed: int, count: int = len(_ALL)) -> NDArray[np.float32]:
@@ -110,7 +110,7 @@ def compared(cache: Path, candidate: Coarse) -> ParityDocument:
     reference = Many(coarse().means, key="many")
     this = sweep(cache, reference, candidate, dataset=images(40))
     options = ParityOptions(gates=Gates(1.0), full=True)
-    return run_comparison(this, options, Console(verbosity=-1))
+    return run_comparison(this, options, Console(verbosity=-1)).document
 
 
 def test_the_document_and_the_table_have_it_from_100_classes_on(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_the_document_and_the_table_have_it_from_100_classes_on(tmp_path: Path) 
 
 def test_with_ten_classes_there_is_none(tmp_path: Path) -> None:
     this = sweep(tmp_path, coarse(), coarse(key="blind", blind=0.7))
-    found = run_comparison(this, ParityOptions(full=True), Console(verbosity=-1))
+    found = run_comparison(this, ParityOptions(full=True), Console(verbosity=-1)).document
     assert found.top5_error is None
     assert not any("top-5" in row[0] for row in parity_table.rows(found))
 

@@ -1,5 +1,6 @@
 """The page in a real browser, where one is installed: nothing sticks out, nothing complains."""
 
+import dataclasses
 import html
 import json
 import re
@@ -12,9 +13,11 @@ import pytest
 from edgekit.bench.options import SCENARIOS, BenchOptions
 from edgekit.bundle.store import open_bundle, update_bundle
 from edgekit.report.page import report_page
+from edgekit.report.several import several_page
 from tests import bundles
 from tests.bench import example as bench_example
 from tests.parity import example as parity_example
+from tests.report.pictures import MEASURED, examples
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 WIDTHS = (360, 1200)
@@ -33,7 +36,9 @@ onload = () => {
       return own.left < svg.left - 2 || own.right > svg.right + 2;
     });
     return {scrolls: page.scrollWidth, cut: wide.map(text => text.textContent),
-            figures: [...page.querySelectorAll("svg")].map(svg => svg.clientWidth)};
+            figures: [...page.querySelectorAll("svg")].map(svg => svg.clientWidth),
+            pictures: [...page.querySelectorAll("img")].map(
+              img => img.complete && img.naturalWidth === 224 ? img.clientWidth : 0)};
   });
   document.body.textContent = JSON.stringify(found);
 };
@@ -43,20 +48,30 @@ onload = () => {
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A page with all figures, and one of a bundle that nobody measured."""
+    """A page of a bundle that nobody measured, one with everything, and one of two bundles."""
     path = tmp_path_factory.mktemp("report") / "cpu"
     shutil.copytree(bundles.bundle("cpu", "inline"), path)
     bare = report_page(open_bundle(path))
     bench = bench_example.document(BenchOptions(scenarios=SCENARIOS, layers=True))
+    parity = parity_example.document(measured=MEASURED)
+    shown = examples(224, image="photos/" + "a-name-without-a-place-to-break" * 3)
     update_bundle(
         path,
         reports={
             "bench.json": json.dumps(bench.to_dict()).encode(),
-            "parity.json": json.dumps(parity_example.document().to_dict()).encode(),
+            "parity.json": json.dumps(parity.to_dict()).encode(),
+            "examples.json": json.dumps(shown.to_dict()).encode(),
         },
         sections={"float": {"size_bytes": 30_000_000}},
     )
-    return {"bare": bare, "full": report_page(open_bundle(path), inside=True)}
+    opened = open_bundle(path)
+    manifest = dataclasses.replace(opened.manifest, created="2001-01-01T00:00:00Z")
+    older = dataclasses.replace(opened, manifest=manifest)
+    return {
+        "bare": bare,
+        "full": report_page(opened, inside=True),
+        "several": several_page([opened, older]),
+    }
 
 
 def test_no_width_cuts_anything_off_and_the_console_is_silent(
@@ -90,8 +105,10 @@ def test_no_width_cuts_anything_off_and_the_console_is_silent(
     found = re.search(r"<body>(\[.*\])</body>", done.stdout)
     assert found is not None, done.stdout[-500:]
     measured = json.loads(html.unescape(found[1]))
-    assert [bool(one["figures"]) for one in measured] == [False, False, True, True]
+    assert [bool(one["figures"]) for one in measured] == [False, False, True, True, True, True]
+    assert [len(one["pictures"]) for one in measured] == [0, 0, 4, 4, 0, 0]
     for one, width in zip(measured, WIDTHS * len(pages), strict=True):
         assert one["scrolls"] <= width
         assert not one["cut"]
         assert all(250 < figure < width for figure in one["figures"])
+        assert all(120 < picture < width / 2 for picture in one["pictures"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -61,6 +62,48 @@ def test_choices_are_drawn_and_doubts_are_said(folder: Path) -> None:
     assert page.count("<circle") == 2
     assert "Errors are of different images, corruptions or severities" in page
     assert "different machines" not in page
+
+
+def test_one_model_built_on_several_dates_has_a_history(folder: Path) -> None:
+    """Whatever the order on the command line; what was built at once has none."""
+    shutil.copytree(folder / "one", folder / "three")
+    measure(folder / "two")
+    built = {"one": "2026-03-01T10:00:00Z", "two": "2026-01-01T00:00:00Z"}
+    opened = [
+        dated(open_bundle(folder / name), built.get(name, "2026-02-01T00:00:00Z"))
+        for name in ("one", "two", "three")
+    ]
+    page = several_page(opened)
+    (figure,) = re.findall(r"<h2>Over time</h2>\n(<figure>.*?</figure>)\n</section>", page)
+    assert "2 built 2026-01-01 00:00; 3 built 2026-02-01 00:00; 1 built 2026-03-01 10:00" in figure
+    titles = re.findall(r"<title>([^<]*)</title>", figure)
+    assert titles == [
+        f"{mark}, {date}: {what}"
+        for what in ("corruption error 21.50", "median latency, ms 1.00")
+        for mark, date in (
+            ("2", "2026-01-01 00:00"),
+            ("3", "2026-02-01 00:00"),
+            ("1", "2026-03-01 10:00"),
+        )
+    ]
+    places = [float(x) for x in re.findall(r'<circle cx="([\d.]+)%', figure)]
+    assert places[:3] == sorted(places[:3])
+    assert places[:3] == places[3:]
+    at_once = [dated(one, "2026-03-01T10:00:00Z") for one in opened]
+    assert "Over time" not in several_page(at_once)
+    # One measured build is no history, and neither are two targets.
+    bare = open_bundle(Path(shutil.copytree(bundles.bundle("cpu", "inline"), folder / "bare")))
+    assert "Over time" not in several_page([opened[0], dated(bare, "2026-02-01T00:00:00Z")])
+    target = dataclasses.replace(opened[1].manifest.target, name="another")
+    manifest = dataclasses.replace(opened[1].manifest, target=target)
+    other = dataclasses.replace(opened[1], manifest=manifest)
+    assert "Over time" not in several_page([opened[0], other])
+
+
+def dated(bundle: Bundle, created: str) -> Bundle:
+    """The bundle as if built then."""
+    manifest = dataclasses.replace(bundle.manifest, created=created)
+    return dataclasses.replace(bundle, manifest=manifest)
 
 
 def test_several_need_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,7 +88,8 @@ def test_every_text_is_legible(colors: dict[str, str]) -> None:
     behind = ("page", "panel", "note", "heat", "heat-worse", "heat-better")
     for place in behind:
         assert contrast(colors["ink"], colors[place]) >= 4.5, place
-    for text, place in (("quiet", "page"), ("quiet", "panel"), ("link", "page")):
+    pairs = ("quiet", "page"), ("quiet", "panel"), ("link", "page"), ("worse", "panel")
+    for text, place in pairs:
         assert contrast(colors[text], colors[place]) >= 4.5, (text, place)
     for verdict in ("ship", "stop", "open"):
         assert contrast(colors["on-verdict"], colors[verdict]) >= 4.5, verdict

@@ -10,6 +10,7 @@ from edgekit.bundle.store import Bundle
 from edgekit.core.documents import part
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.parity.document import ParityDocument
+from edgekit.parity.examples import EXAMPLES
 from edgekit.quantize.results import Closeness
 from edgekit.report.calibration import read_calibration
 from edgekit.report.figures.sizes import sizes as sizes_figure
@@ -18,7 +19,7 @@ from edgekit.report.model_facts import ModelFacts
 from edgekit.report.sizes import Sizes, megabytes
 
 _MOST_CLASSES: Final = 20
-_DOCUMENTS: Final = ("parity.json", "bench.json", "calibration.json", FIELD)
+_DOCUMENTS: Final = ("parity.json", EXAMPLES, "bench.json", "calibration.json", FIELD)
 
 
 def model_section(
