@@ -88,6 +88,8 @@ def watch(
         return
     if bundle is None:
         raise UsageError("name the bundle to watch with, or a --device whose monitor to ask")
+    from edgekit.bundle.engine import check_engine_built
+    from edgekit.bundle.store import open_bundle
     from edgekit.field.metrics import exposition, keep_metrics
     from edgekit.field.monitor import Monitor
 
@@ -101,6 +103,7 @@ def watch(
         return
     if source is None:
         raise UsageError("name what to watch: a folder, a list, a video, camera:0 or -")
+    check_engine_built(open_bundle(bundle, any_arch=True))
     monitor = Monitor(bundle, state=state, images_a_false_alarm=images_a_false_alarm)
     name = bundle.resolve().name.removesuffix(".zip") if state is None else state.stem
     before = monitor.status()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from edgekit.bundle.engine import EngineState
+from edgekit.bundle.engine import engine_pending
 from edgekit.bundle.manifest import Manifest
 from edgekit.parity.document import MeanError, ParityDocument
 from edgekit.report.figures.svg import signed
@@ -28,19 +28,37 @@ class Decision:
         return {"ship": "\N{CHECK MARK}", "stop": "\N{BALLOT X}", "open": "?"}[self.kind]
 
 
-def decide(manifest: Manifest, parity: ParityDocument | None) -> Decision:
-    """The decision of parity's verdict; without one, nothing is decided."""
-    engine = EngineState.of(manifest)
-    if engine is not None and engine.pending:
-        return Decision(
-            "open",
-            "Not decided yet (its engine is not built)",
-            ("What ships is the engine that TensorRT builds on the device; nobody has seen it.",),
-        )
+def decide(
+    manifest: Manifest, parity: ParityDocument | None, graph: ParityDocument | None = None
+) -> Decision:
+    """The decision of parity's verdict; without one, nothing is decided.
+
+    ``graph`` is the comparison of a pending engine's graph: it can only warn. Here such a bundle
+    stays pending after a device has built its engine and ``parity`` was measured there.
+    """
+    if parity is None and engine_pending(manifest):
+        return _of_pending(graph)
     if parity is None:
         why = "Robustness was not measured: run 'edgekit parity' on the bundle."
         return Decision("open", "Not decided yet (robustness not measured)", (why,))
     return Decision(*_of_verdict(parity), why=_reasons(parity))
+
+
+def _of_pending(graph: ParityDocument | None) -> Decision:
+    """What the graph says before there is an engine."""
+    unseen = "What ships is the engine that TensorRT builds on the device; nobody has seen it."
+    if graph is None:
+        return Decision("open", "Not decided yet (its engine is not built)", (unseen,))
+    where = "The graph that the engine is built from, in TensorRT's dialect and run by ONNX Runtime"
+    if graph.verdict == "fail":
+        words = "Do not ship (the graph has lost robustness before any engine is built)"
+        return Decision("stop", words, (f"{where}, fails.", *_reasons(graph)))
+    said = {"pass": "passes", "undecided": "is undecided", "unlabeled": "has no labels to judge by"}
+    return Decision(
+        "open",
+        "Not decided yet (its engine is not built)",
+        (unseen, f"{where}, {said[graph.verdict]}.", *_reasons(graph)),
+    )
 
 
 def _of_verdict(parity: ParityDocument) -> tuple[Kind, str]:

@@ -47,6 +47,8 @@ def to_markdown(report: GateReport) -> str:
 def _bundle(bundle: GatedBundle) -> list[str]:
     count, held = len(bundle.budgets), len(bundle.budgets) - len(bundle.not_held)
     lines = [f"{escaped(bundle.name)}: **{bundle.state}**, {held} of {count} budgets held."]
+    if bundle.judged == "graph":
+        lines += ["", f"Its {bundle.what}: the device builds that, and judges it."]
     if bundle.reason:
         lines += ["", escaped(bundle.reason)]
     lines.append("")

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgekit.bench.document import BenchDocument, BenchSummary, read_bench, read_summary
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.files import write_text
-from edgekit.parity.document import ParityDocument, read_parity
+from edgekit.parity.document import ParityDocument, read_graph_parity, read_parity
 from edgekit.report.decision import Decision, decide
 from edgekit.report.figures.pareto import Choice, pareto
 from edgekit.report.figures.svg import signed
@@ -30,6 +30,7 @@ class _Column:
     bench: BenchDocument | None
     summary: BenchSummary | None
     parity: ParityDocument | None
+    graph: ParityDocument | None
 
     @property
     def name(self) -> str:
@@ -71,11 +72,11 @@ def several_page(bundles: Sequence[Bundle]) -> str:
 
 
 def _column(mark: str, bundle: Bundle) -> _Column:
-    bench, parity = read_bench(bundle), read_parity(bundle)
+    bench, parity, graph = read_bench(bundle), read_parity(bundle), read_graph_parity(bundle)
     summary = read_summary(bundle) if bench is None else bench.summary()
     sizes = sizes_of(bundle.manifest, REPORT, str(bundle.path))
-    decision = decide(bundle.manifest, parity)
-    return _Column(mark, bundle, decision, sizes, bench, summary, parity)
+    decision = decide(bundle.manifest, parity, graph)
+    return _Column(mark, bundle, decision, sizes, bench, summary, parity, graph)
 
 
 def _incomparable(columns: Sequence[_Column]) -> list[str]:
@@ -114,8 +115,8 @@ def _choices(one: _Column) -> list[Choice]:
     return [Choice(one.mark, one.name, own.median_ms, error.candidate, *ends)]
 
 
-def _change(one: _Column) -> str:
-    error = None if one.parity is None else one.parity.corruption_error
+def _change(parity: ParityDocument | None) -> str:
+    error = None if parity is None else parity.corruption_error
     if error is None:
         return "-"
     return f"{signed(error.delta)} [{signed(error.lower)}, {signed(error.upper)}]"
@@ -181,7 +182,8 @@ _ROWS: tuple[tuple[str, Callable[[_Column], str]], ...] = (
     ("decision", lambda one: f"{one.decision.mark} {one.decision.words}"),
     ("target", lambda one: one.bundle.manifest.target.name),
     ("precision", lambda one: one.bundle.manifest.target.precision),
-    ("change of corruption error, points", _change),
+    ("change of corruption error, points", lambda one: _change(one.parity)),
+    ("the same, of the graph and not the engine", lambda one: _change(one.graph)),
     ("corruption error", _errors),
     ("clean error, %", _clean),
     ("same class, corrupted", _classes),

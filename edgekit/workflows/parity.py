@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any
 from edgekit.bundle.build_record import BuildRecord, build_record
 from edgekit.bundle.float_original import cached_original
 from edgekit.bundle.manifest import Manifest
-from edgekit.bundle.store import Bundle, change_bundle, open_bundle
+from edgekit.bundle.store import Bundle, change_bundle, open_bundle, update_bundle
 from edgekit.core.console import Console
 from edgekit.core.documents import DocumentError
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.data.corruption_grid import Cells, choose_cells
 from edgekit.model.card import TIMM_PREFIX, numbered_classes
 from edgekit.parity.compare import run_comparison
-from edgekit.parity.document import FILE, ParityDocument, read_parity
+from edgekit.parity.document import (
+    FILE,
+    GRAPH_FILE,
+    GRAPH_SECTION,
+    ParityDocument,
+    read_parity,
+)
 from edgekit.parity.engines import open_reference
 from edgekit.parity.options import Gates, ParityOptions
 from edgekit.parity.predictors import (
@@ -25,6 +31,7 @@ from edgekit.parity.predictors import (
     check_comparable,
     check_source,
     open_bundle_predictor,
+    open_graph,
 )
 from edgekit.parity.strength import settle
 from edgekit.report.model_facts import model_facts
@@ -43,13 +50,46 @@ def parity_of_build(
     context: Context, path: Path, exported: Exported, data: BuildData, options: ParityOptions
 ) -> ParityDocument:
     """The parity step of a build, against the float graph that the bundle was made from."""
-    reference = open_reference(exported.onnx)
     candidate = open_bundle_predictor(path)
+    manifest = candidate.model.manifest
+    document = _of_build(context, candidate, manifest, exported, data, options)
+    return save_report(path, document, context.console)
+
+
+def parity_of_graph(
+    context: Context, path: Path, exported: Exported, data: BuildData, options: ParityOptions
+) -> ParityDocument:
+    """The same for a bundle whose engine is pending, of its graph in ONNX Runtime.
+
+    It is stored apart from the bundle's evidence, which only the engine on its device can give.
+    """
+    manifest = open_bundle(path, any_arch=True).manifest
+    context.console.info(
+        f"graph-parity ({manifest.target.name}): judging the graph in TensorRT's dialect with ONNX "
+        "Runtime; the engine is judged on its device"
+    )
+    found = _of_build(context, open_graph(path), manifest, exported, data, options)
+    document = dataclasses.replace(found, judged="graph")
+    update_bundle(
+        path,
+        sections={GRAPH_SECTION: document.summary()},
+        reports={GRAPH_FILE: _text(document)},
+    )
+    return document
+
+
+def _of_build(
+    context: Context,
+    candidate: Predictor,
+    manifest: Manifest,
+    exported: Exported,
+    data: BuildData,
+    options: ParityOptions,
+) -> ParityDocument:
+    reference = open_reference(exported.onnx)
     cells = choose_cells(None, options.severities, options.extra, options.seed)
     images = JudgingImages(data.test(), cells, None, data.labeled)
-    manifest = candidate.model.manifest
-    document = _compare(context, options, reference, candidate, images, manifest)
-    return save_report(path, document, context.console)
+    return _compare(context, options, reference, candidate, images, manifest)
 
 
 def parity_of_bundle(
@@ -120,8 +160,7 @@ def save_report(
                 f"kept beside the bundle's evidence ({standing.verdict}, {standing.images:,} "
                 f"images), which stays: {why}; --replace puts this one in its place"
             )
-        text = json.dumps(evidence.to_dict(), indent=1, sort_keys=True) + "\n"
-        return {"parity": evidence.summary()}, {FILE: text.encode()}
+        return {"parity": evidence.summary()}, {FILE: _text(evidence)}
 
     if not path.is_dir():
         change(open_bundle(path, any_arch=True))
@@ -135,6 +174,10 @@ def save_report(
     except (EdgekitError, PermissionError) as error:
         console.warn(f"the report was not stored in the bundle: {error}")
     return document
+
+
+def _text(document: ParityDocument) -> bytes:
+    return (json.dumps(document.to_dict(), indent=1, sort_keys=True) + "\n").encode()
 
 
 def _standing(bundle: Bundle, console: Console) -> ParityDocument | None:

@@ -18,7 +18,7 @@ from edgekit.report.model_facts import ModelFacts
 from edgekit.report.sizes import Sizes, megabytes
 
 _MOST_CLASSES: Final = 20
-_DOCUMENTS: Final = ("parity.json", "bench.json", "calibration.json", FIELD)
+_DOCUMENTS: Final = ("parity.json", "graph-parity.json", "bench.json", "calibration.json", FIELD)
 
 
 def model_section(
