@@ -174,7 +174,7 @@ def build(
         if engine_pending(open_bundle(outcome.path, any_arch=True).manifest):
             console.info(_still_to_do(outcome))
     gate.write(judged, console)
-    fail_unless_held(judged, _why(outcomes, judged, by_name=budgets.max_drop is not None))
+    fail_unless_held(judged, why(outcomes, judged, by_name=budgets.max_drop is not None))
 
 
 def _save(config: BuildConfig, path: Path, console: Console) -> None:
@@ -205,7 +205,7 @@ def _unable(config: BuildConfig) -> dict[str, str]:
     return unable
 
 
-def _why(outcomes: Sequence[Outcome], judged: GateReport, *, by_name: bool) -> str:
+def why(outcomes: Sequence[Outcome], judged: GateReport, *, by_name: bool) -> str:
     """The one line of a failure: all budgets, or parity's verdicts where those say it all.
 
     ``by_name``: the tolerance is the budget ``max_drop``, and called so.

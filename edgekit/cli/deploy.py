@@ -45,7 +45,7 @@ ROLLED_BACK = Table.of(
     "--device",
     "names",
     multiple=True,
-    help="A registered device, or user@host; repeatable; required.",
+    help="A registered device, or user@host; repeatable.  [required]",
 )
 @click.option(
     "--wheels", type=click.Path(path_type=Path), help="Folder of wheels to install from, offline."

@@ -69,9 +69,17 @@ def test_what_fits() -> None:
 @pytest.mark.parametrize(
     ("target", "facts", "message"),
     [
-        ("jetson-orin-nano", {"l4t": "35.6.0"}, "nano has Linux 35.6.0"),
+        (
+            "jetson-orin-nano",
+            {"l4t": "35.6.0"},
+            r"JetPack 5 \(Linux R35.6.0\), .* JetPack 6.2:",
+        ),
         ("jetson-orin-nano", {"l4t": ""}, "jetson-orin-nano is for a Jetson, and nano"),
-        ("jetson-orin-nano", {"tensorrt": "8.6.2"}, "nano has TensorRT 8.6.2"),
+        (
+            "jetson-orin-nano",
+            {"tensorrt": "8.6.2"},
+            r"8.6.2, with JetPack 6 .* 10.7 of JetPack 6.2",
+        ),
         ("jetson-orin-nano", {"machine": "x86_64"}, "the bundle is for aarch64"),
         ("generic-cuda", {}, "the bundle is for x86_64"),
         ("jetson-orin-nano", {"tensorrt_python": False}, "apt-get install python3-libnvinfer"),
