@@ -7,7 +7,7 @@ from typing import Literal
 
 from edgekit.bundle.engine import engine_pending
 from edgekit.bundle.manifest import Manifest
-from edgekit.parity.document import MeanError, ParityDocument
+from edgekit.parity.document import MeanError, ParityDocument, Subject
 from edgekit.report.figures.svg import signed
 from edgekit.report.parity_table import looks_line
 
@@ -81,20 +81,20 @@ def _reasons(parity: ParityDocument) -> tuple[str, ...]:
         return (*parity.reasons, *looks)
     mean = f"{parity.verdict}: \N{GREEK CAPITAL LETTER DELTA}"
     others = (reason for reason in parity.reasons if not reason.startswith(mean))
-    return (_in_words(error, parity.gates.tolerance), *others, *looks)
+    return (_in_words(error, parity.gates.tolerance, parity.judged), *others, *looks)
 
 
-def _in_words(error: MeanError, tolerance: float) -> str:
+def _in_words(error: MeanError, tolerance: float, judged: Subject) -> str:
+    what = "The corruption error" if judged == "model" else "The graph's corruption error"
     sure, allowed = f"with {error.confidence:.0%} certainty", f"{tolerance:g} points are allowed"
     if error.upper <= tolerance:
         most = f"at most {error.upper:.2f} points" if error.upper > 0 else "not"
-        return f"The corruption error is {most} above the reference's, {sure}; {allowed}."
+        return f"{what} is {most} above the reference's, {sure}; {allowed}."
     if error.lower > tolerance:
         return (
-            f"The corruption error is at least {error.lower:.2f} points above the reference's, "
-            f"{sure}; {allowed}."
+            f"{what} is at least {error.lower:.2f} points above the reference's, {sure}; {allowed}."
         )
     return (
-        f"The corruption error changed by {signed(error.lower)} to {signed(error.upper)} points, "
+        f"{what} changed by {signed(error.lower)} to {signed(error.upper)} points, "
         f"{sure}; {allowed}, which lies between."
     )

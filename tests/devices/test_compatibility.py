@@ -23,6 +23,7 @@ from edgekit.devices.registry import Device
 from edgekit.devices.remote import facts as facts_source
 from edgekit.devices.session import Session
 from edgekit.targets.descriptor import load_descriptor
+from edgekit.targets.tensorrt_releases import describe_l4t
 from tests import bundles
 from tests.devices.conftest import Server
 
@@ -90,6 +91,13 @@ def test_what_does_not(target: str, facts: dict[str, Any], message: str) -> None
     with pytest.raises(kind, match=message) as raised:
         check_fit(manifest(target), DEVICE, jetson(**facts))
     assert "\n" not in str(raised.value)
+
+
+def test_a_jetsons_linux_as_its_users_call_it() -> None:
+    assert describe_l4t("36.4.3") == "JetPack 6 (Linux R36.4.3)"
+    assert describe_l4t("99.1") == "Linux R99.1"  # of a JetPack that nobody knows yet
+    unnamed = {check.name: check.found for check in checks(jetson(jetpack=""), None)}
+    assert unnamed["JetPack"] == "JetPack 6 (Linux R36.4.3)"
 
 
 def test_int8_for_a_better_cpu() -> None:
