@@ -48,7 +48,7 @@ def _bundle(bundle: GatedBundle) -> list[str]:
     count, held = len(bundle.budgets), len(bundle.budgets) - len(bundle.not_held)
     lines = [f"{escaped(bundle.name)}: **{bundle.state}**, {held} of {count} budgets held."]
     if bundle.judged == "graph":
-        lines += ["", f"Its {bundle.what}: the device builds that, and judges it."]
+        lines += ["", "Judged was its graph, not its engine, which only its device can build."]
     if bundle.reason:
         lines += ["", escaped(bundle.reason)]
     lines.append("")

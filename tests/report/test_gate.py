@@ -67,7 +67,7 @@ def test_a_graph_is_not_taken_for_the_engine_it_becomes() -> None:
     row = dataclasses.replace(BROKEN, note=OF_GRAPH)
     one = GatedBundle("build/jetson", (row,), (), "fail", "it lost", None, "graph")
     gate = GateReport("build", (one,))
-    assert "Its parity of the graph, not of the engine" in to_markdown(gate)
+    assert "Judged was its graph, not its engine" in to_markdown(gate)
     cases = ET.fromstring(to_junit(gate)).iter("testcase")
     names = {case.get("name"): case.find("failure") is not None for case in cases}
     assert names == {"parity of the graph, not of the engine": True, "max_drop": True}
