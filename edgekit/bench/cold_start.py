@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 _CALLS: Final = 20  # after the first, for the memory in use and the time of later inferences
 _GIVE_UP: Final = 600.0  # seconds
 
-PHASES: Final = ("start", "import", "verify", "runtime", "load", "first")
-"""Interpreter started; edgekit and NumPy imported; checksums verified; the runtime's package
-imported; the model ready; the first prediction there."""
-
 
 @dataclass(frozen=True)
 class ProcessSettings:
@@ -50,7 +46,7 @@ class ProcessResult:
     """The times and memory that one process reports."""
 
     phases_ms: dict[str, float]
-    """Milliseconds of each of `PHASES`."""
+    """Milliseconds of each of `results.PHASES`."""
     total_ms: float
     """From starting the process to its first prediction."""
     after_ms: float
@@ -63,6 +59,7 @@ class ProcessResult:
 
 def run_process(settings: ProcessSettings) -> ProcessResult:
     """Run a process that loads the bundle and predicts; its times and memory."""
+    from edgekit.bench.results import PHASES  # not in the process that is timed
     from edgekit.core.errors import EdgekitError
 
     command = [sys.executable, "-m", "edgekit.bench.cold_start", json.dumps(asdict(settings))]
@@ -94,7 +91,7 @@ def run_process(settings: ProcessSettings) -> ProcessResult:
 
 def cold_start(runs: Sequence[ProcessResult]) -> ColdStart:
     """Medians over several processes."""
-    from edgekit.bench.results import ColdStart  # not in the process that is timed
+    from edgekit.bench.results import PHASES, ColdStart
 
     totals = [run.total_ms for run in runs]
     return ColdStart(

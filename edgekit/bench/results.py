@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from edgekit.bench.interleaved import Histogram, Latency, Ratio, WarmUp
 from edgekit.bench.monitor import Energy, WatchSummary
@@ -77,6 +77,11 @@ class ThroughputResult:
         return self.models[self.candidate]
 
 
+PHASES: Final = ("start", "import", "verify", "runtime", "load", "first")
+"""Of a cold start, in their order: interpreter started; edgekit and NumPy imported; checksums
+verified; the runtime's package imported; the model ready; the first prediction there."""
+
+
 @dataclass(frozen=True)
 class ColdStart:
     """Medians over several processes."""
@@ -87,6 +92,12 @@ class ColdStart:
     max_ms: float
     phases_ms: Mapping[str, float]
     after_ms: float
+
+    def in_order(self) -> list[tuple[str, float]]:
+        """The phases with their times; a JSON document sorts its keys."""
+        known = [phase for phase in PHASES if phase in self.phases_ms]
+        rest = [phase for phase in self.phases_ms if phase not in PHASES]
+        return [(phase, self.phases_ms[phase]) for phase in (*known, *rest)]
 
 
 @dataclass(frozen=True)

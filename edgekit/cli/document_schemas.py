@@ -47,6 +47,7 @@ def _printed() -> dict[str, tuple[type[Document], str]]:
     from edgekit.parity.across_document import AcrossDocument
     from edgekit.quantize.qat.results import FinetuneResult
     from edgekit.quantize.results import Calibrated, Sensitivity
+    from edgekit.report.compared import ComparedReport
     from edgekit.report.gate import GatedBench, GatedParity
     from edgekit.report.page import WrittenReport
     from edgekit.runtime.document import PredictionList
@@ -64,6 +65,7 @@ def _printed() -> dict[str, tuple[type[Document], str]]:
         "cache": (CacheReport, "edgekit cache --json"),
         "calibrate": (Calibrated, "edgekit calibrate --json"),
         "check": (CheckReport, "edgekit check --json"),
+        "compare": (ComparedReport, "edgekit compare --json"),
         "completion": (CompletionScript, "edgekit completion --json"),
         "deploy": (Deployments, "edgekit deploy --json"),
         "deploy-rollback": (Rollbacks, "edgekit deploy --rollback --json"),

@@ -74,6 +74,7 @@ def _add_commands() -> None:
     from edgekit.cli.cache import cache
     from edgekit.cli.calibrate import calibrate
     from edgekit.cli.check import check
+    from edgekit.cli.compare import compare
     from edgekit.cli.completion import completion
     from edgekit.cli.deploy import deploy
     from edgekit.cli.device import device
@@ -97,6 +98,7 @@ def _add_commands() -> None:
             cache,
             calibrate,
             check,
+            compare,
             completion,
             deploy,
             device,

@@ -1,8 +1,10 @@
-"""``edgekit predict``: classify image files with a bundle."""
+"""``edgekit predict``: classify image files, videos and cameras with a bundle."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +16,7 @@ from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.tables import Column, Table
 
 if TYPE_CHECKING:
-    from edgekit.runtime.model import Prediction
+    from edgekit.runtime.model import Item, Model, Prediction
 
 PREDICTIONS = Table.of(
     "image",
@@ -34,10 +36,13 @@ PREDICTIONS = Table.of(
     edgekit predict build/cpu photo.jpg
     edgekit predict build/cpu photos/ --top 3
     edgekit predict build/cpu.zip photos/ --json | jq '.predictions[].label'
+    edgekit predict build/cpu photos/ --csv > labels.csv
+    edgekit predict build/cpu clip.mp4 --every 25
+    edgekit predict build/cpu camera:0 --csv
     """,
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Labels shown.")
 @click.option(
     "--batch", type=click.IntRange(1), help="Images per inference (default: the target's)."
@@ -48,47 +53,90 @@ PREDICTIONS = Table.of(
     type=click.Choice(["latency", "throughput"]),
     help="What to optimize for (default: the target's).",
 )
+@click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout, a row as soon as it is known.")
+@click.option(
+    "--every", type=click.IntRange(1), default=1, help="Of videos, only every n-th frame."
+)
+@click.option("--frames", type=click.IntRange(1), help="At most N frames of each video or camera.")
 @common
 def predict(
     console: Console,
     bundle: Path,
-    images: tuple[Path, ...],
+    images: tuple[str, ...],
     top: int,
     batch: int | None,
     threads: int | None,
     hint: Literal["latency", "throughput"] | None,
+    as_csv: bool,
+    every: int,
+    frames: int | None,
 ) -> None:
     """Classify IMAGES (files or folders) with BUNDLE (a folder or a .zip).
 
-    Unreadable images are reported and skipped; the command fails only if all are.
+    IMAGES may also be videos, camera:0 or rtsp:// addresses, where OpenCV is installed; frames
+    are named clip.mp4#25. Unreadable images are reported and skipped; the command fails only if
+    all are.
     """
     from edgekit.core.progress import track
+    from edgekit.field.sources import is_live
     from edgekit.runtime.document import PredictedImage, PredictionList
     from edgekit.runtime.model import load
 
-    paths = list(_image_files(images))
+    if as_csv and console.as_json:
+        raise UsageError("--csv and --json both print to stdout: choose one")
+    live = [name for name in images if is_live(name)]
+    if live and frames is None and not as_csv:
+        raise UsageError(f"{live[0]} has no end: add --frames N, or --csv for rows as they come")
+    sources = list(_sources(images))
     model = load(bundle, threads=threads, hint=hint)
-    size = batch or model.manifest.target.batch or min(len(paths), 32)
-    stream = model.predict_stream(paths, batch=size, top=top)
-    results = list(track(console, stream, len(paths), "images") if len(paths) > 64 else stream)
+    # What is live is answered at once: nobody waits for 31 more frames.
+    size = batch or model.manifest.target.batch or (1 if live else min(_count(sources), 32))
+    answers = _answers(model, sources, size, top, every, frames)
+    if as_csv:
+        results = list(_rows_of_csv(console, answers, top))
+    elif len(sources) > 64 and not any(isinstance(one, str) for one in sources):
+        results = list(track(console, answers, len(sources), "images"))
+    else:
+        results = list(answers)
     bad = [result for result in results if result.error is not None]
-    for result in bad:
+    for result in bad if not as_csv else ():
         console.warn(str(result.error))
+    if not results:
+        raise EdgekitError(f"{images[0]} has no frame that OpenCV can read")
     if len(bad) == len(results):
         count = "the image" if len(bad) == 1 else f"any of the {len(bad)} images"
         raise EdgekitError(f"cannot read {count}: {bad[0].error}")
-    predictions = tuple(map(PredictedImage.of, results))
-    console.document(PredictionList(bundle, model.describe(), predictions, len(bad)))
-    console.table(PREDICTIONS, [row for result in results for row in _rows(result)])
+    if not as_csv:
+        predictions = tuple(map(PredictedImage.of, results))
+        console.document(PredictionList(bundle, model.describe(), predictions, len(bad)))
+        console.table(PREDICTIONS, [row for result in results for row in _rows(result)])
     if bad:
         console.warn(f"{len(bad)} of {len(results)} images could not be read")
 
 
-def _image_files(paths: tuple[Path, ...]) -> Iterator[Path]:
-    """The named files, and every image in the named folders, in alphabetical order."""
-    from edgekit.data.image_files import EXTENSIONS
+def _rows_of_csv(console: Console, answers: Iterator[Prediction], top: int) -> Iterator[Prediction]:
+    """Print each answer as soon as it is there."""
+    from edgekit.runtime.predicted_csv import csv_head, csv_row
 
-    for path in paths:
+    console.csv_row(csv_head(top))
+    for answer in answers:
+        if answer.error is not None:
+            console.warn(answer.error)
+        console.csv_row(csv_row(answer, top))
+        yield answer
+
+
+def _sources(names: Iterable[str]) -> Iterator[Path | str]:
+    """Paths of image files, those of folders in alphabetical order; videos and cameras by name."""
+    from edgekit.data.image_files import EXTENSIONS
+    from edgekit.field.sources import check_frames, has_frames
+
+    for name in names:
+        path = Path(name)
+        if has_frames(name) and not path.is_dir():
+            check_frames(name)
+            yield name
+            continue
         if not path.is_dir():
             yield path
             continue
@@ -96,6 +144,30 @@ def _image_files(paths: tuple[Path, ...]) -> Iterator[Path]:
         if not files:
             raise UsageError(f"{path} has no images in it ({', '.join(EXTENSIONS)})")
         yield from files
+
+
+def _count(sources: list[Path | str]) -> int:
+    """Images; of a video nobody knows how many before the end."""
+    return len(sources) if all(isinstance(one, Path) for one in sources) else 32
+
+
+def _answers(
+    model: Model, sources: list[Path | str], batch: int, top: int, every: int, frames: int | None
+) -> Iterator[Prediction]:
+    """In the order of the images, each under its own name."""
+    from edgekit.field.sources import named_frames
+
+    names: deque[str] = deque()  # of what is read and not answered yet
+
+    def items() -> Iterator[Item]:
+        for one in sources:
+            pairs = [(str(one), one)] if isinstance(one, Path) else named_frames(one, every, frames)
+            for name, item in pairs:
+                names.append(name)
+                yield item
+
+    for answer in model.predict_stream(items(), batch=batch, top=top):
+        yield dataclasses.replace(answer, source=names.popleft())
 
 
 def _rows(result: Prediction) -> list[tuple[str, ...]]:

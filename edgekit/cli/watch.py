@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from edgekit.core.errors import EdgekitError, GateFailed, UsageError
 
 if TYPE_CHECKING:
     from edgekit.field.monitor import Monitor, Status
+    from edgekit.runtime.model import Item, Prediction
 
 _NORMAL = "images look normal again"
 _SHOWN = 0.01  # weight of a resemblance that is worth a word
@@ -33,6 +35,7 @@ _EVERY_SECONDS = 10.0  # between two lines about the state
     edgekit watch build/cpu /var/camera --metrics /var/lib/node/pole.prom
     edgekit watch build/cpu photos/ --once || echo "not what it was tested on"
     ls -tr frames/*.jpg | edgekit watch build/cpu - --once --json
+    my-camera-program | edgekit watch build/cpu - --state pole.json
     edgekit watch build/cpu --state pole.json --accept
     edgekit watch --device pole --once
     """,
@@ -72,9 +75,10 @@ def watch(
     """Classify the images of SOURCE with BUNDLE, and say when they have changed.
 
     SOURCE is a folder (new files are watched as they come), an image, a list of files, a
-    video, camera:0, or - for file names on standard input. The bundle must have been built
-    with --watch. Images should not be almost the same: of a video, watch a frame now and
-    then (--every).
+    video, camera:0, or - for standard input: file names, or the predictions that your own
+    program made with BUNDLE, one JSON object a line. The bundle must have been built with
+    --watch. Images should not be almost the same: of a video, watch a frame now and then
+    (--every).
 
     With --device, of BUNDLE only the name counts, and it may be left out if a single bundle is
     watched there. --state is that monitor's file there, unless it is ~/.edgekit/watch/NAME.json.
@@ -88,8 +92,6 @@ def watch(
         return
     if bundle is None:
         raise UsageError("name the bundle to watch with, or a --device whose monitor to ask")
-    from edgekit.bundle.engine import check_engine_built
-    from edgekit.bundle.store import open_bundle
     from edgekit.field.metrics import exposition, keep_metrics
     from edgekit.field.monitor import Monitor
 
@@ -103,7 +105,6 @@ def watch(
         return
     if source is None:
         raise UsageError("name what to watch: a folder, a list, a video, camera:0 or -")
-    check_engine_built(open_bundle(bundle, any_arch=True))
     monitor = Monitor(bundle, state=state, images_a_false_alarm=images_a_false_alarm)
     name = bundle.resolve().name.removesuffix(".zip") if state is None else state.stem
     before = monitor.status()
@@ -136,14 +137,8 @@ def _watch(
     publish: Callable[[], None],
 ) -> int:
     """How many images there were, readable or not."""
-    from edgekit.field.sources import open_source
-    from edgekit.runtime.model import load
-
-    images = open_source(source, follow=not once, every=every)
-    model = load(bundle)
-    batch = model.manifest.target.batch or 1
     changed, said, count = monitor.changed, time.monotonic(), 0
-    for prediction in model.predict_stream(images, batch=batch):
+    for prediction in _predictions(bundle, source, follow=not once, every=every):
         count += 1
         if prediction.error is not None:
             console.warn(prediction.error)
@@ -160,6 +155,27 @@ def _watch(
         publish()
         changed, said = status.changed, time.monotonic()
     return count
+
+
+def _predictions(bundle: Path, source: str, *, follow: bool, every: int) -> Iterator[Prediction]:
+    """Those of the source's images, or those that standard input already is."""
+    from edgekit.field.given import read_predictions
+    from edgekit.field.sources import STDIN, open_source, stdin_lines
+    from edgekit.runtime.model import load
+
+    images: Iterator[Item]
+    if source == STDIN:
+        given = stdin_lines()
+        first = next(given, "")
+        lines = islice(chain([first], given) if first else given, 0, None, every)
+        if first.startswith("{"):
+            yield from read_predictions(lines, "standard input")
+            return
+        images = iter(lines)
+    else:
+        images = open_source(source, follow=follow, every=every)
+    model = load(bundle)
+    yield from model.predict_stream(images, batch=model.manifest.target.batch or 1)
 
 
 def _ask(

@@ -8,6 +8,8 @@ move the cursor, change the terminal or not be encoded is shown as an escape (`p
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import logging
 import os
@@ -56,6 +58,13 @@ class Console:
         """Print a result for people; left out with --json."""
         if not self.as_json:
             print(printable(text), flush=True)
+
+    def csv_row(self, cells: Sequence[object]) -> None:
+        """Print a line of CSV; in a pipe or a file names are as they are, line ends quoted."""
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(cells)
+        text = line.getvalue()
+        print(printable(text) if sys.stdout.isatty() else text, end="", flush=True)
 
     def prose(self, text: str, indent: str = "  ") -> None:
         """Print sentences for people, in lines that fit; ``indent`` is of all but the first."""

@@ -75,6 +75,14 @@ def remove_leftovers(path: Path) -> None:
         _clean(path)
 
 
+def remove_folder(path: Path, still: Callable[[Path], bool]) -> None:
+    """Remove the folder if ``still`` says so while nobody can replace it."""
+    path = path.resolve()
+    with contextlib.suppress(OSError), _locked(path.parent):
+        if path.is_dir() and still(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Lock the folder ``path``, if it exists, against others that replace or change it.
@@ -98,6 +106,7 @@ def _put(new: Path, path: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)
     new.rename(path)
+    _sync(path.parent)  # a power cut must not undo the rename but keep the removal
     shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +19,7 @@ from edgekit.core.cache_space import use_cache
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.core.files import file_sha256, write_text
-from edgekit.core.folders import replace_folder
+from edgekit.core.folders import remove_folder, replace_folder
 
 _RECORD = "entry.json"
 
@@ -72,7 +71,7 @@ def find(root: Path, step: str, inputs: Mapping[str, object], console: Console) 
     console.warn(
         f"the cached result of step '{step}' is damaged and will be computed again: {entry}"
     )
-    shutil.rmtree(entry)
+    remove_folder(entry, lambda folder: not _intact(folder))  # another build may have replaced it
     return None
 
 

@@ -64,7 +64,7 @@ class Pool(Generic[T, R]):
         self._dataset, self._function = dataset, function
         self._processes: list[Any] = []
         self._pipes: list[Connection] = []
-        self._busy = self._closed = False
+        self._busy = self._closed = self._answered = False
         if workers:
             self._start(workers)
 
@@ -205,6 +205,7 @@ class Pool(Generic[T, R]):
             received: tuple[int, _Results[R]] = pickle.loads(pipe.recv_bytes())
         except (OSError, EOFError) as error:
             raise self._crash(pipe) from error
+        self._answered = True
         return received
 
     def _crash(self, pipe: Connection) -> WorkerCrashed:
@@ -215,6 +216,10 @@ class Pool(Generic[T, R]):
             reason = f"was killed by {signal.Signals(-code).name}"
             hint = ": out of memory? use fewer workers" if -code == signal.SIGKILL else ""
             return WorkerCrashed(f"a loading worker {reason}{hint}")
+        if self._answered:  # so it had started well
+            return WorkerCrashed(
+                f"a loading worker ended with exit code {code}: see its message above, if any"
+            )
         return WorkerCrashed(
             f"a loading worker ended with exit code {code}, see its message above: a script that "
             f"loads with workers needs if __name__ == '__main__':"

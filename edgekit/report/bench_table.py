@@ -173,7 +173,7 @@ def lines(scenarios: Scenarios) -> list[str]:
             f"batch {own.images}"
         )
     for name, start in (scenarios.cold_start or {}).items():
-        phases = ", ".join(f"{key} {value:.0f}" for key, value in start.phases_ms.items())
+        phases = ", ".join(f"{key} {value:.0f}" for key, value in start.in_order())
         text.append(
             f"cold start, {_START[name]}: {start.median_ms:.0f} ms "
             f"[{start.min_ms:.0f}, {start.max_ms:.0f}] ({phases})"

@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.bench.document import BenchDocument, BenchSummary, read_bench, read_summary
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.files import write_text
-from edgekit.parity.document import ParityDocument, read_graph_parity, read_parity
-from edgekit.report.decision import Decision, decide
+from edgekit.parity.document import ParityDocument
+from edgekit.report.evidence import Evidence, evidence_of, why_incomparable
 from edgekit.report.figures.pareto import Choice, pareto
 from edgekit.report.figures.svg import signed
 from edgekit.report.markup import escaped, paragraph, section, table, whole_page
-from edgekit.report.page import REPORT
 from edgekit.report.sections.banner import slowest_gain
-from edgekit.report.sizes import Sizes, megabytes, sizes_of
-
-
-@dataclass(frozen=True)
-class _Column:
-    """One bundle's evidence."""
-
-    mark: str
-    bundle: Bundle
-    decision: Decision
-    sizes: Sizes
-    bench: BenchDocument | None
-    summary: BenchSummary | None
-    parity: ParityDocument | None
-    graph: ParityDocument | None
-
-    @property
-    def name(self) -> str:
-        """Not the whole path: the page is for people elsewhere."""
-        folder = "/".join(self.bundle.path.parts[-2:])
-        return f"{folder} ({self.bundle.manifest.target.name})"
+from edgekit.report.sizes import megabytes
 
 
 def write_several(paths: Sequence[Path], output: Path) -> None:
@@ -46,7 +23,7 @@ def write_several(paths: Sequence[Path], output: Path) -> None:
 
 def several_page(bundles: Sequence[Bundle]) -> str:
     """The page; self-contained, like that of one bundle."""
-    columns = [_column(f"{index + 1}", bundle) for index, bundle in enumerate(bundles)]
+    columns = [evidence_of(bundle, f"{index + 1}") for index, bundle in enumerate(bundles)]
     title = f"{len(columns)} bundles side by side"
     rows = [[name, *(value(one) for one in columns)] for name, value in _ROWS]
     head = ("", *(f"{one.mark}: {one.bundle.path.name}" for one in columns))
@@ -57,7 +34,7 @@ def several_page(bundles: Sequence[Bundle]) -> str:
         [
             f"<h1>{escaped(title)}</h1>",
             table(head, [row for row in rows if any(cell != "-" for cell in row[1:])], "texts"),
-            *(paragraph(note, "note") for note in _incomparable(columns)),
+            *(paragraph(note, "note") for note in _notes(columns)),
             section("What can be had for what", *figures),
             *(
                 section(
@@ -71,40 +48,15 @@ def several_page(bundles: Sequence[Bundle]) -> str:
     )
 
 
-def _column(mark: str, bundle: Bundle) -> _Column:
-    bench, parity, graph = read_bench(bundle), read_parity(bundle), read_graph_parity(bundle)
-    summary = read_summary(bundle) if bench is None else bench.summary()
-    sizes = sizes_of(bundle.manifest, REPORT, str(bundle.path))
-    decision = decide(bundle.manifest, parity, graph)
-    return _Column(mark, bundle, decision, sizes, bench, summary, parity, graph)
-
-
-def _incomparable(columns: Sequence[_Column]) -> list[str]:
-    """Why figures in a row may not be compared."""
-    notes = []
-    places = {one.bench.where for one in columns if one.bench is not None}
-    if len(places) > 1:
-        notes.append(
-            "Latencies are of different machines: each shows what that device can do, not which "
-            "bundle is the faster."
-        )
-    asked = {
-        (one.parity.data, one.parity.corruptions, one.parity.severities, one.parity.corrupted)
-        for one in columns
-        if one.parity is not None
-    }
-    if len(asked) > 1:
-        notes.append(
-            "Errors are of different images, corruptions or severities: compare changes against "
-            "each one's own reference, not errors."
-        )
+def _notes(columns: Sequence[Evidence]) -> list[str]:
+    notes = why_incomparable(columns)
     references = {one.bundle.manifest.source.checkpoint for one in columns}
     if len(references) > 1:
         notes.append("The bundles are of different checkpoints.")
     return notes
 
 
-def _choices(one: _Column) -> list[Choice]:
+def _choices(one: Evidence) -> list[Choice]:
     """The bundle, if both figures are known; the other models are not asked for their errors."""
     own = None if one.summary is None else one.summary.own
     error = None if one.parity is None else one.parity.corruption_error
@@ -122,63 +74,63 @@ def _change(parity: ParityDocument | None) -> str:
     return f"{signed(error.delta)} [{signed(error.lower)}, {signed(error.upper)}]"
 
 
-def _errors(one: _Column) -> str:
+def _errors(one: Evidence) -> str:
     error = None if one.parity is None else one.parity.corruption_error
     return "-" if error is None else f"{error.reference:.2f} → {error.candidate:.2f}"
 
 
-def _clean(one: _Column) -> str:
+def _clean(one: Evidence) -> str:
     clean = None if one.parity is None else one.parity.clean_error
     return "-" if clean is None else f"{clean.reference:.2f} → {clean.candidate:.2f}"
 
 
-def _classes(one: _Column) -> str:
+def _classes(one: Evidence) -> str:
     same = None if one.parity is None else one.parity.top1_agreement
     return "-" if same is None else f"{same.corrupted.estimate:.2%}"
 
 
-def _codes(one: _Column) -> str:
+def _codes(one: Evidence) -> str:
     codes = None if one.parity is None else one.parity.codes
     return "-" if codes is None else f"{codes.corrupted_agreement.estimate:.2%}"
 
 
-def _images(one: _Column) -> str:
+def _images(one: Evidence) -> str:
     return "-" if one.parity is None else f"{one.parity.images:,} of {one.parity.data}"
 
 
-def _latency(one: _Column) -> str:
+def _latency(one: Evidence) -> str:
     own = None if one.summary is None else one.summary.own
     return "-" if own is None else f"{own.median_ms:.2f}, {own.p99_ms:.2f}"
 
 
-def _gain(one: _Column) -> str:
+def _gain(one: Evidence) -> str:
     gain = None if one.summary is None else slowest_gain(dict(one.summary.ratios or {}))
     if gain is None:
         return "-"
     return f"{gain[1].median:.2f} [{gain[1].low:.2f}, {gain[1].high:.2f}]"
 
 
-def _throughput(one: _Column) -> str:
+def _throughput(one: Evidence) -> str:
     rate = None if one.summary is None else one.summary.throughput
     return "-" if rate is None else f"{rate.images_per_second:.1f}"
 
 
-def _start(one: _Column) -> str:
+def _start(one: Evidence) -> str:
     starts = {} if one.summary is None else one.summary.cold_start_ms or {}
     return "-" if "later" not in starts else f"{starts['later']:.0f}"
 
 
-def _peak(one: _Column) -> str:
+def _peak(one: Evidence) -> str:
     peaks = {} if one.summary is None else one.summary.peak_memory_mib or {}
     peak = peaks.get("later")
     return "-" if peak is None else f"{peak:.0f}"
 
 
-def _where(one: _Column) -> str:
+def _where(one: Evidence) -> str:
     return "-" if one.bench is None else one.bench.where
 
 
-_ROWS: tuple[tuple[str, Callable[[_Column], str]], ...] = (
+_ROWS: tuple[tuple[str, Callable[[Evidence], str]], ...] = (
     ("decision", lambda one: f"{one.decision.mark} {one.decision.words}"),
     ("target", lambda one: one.bundle.manifest.target.name),
     ("precision", lambda one: one.bundle.manifest.target.precision),

@@ -24,7 +24,7 @@ class PredictedImage:
     """The model's answer for one image; with ``error`` set, only the reason why there is none."""
 
     source: str
-    """The image's file."""
+    """The image's file, or FILE#NUMBER for a frame of a video, counted from 0."""
     label: str | None
     index: int | None
     """The label's index."""

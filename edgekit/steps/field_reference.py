@@ -50,11 +50,7 @@ def store_reference(
     path: Path, dataset: Dataset, console: Console, options: FieldOptions, *, labeled: bool
 ) -> FieldReference:
     """Make the reference of the bundle at ``path`` from validation images, and store it there."""
-    if len(dataset) < LEAST_IMAGES:
-        raise UsageError(
-            f"{dataset.name} has {len(dataset)} validation images, and a monitor's reference needs "
-            f"{LEAST_IMAGES}: add some, or leave out --watch"
-        )
+    check_enough(dataset)
     model = open_bundle_predictor(path)
     facts = model_facts(model.model.manifest, model.name).vqsa
     size = facts.codebook_size if facts.has_codebook else 0
@@ -62,6 +58,15 @@ def store_reference(
     data = json.dumps(reference.to_dict(), separators=(",", ":")).encode() + b"\n"
     update_bundle(path, sections={SECTION: options.to_dict()}, reports={FIELD: data})
     return reference
+
+
+def check_enough(dataset: Dataset) -> None:
+    """Refuse fewer images than a reference needs."""
+    if len(dataset) < LEAST_IMAGES:
+        raise UsageError(
+            f"{dataset.name} has {len(dataset)} validation images, and a monitor's reference needs "
+            f"{LEAST_IMAGES}: add some, or leave out --watch"
+        )
 
 
 def reference_of(

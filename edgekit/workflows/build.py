@@ -100,7 +100,7 @@ def pipeline(
         check_inputs(config.data, config.labels, config.recipe)
     loaded = Load(context, config.source())
     tolerance = config.most_drop if config.parity else None
-    exported = Export(context, loaded, config.images(), tolerance)
+    exported = Export(context, loaded, config.images(), tolerance, watch=config.watch)
     steps: list[Step[Any]] = [loaded, exported]
     calibrations: list[Calibrate] = []
     for descriptor in descriptors:

@@ -37,7 +37,7 @@ from edgekit.steps.calibration import (
 )
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context
-from edgekit.steps.field_reference import FieldOptions, store_reference
+from edgekit.steps.field_reference import FieldOptions, check_enough, store_reference
 from edgekit.steps.float_model import (
     BUILTIN_FOLDER,
     cached_export,
@@ -90,9 +90,12 @@ class Export(Step[Original]):
         loaded: Load,
         images: DataOptions,
         tolerance: float | None,  # of the comparison; None: there will be none
+        *,
+        watch: bool,  # a monitor's reference will be made
     ) -> None:
         super().__init__(context, loaded, writes=context.cache / "export")
-        self.loaded, self.images, self.tolerance = loaded, images, tolerance
+        self.loaded, self.images = loaded, images
+        self.tolerance, self.watch = tolerance, watch
 
     def _stored(self) -> Original | None:
         exported = cached_export(self.context, self.loaded.result, self.loaded.source)
@@ -109,6 +112,8 @@ class Export(Step[Original]):
         data = open_data(self.images, exported.card.classes)
         if data.note:
             self.context.console.warn(data.note)
+        if self.watch:  # before calibration takes minutes
+            check_enough(data.splits.part("validation", data.dataset))
         if self.tolerance is not None and data.labeled:
             self.context.console.info(outlook(len(data.splits.test), self.tolerance))
         return Original(name_classes(exported, data), data)

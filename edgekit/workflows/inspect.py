@@ -188,7 +188,7 @@ class BundleReport(Document):
         if parity is None:
             return "not measured"
         looks = [looks_line(parity)] if parity.looks > 1 else []
-        return "; ".join([parity.verdict, *parity.reasons, *looks])
+        return "; ".join([*(parity.reasons or [parity.verdict]), *looks])
 
     def _engine_row(self) -> list[tuple[str, str]]:
         engine = EngineState.of(self.bundle.manifest)

@@ -11,11 +11,11 @@ from typing import Any
 import onnx
 import pytest
 
-from edgekit.bench.cold_start import PHASES
 from edgekit.bench.document import BenchDocument, BenchReport
 from edgekit.bench.evidence import save
 from edgekit.bench.interleaved import Ratio
 from edgekit.bench.options import SCENARIOS, BenchOptions
+from edgekit.bench.results import PHASES
 from edgekit.bench.run import bench_bundles
 from edgekit.bundle.engine import EngineState
 from edgekit.bundle.selftest import SELFTEST, SelfTest

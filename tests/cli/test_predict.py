@@ -1,5 +1,7 @@
 """``edgekit predict`` and ``targets``, and the example programs."""
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -8,11 +10,14 @@ import sys
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import edgekit
 from edgekit.cli.main import cli
-from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
+from edgekit.field.sources import open_source
 from tests import bundles
 from tests.photos import write_photos
 
@@ -57,6 +62,122 @@ def test_predict_prints_json(capsys: pytest.CaptureFixture[str], photos: Path) -
     assert bad["error"]
     assert document["bad"] == 1
     assert document["runtime"]["threads"] == 1
+
+
+def rows_of(out: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(out, newline=""), strict=True))
+
+
+def test_predict_prints_csv(
+    capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / 'a, "b"\nand =c.png'
+    shutil.copyfile(photos / "0.png", odd)
+    words = (str(bundles.bundle()), str(odd), str(photos / "bad.jpg"), str(photos / "1.bmp"))
+    out, err = run(capsys, predict, *words, "--csv", "--top", "9")
+    rows = rows_of(out)
+    assert [row["image"] for row in rows] == [*words[1:]]
+    assert all(None not in row and None not in row.values() for row in rows)
+    expected = edgekit.load(bundles.bundle(), cache=False).predict(photos / "0.png", top=9)[0]
+    good, bad, _ = rows
+    assert good["label"] == expected.label
+    assert int(good["index"]) == expected.index
+    assert float(good["probability"]) == pytest.approx(expected.probability, rel=1e-4)
+    assert int(good["code"]) == expected.code
+    assert float(good["margin"]) == pytest.approx(expected.margin, rel=1e-3)
+    assert float(good["milliseconds"]) > 0
+    assert good["label_2"] == expected.top[1][0]
+    assert good["label_7"] == expected.top[6][0]
+    assert good["label_9"] == good["error"] == ""
+    assert (bad["label"], bad["probability_2"]) == ("", "")
+    assert "is not an image" in bad["error"]
+    assert "1 of 3 images could not be read" in err
+    with pytest.raises(UsageError, match="choose one"):
+        run(capsys, predict, *words, "--csv", "--json")
+
+
+def film(path: Path, frames: int = 12) -> Path:
+    """Every frame is another image of the tests' model's size."""
+    import cv2
+
+    height, width = bundles.SIZE
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (width, height))
+    for frame in bundles.images(frames, seed=3):
+        writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
+    writer.release()
+    return path
+
+
+def test_predict_takes_videos(
+    capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
+) -> None:
+    video = film(tmp_path / "film.avi")
+    words = (str(bundles.bundle()), str(photos / "0.png"), str(video), "--every", "5")
+    out, _ = run(capsys, predict, *words, "--json")
+    found = json.loads(out)["predictions"]
+    frames = [f"{video}#0", f"{video}#5", f"{video}#10"]
+    assert [one["source"] for one in found] == [str(photos / "0.png"), *frames]
+    model = edgekit.load(bundles.bundle(), cache=False)
+    pixels = [np.asarray(frame) for frame in open_source(str(video), follow=False, every=5)]
+    for one, expected in zip(found[1:], model.predict(pixels), strict=True):
+        assert one["label"] == expected.label
+        assert one["probability"] == pytest.approx(expected.probability, abs=1e-5)
+    out, _ = run(capsys, predict, *words, "--frames", "2", "--csv")
+    assert [row["image"] for row in rows_of(out)][1:] == frames[:2]
+    out, _ = run(capsys, predict, str(bundles.bundle()), str(video))
+    assert len(out.splitlines()) == 1 + 12
+
+
+def test_predict_says_what_is_wrong_with_a_video(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = str(bundles.bundle())
+    with pytest.raises(UsageError, match=r"absent\.mp4 does not exist"):
+        run(capsys, predict, bundle, str(tmp_path / "absent.mp4"))
+    (tmp_path / "bad.mp4").write_bytes(b"no video at all")
+    with pytest.raises(UsageError, match=r"cannot open .*bad\.mp4"):
+        run(capsys, predict, bundle, str(tmp_path / "bad.mp4"))
+    with pytest.raises(UsageError, match="camera:0 has no end: add --frames N, or --csv"):
+        run(capsys, predict, bundle, "camera:0")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    for words in (("camera:0", "--csv"), (str(tmp_path / "bad.mp4"),)):
+        with pytest.raises(ToolchainMissing, match="run pip install opencv-python-headless") as why:
+            run(capsys, predict, bundle, *words)
+        assert why.value.exit_code == 4
+
+
+def test_a_camera_is_answered_frame_by_frame(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera that never ends; every row is out before the frames after the next are taken."""
+    import cv2
+
+    taken: list[int] = []
+
+    class Camera:
+        def __init__(self, source: object) -> None:
+            assert source == 0
+
+        def isOpened(self) -> bool:  # noqa: N802 # OpenCV's name
+            return True
+
+        def read(self) -> tuple[bool, NDArray[np.uint8]]:
+            taken.append(capsys.readouterr().out.count("camera:0#"))
+            return True, bundles.images(1)[0]
+
+        def release(self) -> None:
+            taken.append(-1)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    words = (str(bundles.bundle()), "camera:0", "--frames", "8", "--csv")
+    out, _ = run(capsys, predict, *words)
+    *printed, released = taken
+    assert released == -1
+    assert len(printed) == 8
+    assert sum(printed) + out.count("camera:0#") == 8
+    assert sum(printed) > 0, "rows are printed while the camera runs"
+    out, _ = run(capsys, predict, str(bundles.bundle()), "camera:0", "--frames", "2")
+    assert "camera:0#1" in out
 
 
 def test_predict_fails_when_no_image_can_be_read(

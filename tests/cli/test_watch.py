@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from edgekit.bundle.store import open_bundle
-from edgekit.cli.main import cli
+from edgekit.cli.main import cli, main
 from edgekit.core.console import Console
 from edgekit.core.errors import GateFailed, UsageError
 from edgekit.data.datasets import open_dataset
@@ -34,6 +34,7 @@ QUIET = Console(verbosity=-1)
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("edgekit.field.state.secrets.randbits", lambda bits: 1)  # breaks ties
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +154,50 @@ def test_a_program_watches_what_it_predicts(watched: Path) -> None:
             break
     assert start < 200
     assert monitor.changed
+
+
+def test_predictions_come_on_standard_input(
+    watched: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What `predict --json` says of images tells a monitor what the images would."""
+    folder = write(tmp_path / "night", dark(bundles.images(80, seed=7)))
+    with pytest.raises(SystemExit):
+        main(["predict", str(watched), str(folder), "--json"])
+    predicted = json.loads(capsys.readouterr().out)["predictions"]
+    own, reason = run(capsys, watched, folder, "--once")
+    lines = [json.dumps(one) for one in predicted]
+    monkeypatch.setattr(sys, "stdin", iter([*lines, "", '{"error": "the frame is torn"}']))
+    monkeypatch.setattr("edgekit.runtime.model.load", None)  # needs no runtime
+    given, same = run(capsys, watched, "-", "--once")
+    assert (given["evidence"], same) == (own["evidence"], reason)
+    assert (given["images"], given["skipped"]) == (80, 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"index": 3', "prediction 2 of standard input is damaged: it is not JSON"),
+        ("frame.png", "prediction 2 of standard input is damaged: it is not JSON"),
+        ("[1]", "prediction 2 of standard input must be an object"),
+        ('{"code": 3}', "prediction 2 of standard input: it has neither 'index'"),
+        ('{"index": 3}', "prediction 2 of standard input: its prediction has no codeword"),
+        ('{"index": 3, "code": 16}', "a code is 16, the reference has 0 to 15"),
+        ('{"index": "cat", "code": 1}', "'index' must be a whole number, not 'cat'"),
+        ('{"index": 1, "code": 1, "probability": 91}', "'probability' must be 0 to 1"),
+    ],
+)
+def test_lines_that_are_no_predictions(
+    line: str, said: str, watched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = '{"index": 3, "code": 1, "margin": null}'
+    monkeypatch.setattr(sys, "stdin", iter([good, line]))
+    with pytest.raises(UsageError) as error:
+        watch.main([str(watched), "-", "--once"], standalone_mode=False)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_what_is_refused(watched: Path, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError
+from edgekit.core.folders import remove_folder
 from edgekit.core.step_cache import cached, find, key_of
 
 QUIET = Console(verbosity=-1)
@@ -52,6 +54,23 @@ def test_a_damaged_entry_is_found_and_rebuilt(
     assert "damaged" in capsys.readouterr().err
     cached(tmp_path, "export", {}, counting(calls), QUIET)  # type: ignore[arg-type]
     assert len(calls) == 2
+
+
+def test_an_entry_that_another_build_has_mended_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at it and its removal."""
+    calls: list[int] = []
+    entry = cached(tmp_path, "export", {}, counting(calls), QUIET)  # type: ignore[arg-type]
+    (entry / "out.txt").write_text("made X")
+
+    def mended(path: Path, still: Callable[[Path], bool]) -> None:
+        cached(tmp_path, "export", {}, counting(calls), QUIET, force=True)  # type: ignore[arg-type]
+        remove_folder(path, still)
+
+    monkeypatch.setattr("edgekit.core.step_cache.remove_folder", mended)
+    assert find(tmp_path, "export", {}, QUIET) is None
+    assert find(tmp_path, "export", {}, QUIET) == entry
 
 
 def test_a_failing_step_leaves_nothing(tmp_path: Path) -> None:

@@ -47,3 +47,4 @@ def test_too_few_validation_images_are_said(model: Path, empty: Path, tmp_path: 
     few = settings(model, tmp_path / "out", bench=False, parity=False, watch=True)
     with pytest.raises(UsageError, match="validation images, and a monitor's reference needs 50"):
         build(few, QUIET)
+    assert not (tmp_path / "out").exists()  # said before anything was compiled

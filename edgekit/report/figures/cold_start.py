@@ -23,16 +23,9 @@ def cold_start(starts: Mapping[Start, ColdStart]) -> str:
     """A bar for the start that compiles, and one for every later one."""
     rows = {
         f"{STARTS[name]}: {one.median_ms:.0f} ms": [
-            (_PHASES.get(phase, phase), ms) for phase, ms in one.phases_ms.items()
+            (_PHASES.get(phase, phase), ms) for phase, ms in one.in_order()
         ]
         for name, one in starts.items()
     }
-    ordered = {name: sorted(rows[name], key=_place) for name in rows}
     note = "From starting a process to its first prediction; medians of several processes."
-    return stacked("Cold start", ordered, "ms", "ms", note)
-
-
-def _place(phase: tuple[str, float]) -> int:
-    """JSON sorts its keys; the phases have an order of their own."""
-    names = list(_PHASES.values())
-    return names.index(phase[0]) if phase[0] in names else len(names)
+    return stacked("Cold start", rows, "ms", "ms", note)
