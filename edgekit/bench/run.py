@@ -34,7 +34,7 @@ from edgekit.bench.results import (
     Start,
 )
 from edgekit.bench.scenarios import Load, Timed
-from edgekit.bundle.engine import SCRIPT, engine_pending
+from edgekit.bundle.engine import check_engine_built
 from edgekit.bundle.manifest import creation_time
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.console import Console
@@ -218,10 +218,7 @@ def _in_new_processes(
 
 def _open(path: Path) -> Bundle:
     bundle = open_bundle(path)
-    if engine_pending(bundle.manifest):
-        raise ToolchainMissing(
-            f"{path} has no engine yet: run 'bash {path / SCRIPT}' on the device"
-        )
+    check_engine_built(bundle)
     return bundle
 
 

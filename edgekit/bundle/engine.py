@@ -6,13 +6,14 @@ Imports nothing heavy: `adopt_engine` runs on the device.
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from edgekit.bundle.manifest import LABELS, MANIFEST, BundleError, Manifest, RuntimeNeed
-from edgekit.bundle.store import open_bundle, write_bundle
-from edgekit.core.errors import UsageError
+from edgekit.bundle.store import Bundle, open_bundle, write_bundle
+from edgekit.core.errors import ToolchainMissing, UsageError
 from edgekit.core.host import host_arch
 from edgekit.targets.descriptor import Descriptor
 from edgekit.targets.tensorrt_releases import TensorRTFacts
@@ -75,6 +76,20 @@ def engine_pending(manifest: Manifest) -> bool:
     """Whether a bundle waits for its engine."""
     state = EngineState.of(manifest)
     return state is not None and state.pending
+
+
+def check_engine_built(bundle: Bundle) -> None:
+    """Refuse to run a bundle that waits for its engine, with the step that comes next."""
+    if engine_pending(bundle.manifest):
+        raise ToolchainMissing(
+            f"{bundle.path} has no engine yet: {next_step(bundle.path)} builds it on the device "
+            f"(so does 'bash {SCRIPT}' in the bundle's folder there)"
+        )
+
+
+def next_step(path: Path) -> str:
+    """The command that builds a bundle's engine on its device."""
+    return f"'{shlex.join(['edgekit', 'deploy', str(path)])} --device NAME'"
 
 
 def adopt_engine(path: Path, engine: Path, tensorrt: str, plugin: Path | None = None) -> Manifest:

@@ -130,6 +130,8 @@ def build(
 
     Without options: the built-in model and images, for this machine's CPU.
     """
+    from edgekit.bundle.engine import engine_pending
+    from edgekit.bundle.store import open_bundle
     from edgekit.core.typed_toml import read_toml
     from edgekit.steps.build_report import BuildReport, BuiltBundle
     from edgekit.workflows.build import build as run
@@ -174,8 +176,10 @@ def build(
     for outcome in outcomes:
         state = "up to date" if outcome.up_to_date else "built"
         console.info(f"{outcome.target}: {state}: {outcome.path}")
+        if engine_pending(open_bundle(outcome.path, any_arch=True).manifest):
+            console.info(_still_to_do(outcome))
     gate.write(judged, console)
-    fail_unless_held(judged, _why(outcomes, judged, by_name=budgets.max_drop is not None))
+    fail_unless_held(judged, why(outcomes, judged, by_name=budgets.max_drop is not None))
 
 
 def _save(config: BuildConfig, path: Path, console: Console) -> None:
@@ -206,17 +210,19 @@ def _unable(config: BuildConfig) -> dict[str, str]:
     return unable
 
 
-def _why(outcomes: Sequence[Outcome], judged: GateReport, *, by_name: bool) -> str:
+def why(outcomes: Sequence[Outcome], judged: GateReport, *, by_name: bool) -> str:
     """The one line of a failure: all budgets, or parity's verdicts where those say it all.
 
     ``by_name``: the tolerance is the budget ``max_drop``, and called so.
     """
     names = {row.name for bundle in judged.bundles for row in bundle.not_held}
-    gated = [outcome for outcome in outcomes if outcome.verdict in _NOT_PASSED]
+    gated = [outcome for outcome in outcomes if _compared(outcome) in _NOT_PASSED]
     verdicts = ", ".join(f"{outcome.target} ({in_words(outcome)})" for outcome in gated)
     kept = "the bundles are kept"
-    if any(outcome.verdict == "fail" for outcome in gated):
-        kept += ", 'edgekit parity BUNDLE' shows where robustness was lost"
+    if any(_compared(outcome) == "fail" for outcome in gated):
+        graphs = any(outcome.of_graph for outcome in gated)
+        kept += f", 'edgekit {'report' if graphs else 'parity'} BUNDLE' shows where robustness "
+        kept += "was lost"
     if not names or (names == {"max_drop"} and not by_name):
         return f"parity with the float model: {verdicts}; {kept}"
     return f"{judged.failure()}; {kept if gated else 'the bundles are kept'}"
@@ -229,11 +235,32 @@ def in_words(outcome: Outcome) -> str:
     """The verdict; of an undecided one, what would decide it."""
     from edgekit.parity.document import ParityDocument
 
-    comparison = None if outcome.parity is None else outcome.parity.comparison
+    comparison = None if outcome.compared is None else outcome.compared.comparison
     more = comparison.more_images if isinstance(comparison, ParityDocument) else None
-    if outcome.verdict != "undecided" or not more:
-        return outcome.verdict
-    return f"undecided: {more:,} more test images like these would decide"
+    verdict = _verdict(outcome)
+    if _compared(outcome) != "undecided" or not more:
+        return verdict
+    return f"{verdict}: {more:,} more test images like these would decide"
+
+
+def _compared(outcome: Outcome) -> str:
+    """The verdict that the gate judges; of a pending bundle, its graph's."""
+    return outcome.verdict if outcome.compared is None else outcome.compared.comparison.verdict
+
+
+def _verdict(outcome: Outcome) -> str:
+    """The same, with what it is about."""
+    return f"graph {_compared(outcome)}" if outcome.of_graph else _compared(outcome)
+
+
+def _still_to_do(outcome: Outcome) -> str:
+    """What a bundle whose engine is pending still needs."""
+    from edgekit.bundle.engine import next_step
+
+    judged = ""
+    if outcome.of_graph:
+        judged = "; what was compared is its graph in ONNX Runtime, not that engine"
+    return f"{outcome.target}: {next_step(outcome.path)} builds its engine{judged}"
 
 
 def _plan_row(step: PlannedStep) -> list[str]:
@@ -258,7 +285,7 @@ def _row(outcome: Outcome) -> list[str]:
 
     bench = BenchSummary() if outcome.bench is None else outcome.bench
     latency, ratios = bench.own, bench.ratios or {}
-    parity = None if outcome.parity is None else outcome.parity.comparison
+    parity = None if outcome.compared is None else outcome.compared.comparison
     size = sum(file.stat().st_size for file in outcome.path.iterdir()) / 1e6
     return [
         outcome.target,
@@ -267,7 +294,7 @@ def _row(outcome: Outcome) -> list[str]:
         *(_ratio(ratios.get(name)) for name in ("float, ONNX Runtime", "float, OpenVINO")),
         _pair(None if parity is None else parity.clean_error),
         _pair(None if parity is None else parity.corruption_error),
-        outcome.verdict,
+        _verdict(outcome),
     ]
 
 

@@ -50,6 +50,7 @@ def check(console: Console, file: Path, dialect: str, rtx: bool, plugin: Path | 
 
     Each comes with a fix. Exits with 1 if a node would be refused; warnings alone pass.
     """
+    from edgekit.bundle.engine import MODEL
     from edgekit.graph.findings import CheckReport
     from edgekit.targets.dialects import find_dialect
 
@@ -58,6 +59,11 @@ def check(console: Console, file: Path, dialect: str, rtx: bool, plugin: Path | 
         raise UsageError("--plugin works only with --rtx: add --rtx, or leave --plugin out")
     from edgekit.graph.lint import check_file
 
+    if (file / MODEL).is_file():
+        raise UsageError(
+            f"{file} is a bundle: 'edgekit check {file / MODEL} --dialect {dialect}' reads its "
+            "graph"
+        )
     findings = check_file(file, chosen)
     report = None
     if rtx:

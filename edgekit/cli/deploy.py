@@ -45,8 +45,7 @@ ROLLED_BACK = Table.of(
     "--device",
     "names",
     multiple=True,
-    required=True,
-    help="A registered device, or user@host; repeatable.",
+    help="A registered device, or user@host; repeatable.  [required]",
 )
 @click.option(
     "--wheels", type=click.Path(path_type=Path), help="Folder of wheels to install from, offline."
@@ -86,6 +85,10 @@ def deploy(
     from edgekit.devices.deploy import Deployments, deploy_all, outcomes
     from edgekit.devices.registry import find_device
 
+    if not names:
+        raise UsageError(
+            "name where to, with --device: a device that 'edgekit device list' shows, or user@host"
+        )
     devices = [find_device(name) for name in dict.fromkeys(names)]
     if rollback:
         _roll_back(console, bundle, devices, wheels, signers, allow_rollback)

@@ -122,7 +122,8 @@ def _stored() -> dict[str, tuple[type[Document], str]]:
         "manifest-file": (StoredManifest, "manifest.json in a bundle"),
         "parity-file": (
             ParityDocument,
-            "parity.json in a bundle or --out, sections.parity of a manifest",
+            "parity.json in a bundle or --out, graph-parity.json in a bundle, sections.parity "
+            "and sections.graph_parity of a manifest",
         ),
         "signature-file": (StoredSignature, "signature.json in a bundle"),
         "worst-file": (WorstImages, "worst.json in the folder of edgekit parity --worst"),

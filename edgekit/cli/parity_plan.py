@@ -101,9 +101,10 @@ def _measured(bundle: str) -> Case:
     from edgekit.bundle.store import open_bundle
     from edgekit.metrics.intervals import Interval
     from edgekit.metrics.planning import measured_case
-    from edgekit.parity.document import read_parity
+    from edgekit.parity.document import read_graph_parity, read_parity
 
-    document = read_parity(open_bundle(Path(bundle), any_arch=True))
+    opened = open_bundle(Path(bundle), any_arch=True)
+    document = read_parity(opened) or read_graph_parity(opened)  # as many images decide either
     if document is None or document.corruption_error is None:
         raise UsageError(f"{bundle} was not compared on labeled images: leave it out of the plan")
     found = document.corruption_error.fixed_sample

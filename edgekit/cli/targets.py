@@ -13,6 +13,7 @@ from edgekit.core.tables import FACTS, Column, Table
 
 if TYPE_CHECKING:
     from edgekit.targets.descriptor import Descriptor
+    from edgekit.targets.tensorrt_releases import TensorRTFacts
 
 TARGETS = Table.of(
     "target",
@@ -66,15 +67,29 @@ def _rows(descriptor: Descriptor, reason: str | None) -> list[tuple[str, str]]:
     meanings = {"batch": "any", "threads": "automatic", "streams": "automatic"}
     rows = [("runs here", reason or "yes")]
     values = asdict(descriptor)
-    facts = values.pop("tensorrt")
-    if descriptor.tensorrt is not None:
-        values |= {f"TensorRT {key}": value for key, value in facts.items()}
-        values["TensorRT lookup"] = descriptor.tensorrt.form
+    values.pop("tensorrt")
+    rows += _tensorrt(descriptor.tensorrt)
     for key, value in values.items():
-        if key == "title" or value in ("", ()):
+        foreign = key == "openvino_device" and descriptor.backend != "openvino"
+        if key == "title" or foreign or value in ("", ()):
             continue
         text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
         if value == 0:
             text = meanings.get(key, "unknown")
         rows.append((key.replace("_", " "), text))
     return rows
+
+
+def _tensorrt(facts: TensorRTFacts | None) -> list[tuple[str, str]]:
+    """What the device must have: its JetPack first, which decides the rest."""
+    if facts is None:
+        return []
+    jetpack = [("JetPack", facts.jetpack)] if facts.jetpack else []
+    return [
+        *jetpack,
+        ("TensorRT", f"{facts.tensorrt} up to, not including, {facts.before}"),
+        ("CUDA", facts.cuda),
+        ("compute capability", ", ".join(f"{sm // 10}.{sm % 10}" for sm in facts.sm)),
+        ("trtexec", facts.trtexec),
+        ("lookup", facts.form),
+    ]

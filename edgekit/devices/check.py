@@ -11,7 +11,7 @@ from edgekit.devices.facts import DeviceFacts, gather_facts
 from edgekit.devices.remote import files as remote_files
 from edgekit.devices.session import Session
 from edgekit.targets.descriptor import Descriptor, load_descriptor
-from edgekit.targets.tensorrt_releases import L4T, version
+from edgekit.targets.tensorrt_releases import L4T, describe_l4t, version
 
 _ENOUGH_SPACE: Final = 1 << 30  # bytes; a runtime, a bundle and its engine take less
 _ISA: Final = {
@@ -110,7 +110,9 @@ def _jetpack(facts: DeviceFacts, descriptor: Descriptor | None) -> Check:
         if not required:
             return Check("JetPack", "none", "not a Jetson")
         return Check("JetPack", "missing", "not a Jetson", "register another target", needed=True)
-    release = f"Linux {facts.l4t}" + (f", JetPack {facts.jetpack}" if facts.jetpack else "")
+    release = describe_l4t(facts.l4t)
+    if facts.jetpack:  # the package says more than the release of Linux
+        release = f"JetPack {facts.jetpack} (Linux R{facts.l4t})"
     if required and version(facts.l4t)[0] != L4T[version(required)[0]]:
         fix = f"build for the JetPack it has; its target is for {required}"
         return Check("JetPack", "missing", release, fix, needed=True)

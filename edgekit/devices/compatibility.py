@@ -7,7 +7,7 @@ from edgekit.core.errors import ToolchainMissing, UsageError
 from edgekit.devices.facts import DeviceFacts
 from edgekit.devices.registry import Device
 from edgekit.targets.descriptor import missing_isa
-from edgekit.targets.tensorrt_releases import L4T, version
+from edgekit.targets.tensorrt_releases import L4T, describe_l4t, version
 
 
 def check_fit(manifest: Manifest, device: Device, facts: DeviceFacts) -> None:
@@ -44,13 +44,15 @@ def _check_tensorrt(manifest: Manifest, device: Device, facts: DeviceFacts) -> N
             raise UsageError(f"{target} is for a Jetson, and {name} ({facts.system}) is not one")
         if version(facts.l4t)[0] != release:
             raise UsageError(
-                f"{name} has Linux {facts.l4t}, {target} is for JetPack {required.jetpack} "
-                f"(R{release}): build for the JetPack it has"
+                f"{name} has {describe_l4t(facts.l4t)}, {target} is for JetPack "
+                f"{required.jetpack}: build for the JetPack it has"
             )
     if facts.tensorrt and not required.covers(facts.tensorrt):
+        whose = f" of JetPack {required.jetpack}" if required.jetpack else ""
+        system = f", with {describe_l4t(facts.l4t)}" if facts.l4t else ""
         raise UsageError(
-            f"{name} has TensorRT {facts.tensorrt}, {target} is for {required.tensorrt} up to "
-            f"{required.before}: build for another target"
+            f"{name} has TensorRT {facts.tensorrt}{system}; {target} is for TensorRT "
+            f"{required.tensorrt} up to {required.before}{whose}: build for another target"
         )
     if not facts.tensorrt_python:
         raise ToolchainMissing(

@@ -20,7 +20,9 @@ from edgekit.devices.stamp import Stamp
 from edgekit.devices.wheel import runtime_wheel
 
 # Reports are added to a bundle later; a device does not need the latest.
-_REPORTS: Final = frozenset({"parity.json", "examples.json", "bench.json", "report.html"})
+_REPORTS: Final = frozenset(
+    {"parity.json", "graph-parity.json", "examples.json", "bench.json", "report.html"}
+)
 _MOST_NAMES: Final = 1000
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.bundle.engine import check_engine_built
 from edgekit.bundle.manifest import FIELD
 from edgekit.core.documents import Document, parse_json
 from edgekit.core.errors import UsageError
@@ -243,6 +244,7 @@ def reference_of(bundle: Model | str | os.PathLike[str]) -> FieldReference:
     else:
         opened = bundle.bundle
     if FIELD not in opened.manifest.files:
+        check_engine_built(opened)  # only then can its answers be known
         raise UsageError(
             f"{opened.path} has no {FIELD}, which a monitor compares with: build it with "
             "'edgekit build --watch'"

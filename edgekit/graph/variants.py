@@ -14,8 +14,8 @@ import onnx
 
 from edgekit.core.errors import UsageError
 from edgekit.core.typed_toml import nearest
-from edgekit.graph.lookup import is_lookup
-from edgekit.graph.view import copied, set_nodes
+from edgekit.graph.lookup import LookupSpec, is_lookup, lookup_function
+from edgekit.graph.view import Graph, attributes, copied, set_nodes
 from edgekit.targets.operators import DOMAIN, LOOKUP, LOOKUP_NODE, Variant
 
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -32,6 +32,19 @@ def to_variant(model: onnx.ModelProto, vq: Variant) -> onnx.ModelProto:
     plugin = copied(model)
     del plugin.functions[:]
     return plugin
+
+
+def with_body(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model that any runtime can run: a lookup in *plugin* form gets its body back."""
+    node = lookup_node(model)
+    if node is None or any((f.domain, f.name) == (DOMAIN, LOOKUP) for f in model.functions):
+        return model
+    whole, own = copied(model), attributes(node)
+    rows = Graph(model).constants[node.input[1]].dims[0]
+    opset = next(entry.version for entry in model.opset_import if not entry.domain)
+    spec = LookupSpec(own["metric"].decode(), margin=bool(own["margin"]), rows=rows)
+    whole.functions.append(lookup_function(spec, opset))
+    return whole
 
 
 def lookup_node(model: onnx.ModelProto) -> onnx.NodeProto | None:

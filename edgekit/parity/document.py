@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal
 
 from edgekit.bundle.store import Bundle
-from edgekit.core.documents import SPARSE, Document, parse_json, read
+from edgekit.core.documents import SPARSE, Document, DocumentError, parse_json, read
 from edgekit.core.errors import UsageError
 from edgekit.metrics.budgets import Judged
 from edgekit.metrics.corruption_error import Baseline
@@ -21,11 +21,16 @@ from edgekit.parity.options import Gates, ParityOptions
 from edgekit.parity.reference_check import ReferenceCheck
 
 FILE: Final = "parity.json"
+GRAPH_FILE: Final = "graph-parity.json"
+"""The comparison of a pending bundle's graph; the manifest's section is `GRAPH_SECTION`."""
+GRAPH_SECTION: Final = "graph_parity"
 _DETAIL: Final = MappingProxyType({"detail": True})  # metadata of what a summary leaves out
 REMEDY: Final = "run 'edgekit parity' on the bundle again"
 
 ParityOutcome = Literal["pass", "fail", "undecided", "unlabeled"]
 Corrupted = Literal["in memory", "published"]
+Subject = Literal["model", "graph"]
+"""What was judged: what runs, or only the graph that an engine will be built from."""
 
 
 @dataclass(frozen=True)
@@ -322,6 +327,8 @@ class ParityDocument(SweepDocument):
     """What the errors alone do not show."""
     budgets: tuple[Judged, ...] = ()
     """Each gate, with the interval that judged it."""
+    judged: Subject = "model"
+    """Of a graph, ONNX Runtime gave the answers: they say nothing of the engine built from it."""
 
     def __post_init__(self) -> None:
         """Require details for every corruption in ``worst``."""
@@ -348,13 +355,35 @@ DETAILS: Final = tuple(
 )
 
 
+def subject(comparison: ParityDocument | ComparisonBeside | None) -> Subject:
+    """What a comparison judged; those beside a bundle's evidence are all of the bundle."""
+    return comparison.judged if isinstance(comparison, ParityDocument) else "model"
+
+
 def read_parity(bundle: Bundle) -> ParityDocument | None:
     """The evidence of a bundle: its parity.json, or else the summary in its manifest."""
-    if FILE in bundle.manifest.files:
-        source = f"{bundle.path}: {FILE}"
-        value = parse_json((bundle.folder / FILE).read_bytes(), source)
-        return ParityDocument.from_dict(value, source)
-    section = bundle.manifest.sections.get("parity")
-    if section is None:
-        return None
-    return ParityDocument.from_dict(section, f"{bundle.path}: its manifest's section 'parity'")
+    return _read(bundle, FILE, "parity", "model")
+
+
+def read_graph_parity(bundle: Bundle) -> ParityDocument | None:
+    """The comparison of the graph from which a bundle's engine is built; it is no evidence of it.
+
+    Only bundles whose engine was pending when they were built have one.
+    """
+    return _read(bundle, GRAPH_FILE, GRAPH_SECTION, "graph")
+
+
+def _read(bundle: Bundle, file: str, section: str, judged: Subject) -> ParityDocument | None:
+    """A document of a bundle; one of another subject than its name says is refused."""
+    if file in bundle.manifest.files:
+        source = f"{bundle.path}: {file}"
+        value = parse_json((bundle.folder / file).read_bytes(), source)
+    else:
+        source = f"{bundle.path}: its manifest's section '{section}'"
+        value = bundle.manifest.sections.get(section)
+        if value is None:
+            return None
+    document = ParityDocument.from_dict(value, source)
+    if document.judged != judged:
+        raise DocumentError(f"{source} is a comparison of the {document.judged}, not the {judged}")
+    return document

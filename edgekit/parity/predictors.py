@@ -11,6 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.bundle.engine import MODEL
+from edgekit.bundle.manifest import Manifest
+from edgekit.bundle.store import open_bundle
 from edgekit.core.errors import EdgekitError, UsageError, one_line
 from edgekit.core.files import file_sha256
 from edgekit.core.host import usable_threads
@@ -67,7 +70,7 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class OnnxPredictor:
-    """A float interchange graph (`edgekit export`) under ONNX Runtime.
+    """An interchange graph (`edgekit export`), or a TensorRT bundle's, under ONNX Runtime.
 
     One thread per inference and several inferences at a time: that wastes less than many threads
     for one, and leaves no thread spinning while workers corrupt.
@@ -82,6 +85,7 @@ class OnnxPredictor:
     session: Any
     parallel: int  # inferences at a time
     chunk: int = _CHUNK  # images per inference, at most; bounds the memory of activations
+    normalizes: bool = False  # the graph does so itself, and takes uint8 images
 
     @property
     def execution(self) -> Execution:
@@ -91,14 +95,15 @@ class OnnxPredictor:
         return Execution(f"ONNX Runtime {runtime_version()}", tuple(self.session.get_providers()))
 
     def run(self, images: NDArray[np.uint8]) -> Answers:
-        """Normalize on the host, as the graph expects."""
+        """Normalize on the host, unless the graph does."""
         pieces = shares(len(images), self.chunk, self.parallel)
         return _side_by_side(self._answer, np.array_split(images, pieces), self)
 
     def _answer(self, images: NDArray[np.uint8]) -> Answers:
         from edgekit.runtime.onnxruntime import named_outputs
 
-        return Answers.of(named_outputs(self.session, self.preprocessing.normalize(images)))
+        pixels = images if self.normalizes else self.preprocessing.normalize(images)
+        return Answers.of(named_outputs(self.session, pixels))
 
 
 @dataclass(frozen=True)
@@ -159,15 +164,10 @@ def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
 
 def open_bundle_predictor(path: Path) -> BundlePredictor:
     """A bundle, loaded for throughput."""
-    from edgekit.core.typed_toml import from_dict
-    from edgekit.model.card import TrainingProtocol
     from edgekit.runtime.model import load
 
     model = load(path, hint="throughput")
     manifest = model.manifest
-    training = manifest.model.get("training", {})
-    if not isinstance(training, dict):
-        raise EdgekitError(f"{path}: the manifest's training protocol is damaged")
     described = model.describe()
     streams, batch = int(described["streams"]), int(described["batch"])
     return BundlePredictor(
@@ -176,13 +176,62 @@ def open_bundle_predictor(path: Path) -> BundlePredictor:
         preprocessing=manifest.preprocessing,
         classes=model.labels,
         source=manifest.source.checkpoint,
-        training=from_dict(TrainingProtocol, training, str(path)).describe_seen(),
+        training=_training(manifest, path),
         model=model,
         parallel=streams,
         chunk=batch or _CHUNK,
         fixed=batch > 0,
         execution=_execution(described, manifest.target),
     )
+
+
+def open_graph(path: Path) -> OnnxPredictor:
+    """The graph of a TensorRT bundle in ONNX Runtime: what an engine is built from, not the engine.
+
+    The lookup runs as its body of standard operators, whichever form of it the bundle has.
+    """
+    import hashlib
+
+    import onnx
+
+    from edgekit.graph.variants import with_body
+    from edgekit.graph.view import Graph
+    from edgekit.runtime.onnxruntime import FAILURES, open_session, runtime_version
+
+    bundle = open_bundle(path, any_arch=True)
+    manifest = bundle.manifest
+    graph = with_body(onnx.load(bundle.folder / MODEL))
+    # Integer kernels take one scale per activation.
+    integers = not Graph(graph).has_scales_by_channel
+    data = graph.SerializeToString(deterministic=True)
+    kind = "in integers" if integers else "in floats"
+    try:
+        session = open_session(data, threads=1, integers=integers)
+    except FAILURES as error:
+        reason = one_line(error)
+        raise EdgekitError(f"ONNX Runtime cannot load the graph of {path}: {reason}") from error
+    return OnnxPredictor(
+        name=f"{manifest.target.precision} graph for TensorRT, onnxruntime {runtime_version()}",
+        key=f"{hashlib.sha256(data).hexdigest()} onnxruntime {runtime_version()} {kind}",
+        preprocessing=manifest.preprocessing,
+        classes=bundle.labels,
+        source=manifest.source.checkpoint,
+        training=_training(manifest, path),
+        session=session,
+        parallel=usable_threads(),
+        normalizes=True,
+    )
+
+
+def _training(manifest: Manifest, path: Path) -> str:
+    """Which corruptions a bundle's model was trained with, as the text ``seen=...``."""
+    from edgekit.core.typed_toml import from_dict
+    from edgekit.model.card import TrainingProtocol
+
+    training = manifest.model.get("training", {})
+    if not isinstance(training, dict):
+        raise EdgekitError(f"{path}: the manifest's training protocol is damaged")
+    return from_dict(TrainingProtocol, training, str(path)).describe_seen()
 
 
 def _execution(described: dict[str, str | int], target: Descriptor) -> Execution:

@@ -14,7 +14,7 @@ from edgekit.bundle.engine import EngineState
 from edgekit.bundle.manifest import LABELS
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.documents import plain
-from edgekit.parity.document import Estimate, ParityDocument
+from edgekit.parity.document import GRAPH_FILE, GRAPH_SECTION, Estimate, ParityDocument
 from edgekit.report.calibration import read_calibration
 from edgekit.report.compared import (
     ComparedReport,
@@ -31,8 +31,10 @@ from edgekit.report.page import REPORT
 from edgekit.report.sections.banner import slowest_gain
 
 # Compared by what they say; `ComparedReport.figures` has their figures.
-_OWN_SECTIONS: Final = frozenset({"parity", "bench", "build", "engine", "float"})
-_OWN_FILES: Final = frozenset({LABELS, "parity.json", "bench.json", "calibration.json", REPORT})
+_OWN_SECTIONS: Final = frozenset({"parity", GRAPH_SECTION, "bench", "build", "engine", "float"})
+_OWN_FILES: Final = frozenset(
+    {LABELS, "parity.json", GRAPH_FILE, "bench.json", "calibration.json", REPORT}
+)
 _SHOWN_CLASSES: Final = 5
 _WHOLE: Final = "all files"
 
@@ -188,6 +190,10 @@ def _of_parity(value: Callable[[ParityDocument], Measured | None]) -> Callable[.
     return lambda one: None if one.parity is None else value(one.parity)
 
 
+def _of_graph(value: Callable[[ParityDocument], Measured | None]) -> Callable[..., Any]:
+    return lambda one: None if one.graph is None else value(one.graph)
+
+
 def _change(parity: ParityDocument) -> Measured | None:
     error = parity.corruption_error
     return None if error is None else Measured(error.delta, error.lower, error.upper)
@@ -261,6 +267,13 @@ _ROWS: Final[tuple[tuple[str, str, str, Callable[[Evidence], Measured | None]], 
     ("parity", "same class, corrupted", "%", _of_parity(_classes_kept)),
     ("parity", "same code, corrupted", "%", _of_parity(_codes_kept)),
     ("parity", "images judged", "", _of_parity(lambda parity: Measured(parity.images))),
+    ("graph's parity", "the graph's change of corruption error", "points", _of_graph(_change)),
+    (
+        "graph's parity",
+        "images that judged the graph",
+        "",
+        _of_graph(lambda graph: Measured(graph.images)),
+    ),
     ("bench", "latency p50", "ms", _latency),
     ("bench", "latency p99", "ms", _slowest),
     ("bench", "times as fast as float", "", _gain),

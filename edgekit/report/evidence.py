@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgekit.bench.document import BenchDocument, BenchSummary, read_bench, read_summary
 from edgekit.bundle.store import Bundle
-from edgekit.parity.document import ParityDocument, read_parity
+from edgekit.parity.document import ParityDocument, read_graph_parity, read_parity
 from edgekit.report.decision import Decision, decide
 from edgekit.report.page import REPORT
 from edgekit.report.sizes import Sizes, sizes_of
@@ -24,6 +24,8 @@ class Evidence:
     bench: BenchDocument | None
     summary: BenchSummary | None
     parity: ParityDocument | None
+    graph: ParityDocument | None
+    """Of the graph of an engine that was pending when the bundle was built."""
 
     @property
     def name(self) -> str:
@@ -34,11 +36,11 @@ class Evidence:
 
 def evidence_of(bundle: Bundle, mark: str) -> Evidence:
     """What is stored in the bundle; ``mark`` is what figures call it."""
-    bench, parity = read_bench(bundle), read_parity(bundle)
+    bench, parity, graph = read_bench(bundle), read_parity(bundle), read_graph_parity(bundle)
     summary = read_summary(bundle) if bench is None else bench.summary()
     sizes = sizes_of(bundle.manifest, REPORT, str(bundle.path))
-    decision = decide(bundle.manifest, parity)
-    return Evidence(mark, bundle, decision, sizes, bench, summary, parity)
+    decision = decide(bundle.manifest, parity, graph)
+    return Evidence(mark, bundle, decision, sizes, bench, summary, parity, graph)
 
 
 def why_incomparable(several: Sequence[Evidence]) -> list[str]:

@@ -12,9 +12,10 @@ from edgekit.core.console import Console
 from edgekit.core.documents import INLINE, SPARSE, Document
 from edgekit.core.tables import Column, Table
 from edgekit.metrics.budgets import Judged, LeftOut, State, overall
-from edgekit.parity.document import CorruptionChange, ParityDocument
+from edgekit.parity.document import CorruptionChange, ParityDocument, Subject
 from edgekit.report.page import REPORT
 
+OF_GRAPH: Final = "of the graph, not of the engine"
 BUDGETS: Final = Table.of(
     "budget",
     "limit",
@@ -59,6 +60,13 @@ class GatedBundle:
     """Why that is no pass."""
     report: str | None = None
     """The bundle's page, if it has one."""
+    judged: Subject = "model"
+    """What the verdict and the budgets of robustness are about."""
+
+    @property
+    def what(self) -> str:
+        """What was judged for the verdict, in words."""
+        return "parity" if self.judged == "model" else f"parity {OF_GRAPH}"
 
     @property
     def not_held(self) -> tuple[Judged, ...]:
@@ -83,6 +91,8 @@ class BundleSection:
     budgets: tuple[Judged, ...]
     worse: tuple[Change, ...]
     """Corruptions that lost more than chance explains."""
+    judged: Subject = "model"
+    """Of a bundle whose engine is pending, only its graph was: ``graph``."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +150,7 @@ class GateReport:
                     bundle.state,
                     bundle.budgets,
                     tuple(change for change in bundle.changes if change.worse),
+                    bundle.judged,
                 )
                 for bundle in self.bundles
             ),

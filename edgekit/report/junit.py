@@ -39,7 +39,7 @@ def _suite(command: str, bundle: GatedBundle, left_out: Sequence[LeftOut]) -> ET
         properties = ET.SubElement(suite, "properties")
         ET.SubElement(properties, "property", name="report", value=clean(bundle.report))
     if bundle.verdict is not None:
-        case = _case(suite, place, "parity")
+        case = _case(suite, place, bundle.what)
         if bundle.verdict != "pass":
             _fail(case, bundle.verdict, bundle.reason)
     for row in bundle.budgets:

@@ -47,6 +47,8 @@ def to_markdown(report: GateReport) -> str:
 def _bundle(bundle: GatedBundle) -> list[str]:
     count, held = len(bundle.budgets), len(bundle.budgets) - len(bundle.not_held)
     lines = [f"{escaped(bundle.name)}: **{bundle.state}**, {held} of {count} budgets held."]
+    if bundle.judged == "graph":
+        lines += ["", "Judged was its graph, not its engine, which only its device can build."]
     if bundle.reason:
         lines += ["", escaped(bundle.reason)]
     lines.append("")

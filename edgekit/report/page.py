@@ -16,7 +16,7 @@ from edgekit.core.documents import Document
 from edgekit.core.errors import UsageError
 from edgekit.core.files import write_text
 from edgekit.field.history import FieldAgainstLab
-from edgekit.parity.document import read_parity
+from edgekit.parity.document import read_graph_parity, read_parity
 from edgekit.parity.examples import EXAMPLES, read_examples
 from edgekit.report.decision import decide
 from edgekit.report.markup import whole_page
@@ -97,16 +97,19 @@ def report_page(
     model = model_facts(manifest, source)
     sizes = sizes_of(manifest, REPORT, source)
     bench, parity, quick = read_bench(bundle), read_parity(bundle), read_summary(bundle)
+    graph = read_graph_parity(bundle)
     summary = quick if bench is None else bench.summary()
     if summary is not None and summary.own is None:  # a run that timed no latency
         summary = quick
     title = f"{model.backbone} for {manifest.target.name}"
     parts = [
-        banner(title, decide(manifest, parity), manifest, sizes, bench, summary, parity),
-        pending(manifest, source),
+        banner(title, decide(manifest, parity, graph), manifest, sizes, bench, summary, parity),
+        pending(manifest, source, parity, graph),
         robustness(parity),
         look(read_examples(bundle, parity) if pictures else None, parity),
         codes(parity),
+        robustness(graph),
+        codes(graph),
         field(watched),
         quick_speed(quick) if bench is None else speed(bench),
         model_section(bundle, model, sizes, parity),

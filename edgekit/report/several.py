@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.files import write_text
-from edgekit.parity.document import MeanError
+from edgekit.parity.document import MeanError, ParityDocument
 from edgekit.report.evidence import Evidence, evidence_of, why_incomparable
 from edgekit.report.figures.history import Moment, history
 from edgekit.report.figures.pareto import Choice, pareto
@@ -103,8 +103,8 @@ def _built(one: Evidence) -> str:
     return one.bundle.manifest.created[:16].replace("T", " ")
 
 
-def _change(one: Evidence) -> str:
-    error = None if one.parity is None else one.parity.corruption_error
+def _change(parity: ParityDocument | None) -> str:
+    error = None if parity is None else parity.corruption_error
     if error is None:
         return "-"
     return f"{signed(error.delta)} [{signed(error.lower)}, {signed(error.upper)}]"
@@ -171,7 +171,8 @@ _ROWS: tuple[tuple[str, Callable[[Evidence], str]], ...] = (
     ("target", lambda one: one.bundle.manifest.target.name),
     ("precision", lambda one: one.bundle.manifest.target.precision),
     ("built, UTC", _built),
-    ("change of corruption error, points", _change),
+    ("change of corruption error, points", lambda one: _change(one.parity)),
+    ("the same, of the graph and not the engine", lambda one: _change(one.graph)),
     ("corruption error", _errors),
     ("clean error, %", _clean),
     ("same class, corrupted", _classes),

@@ -15,6 +15,7 @@ from typing import Final, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.bundle.engine import check_engine_built
 from edgekit.bundle.store import Bundle
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.core.typed_toml import nearest
@@ -93,6 +94,7 @@ def run_settings(
 
 def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> Runner:
     """Load a checked bundle with the runtime it needs; ``cache`` may keep compiled models."""
+    check_engine_built(bundle)
     need = bundle.manifest.runtime
     install = f"pip install '{need.requirement}'"
     module = import_backend(_RUN, bundle.manifest.target.backend, f"run {bundle.path}", install)

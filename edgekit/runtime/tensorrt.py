@@ -17,7 +17,7 @@ import tensorrt
 from numpy.typing import NDArray
 
 from edgekit.bundle.store import Bundle
-from edgekit.core.errors import EdgekitError, ToolchainMissing
+from edgekit.core.errors import EdgekitError
 from edgekit.runtime.answers import Answers, in_chunks
 from edgekit.runtime.cuda_memory import Buffer, Graph, Stream, gpu_name
 from edgekit.runtime.runner import RunSettings
@@ -48,11 +48,6 @@ def runtime_version() -> str:
 def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> TensorRTRunner:
     """Load the engine; nothing is worth caching."""
     main = bundle.folder / bundle.manifest.main
-    if main.suffix == ".onnx":
-        raise ToolchainMissing(
-            f"{bundle.path} has no engine yet: run 'bash {bundle.path / 'build_on_device.sh'}' on "
-            "the device"
-        )
     log = _Log()
     gpu_name()  # an error of one line if there is no GPU
     for plugin in bundle.plugins():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,11 +12,17 @@ from edgekit.bench.document import BenchSummary
 from edgekit.bundle.build_record import build_record
 from edgekit.bundle.manifest import BundleError, Manifest, tool_versions
 from edgekit.bundle.store import open_bundle
-from edgekit.core.documents import DocumentError, plain
+from edgekit.core.documents import SPARSE, DocumentError, plain
 from edgekit.core.errors import UsageError
 from edgekit.core.files import file_sha256
 from edgekit.core.json_schema import Describe, Schema, merged
-from edgekit.parity.document import DETAILS, ComparisonBeside, ParityDocument, ParityOutcome
+from edgekit.parity.document import (
+    DETAILS,
+    ComparisonBeside,
+    ParityDocument,
+    ParityOutcome,
+    Subject,
+)
 from edgekit.quantize.recipes import read_recipe
 from edgekit.steps.build_data import data_fingerprint
 from edgekit.steps.config import BuildConfig
@@ -52,16 +58,21 @@ class BuildParity:
         return {"anyOf": [describe(ParityDocument), beside]}
 
 
-def made_by_build(section: object, config: BuildConfig) -> BuildParity | None:
+def made_by_build(
+    section: object, config: BuildConfig, judged: Subject = "model"
+) -> BuildParity | None:
     """The part of a bundle's parity section that a build with ``config`` wrote, or None.
 
-    It is beside the evidence once `edgekit parity` has found stronger evidence.
+    It is beside the evidence once `edgekit parity` has found stronger evidence. ``judged`` is what
+    the section is about: a comparison of anything else is not taken for it.
     """
     if section is None:
         return None
     try:
         evidence = ParityDocument.from_dict(section, "the section 'parity'")
     except DocumentError:  # from another edgekit: parity is measured again
+        return None
+    if evidence.judged != judged:
         return None
     options = config.comparison()
     if (evidence.asked, evidence.device) == (options, None):
@@ -90,6 +101,18 @@ class Outcome:
     """Whether there was nothing to do."""
     bench: BenchSummary | None
     parity: BuildParity | None
+    graph_parity: BuildParity | None = field(default=None, metadata=SPARSE)
+    """Of the graph, while the engine is pending: ``verdict`` is not about it, the gate is."""
+
+    @property
+    def compared(self) -> BuildParity | None:
+        """What the gate judges: the bundle's comparison, or else its graph's."""
+        return self.parity or self.graph_parity
+
+    @property
+    def of_graph(self) -> bool:
+        """Whether that is only the graph's."""
+        return self.parity is None and self.graph_parity is not None
 
     @property
     def verdict(self) -> ParityOutcome | Literal["not measured"]:

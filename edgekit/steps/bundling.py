@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.bundle.build_record import BuildRecord
-from edgekit.bundle.engine import SCRIPT, EngineState
+from edgekit.bundle.engine import EngineState, next_step
 from edgekit.bundle.manifest import Manifest, ModelInput, Source, tool_versions
 from edgekit.bundle.selftest import SELFTEST, SelfTest
 from edgekit.bundle.store import elf_arch, update_bundle, write_bundle
@@ -102,9 +102,9 @@ def compile_bundle(
         written = update_bundle(path, reports={SELFTEST: whole.to_bytes()})
         built = dataclasses.replace(built, manifest=written)
     if built.pending:
-        script = path / SCRIPT
-        state = EngineState().describe()
-        context.console.info(f"engine ({descriptor.name}): {state}, with 'bash {script}' there")
+        context.console.info(
+            f"engine ({descriptor.name}): pending, {next_step(path)} builds it on the device"
+        )
     return built
 
 
@@ -152,11 +152,7 @@ def _control_section(quantized: Quantized) -> dict[str, Any]:
 
 def check_engine(descriptor: Descriptor) -> None:
     """Refuse a target whose engine this machine cannot build."""
-    if descriptor.backend != "tensorrt":
-        return
-    from edgekit.compilers.tensorrt import builds_here
-
-    if not builds_here(descriptor):
+    if engine_elsewhere(descriptor):
         raise ToolchainMissing(
             f"no engine for {descriptor.name} can be built here: build on the device, where "
             "trtexec is (apt-get install libnvinfer-bin), or without --require-engine"
@@ -180,12 +176,16 @@ def check_device(descriptor: Descriptor, console: Console) -> None:
 
 def why_not_measured(descriptor: Descriptor) -> str | None:
     """Why this machine cannot run the bundles it builds for a target, or None."""
-    if descriptor.backend == "tensorrt":
-        from edgekit.compilers.tensorrt import builds_here
+    return ENGINE_PENDING if engine_elsewhere(descriptor) else why_not_here(descriptor)
 
-        if not builds_here(descriptor):
-            return ENGINE_PENDING
-    return why_not_here(descriptor)
+
+def engine_elsewhere(descriptor: Descriptor) -> bool:
+    """Whether a target's bundles get their engine on their device, not here."""
+    if descriptor.backend != "tensorrt":
+        return False
+    from edgekit.compilers.tensorrt import builds_here
+
+    return not builds_here(descriptor)
 
 
 def zip_path(bundle: Path) -> Path:

@@ -8,7 +8,9 @@ from typing import Literal
 
 from edgekit.core.console import Console
 
-StepName = Literal["load", "export", "calibrate", "compile", "bench", "parity", "watch"]
+StepName = Literal[
+    "load", "export", "calibrate", "compile", "bench", "parity", "graph-parity", "watch"
+]
 """The steps that a user can name, in order."""
 
 

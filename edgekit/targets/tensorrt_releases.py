@@ -76,6 +76,13 @@ class TensorRTFacts:
         return version(self.tensorrt) <= version(release) < version(self.before)
 
 
+def describe_l4t(release: str) -> str:
+    """NVIDIA's Linux as Jetson users call it: ``"36.4.3"`` -> JetPack 6 (Linux R36.4.3)."""
+    jetpack = next((name for name, major in L4T.items() if major == version(release)[0]), None)
+    linux = f"Linux R{release}"
+    return linux if jetpack is None else f"JetPack {jetpack} ({linux})"
+
+
 def version(text: str) -> tuple[int, ...]:
     """``"10.3"`` -> (10, 3)."""
     return tuple(int(part) for part in re.findall(r"\d+", text))

@@ -2,6 +2,7 @@
 
     load -> export (folds) -> calibrate -> compile -> bench -> parity -> watch -> report, zip
 
+Where only the device can build the engine, the graph is compared here, and the engine there.
 Targets share everything up to *calibrate* through the cache, as far as they agree.
 """
 
@@ -15,9 +16,10 @@ from edgekit.core.documents import Document
 from edgekit.core.errors import UsageError
 from edgekit.core.folders import remove_leftovers
 from edgekit.core.step_cache import cache_root
+from edgekit.parity.document import GRAPH_SECTION
 from edgekit.steps.build_data import check_inputs
 from edgekit.steps.build_record import Outcome, bench_of_build, made_by_build
-from edgekit.steps.bundling import check_device, check_engine
+from edgekit.steps.bundling import check_device, check_engine, engine_elsewhere
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context, StepName
 from edgekit.steps.float_model import known_checkpoint
@@ -30,6 +32,7 @@ from edgekit.workflows.build_steps import (
     Compile,
     Export,
     Finish,
+    GraphParity,
     Load,
     Measurement,
     Parity,
@@ -117,6 +120,8 @@ def pipeline(
             measured.append(Bench(context, compiled))
         if config.parity:
             measured.append(Parity(context, compiled))
+            if engine_elsewhere(descriptor):
+                measured.append(GraphParity(context, compiled))
         if config.watch:
             measured.append(Watch(context, compiled))
         ends: list[Step[Any]] = [compiled, *measured, Finish(context, compiled, measured)]
@@ -136,12 +141,14 @@ def _outcome(end: Finish) -> Outcome:
     if end.state == "up to date" and earlier is not None:
         # `edgekit parity` may have replaced the build's own evidence.
         parity = made_by_build(earlier.sections.get("parity"), place.config)
+        graph = made_by_build(earlier.sections.get(GRAPH_SECTION), place.config, "graph")
         bench = bench_of_build(earlier.sections.get("bench"))
     else:
         measured = [step for step in end.measured if not step.why]
         parity = next((step.result for step in measured if isinstance(step, Parity)), None)
+        graph = next((step.result for step in measured if isinstance(step, GraphParity)), None)
         bench = next((step.result for step in measured if isinstance(step, Bench)), None)
-    return Outcome(place.descriptor.name, place.path, not end.reruns, bench, parity)
+    return Outcome(place.descriptor.name, place.path, not end.reruns, bench, parity, graph)
 
 
 def _planned(step: Step[Any]) -> PlannedStep:

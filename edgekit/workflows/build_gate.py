@@ -15,8 +15,8 @@ from edgekit.core.errors import UsageError
 from edgekit.core.step_cache import cache_root
 from edgekit.metrics.budgets import Budgets, Judged, LeftOut, judge
 from edgekit.parity.budgets import judge_parity
-from edgekit.parity.document import ParityDocument
-from edgekit.report.gate import Change, GatedBundle, GateReport, changes, report_of
+from edgekit.parity.document import ParityDocument, subject
+from edgekit.report.gate import OF_GRAPH, Change, GatedBundle, GateReport, changes, report_of
 from edgekit.steps.build_record import Outcome
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context
@@ -79,19 +79,20 @@ def judge_build(
     gated = []
     for outcome in outcomes:
         compared = earlier.get(outcome.target)
-        comparison = None if outcome.parity is None else outcome.parity.comparison
+        comparison = None if outcome.compared is None else outcome.compared.comparison
+        judged = subject(comparison)
         changed: tuple[Change, ...] = ()
         if isinstance(comparison, ParityDocument):
             changed = changes(comparison, "the float model")
         if compared is not None:
             changed += changes(compared, str(_earlier(config, outcome.target)))
-        rows = judge_parity(budgets, comparison, compared) + _of_bundle(outcome, budgets)
+        rows = judge_parity(budgets, comparison, compared)
+        rows = (rows if judged == "model" else _of_graph(rows)) + _of_bundle(outcome, budgets)
         verdict = None if comparison is None else comparison.verdict
         reasons = () if comparison is None or verdict == "pass" else comparison.reasons
         page = report_of(outcome.path)
-        gated.append(
-            GatedBundle(str(outcome.path), rows, changed, verdict, "; ".join(reasons), page)
-        )
+        name, reason = str(outcome.path), "; ".join(reasons)
+        gated.append(GatedBundle(name, rows, changed, verdict, reason, page, judged))
     return GateReport("build", tuple(gated), left_out)
 
 
@@ -104,6 +105,16 @@ def with_default(config: BuildConfig, budgets: Budgets) -> Budgets:
     if config.baseline is None or budgets.max_regression is not None:
         return budgets
     return dataclasses.replace(budgets, max_regression=config.most_drop)
+
+
+def _of_graph(rows: tuple[Judged, ...]) -> tuple[Judged, ...]:
+    """What was measured, marked so that nobody takes it for the engine's."""
+    return tuple(
+        row
+        if row.measured is None
+        else dataclasses.replace(row, note="; ".join(filter(None, (row.note, OF_GRAPH))))
+        for row in rows
+    )
 
 
 def _of_bundle(outcome: Outcome, budgets: Budgets) -> tuple[Judged, ...]:

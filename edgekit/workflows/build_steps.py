@@ -12,6 +12,7 @@ from edgekit.bench.document import BenchSummary
 from edgekit.bundle.manifest import MANIFEST, Manifest
 from edgekit.bundle.store import zip_bundle
 from edgekit.metrics.planning import outlook
+from edgekit.parity.document import GRAPH_SECTION
 from edgekit.quantize.recipes import Recipe, check_dialect
 from edgekit.report.page import write_report
 from edgekit.steps.artifacts import Built, Checkpoint, Exported, Quantized
@@ -292,6 +293,27 @@ class Parity(Measurement[BuildParity]):
             config.comparison(),
             pictures=config.images,
         )
+        return BuildParity(document, document.looks)
+
+
+class GraphParity(Measurement[BuildParity]):
+    """Robustness of the graph of a bundle whose engine is built on its device."""
+
+    name = "graph-parity"
+
+    def __init__(self, context: Context, compiled: Compile) -> None:
+        super().__init__(context, compiled)
+        self.why = ""  # ONNX Runtime runs it anywhere
+
+    def _stored(self) -> BuildParity | None:
+        return made_by_build(self._section(GRAPH_SECTION), self.place.config, "graph")
+
+    def _make(self) -> BuildParity:
+        from edgekit.workflows.parity import parity_of_graph
+
+        original, options = self.compiled.exported.result, self.place.config.comparison()
+        path = self.compiled.result.path
+        document = parity_of_graph(self.context, path, original.exported, original.data, options)
         return BuildParity(document, document.looks)
 
 

@@ -22,6 +22,7 @@ from edgekit.core.errors import EdgekitError, ToolchainMissing
 from edgekit.core.host import cpu_flags, usable_threads
 from edgekit.core.packages import install_command
 from edgekit.targets.intel_devices import REMEDIES, why_no_device
+from edgekit.targets.tensorrt_releases import describe_l4t
 
 # Packages that build the default target (OpenVINO on this machine's CPU).
 _REQUIRED = ("torch", "nncf", "onnx", "onnxruntime", "openvino")
@@ -180,7 +181,7 @@ def _jetpack() -> Check:
         return Check("JetPack", "none", "not a Jetson")
     line = release.read_text(encoding="utf-8", errors="replace").splitlines()[0]
     match = re.search(r"R(\d+).*?REVISION:\s*([\d.]+)", line)
-    return Check("JetPack", "ok", f"L4T {match[1]}.{match[2]}" if match else line)
+    return Check("JetPack", "ok", describe_l4t(f"{match[1]}.{match[2]}") if match else line)
 
 
 def _intel(device: str) -> Check:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgekit.bench.document import read_summary
+from edgekit.bundle.engine import EngineState, engine_pending, next_step
 from edgekit.bundle.manifest import FORMAT_VERSION, Manifest
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.documents import Document, DocumentError
 from edgekit.core.json_schema import Describe, Schema, merged
 from edgekit.model.card import ModelCard
-from edgekit.parity.document import read_parity
+from edgekit.parity.document import GRAPH_SECTION, read_graph_parity, read_parity
 from edgekit.report.model_facts import model_facts
 from edgekit.report.parity_table import looks_line
 
@@ -155,6 +156,7 @@ class BundleReport(Document):
                 "runtime",
                 f"{need.name} {need.version}{'' if need.match == 'exact' else ' or newer'}",
             ),
+            *self._engine_row(),
             ("files", f"{', '.join(sorted(manifest.files))} ({self.file_bytes / 1e6:.1f} MB)"),
             ("plugins", ", ".join(manifest.plugins) or "none"),
             ("source checkpoint", manifest.source.checkpoint[:16] or "unknown"),
@@ -162,6 +164,7 @@ class BundleReport(Document):
             ("rebuild", manifest.rebuild_line()),
             ("latency", _or_error(self._latency)),
             ("parity", _or_error(self._parity)),
+            *self._graph_row(),
         ]
 
     def _model(self) -> str:
@@ -186,6 +189,26 @@ class BundleReport(Document):
             return "not measured"
         looks = [looks_line(parity)] if parity.looks > 1 else []
         return "; ".join([*(parity.reasons or [parity.verdict]), *looks])
+
+    def _engine_row(self) -> list[tuple[str, str]]:
+        engine = EngineState.of(self.bundle.manifest)
+        if engine is None:
+            return []
+        build = f"not built yet: {next_step(self.bundle.path)} builds it on the device"
+        return [("engine", build if engine.pending else engine.describe())]
+
+    def _graph_row(self) -> list[tuple[str, str]]:
+        """Only for a bundle whose engine is, or was, left to its device."""
+        sections = self.bundle.manifest.sections
+        if GRAPH_SECTION not in sections and not engine_pending(self.bundle.manifest):
+            return []
+        return [("graph's parity", _or_error(self._graph_parity))]
+
+    def _graph_parity(self) -> str:
+        parity = read_graph_parity(self.bundle)
+        if parity is None:
+            return "not measured"
+        return "; ".join([f"{parity.verdict} (not of the engine)", *parity.reasons])
 
 
 def _or_error(row: Callable[[], str]) -> str:

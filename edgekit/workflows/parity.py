@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any
 from edgekit.bundle.build_record import BuildRecord, build_record
 from edgekit.bundle.float_original import cached_original
 from edgekit.bundle.manifest import Manifest
-from edgekit.bundle.store import Bundle, change_bundle, open_bundle
+from edgekit.bundle.store import Bundle, change_bundle, open_bundle, update_bundle
 from edgekit.core.console import Console
 from edgekit.core.documents import DocumentError
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.data.corruption_grid import Cells, choose_cells
 from edgekit.model.card import TIMM_PREFIX
 from edgekit.parity.compare import Comparison, run_comparison
-from edgekit.parity.document import FILE, ParityDocument, read_parity
+from edgekit.parity.document import (
+    FILE,
+    GRAPH_FILE,
+    GRAPH_SECTION,
+    ParityDocument,
+    read_parity,
+)
 from edgekit.parity.engines import open_reference
 from edgekit.parity.example_images import examples_of
 from edgekit.parity.examples import EXAMPLES, Examples
@@ -28,6 +34,7 @@ from edgekit.parity.predictors import (
     check_source,
     named_classes,
     open_bundle_predictor,
+    open_graph,
 )
 from edgekit.parity.strength import settle
 from edgekit.report.model_facts import model_facts
@@ -55,14 +62,47 @@ def parity_of_build(
 
     ``pictures``: the bundle keeps a few of the images, for its page.
     """
-    reference = open_reference(exported.onnx)
     candidate = open_bundle_predictor(path)
-    cells = choose_cells(None, options.severities, options.extra, options.seed)
-    images = JudgingImages(data.test(), cells, None, data.labeled)
     manifest = candidate.model.manifest
-    comparison = _compare(context, options, reference, candidate, images, manifest)
+    comparison = _of_build(context, candidate, manifest, exported, data, options)
     examples = examples_of(comparison) if pictures else None
     return save_report(path, comparison.document, context.console, examples=examples)
+
+
+def parity_of_graph(
+    context: Context, path: Path, exported: Exported, data: BuildData, options: ParityOptions
+) -> ParityDocument:
+    """The same for a bundle whose engine is pending, of its graph in ONNX Runtime.
+
+    It is stored apart from the bundle's evidence, which only the engine on its device can give.
+    """
+    manifest = open_bundle(path, any_arch=True).manifest
+    context.console.info(
+        f"graph-parity ({manifest.target.name}): judging the graph in TensorRT's dialect with ONNX "
+        "Runtime; the engine is judged on its device"
+    )
+    found = _of_build(context, open_graph(path), manifest, exported, data, options)
+    document = dataclasses.replace(found.document, judged="graph")
+    update_bundle(
+        path,
+        sections={GRAPH_SECTION: document.summary()},
+        reports={GRAPH_FILE: _stored(document)},
+    )
+    return document
+
+
+def _of_build(
+    context: Context,
+    candidate: Predictor,
+    manifest: Manifest,
+    exported: Exported,
+    data: BuildData,
+    options: ParityOptions,
+) -> Comparison:
+    reference = open_reference(exported.onnx)
+    cells = choose_cells(None, options.severities, options.extra, options.seed)
+    images = JudgingImages(data.test(), cells, None, data.labeled)
+    return _compare(context, options, reference, candidate, images, manifest)
 
 
 def parity_of_bundle(

@@ -23,6 +23,7 @@ from edgekit.devices.registry import Device
 from edgekit.devices.remote import facts as facts_source
 from edgekit.devices.session import Session
 from edgekit.targets.descriptor import load_descriptor
+from edgekit.targets.tensorrt_releases import describe_l4t
 from tests import bundles
 from tests.devices.conftest import Server
 
@@ -69,9 +70,17 @@ def test_what_fits() -> None:
 @pytest.mark.parametrize(
     ("target", "facts", "message"),
     [
-        ("jetson-orin-nano", {"l4t": "35.6.0"}, "nano has Linux 35.6.0"),
+        (
+            "jetson-orin-nano",
+            {"l4t": "35.6.0"},
+            r"JetPack 5 \(Linux R35.6.0\), .* JetPack 6.2:",
+        ),
         ("jetson-orin-nano", {"l4t": ""}, "jetson-orin-nano is for a Jetson, and nano"),
-        ("jetson-orin-nano", {"tensorrt": "8.6.2"}, "nano has TensorRT 8.6.2"),
+        (
+            "jetson-orin-nano",
+            {"tensorrt": "8.6.2"},
+            r"8.6.2, with JetPack 6 .* 10.7 of JetPack 6.2",
+        ),
         ("jetson-orin-nano", {"machine": "x86_64"}, "the bundle is for aarch64"),
         ("generic-cuda", {}, "the bundle is for x86_64"),
         ("jetson-orin-nano", {"tensorrt_python": False}, "apt-get install python3-libnvinfer"),
@@ -82,6 +91,13 @@ def test_what_does_not(target: str, facts: dict[str, Any], message: str) -> None
     with pytest.raises(kind, match=message) as raised:
         check_fit(manifest(target), DEVICE, jetson(**facts))
     assert "\n" not in str(raised.value)
+
+
+def test_a_jetsons_linux_as_its_users_call_it() -> None:
+    assert describe_l4t("36.4.3") == "JetPack 6 (Linux R36.4.3)"
+    assert describe_l4t("99.1") == "Linux R99.1"  # of a JetPack that nobody knows yet
+    unnamed = {check.name: check.found for check in checks(jetson(jetpack=""), None)}
+    assert unnamed["JetPack"] == "JetPack 6 (Linux R36.4.3)"
 
 
 def test_int8_for_a_better_cpu() -> None:

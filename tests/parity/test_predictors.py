@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.core.errors import UsageError
 from edgekit.data.transforms import Preprocessing
-from edgekit.parity.predictors import check_comparable, open_bundle_predictor, open_onnx
+from edgekit.parity.predictors import check_comparable, open_bundle_predictor, open_graph, open_onnx
 from edgekit.runtime.answers import join
 from tests import bundles
 from tests.parity.models import Coarse, coarse
@@ -39,6 +39,24 @@ def test_a_bundle_answers_as_torch_does(target: str, batch: int | None) -> None:
     assert found.code is not None
     assert np.array_equal(found.code, expected.code.numpy())
     assert model.classes == made.card.classes
+
+
+def test_a_pending_engines_graph_answers_as_torch_does() -> None:
+    """Whichever form its lookup has; the plugin alone gets back the body that it had."""
+    made = bundles.made()
+    pixels = bundles.images(21)
+    expected = made.expect(pixels)
+    assert expected.code is not None
+    forms = {"jetson-orin-nano": "plugin", "jetson-thor": "function", "jetson-xavier": "inline"}
+    models = {form: open_graph(bundles.bundle(target, "auto")) for target, form in forms.items()}
+    for form, model in models.items():
+        found = model.run(pixels)
+        assert np.abs(found.logits - expected.logits.numpy()).max() < 1e-3, form
+        assert found.code is not None
+        assert np.array_equal(found.code, expected.code.numpy()), form
+        assert model.name.startswith("fp32 graph for TensorRT, onnxruntime ")
+    assert models["plugin"].key == models["function"].key  # one's cached answers serve the other
+    assert models["plugin"].key != models["inline"].key
 
 
 def test_a_model_without_codes() -> None:

@@ -12,6 +12,7 @@ from edgekit.bundle.manifest import LABELS
 from edgekit.bundle.store import open_bundle, update_bundle, write_bundle, zip_bundle
 from edgekit.cli.main import main
 from edgekit.core.typed_toml import to_toml
+from edgekit.parity.document import GRAPH_FILE, GRAPH_SECTION
 from edgekit.report.compare_bundles import compare_bundles
 from edgekit.report.compared import ComparedReport
 from edgekit.training.config import TrainConfig
@@ -69,6 +70,20 @@ def test_identical_bundles_are_one_line(
     assert document["same_model"] is True
     assert document["differ"] == document["differences"] == document["notes"] == []
     assert all(one["difference"] in (0, None) for one in document["figures"])
+
+
+def test_a_graphs_parity_is_a_figure_of_its_own(pair: tuple[Path, Path]) -> None:
+    graph = parity_example.document(judged="graph")
+    text = json.dumps(graph.to_dict()).encode()
+    update_bundle(pair[1], sections={GRAPH_SECTION: graph.summary()}, reports={GRAPH_FILE: text})
+    report = compare_bundles(*pair)
+    assert facts(report) == {}
+    changes = {one.name: (one.a, one.b) for one in report.figures if "change of" in one.name}
+    own, of_graph = changes.values()
+    assert list(changes) == ["change of corruption error", "the graph's change of corruption error"]
+    assert own[0] is not None
+    assert own[0] == own[1] == of_graph[1]
+    assert of_graph[0] is None
 
 
 def test_other_evidence_of_the_same_model(

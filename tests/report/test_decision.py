@@ -68,6 +68,17 @@ def test_other_gates_keep_their_reasons() -> None:
 def test_an_engine_that_nobody_built_is_not_decided() -> None:
     pending = manifest(engine={"state": "pending"})
     assert decide(pending, None).words == "Not decided yet (its engine is not built)"
+    graph = changed(-0.2, 0.4, verdict="pass", judged="graph")
+    passed = decide(pending, None, graph)
+    assert (passed.kind, passed.words) == ("open", "Not decided yet (its engine is not built)")
+    said = "ONNX Runtime, passes. The graph's corruption error is at most 0.40 points above"
+    assert said in " ".join(passed.why)
+    failed = decide(pending, None, changed(0.9, 1.8, judged="graph"))
+    assert failed.kind == "stop"
+    assert failed.words.startswith("Do not ship (the graph has lost robustness")
+    # The verdict of the engine, from its device, is what counts, whatever the graph's was.
+    engine = changed(-0.2, 0.4, verdict="pass", device="nano")
+    assert decide(pending, engine, changed(0.9, 1.8, judged="graph")).words == "Ship"
 
 
 def test_what_is_unusual_is_said_once() -> None:

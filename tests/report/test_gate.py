@@ -1,5 +1,6 @@
 """The files of a gate: what CI systems read, whatever the names in it are."""
 
+import dataclasses
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.metrics.budgets import LeftOut, Measured, judge
-from edgekit.report.gate import Change, GatedBundle, GateReport
+from edgekit.report.gate import OF_GRAPH, Change, GatedBundle, GateReport
 from edgekit.report.junit import to_junit
 from edgekit.report.markdown import add_section, to_markdown
 from tests.report.xsd import problems
@@ -60,6 +61,18 @@ def test_the_verdict_comes_first_then_a_row_a_budget() -> None:
     assert rows[-1] == ["fog", "the reference", "+2.00 [+0.50, +3.50]"]  # and not gaussian noise
     assert "[build/r.html](build/r.html)" in text
     assert "`max_ms` is left out: no device" in text
+
+
+def test_a_graph_is_not_taken_for_the_engine_it_becomes() -> None:
+    row = dataclasses.replace(BROKEN, note=OF_GRAPH)
+    one = GatedBundle("build/jetson", (row,), (), "fail", "it lost", None, "graph")
+    gate = GateReport("build", (one,))
+    assert "Judged was its graph, not its engine" in to_markdown(gate)
+    cases = ET.fromstring(to_junit(gate)).iter("testcase")
+    names = {case.get("name"): case.find("failure") is not None for case in cases}
+    assert names == {"parity of the graph, not of the engine": True, "max_drop": True}
+    assert gate.section().bundles[0].judged == "graph"
+    assert "of the graph, not of the engine" in gate.failure()
 
 
 def test_a_summary_keeps_what_others_wrote() -> None:

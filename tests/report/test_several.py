@@ -12,6 +12,7 @@ from edgekit.bench.options import BenchOptions
 from edgekit.bundle.selftest import SELFTEST
 from edgekit.bundle.store import Bundle, open_bundle, update_bundle
 from edgekit.cli.main import main
+from edgekit.parity.document import GRAPH_SECTION
 from edgekit.report.page import report_page
 from edgekit.report.several import several_page
 from tests import bundles
@@ -136,6 +137,19 @@ def test_a_pending_engine_says_what_is_proven_and_what_is_to_come(folder: Path) 
         assert text in page, text
     assert "<svg" not in page
     assert "Before the device" not in report_page(open_bundle(folder / "two"))
+    graph = dataclasses.replace(parity_example.document(verdict="pass"), judged="graph")
+    sections = {"engine": {"state": "pending"}, GRAPH_SECTION: graph.to_dict()}
+    page = report_page(with_sections(folder / "two", **sections))
+    for text in (
+        "<dt>the graph&#x27;s robustness</dt><dd>pass: +1.50 points [+1.00, +2.00] of corruption",
+        "<h2>Robustness of the graph</h2>",
+        "This is not the engine&#x27;s robustness.",
+        "<h2>Codes of the graph</h2>",
+        "Not decided yet (its engine is not built)",
+    ):
+        assert text in page, text
+    beside = several_page([with_sections(folder / "two", **sections), open_bundle(folder / "one")])
+    assert "of the graph and not the engine</td><td>+1.50 [+1.00, +2.00]</td><td>-</td>" in beside
     unchecked = report_page(with_sections(folder / "two", engine={"state": "pending"}))
     assert "not checked" in unchecked
     assert SELFTEST not in open_bundle(folder / "two").manifest.files

@@ -148,6 +148,7 @@ def test_what_a_plan_says(model: Path, empty: Path, tmp_path: Path) -> None:
         f"compile {ELSEWHERE}": "to do",
         f"bench {ELSEWHERE}": "not measured here",
         f"parity {ELSEWHERE}": "not measured here",
+        f"graph-parity {ELSEWHERE}": "to do",
     }
     planned = plan(both, QUIET)
     assert states(planned) == todo

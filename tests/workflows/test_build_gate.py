@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,8 +10,19 @@ from typing import Any
 
 import pytest
 
+from edgekit.bundle.engine import engine_pending
+from edgekit.bundle.store import open_bundle
+from edgekit.cli.build import why
 from edgekit.cli.main import main
 from edgekit.core.typed_toml import to_toml
+from edgekit.metrics.budgets import Budgets
+from edgekit.parity.document import ParityOutcome, read_graph_parity, read_parity
+from edgekit.parity.options import Gates
+from edgekit.report.gate import OF_GRAPH
+from edgekit.steps.build_record import BuildParity, Outcome
+from edgekit.steps.config import BuildConfig
+from edgekit.workflows.build_gate import judge_build
+from tests.parity import example
 from tests.workflows.small_build import ELSEWHERE, HERE, settings
 
 Capture = pytest.CaptureFixture[str]
@@ -97,8 +109,42 @@ def test_what_was_not_measured_here_is_undecided(
         "max_latency_ratio": "undecided",
         "max_mb": "held",
     }
-    assert "min_agreement undecided (not measured, at least 0.5, robustness was" in err
-    assert (tmp_path / "build.xml").exists()
+    assert "min_agreement undecided (" in err
+    assert "at least 0.5, of the graph, not of the engine)" in err
+    assert "max_latency_ratio undecided (not measured, at most 1000, latency was not" in err
+    assert "parity of the graph, not of the engine" in (tmp_path / "build.xml").read_text()
+    (bundle,) = document["bundles"]
+    assert (bundle["verdict"], bundle["parity"]) == ("not measured", None)
+    assert bundle["graph_parity"]["judged"] == document["gate"]["bundles"][0]["judged"] == "graph"
+    assert f"edgekit deploy {tmp_path / 'out' / ELSEWHERE} --device NAME" in err
+    again = edgekit(capsys, *words)[1]
+    assert again["bundles"][0]["up_to_date"]
+    assert states(again) == states(document)
+    opened = open_bundle(tmp_path / "out" / ELSEWHERE, any_arch=True)
+    assert engine_pending(opened.manifest)
+    assert read_parity(opened) is None
+    graph = read_graph_parity(opened)
+    assert graph is not None
+    assert graph.candidate.startswith("int8 graph for TensorRT, onnxruntime ")
+
+
+@pytest.mark.parametrize("verdict", ["pass", "fail", "undecided"])
+def test_a_graphs_verdict_gates_like_any_other(verdict: ParityOutcome, tmp_path: Path) -> None:
+    low, high = {"pass": (-0.5, 0.3), "fail": (0.9, 1.8), "undecided": (0.1, 0.9)}[verdict]
+    usual = example.document(verdict=verdict, judged="graph", gates=Gates(0.5))
+    assert usual.corruption_error is not None
+    error = dataclasses.replace(usual.corruption_error, lower=low, upper=high)
+    graph = BuildParity(dataclasses.replace(usual, corruption_error=error), 1)
+    outcome = Outcome(ELSEWHERE, tmp_path, False, None, None, graph)
+    config = BuildConfig(target=(ELSEWHERE,))
+    judged = judge_build(config, [outcome], Budgets(max_drop=0.5), (), {})
+    expected = {"pass": "held", "fail": "broken", "undecided": "undecided"}
+    assert judged.state == expected[verdict]
+    assert [row.note for row in judged.bundles[0].budgets] == [OF_GRAPH]
+    assert outcome.verdict == "not measured"
+    line = why([outcome], judged, by_name=False)
+    assert f"{ELSEWHERE} (graph {verdict}" in line or verdict == "pass"
+    assert ("'edgekit report BUNDLE' shows" in line) == (verdict == "fail")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A comparison on its way into a bundle: what stays, what is said, what a build finds again."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +9,14 @@ import pytest
 
 from edgekit.bundle.store import open_bundle, update_bundle, zip_bundle
 from edgekit.core.console import Console
-from edgekit.parity.document import FILE, read_parity
+from edgekit.core.documents import DocumentError
+from edgekit.parity.document import (
+    FILE,
+    GRAPH_FILE,
+    GRAPH_SECTION,
+    read_graph_parity,
+    read_parity,
+)
 from edgekit.parity.options import Gates
 from edgekit.report.page import report_page
 from edgekit.steps.build_record import made_by_build
@@ -83,6 +91,38 @@ def test_evidence_that_cannot_be_read_makes_way(
     evidence = read_parity(open_bundle(bundle))
     assert evidence is not None
     assert evidence.images == 20
+
+
+def test_a_graphs_comparison_is_never_the_bundles(bundle: Path) -> None:
+    """Nor the other way round, whatever is written where."""
+    graph = dataclasses.replace(PROOF, judged="graph")
+    text = json.dumps(graph.to_dict()).encode()
+    update_bundle(bundle, sections={GRAPH_SECTION: graph.summary()}, reports={GRAPH_FILE: text})
+    opened = open_bundle(bundle)
+    assert read_parity(opened) is None
+    assert read_graph_parity(opened) == graph
+    section = opened.manifest.sections[GRAPH_SECTION]
+    assert made_by_build(section, CONFIG) is None
+    found = made_by_build(section, CONFIG, "graph")
+    assert found is not None
+    assert found.comparison.verdict == "pass"
+    engine = dataclasses.replace(GLANCE, device="nano")
+    assert save_report(bundle, engine, QUIET).looks == 1  # the graph's was no look at it
+    opened = open_bundle(bundle)
+    assert read_parity(opened) == engine
+    assert read_graph_parity(opened) == graph
+    assert made_by_build(opened.manifest.sections["parity"], CONFIG, "graph") is None
+    update_bundle(bundle, reports={FILE: text})
+    with pytest.raises(DocumentError, match=f"{FILE} is a comparison of the graph, not the model"):
+        read_parity(open_bundle(bundle))
+
+
+def test_an_older_bundle_has_none(bundle: Path) -> None:
+    before = {name: value for name, value in PROOF.to_dict().items() if name != "judged"}
+    update_bundle(bundle, reports={FILE: json.dumps(before).encode()})
+    opened = open_bundle(bundle)
+    assert read_parity(opened) == PROOF
+    assert read_graph_parity(opened) is None
 
 
 def test_a_zip_counts_and_stays_as_it_is(bundle: Path, tmp_path: Path) -> None:

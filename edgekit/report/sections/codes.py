@@ -29,7 +29,7 @@ def codes(parity: ParityDocument | None) -> str:
     if found.margins is not None:
         figures.append(margins(found.margins))
     return section(
-        "Codes",
+        "Codes" if parity.judged == "model" else "Codes of the graph",
         table(("", "candidate", "95% interval"), rows),
         *(paragraph(line) for line in _usage(found)),
         *(paragraph(line) for line in _border(found)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekit.bench.document import BenchDocument
 from edgekit.bench.options import SCENARIOS
-from edgekit.bundle.engine import EngineState
+from edgekit.bundle.engine import engine_pending
 from edgekit.bundle.manifest import Manifest
 from edgekit.parity.document import ParityDocument
 from edgekit.report.markup import facts, section
@@ -19,11 +19,12 @@ def gaps(
 ) -> str:
     """The section; nothing where everything was measured."""
     rows: list[tuple[str, str]] = []
-    engine = EngineState.of(manifest)
-    if engine is not None and engine.pending:
-        rows.append(("anything on the device", f"the engine is {engine.describe()}"))
+    there = ""
+    if engine_pending(manifest):
+        there = ", with --device once the engine is built"
     if bench is None:
-        rows.append(("conditions, throughput, cold start, memory", "run 'edgekit bench' on it"))
+        why = f"run 'edgekit bench' on it{there}"
+        rows.append(("conditions, throughput, cold start, memory", why))
     else:
         measured = bench.scenarios.measured()
         rows += [
@@ -38,7 +39,8 @@ def gaps(
         whys = {str(energy.why): None for energy in energies if not energy.available}
         rows += [("energy", why) for why in whys]
     if parity is None:
-        rows.append(("robustness", "run 'edgekit parity' on it"))
+        what = "robustness of the engine" if there else "robustness"
+        rows.append((what, f"run 'edgekit parity' on it{there}"))
     elif has_codebook and parity.codes is None and parity.per_corruption is not None:
         rows.append(("codes", "the two models have no codebook in common"))
     return section("Not measured", facts(rows)) if rows else ""

@@ -19,7 +19,10 @@ from edgekit.report.model_facts import ModelFacts
 from edgekit.report.sizes import Sizes, megabytes
 
 _MOST_CLASSES: Final = 20
-_DOCUMENTS: Final = ("parity.json", EXAMPLES, "bench.json", "calibration.json", FIELD)
+_DOCUMENTS: Final = (
+    *("parity.json", "graph-parity.json", EXAMPLES),
+    *("bench.json", "calibration.json", FIELD),
+)
 
 
 def model_section(

@@ -20,6 +20,11 @@ from edgekit.report.markup import beside, folded, paragraph, section, table
 
 _BESIDE: Final = ("measured", "verdict", "on", "why it is not the one above")
 _FIGURES: Final = ("", "reference", "candidate", "difference", "95% interval")
+OF_GRAPH: Final = (
+    "This is not the engine's robustness. The graph that the engine is built from was run by ONNX "
+    "Runtime on the machine that built the bundle: it shows what INT8 in TensorRT's dialect "
+    "costs, and nothing of what TensorRT adds on the device."
+)
 _GATES: Final = ("gate", "limit", "measured", "state")
 _STATES: Final = {
     "held": "\N{CHECK MARK} held",
@@ -35,6 +40,7 @@ def robustness(parity: ParityDocument | None) -> str:
     changes = parity.per_corruption or {}
     gates = parity.gates
     parts = [
+        paragraph(OF_GRAPH, "note") if parity.judged == "graph" else "",
         paragraph(_what(parity)),
         *(paragraph(warning, "note") for warning in parity.warnings),
         table(_FIGURES, _rows(parity)),
@@ -52,7 +58,8 @@ def robustness(parity: ParityDocument | None) -> str:
     if parity.beside:
         rows = parity_table.beside_rows(parity)
         parts += ["<h3>Weaker or other comparisons</h3>", table(_BESIDE, rows)]
-    return section("Robustness", *parts)
+    title = "Robustness" if parity.judged == "model" else "Robustness of the graph"
+    return section(title, *parts)
 
 
 def _what(parity: ParityDocument) -> str:
