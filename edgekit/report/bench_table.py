@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from edgekit.bench.cold_start import PHASES
 from edgekit.bench.conditions import Conditions
 from edgekit.bench.document import BenchDocument, BenchReport, BundleComparison
 from edgekit.bench.interleaved import Histogram, Ratio
@@ -173,7 +174,9 @@ def lines(scenarios: Scenarios) -> list[str]:
             f"batch {own.images}"
         )
     for name, start in (scenarios.cold_start or {}).items():
-        phases = ", ".join(f"{key} {value:.0f}" for key, value in start.phases_ms.items())
+        # Not in the mapping's order: JSON sorts the keys of what a device measured.
+        spans = ((phase, start.phases_ms.get(phase)) for phase in PHASES)
+        phases = ", ".join(f"{phase} {ms:.0f}" for phase, ms in spans if ms is not None)
         text.append(
             f"cold start, {_START[name]}: {start.median_ms:.0f} ms "
             f"[{start.min_ms:.0f}, {start.max_ms:.0f}] ({phases})"
