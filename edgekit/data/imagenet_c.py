@@ -27,7 +27,8 @@ class ImageNetC:
     def __init__(self, root: Path, name: str, skip_bad: bool = False) -> None:
         self._root, self._name, self._skip_bad = root, name, skip_bad
         self._cells: dict[tuple[str, int], Path] = {}
-        for folder in folders(root):
+        # `clean` holds classes, which may have severities' names: 1 to 5.
+        for folder in (one for one in folders(root) if one != "clean"):
             if not self._find_severities(root / folder):
                 for inner in folders(root / folder):
                     self._find_severities(root / folder / inner)

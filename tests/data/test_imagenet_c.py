@@ -36,6 +36,15 @@ def test_imagenet_c(tmp_path: Path) -> None:
     assert cells["defocus_blur", 1].name.endswith("/blur/defocus_blur/1")
 
 
+def test_classes_with_the_names_of_severities(tmp_path: Path) -> None:
+    for cell in ("clean", "fog/1", "fog/2"):
+        for class_ in ("1", "2"):
+            write(tmp_path / cell / class_ / "0.png", 0)
+    dataset = open_dataset(f"imagenet-c:{tmp_path}")
+    assert isinstance(dataset, ImageNetC)
+    assert set(dataset.cells()) == {("fog", 1), ("fog", 2)}
+
+
 def test_imagenet_c_without_clean_images(tmp_path: Path) -> None:
     imagenet_c(tmp_path, clean=False)
     dataset = open_dataset(f"imagenet-c:{tmp_path}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"(?:^    \S.*\n)+", re.MULTILINE)
+_EDGEKIT = re.compile(r"(?:^|[|;&] *|\$\(|[A-Z_]+=\S+ |-m )edgekit(?= |$)")
 
 
 def prose(page: str) -> str:
@@ -22,6 +24,33 @@ def shell_blocks(page: str) -> list[str]:
     return fenced + _INDENTED.findall(prose(page))
 
 
+def commands(text: str) -> list[list[str]]:
+    """The words after `edgekit` in every command line of a page's blocks."""
+    lines = []
+    for block in shell_blocks(text):
+        for line in block.replace("\\\n", " ").splitlines():
+            rest = line.strip().removeprefix("$ ")
+            rest = re.split(r" {4,}(?=[^-\s])", rest)[0]  # a remark beside an example of --help
+            while match := _EDGEKIT.search(rest):
+                rest = rest[match.end() :]
+                if words := until_the_next_command(rest):
+                    lines.append(words)
+    return lines
+
+
+def until_the_next_command(rest: str) -> list[str]:
+    lexer = shlex.shlex(rest, posix=True, punctuation_chars="|&;<>()")
+    lexer.whitespace_split = True
+    words: list[str] = []
+    for word in lexer:
+        if set(word) <= set("|&;<>()"):
+            if word[0] in "<>" and words[-1:] == ["2"]:  # as in `2> file`
+                words.pop()
+            break
+        words.append(word)
+    return words
+
+
 def anchors(page: str) -> set[str]:
     """The anchors of a page's headings, as a code host makes them."""
     found: set[str] = set()
@@ -33,3 +62,8 @@ def anchors(page: str) -> set[str]:
             number += 1
         found.add(name)
     return found
+
+
+def outputs(page: str) -> list[str]:
+    """Blocks in no named language; most are what a command printed."""
+    return [text for _, language, text in _FENCE.findall(page) if not language]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import click
 import pytest
 
 from edgekit.cli.main import cli
-from tests.docs.pages import PAGES, ROOT, anchors, prose, shell_blocks
+from tests.docs.pages import PAGES, ROOT, anchors, commands, prose
 
 # Sentences that once stood here, and are not to come back.
 UNWANTED = (
@@ -51,32 +50,6 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_dead_links_are_noticed() -> None:
     text = "[a](#yes) [b](#no) [c](none.md) [d](parity.md#gone) [e](parity.md)\n\n# Yes\n"
     assert dead_links(text, ROOT / "docs") == ["#no", "none.md", "parity.md#gone"]
-
-
-def commands(text: str) -> list[list[str]]:
-    """The words after `edgekit` in every command line of a page's blocks."""
-    lines = []
-    for block in shell_blocks(text):
-        for line in block.replace("\\\n", " ").splitlines():
-            rest = line.strip().removeprefix("$ ")
-            while match := re.search(r"(?:^|[|;&] *|\$\(|[A-Z_]+=\S+ |-m )edgekit(?= |$)", rest):
-                rest = rest[match.end() :]
-                if words := until_the_next_command(rest):
-                    lines.append(words)
-    return lines
-
-
-def until_the_next_command(rest: str) -> list[str]:
-    lexer = shlex.shlex(rest, posix=True, punctuation_chars="|&;<>()")
-    lexer.whitespace_split = True
-    words: list[str] = []
-    for word in lexer:
-        if set(word) <= set("|&;<>()"):
-            if word[0] in "<>" and words[-1:] == ["2"]:  # as in `2> file`
-                words.pop()
-            break
-        words.append(word)
-    return words
 
 
 def fault(words: list[str]) -> str | None:

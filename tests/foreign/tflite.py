@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.foreign.classifiers import CLASSES, SIDE, STRIDE, Network
+from tests.foreign.classifiers import SIDE, STRIDE, Network
 
 SCALE, ZERO_POINT = 0.02, 100  # of the integer input
 _OUT_SCALE, _OUT_ZERO_POINT = 0.25, -20  # of the integer output
@@ -93,7 +93,7 @@ def save_tflite(net: Network, path: Path, *, integers: bool) -> Path:
     if integers:
         first = writer.tensor("bytes", (1, SIDE, SIDE, 3), kinds.UINT8, scale=(SCALE, ZERO_POINT))
         writer.operator(codes.DEQUANTIZE, [first], [pixels])
-    count, _, kernel, _ = net.filters.shape
+    (count, _, kernel, _), classes = net.filters.shape, len(net.bias)
     out = (SIDE - kernel) // STRIDE + 1
     filters = writer.tensor(
         "filters", (count, kernel, kernel, 3), kinds.FLOAT32, net.filters.transpose(0, 2, 3, 1)
@@ -113,12 +113,12 @@ def save_tflite(net: Network, path: Path, *, integers: bool) -> Path:
     flat = writer.tensor("flat", (1, out * out * count), kinds.FLOAT32)
     writer.operator(codes.RESHAPE, [maps, shape], [flat])
     # ONNX flattens channels first, TFLite channels last.
-    rows = net.weights.reshape(count, out, out, CLASSES).transpose(3, 1, 2, 0)
+    rows = net.weights.reshape(count, out, out, classes).transpose(3, 1, 2, 0)
     weights = writer.tensor(
-        "weights", (CLASSES, out * out * count), kinds.FLOAT32, rows.reshape(CLASSES, -1)
+        "weights", (classes, out * out * count), kinds.FLOAT32, rows.reshape(classes, -1)
     )
-    bias = writer.tensor("bias", (CLASSES,), kinds.FLOAT32, net.bias)
-    logits = writer.tensor("logits", (1, CLASSES), kinds.FLOAT32)
+    bias = writer.tensor("bias", (classes,), kinds.FLOAT32, net.bias)
+    logits = writer.tensor("logits", (1, classes), kinds.FLOAT32)
     writer.operator(
         codes.FULLY_CONNECTED, [flat, weights, bias], [logits],
         schema.FullyConnectedOptionsT(), options.FullyConnectedOptions,
@@ -126,7 +126,7 @@ def save_tflite(net: Network, path: Path, *, integers: bool) -> Path:
     last = logits
     if integers:
         last = writer.tensor(
-            "scores", (1, CLASSES), kinds.INT8, scale=(_OUT_SCALE, _OUT_ZERO_POINT)
+            "scores", (1, classes), kinds.INT8, scale=(_OUT_SCALE, _OUT_ZERO_POINT)
         )
         writer.operator(codes.QUANTIZE, [logits], [last])
     return writer.save(path, first, last)

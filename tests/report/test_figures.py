@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from edgekit.bench.interleaved import Histogram, Latency
-from edgekit.bench.results import ColdStart, Layers, LayerTime, Memory, PartTime, Point
+from edgekit.bench.results import ColdStart, Layers, LayerTime, Memory, PartTime, Point, Scenarios
 from edgekit.parity.document import (
     CorruptionChange,
     ErrorsBySeverity,
@@ -18,6 +18,7 @@ from edgekit.parity.document import (
     Margins,
     MeanError,
 )
+from edgekit.report import bench_table
 from edgekit.report.figures.cold_start import cold_start
 from edgekit.report.figures.gauge import gauge
 from edgekit.report.figures.heatmap import heatmap
@@ -182,6 +183,14 @@ def test_phases_come_in_their_order_not_the_files() -> None:
     written = texts(figure)
     assert "compiling: 590 ms" in written
     assert [text for text in written if text in tuple("123456")] == list("123456") * 2
+
+
+def test_the_terminal_has_phases_in_their_order_too() -> None:
+    phases = {"first": 3.0, "import": 2.0, "later": 9.0, "start": 1.0}
+    scenarios = Scenarios(cold_start={"first": ColdStart(5, 590.0, 480.0, 620.0, phases, 1.0)})
+    assert bench_table.lines(scenarios) == [
+        "cold start, compiling: 590 ms [480, 620] (start 1, import 2, first 3)"
+    ]
 
 
 def test_margins_from_a_histogram_or_from_quantiles() -> None:
