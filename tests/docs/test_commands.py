@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.cli.deploy import DEPLOYED
 from tests.docs.pages import PAGES, ROOT, commands, outputs
 from tests.docs.workshop import Ran, keys, masked, must, run, workshop
 
@@ -271,6 +272,11 @@ def test_the_plan_is_exact(session: Session) -> None:
     for name, block in blocks():
         if block.startswith("tolerance 0.5"):
             assert block.split() == printed.split(), name
+
+
+def test_a_deploy_is_shown_as_its_table() -> None:
+    (block,) = (block for _, block in blocks() if block.startswith("device  state"))
+    assert block.splitlines()[0].split() == [column.name for column in DEPLOYED.columns]
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md"])

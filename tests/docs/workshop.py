@@ -25,8 +25,8 @@ from edgekit.bench import run as bench
 from edgekit.cli.main import main
 from edgekit.data.corruptions import corrupt
 from edgekit.data.pool import Pool
-from edgekit.export import exporter
-from edgekit.export.tracing import Batch, Prepared
+from edgekit.export.report import Batch
+from edgekit.export.tracing import Prepared, trace
 from edgekit.model.backbones.registry import BACKBONES
 from tests.bundles import TinyBackbone
 from tests.docs.pages import ROOT
@@ -118,7 +118,7 @@ def write_foreign(folder: Path) -> None:
     save_tflite(classifiers.network(), folder / "int8.tflite", integers=True)
 
 
-def remembering(trace: Trace) -> Trace:
+def remembering(made: Trace) -> Trace:
     """PyTorch's exporter takes seconds, even for a model that it has just exported."""
     traced: dict[tuple[object, ...], onnx.ModelProto] = {}
 
@@ -129,7 +129,7 @@ def remembering(trace: Trace) -> Trace:
         values = b"".join(tensor.numpy().tobytes() for tensor in weights.values())
         key = tuple(prepared.model.outputs), tuple(weights), values, size, opset, batch
         if key not in traced:
-            traced[key] = trace(prepared, size, opset, batch)
+            traced[key] = made(prepared, size, opset, batch)
         return copy.deepcopy(traced[key])
 
     return again
@@ -149,7 +149,7 @@ def workshop(folder: Path) -> Iterator[Path]:
         patch.setattr(interleaved, "_SETTLE_SECONDS", 0.001)
         settle = interleaved.warm_up
         patch.setattr(interleaved, "warm_up", lambda run, most_seconds: settle(run, most_seconds=0))
-        patch.setattr(exporter, "trace", remembering(exporter.trace))
+        patch.setattr("edgekit.export.exporter.trace", remembering(trace))
         os.chdir(folder)
         try:
             furnish(folder)
