@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from edgekit.bench.options import SCENARIOS, BenchOptions
 from edgekit.bundle.store import open_bundle, update_bundle
 from edgekit.report.page import report_page
 from edgekit.report.several import several_page
+from edgekit.report.style import DARK, LIGHT
 from tests import bundles
 from tests.bench import example as bench_example
 from tests.parity import example as parity_example
@@ -74,6 +76,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
+def browse(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Chromium with these options, and what it says."""
+    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu"]
+    command += ["--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+
+
 def test_no_width_cuts_anything_off_and_the_console_is_silent(
     pages: dict[str, str], tmp_path: Path
 ) -> None:
@@ -84,23 +93,7 @@ def test_no_width_cuts_anything_off_and_the_console_is_silent(
     ]
     whole = tmp_path / "frames.html"
     whole.write_text(f"<!DOCTYPE html><meta charset=utf-8>{SCRIPT}{''.join(frames)}")
-    done = subprocess.run(
-        [
-            *(
-                str(BROWSER),
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--enable-logging=stderr",
-            ),
-            *(f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000"),
-            *("--dump-dom", whole.as_uri()),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+    done = browse(tmp_path, "--virtual-time-budget=2000", "--dump-dom", whole.as_uri())
     assert "CONSOLE" not in done.stderr
     found = re.search(r"<body>(\[.*\])</body>", done.stdout)
     assert found is not None, done.stdout[-500:]
@@ -112,3 +105,40 @@ def test_no_width_cuts_anything_off_and_the_console_is_silent(
         assert not one["cut"]
         assert all(250 < figure < width for figure in one["figures"])
         assert all(120 < picture < width / 2 for picture in one["pictures"])
+
+
+COLORS = """
+<script>
+onload = () => {
+  const style = getComputedStyle(document.body);
+  document.body.textContent = style.backgroundColor + " " + style.color;
+};
+</script>
+"""
+
+
+@pytest.mark.parametrize(("number", "scheme"), [(0, DARK), (1, LIGHT)], ids=("dark", "light"))
+def test_it_follows_the_theme(
+    number: int, scheme: Mapping[str, str], pages: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(pages["full"] + COLORS)
+    option = f"--blink-settings=preferredColorScheme={number}"
+    done = browse(tmp_path, option, "--dump-dom", path.as_uri())
+    colors = [
+        f"rgb({', '.join(str(value) for value in bytes.fromhex(scheme[role][1:]))})"
+        for role in ("page", "ink")
+    ]
+    assert " ".join(colors) in done.stdout
+    assert "CONSOLE" not in done.stderr
+
+
+def test_it_prints(pages: dict[str, str], tmp_path: Path) -> None:
+    """On paper folded tables are open, so there is more of it than of the bare page."""
+    sheets = {}
+    for name in ("bare", "full"):
+        path, paper = tmp_path / f"{name}.html", tmp_path / f"{name}.pdf"
+        path.write_text(pages[name])
+        browse(tmp_path, f"--print-to-pdf={paper}", path.as_uri())
+        sheets[name] = len(re.findall(rb"/Type */Page\b", paper.read_bytes()))
+    assert 1 <= sheets["bare"] < sheets["full"] < 20
