@@ -26,6 +26,14 @@ from tests.hostile.devices import Network, network
 __all__ = ["keys", "network", "trusted"]
 
 
+@pytest.fixture(autouse=True)
+def _nothing_kept(request: pytest.FixtureRequest) -> None:
+    """The device is that of other modules' tests too, whose deploys it keeps."""
+    if "device" in request.fixturenames:
+        device: Device = request.getfixturevalue("device")
+        shutil.rmtree(Path(device.folder) / "previous", ignore_errors=True)
+
+
 def kept_of(device: Device, bundle: Path) -> Path:
     return Path(device.folder) / "previous" / bundle.name
 

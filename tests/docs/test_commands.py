@@ -24,7 +24,7 @@ NOT_HERE = {
     r"^build --target openvino-[gn]pu": "an Intel GPU or NPU",
     r"@openvino:GPU": "an Intel GPU",
     r"^parity command:ssh ": "another machine",
-    r"^watch build/cpu camera:": "a camera",
+    r"^(watch|predict) build/cpu camera:": "a camera",
     r"^sign .*_sk\.pub": "a hardware key",
     r"^check .*--plugin": "a TensorRT plugin, which tests/tensorrt compiles",
 }
@@ -89,6 +89,8 @@ INSTEAD = (
     (r"/var/camera|\bcamera/", "camera"),
     (r"/var/lib/node/", ""),
     (r"~/\.ssh/id_ed25519", "key"),
+    (r"previous/cpu\.zip", "build/cpu.zip"),
+    (r"runs/first runs/second", "runs/mine runs/plain"),
     (r"pole\.json --accept", "accepted.json --accept"),
 )
 """What stands here for what a page speaks of."""
@@ -219,10 +221,12 @@ NO_OUTPUT = {
     r"changed: 73 images": "tests/cli/test_watch.py brings about such a change",
     r"libedgekit_openvino\.so was built": "another release of OpenVINO",
     r"release@factory ": "a line of a file",
+    r"what runs is the same; different": "evidence of two builds: tests/report/test_compare.py",
     r"device  state     copied": "tests/devices deploys over a loopback sshd",
     r"manifest\.json  |photos/cat/|checkpoint -> ": "files and folders",
     r"indices, margin = ": "a signature",
     r" *(?:make|edgekit|python|pip|cmake|sudo|bash|torchrun|eval|~/|benchmark_app)": "commands",
+    r"docker |my-camera-program": "commands of others",
 }
 """How other blocks begin, and what they are."""
 

@@ -106,6 +106,16 @@ def write_published(folder: Path) -> None:
             Image.fromarray(pixels).save(path)
 
 
+def write_clip(path: Path) -> None:
+    """A video of a few gray frames."""
+    import cv2
+
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (64, 48))
+    for gray in range(0, 250, 8):
+        writer.write(np.full((48, 64, 3), gray, np.uint8))
+    writer.release()
+
+
 def write_foreign(folder: Path) -> None:
     """The same classifier from other tools."""
     import openvino as ov
@@ -165,6 +175,7 @@ def furnish(folder: Path) -> None:
     write_frames(folder / "frames", 10)
     write_frames(folder / "camera", 110, corruption="fog")
     write_published(folder / "imagenet-c")
+    write_clip(folder / "clip.mp4")
     write_foreign(folder)
     write_programs(folder)
     Path("tiny.toml").write_text(RECIPE)

@@ -189,7 +189,7 @@ def test_the_terminal_has_phases_in_their_order_too() -> None:
     phases = {"first": 3.0, "import": 2.0, "later": 9.0, "start": 1.0}
     scenarios = Scenarios(cold_start={"first": ColdStart(5, 590.0, 480.0, 620.0, phases, 1.0)})
     assert bench_table.lines(scenarios) == [
-        "cold start, compiling: 590 ms [480, 620] (start 1, import 2, first 3)"
+        "cold start, compiling: 590 ms [480, 620] (start 1, import 2, first 3, later 9)"
     ]
 
 
