@@ -55,6 +55,7 @@ if TYPE_CHECKING:
       --data photos --preprocessing imagenet
     edgekit parity command:./npu.sh --reference best.pth --data photos \\
       --preprocessing lite0
+    edgekit parity build/cpu --data imagenet-c:/data/imagenet-c --on ray:head:6379
     edgekit parity --plan --tolerance 0.5 --data photos
     """,
 )
@@ -123,6 +124,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Keep the result of files in this folder: parity.json, report.html.",
 )
+@click.option("--on", help="Where it runs: ray (a Ray of its own), or ray:ADDRESS of a cluster.")
 @click.option("--allow-fallback", is_flag=True, help="Go on if a file runs elsewhere than asked.")
 @click.option(
     "--allow-weak-reference",
@@ -159,6 +161,7 @@ def parity(
     skip_bad: bool,
     allow_different_reference: bool,
     replace: bool,
+    on: str | None,
     devices: tuple[str, ...],
     settings: tuple[str, ...],
     report: Path | None,
@@ -177,6 +180,9 @@ def parity(
     With --across, several are compared on the same images, each with the reference (the
     first, unless --reference names another) and each with each.
 
+    With --on ray, Ray's workers corrupt and answer, on this machine or a cluster whose
+    machines see the same files: the result is the same (docs/scale.md).
+
     With --plan, nothing is compared: it prints how many test images a tolerance takes, and
     what the test images of --data would decide. CANDIDATE may be a bundle that was
     compared before, whose own figures then count.
@@ -193,6 +199,7 @@ def parity(
     from edgekit.foreign.open import ForeignOptions
     from edgekit.model.labels import read_labels
     from edgekit.parity.options import Gates, ParityOptions
+    from edgekit.parity.ray_cluster import executor_on
     from edgekit.report.gate import GatedParity
     from edgekit.report.parity_folder import keep, prepare
     from edgekit.report.parity_table import show
@@ -201,12 +208,17 @@ def parity(
 
     gate = take_gate(gating)
     if plan:
-        if across or reference or devices:
-            raise UsageError("--plan compares nothing: leave out --across, --reference, --device")
+        if across or reference or devices or on:
+            raise UsageError(
+                "--plan compares nothing: leave out --across, --reference, --device, --on"
+            )
         drop = only_tolerance(gate, tolerance, baseline)
         plan_parity(console, candidates, data, drop, seed or 0, skip_bad=skip_bad)
         return
-    context = Context(console, cache_root())
+    if on is not None and devices:
+        raise UsageError("--device answers where the device is: leave out --on")
+    executor = click.get_current_context().with_resource(executor_on(on, console))
+    context = Context(console, cache_root(), executor=executor)
     ours = ForeignOptions(
         preprocessing,
         output_name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,9 @@ from edgekit.runtime.openvino_devices import fell_back
 from edgekit.targets.descriptor import Descriptor
 
 _CHUNK = 8  # images per inference, if the model leaves the choice
+
+Opener = Callable[[], "Predictor"]
+"""How another process opens the same model; it can be pickled."""
 
 
 def shares(count: int, chunk: int, parallel: int) -> int:
@@ -81,6 +85,8 @@ class OnnxPredictor:
     training: str
     session: Any
     parallel: int  # inferences at a time
+    path: Path
+    split: int  # inferences at a time that images are divided for; see `open_onnx`
     chunk: int = _CHUNK  # images per inference, at most; bounds the memory of activations
 
     @property
@@ -90,9 +96,14 @@ class OnnxPredictor:
 
         return Execution(f"ONNX Runtime {runtime_version()}", tuple(self.session.get_providers()))
 
+    @property
+    def opener(self) -> Opener:
+        """Opens a copy of it."""
+        return partial(open_onnx, self.path.absolute(), self.name, split=self.split)
+
     def run(self, images: NDArray[np.uint8]) -> Answers:
         """Normalize on the host, as the graph expects."""
-        pieces = shares(len(images), self.chunk, self.parallel)
+        pieces = shares(len(images), self.chunk, self.split)
         return _side_by_side(self._answer, np.array_split(images, pieces), self)
 
     def _answer(self, images: NDArray[np.uint8]) -> Answers:
@@ -116,11 +127,17 @@ class BundlePredictor:
     chunk: int  # images per inference, at most
     fixed: bool  # the model accepts no other number
     execution: Execution  # what really computes
+    split: int  # inferences at a time that images are divided for; see `open_onnx`
+
+    @property
+    def opener(self) -> Opener:
+        """Opens a copy of it."""
+        return partial(open_bundle_predictor, self.model.bundle.path.absolute(), split=self.split)
 
     def run(self, images: NDArray[np.uint8]) -> Answers:
         """Distribute the images over the runtime's streams."""
-        parallel = 1 if self.fixed else self.parallel  # smaller pieces would be padded
-        pieces = shares(len(images), self.chunk, parallel)
+        split = 1 if self.fixed else self.split  # smaller pieces would be padded
+        pieces = shares(len(images), self.chunk, split)
         return _side_by_side(self.model.run, np.array_split(images, pieces), self)
 
 
@@ -132,8 +149,12 @@ def _side_by_side(
     return join(list(in_order(answer, pieces, model.parallel, model.name)))
 
 
-def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
-    """A float ONNX file exported by edgekit; its metadata describe it."""
+def open_onnx(path: Path, name: str = "float, ONNX Runtime", *, split: int = 0) -> OnnxPredictor:
+    """A float ONNX file exported by edgekit; its metadata describe it.
+
+    A copy in another process has to divide images as the first did, whose ``split`` it gets:
+    how answers are rounded may depend on the number of images in an inference.
+    """
     from edgekit.runtime.onnxruntime import FAILURES, open_session, runtime_version
 
     try:
@@ -154,11 +175,13 @@ def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
         training=metadata.get("edgekit.training", "seen=unknown"),
         session=session,
         parallel=usable_threads(),
+        path=path,
+        split=split or usable_threads(),
     )
 
 
-def open_bundle_predictor(path: Path) -> BundlePredictor:
-    """A bundle, loaded for throughput."""
+def open_bundle_predictor(path: Path, *, split: int = 0) -> BundlePredictor:
+    """A bundle, loaded for throughput; ``split`` is as in `open_onnx`."""
     from edgekit.core.typed_toml import from_dict
     from edgekit.model.card import TrainingProtocol
     from edgekit.runtime.model import load
@@ -182,6 +205,7 @@ def open_bundle_predictor(path: Path) -> BundlePredictor:
         chunk=batch or _CHUNK,
         fixed=batch > 0,
         execution=_execution(described, manifest.target),
+        split=split or streams,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgekit.core.console import Console
+from edgekit.parity.executors import LOCAL, Executor
 
 StepName = Literal["load", "export", "calibrate", "compile", "bench", "parity", "watch"]
 """The steps that a user can name, in order."""
@@ -19,3 +20,4 @@ class Context:
     console: Console
     cache: Path
     forced: frozenset[StepName] = frozenset()
+    executor: Executor = LOCAL  # of sweeps
