@@ -80,6 +80,7 @@ def _started() -> Iterator[None]:
                 num_gpus=0,
                 include_dashboard=False,
                 object_store_memory=_STORE_BYTES,
+                _system_config={"worker_niceness": 0},  # not behind everything else that runs
                 _temp_dir=str(folder),
             )
             with own:
@@ -92,7 +93,11 @@ def _started() -> Iterator[None]:
 def _session(failure: str, **options: Any) -> Iterator[None]:
     """Ray in this process; however far it came, it is gone at the end."""
     import ray
+    from ray._private import worker as internals
 
+    # Otherwise it prints on stdout what became of its workers, which is the executor's to say.
+    internals._worker_logs_enabled = False
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     try:
