@@ -105,6 +105,8 @@ def _session(failure: str, **options: Any) -> Iterator[None]:
             ray.init(log_to_driver=False, logging_level="ERROR", **options)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise DeviceUnreachable(f"{failure}: {one_line(error)}") from error
+        except SystemExit as stop:  # how Ray's handler of SIGTERM ends a process that connects
+            raise KeyboardInterrupt from stop
         finally:
             if main:  # Ray sets a handler, which would end the process without a word
                 signal.signal(signal.SIGTERM, before)

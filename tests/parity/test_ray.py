@@ -1,6 +1,7 @@
 """Sweeps on a real Ray cluster of two nodes: the same answers, whatever happens to its workers."""
 
 import dataclasses
+import json
 import os
 import secrets
 import signal
@@ -166,6 +167,30 @@ def test_a_removed_node_is_done_without(
     assert sum(again.values()) <= 4
 
 
+def test_ctrl_c_leaves_nothing_of_a_ray_of_its_own(tmp_path: Path) -> None:
+    original, pixels = bundles.made().onnx, tmp_path / "pixels.toml"
+    pixels.write_text("size = [24, 32]\nmean = [90.0, 120.0, 140.0]\nstd = [50.0, 60.0, 70.0]\n")
+    home = tmp_path / "home"
+    home.mkdir()
+    command = [sys.executable, "-m", "edgekit", "parity", str(original), "--on", "ray", "--json"]
+    command += ["--reference", str(original), "--preprocessing", str(pixels)]
+    command += ["--data", "builtin:fashion-mnist", "--allow-weak-reference"]
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        own = {"HOME": str(home), "TMPDIR": folder, "EDGEKIT_CACHE": str(tmp_path)}
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **own}
+        ) as process:
+            answered = (tmp_path / "parity").glob
+            wait_for(lambda: len([*answered("*/*")]) > 20 or process.poll() is not None)
+            process.send_signal(signal.SIGINT)
+            printed = process.communicate()[0]
+        assert process.returncode == 130
+        assert json.loads(printed)["exit_code"] == 130  # and nothing else is on stdout
+        assert list(Path(folder).iterdir()) == list(home.iterdir()) == []
+        running = (path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline"))
+        assert not [line for line in running if folder.encode() in line]
+
+
 def disturbed(executor: RayExecutor, folder: Path, disturb: Callable[[Any], None]) -> None:
     """A sweep completes, with the same answers, although its workers are disturbed."""
     this = dataclasses.replace(logged(folder, pause=0.05), executor=executor)
@@ -187,7 +212,7 @@ def expected(folder: Path) -> list[ImagePair]:
 def same(found: list[ImagePair], wanted: list[ImagePair]) -> bool:
     def content(pairs: list[ImagePair]) -> list[Any]:
         return [
-            [pair.label, pair.numbers, *(part.tolist() for part in (*pair[2], *pair[3]))]  # type: ignore[union-attr]
+            [pair.label, pair.numbers, *(part.tolist() for part in (*pair[2], *pair[3]))]
             for pair in pairs
         ]
 
