@@ -74,10 +74,8 @@ class RayExecutor:
 
     def close(self) -> None:
         """End the workers, whatever they are doing, and leave the cluster."""
-        for hand in self.hands:
-            with suppress(self.ray.exceptions.RayError):
-                self.ray.kill(hand.actor)
-        self.hands.clear()
+        for hand in list(self.hands):
+            self.gone(hand)
         self._connected.close()
         self.ray = None
 
@@ -110,9 +108,11 @@ class RayExecutor:
 
     def gone(self, hand: _Hand) -> None:
         """Forget a worker."""
+        import ray
+
         self.hands.remove(hand)
-        with suppress(self.ray.exceptions.RayError):
-            self.ray.kill(hand.actor)
+        with suppress(ray.exceptions.RayError):
+            ray.kill(hand.actor)
 
 
 class _Run:

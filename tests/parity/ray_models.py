@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError
+from edgekit.parity.engines import CheckedPredictor, Decision, Quick
 from edgekit.parity.predictors import Opener
 from edgekit.parity.ray_cluster import executor_on
 from edgekit.parity.sweep import Sweep
@@ -52,6 +53,25 @@ def logged(folder: Path, **changes: object) -> Sweep:
     reference = Logged(**{**fields, "log": Path(os.devnull)})
     fields |= {"key": "other", "name": "other", "blind": 0.2, "log": folder / "log"}
     return sweep(folder / "cache", reference, Logged(**{**fields, **changes}))
+
+
+def doubted(folder: Path) -> Sweep:
+    """The same sweep; its reference has a quick engine, which is damaged in every worker."""
+    this = logged(folder)
+    trusted = this.reference
+    assert isinstance(trusted, Coarse)
+    reference = CheckedPredictor(
+        *(trusted, "Quick", "quick 1", lambda: Quick(trusted.run, 1), np.inf),
+        reopen=partial(_damaged, trusted),
+    )
+    return dataclasses.replace(this, reference=reference)
+
+
+def _damaged(trusted: Coarse, decision: Decision) -> CheckedPredictor:
+    wrong = dataclasses.replace(trusted, blind=0.5)
+    model = CheckedPredictor(trusted, "Quick", "quick 1", lambda: Quick(wrong.run, 1))
+    model.settle(decision)
+    return model
 
 
 def lines(folder: Path) -> list[tuple[int, int]]:

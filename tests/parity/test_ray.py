@@ -32,7 +32,7 @@ from edgekit.parity.ray_executor import RayExecutor
 from edgekit.parity.sweep import ImagePair, Sweep
 from tests import bundles
 from tests.parity.models import CODES, coarse, images, sweep
-from tests.parity.ray_models import IMAGES, QUIET, lines, logged
+from tests.parity.ray_models import IMAGES, QUIET, doubted, lines, logged
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the [ray] extra is not installed")
 
@@ -109,6 +109,20 @@ def test_a_bundle_and_its_original_answer_as_on_one_machine(
     here = compared("here", LOCAL)
     assert here["reference_engine"]["checked"] > 64
     assert compared("there", executor) == here
+
+
+def test_an_engine_that_is_wrong_there_is_not_used(executor: RayExecutor, tmp_path: Path) -> None:
+    found = []
+    for name, sweep_of, where in (("here", logged, LOCAL), ("there", doubted, executor)):
+        folder = tmp_path / name
+        folder.mkdir()
+        found.append(document(dataclasses.replace(sweep_of(folder), executor=where), full=True))
+    engine = found[1].pop("reference_engine")
+    assert (engine["answers"], engine["checked_by"]) == ("coarse", None)
+    for document_ in found:  # the candidate's answers of the first attempt are cached
+        document_.pop("reference_engine", None)
+        del document_["inferences"], document_["inferences_cached"]
+    assert found[0] == found[1]
 
 
 def test_a_killed_worker_is_replaced(
