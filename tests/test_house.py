@@ -65,7 +65,18 @@ ON_DEVICE = (
     "edgekit.cli.predict",
     "edgekit.cli.watch",
 )
-HEAVY = ("torch", "nncf", "onnx", "onnxruntime", "openvino", "scipy", "cv2", "timm", "safetensors")
+HEAVY = (
+    "torch",
+    "nncf",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "scipy",
+    "cv2",
+    "timm",
+    "safetensors",
+    "ray",
+)
 # The modules that execute a bundle import the runtime that it needs, and only when they are opened.
 BACKENDS = {
     "edgekit.runtime.openvino": {"openvino"},

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
       --data photos --preprocessing imagenet
     edgekit parity command:./npu.sh --reference best.pth --data photos \\
       --preprocessing lite0
+    edgekit parity build/cpu --data imagenet-c:/data/imagenet-c --on ray:head:6379
     edgekit parity --plan --tolerance 0.5 --data photos
     """,
 )
@@ -137,6 +138,7 @@ if TYPE_CHECKING:
     help="Most of them; the most confident losses.",
 )
 @click.option("--no-images", is_flag=True, help="No test images in the bundle and on its page.")
+@click.option("--on", help="Where it runs: ray (a Ray of its own), or ray:ADDRESS of a cluster.")
 @click.option("--allow-fallback", is_flag=True, help="Go on if a file runs elsewhere than asked.")
 @click.option(
     "--allow-weak-reference",
@@ -173,6 +175,7 @@ def parity(
     skip_bad: bool,
     allow_different_reference: bool,
     replace: bool,
+    on: str | None,
     devices: tuple[str, ...],
     settings: tuple[str, ...],
     report: Path | None,
@@ -194,6 +197,9 @@ def parity(
     With --across, several are compared on the same images, each with the reference (the
     first, unless --reference names another) and each with each.
 
+    With --on ray, Ray's workers corrupt and answer, on this machine or a cluster whose
+    machines see the same files: the result is the same (docs/scale.md).
+
     With --plan, nothing is compared: it prints how many test images a tolerance takes, and
     what the test images of --data would decide. CANDIDATE may be a bundle that was
     compared before, whose own figures then count.
@@ -212,6 +218,7 @@ def parity(
     from edgekit.model.labels import read_labels
     from edgekit.parity.example_images import examples_of
     from edgekit.parity.options import Gates, ParityOptions
+    from edgekit.parity.ray_cluster import executor_on
     from edgekit.report.gate import GatedParity
     from edgekit.report.parity_folder import keep, prepare
     from edgekit.report.parity_table import show
@@ -223,12 +230,17 @@ def parity(
     if worst is not None and (plan or across):
         raise UsageError("--worst is for a comparison of two: leave out --plan, --across")
     if plan:
-        if across or reference or devices:
-            raise UsageError("--plan compares nothing: leave out --across, --reference, --device")
+        if across or reference or devices or on:
+            raise UsageError(
+                "--plan compares nothing: leave out --across, --reference, --device, --on"
+            )
         drop = only_tolerance(gate, tolerance, baseline)
         plan_parity(console, candidates, data, drop, seed or 0, skip_bad=skip_bad)
         return
-    context = Context(console, cache_root())
+    if on is not None and devices:
+        raise UsageError("--device answers where the device is: leave out --on")
+    executor = click.get_current_context().with_resource(executor_on(on, console))
+    context = Context(console, cache_root(), executor=executor)
     ours = ForeignOptions(
         preprocessing,
         output_name,

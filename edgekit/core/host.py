@@ -19,13 +19,21 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(line[1].split()) if line else frozenset()
 
 
+_most: list[int] = []
+
+
+def limit_threads(count: int) -> None:
+    """Let this process count on ``count`` threads: others like it have the rest of the machine."""
+    _most[:] = [count]
+
+
 def usable_threads(root: Path = Path("/")) -> int:
     """How many threads of this process can actually run at a time; at least one.
 
     Affinity (taskset, cpusets) and the quota of every control group around the process count. A
     quota is rounded down: one thread more than it covers makes all of them wait.
     """
-    allowed = len(_allowed())
+    allowed = min([len(_allowed()), *_most])
     quota = cpu_quota(root)
     return allowed if quota is None else max(1, min(allowed, int(quota)))
 

@@ -18,6 +18,8 @@ _SWITCHES: Final = {
     "ORT_DISABLE_TELEMETRY": "1",
     # timm's weights: every download describes the machine to the hub.
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    # Every cluster reports its size and the libraries in use.
+    "RAY_USAGE_STATS_ENABLED": "0",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,6 +34,7 @@ class ForeignClassifier:
     scores: Scores
     source: str = ""  # nobody knows what it was made from
     training: str = "seen=unknown"
+    opener: Callable[[], ForeignClassifier] | None = None  # opens a copy in another process
 
     @property
     def execution(self) -> Execution:

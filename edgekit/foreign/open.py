@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +51,10 @@ def written_by_edgekit(name: str) -> bool:
 
 def open_foreign(name: str, options: ForeignOptions) -> ForeignClassifier:
     """The classifier called ``name``, asked once whether it can be one."""
+    return dataclasses.replace(_open(name, options), opener=partial(open_foreign, name, options))
+
+
+def _open(name: str, options: ForeignOptions) -> ForeignClassifier:
     if name.startswith(COMMAND):
         return _program(name, options)
     file, place = split_place(name)

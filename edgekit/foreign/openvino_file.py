@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgekit.core.errors import EdgekitError, UsageError, one_line
 from edgekit.core.files import file_sha256, read_regular
+from edgekit.core.host import runtime_threads
 from edgekit.foreign.execution import Execution, Place
 from edgekit.foreign.onnx_file import onnx_sha256
 from edgekit.foreign.tensors import Tensor
@@ -94,6 +95,8 @@ def open_openvino_file(
         if "NPU" not in used:  # which computes in f16
             # In f32, as the file has it: bf16, where a CPU has it, is another model.
             settings["INFERENCE_PRECISION_HINT"] = "f32"
+        if used == "CPU" and (threads := runtime_threads(0)):
+            settings["INFERENCE_NUM_THREADS"] = threads
         compiled = core.compile_model(model, used, settings)
     except RuntimeError as error:
         kind = UsageError if asked == "CPU" else EdgekitError

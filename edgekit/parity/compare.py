@@ -65,7 +65,7 @@ def run_comparison(
     if available < 2:
         images = "1 test image" if available == 1 else "no test images"
         raise UsageError(f"{sweep.dataset.name} has {images}, parity needs 2")
-    start, before = time.monotonic(), os.times()
+    start, before = time.monotonic(), _cpu_seconds(sweep)
     size = codebook_size if same else 0
     run = Run(sweep.lineup, gates, baseline, console, labeled, size, worst=worst)
     try:
@@ -73,8 +73,8 @@ def run_comparison(
     except EnginesDiffer as error:
         # The quick engine's answers so far no longer count, here or in later runs.
         console.warn(f"{error}; parity starts again with '{error.trusted.name}' alone")
-        with sweep.hold() as (reference, _):
-            reference.clear()
+        with sweep.hold() as shelves:
+            shelves[sweep.reference.key].clear()
         trusting = dataclasses.replace(sweep, reference=error.trusted).lineup
         evaluation = dataclasses.replace(run, lineup=trusting).evaluate(full=options.full)
     (tally,), (judgment,) = evaluation.tallies, evaluation.judgments
@@ -103,7 +103,7 @@ def run_comparison(
         inferences=evaluation.computed,
         inferences_cached=tally.evaluated - evaluation.computed,
         seconds=time.monotonic() - start,
-        cpu_seconds=_cpu_seconds(os.times()) - _cpu_seconds(before),
+        cpu_seconds=_cpu_seconds(sweep) - before,
         clean_error=errors.clean,
         corruption_error=errors.mean,
         relative_corruption_error=errors.relative,
@@ -122,9 +122,11 @@ def run_comparison(
     return Comparison(document, changes, sweep)
 
 
-def _cpu_seconds(times: os.times_result) -> float:
-    """Processor time of this process and its workers."""
-    return times.user + times.system + times.children_user + times.children_system
+def _cpu_seconds(sweep: Sweep) -> float:
+    """Processor time so far of this process and its workers, also of those on other machines."""
+    times = os.times()
+    here = times.user + times.system + times.children_user + times.children_system
+    return here + sweep.executor.cpu_seconds
 
 
 def _engine(sweep: Sweep) -> EngineReport | None:

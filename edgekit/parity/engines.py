@@ -11,17 +11,20 @@ import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from edgekit.core.errors import EdgekitError, ToolchainMissing, one_line
+from edgekit.core.host import runtime_threads
 from edgekit.data.transforms import Preprocessing
 from edgekit.native.openvino_extension import extension_path
 from edgekit.parity.document import EngineReport
-from edgekit.parity.predictors import OnnxPredictor, Predictor, open_onnx, shares
+from edgekit.parity.predictors import OnnxPredictor, Opener, Predictor, open_onnx, shares
 from edgekit.runtime.answers import Answers, join
 from edgekit.runtime.openvino_core import shared_core
 
@@ -37,6 +40,21 @@ _TIE_MARGIN = 1e-3
 _LOGITS = 1e-3
 
 Answer = Callable[[NDArray[np.uint8]], Answers]
+
+
+class Checks(NamedTuple):
+    """What a number of answers add to the report."""
+
+    answered: int = 0
+    checked: int = 0
+    ties: int = 0
+
+
+class Quick(NamedTuple):
+    """The quick engine."""
+
+    answer: Answer
+    split: int  # inferences at a time that images are divided for; see `open_onnx`
 
 
 class EnginesDiffer(EdgekitError):
@@ -55,8 +73,9 @@ class CheckedPredictor:
         trusted: Predictor,
         quick_name: str,
         quick_key: str,
-        open_quick: Callable[[], Answer],
+        open_quick: Callable[[], Quick],
         worth: float = WORTH,
+        reopen: Callable[[Decision], Predictor] | None = None,
     ) -> None:
         self.trusted = trusted
         self.preprocessing = trusted.preprocessing
@@ -68,7 +87,8 @@ class CheckedPredictor:
         self._quick_name = quick_name
         self._open_quick = open_quick
         self._worth = worth
-        self._quick: Answer | None = None
+        self._reopen = reopen
+        self._quick: Quick | None = None
         self._note = "no float inference was needed"
         self._started = self._chosen = False
         self._seconds = [0.0, 0.0]  # of processors: trusted, quick
@@ -95,6 +115,50 @@ class CheckedPredictor:
             self._note,
         )
 
+    @property
+    def decided(self) -> bool:
+        """Whether it is settled which engine answers from now on."""
+        return self._started and (self._chosen or self._quick is None)
+
+    @property
+    def opener(self) -> Opener | None:
+        """Opens a copy of it, with the engine that it decided for."""
+        if self._reopen is None:
+            return None
+        split = 0 if self._quick is None else self._quick.split
+        return partial(self._reopen, Decision(split, self._largest_margin))
+
+    def settle(self, decision: Decision) -> None:
+        """Take over the decision of another process."""
+        self._started = self._chosen = True
+        self._largest_margin = decision.largest_margin
+        self._quick = self._open_quick() if decision.split else None
+
+    @property
+    def turn(self) -> int:
+        """The number of its next call; it says which answers are checked."""
+        return self._calls
+
+    def run_turn(self, images: NDArray[np.uint8], turn: int) -> tuple[Answers, Checks]:
+        """`run`, as call number ``turn`` would, and what that adds to the report."""
+        self._calls = turn
+        before = self._answered, self._checked, self._ties
+        answers = self.run(images)
+        after = self._answered, self._checked, self._ties
+        return answers, Checks(*(b - a for a, b in zip(before, after, strict=True)))
+
+    def add(self, checks: Checks) -> None:
+        """Count a call that a copy answered."""
+        self._calls += 1
+        self._answered += checks.answered
+        self._checked += checks.checked
+        self._ties += checks.ties
+
+    def refuse(self, message: str) -> NoReturn:
+        """Give up the quick engine, here or in a copy, because of a difference."""
+        self._quick, self._answered, self._note = None, 0, f"{message}; not used"
+        raise EnginesDiffer(message, self.trusted)
+
     def run(self, images: NDArray[np.uint8]) -> Answers:
         """Raises `EnginesDiffer` if the quick engine turns out not to be equal."""
         if not self._started:
@@ -103,7 +167,7 @@ class CheckedPredictor:
             return self.trusted.run(images)
         if not self._chosen:
             return self._both(images)
-        answers = self._quick(images)
+        answers = self._quick.answer(images)
         # Different rows each time, so all variants get checked.
         rows = np.arange(self._calls % SHARE, len(images), SHARE)
         self._calls += 1
@@ -117,7 +181,7 @@ class CheckedPredictor:
         self._started = True
         try:
             self._quick = self._open_quick()
-            self._quick(image)
+            self._quick.answer(image)
         except (RuntimeError, EdgekitError) as error:
             self._quick = None
             reason = one_line(error)
@@ -131,7 +195,7 @@ class CheckedPredictor:
         start = time.process_time()
         answers = self.trusted.run(images)
         middle = time.process_time()
-        others = self._quick(images)
+        others = self._quick.answer(images)
         self._seconds[0] += middle - start
         self._seconds[1] += time.process_time() - middle
         self._check(answers, others)
@@ -164,8 +228,14 @@ class CheckedPredictor:
                 f"{self._quick_name} does not agree with '{self.trusted.name}': "
                 f"{agreement.difference}"
             )
-            self._quick, self._answered, self._note = None, 0, f"{message}; not used"
-            raise EnginesDiffer(message, self.trusted)
+            self.refuse(message)
+
+
+class Decision(NamedTuple):
+    """Which engine answers, for a copy in another process."""
+
+    split: int  # as in `Quick`; 0 if the trusted engine answers
+    largest_margin: float  # so far
 
 
 @dataclass(frozen=True)
@@ -219,9 +289,14 @@ def select_rows(answers: Answers, rows: NDArray[np.intp]) -> Answers:
     )
 
 
-def open_reference(path: Path) -> OnnxPredictor | CheckedPredictor:
-    """A float ONNX file from `edgekit export`, in the engine that turns out to be fastest."""
-    trusted = open_onnx(path)
+def open_reference(
+    path: Path, splits: tuple[int, int] = (0, 0)
+) -> OnnxPredictor | CheckedPredictor:
+    """A float ONNX file from `edgekit export`, in the engine that turns out to be fastest.
+
+    ``splits`` are those of ONNX Runtime and OpenVINO in the process that this one helps.
+    """
+    trusted, split = open_onnx(path, split=splits[0]), splits[1]
     if importlib.util.find_spec("openvino") is None:
         return trusted
     import openvino
@@ -231,11 +306,20 @@ def open_reference(path: Path) -> OnnxPredictor | CheckedPredictor:
         trusted,
         "OpenVINO",
         f"openvino {version} f32",
-        lambda: _open_openvino(path, trusted.preprocessing),
+        lambda: _open_openvino(path, trusted.preprocessing, split),
+        reopen=partial(_open_copy, path.absolute(), trusted.split),
     )
 
 
-def _open_openvino(path: Path, preprocessing: Preprocessing) -> Answer:
+def _open_copy(path: Path, trusted_split: int, decision: Decision) -> Predictor:
+    """The same reference in another process, which does not decide again."""
+    model = open_reference(path, (trusted_split, decision.split))
+    if isinstance(model, CheckedPredictor):  # else OpenVINO is missing here, and the key tells
+        model.settle(decision)
+    return model
+
+
+def _open_openvino(path: Path, preprocessing: Preprocessing, split: int) -> Quick:
     """The float graph under OpenVINO in f32, with our own exact lookup if it is installed."""
     from edgekit.graph.variants import to_variant
 
@@ -249,9 +333,10 @@ def _open_openvino(path: Path, preprocessing: Preprocessing) -> Answer:
         to_variant(graph, "function" if plugins else "inline").SerializeToString()
     )
     # Without the hint OpenVINO computes in bf16 where it can, and codes flip.
-    compiled = core.compile_model(
-        model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
-    )
+    settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+    if threads := runtime_threads(0):
+        settings["INFERENCE_NUM_THREADS"] = str(threads)
+    compiled = core.compile_model(model, "CPU", settings)
     names = [output.get_any_name() for output in compiled.outputs]
     streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
     requests = [compiled.create_infer_request() for _ in range(streams)]
@@ -266,7 +351,7 @@ def _open_openvino(path: Path, preprocessing: Preprocessing) -> Answer:
             outputs = dict(zip(names, (tensor.data.copy() for tensor in tensors), strict=True))
             parts.append(Answers(outputs["logits"], outputs.get("code"), outputs.get("margin")))
 
-        pieces = np.array_split(images, shares(len(images), _CHUNK, streams))
+        pieces = np.array_split(images, shares(len(images), _CHUNK, split or streams))
         for number, piece in enumerate(pieces):
             if number >= streams:
                 finish_next()
@@ -275,4 +360,4 @@ def _open_openvino(path: Path, preprocessing: Preprocessing) -> Answer:
             finish_next()
         return join(parts)
 
-    return answer
+    return Quick(answer, split or streams)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +27,9 @@ from edgekit.runtime.openvino_devices import fell_back
 from edgekit.targets.descriptor import Descriptor
 
 _CHUNK = 8  # images per inference, if the model leaves the choice
+
+Opener = Callable[[], "Predictor"]
+"""How another process opens the same model; it can be pickled."""
 
 
 def shares(count: int, chunk: int, parallel: int) -> int:
@@ -84,6 +88,8 @@ class OnnxPredictor:
     training: str
     session: Any
     parallel: int  # inferences at a time
+    split: int  # inferences at a time that images are divided for; see `open_onnx`
+    opener: Opener  # opens a copy of it
     chunk: int = _CHUNK  # images per inference, at most; bounds the memory of activations
     normalizes: bool = False  # the graph does so itself, and takes uint8 images
 
@@ -96,7 +102,7 @@ class OnnxPredictor:
 
     def run(self, images: NDArray[np.uint8]) -> Answers:
         """Normalize on the host, unless the graph does."""
-        pieces = shares(len(images), self.chunk, self.parallel)
+        pieces = shares(len(images), self.chunk, self.split)
         return _side_by_side(self._answer, np.array_split(images, pieces), self)
 
     def _answer(self, images: NDArray[np.uint8]) -> Answers:
@@ -121,11 +127,17 @@ class BundlePredictor:
     chunk: int  # images per inference, at most
     fixed: bool  # the model accepts no other number
     execution: Execution  # what really computes
+    split: int  # inferences at a time that images are divided for; see `open_onnx`
+
+    @property
+    def opener(self) -> Opener:
+        """Opens a copy of it."""
+        return partial(open_bundle_predictor, self.model.bundle.path.absolute(), split=self.split)
 
     def run(self, images: NDArray[np.uint8]) -> Answers:
         """Distribute the images over the runtime's streams."""
-        parallel = 1 if self.fixed else self.parallel  # smaller pieces would be padded
-        pieces = shares(len(images), self.chunk, parallel)
+        split = 1 if self.fixed else self.split  # smaller pieces would be padded
+        pieces = shares(len(images), self.chunk, split)
         return _side_by_side(self.model.run, np.array_split(images, pieces), self)
 
 
@@ -137,8 +149,12 @@ def _side_by_side(
     return join(list(in_order(answer, pieces, model.parallel, model.name)))
 
 
-def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
-    """A float ONNX file exported by edgekit; its metadata describe it."""
+def open_onnx(path: Path, name: str = "float, ONNX Runtime", *, split: int = 0) -> OnnxPredictor:
+    """A float ONNX file exported by edgekit; its metadata describe it.
+
+    A copy in another process has to divide images as the first did, whose ``split`` it gets:
+    how answers are rounded may depend on the number of images in an inference.
+    """
     from edgekit.runtime.onnxruntime import FAILURES, open_session, runtime_version
 
     try:
@@ -150,6 +166,7 @@ def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
     metadata = session.get_modelmeta().custom_metadata_map
     if "edgekit.preprocessing" not in metadata or "edgekit.labels" not in metadata:
         raise UsageError(f"{path} was not written by 'edgekit export': export the checkpoint again")
+    split = split or usable_threads()
     return OnnxPredictor(
         name=name,
         key=key,
@@ -159,11 +176,13 @@ def open_onnx(path: Path, name: str = "float, ONNX Runtime") -> OnnxPredictor:
         training=metadata.get("edgekit.training", "seen=unknown"),
         session=session,
         parallel=usable_threads(),
+        split=split,
+        opener=partial(open_onnx, path.absolute(), name, split=split),
     )
 
 
-def open_bundle_predictor(path: Path) -> BundlePredictor:
-    """A bundle, loaded for throughput."""
+def open_bundle_predictor(path: Path, *, split: int = 0) -> BundlePredictor:
+    """A bundle, loaded for throughput; ``split`` is as in `open_onnx`."""
     from edgekit.runtime.model import load
 
     model = load(path, hint="throughput")
@@ -182,13 +201,15 @@ def open_bundle_predictor(path: Path) -> BundlePredictor:
         chunk=batch or _CHUNK,
         fixed=batch > 0,
         execution=_execution(described, manifest.target),
+        split=split or streams,
     )
 
 
-def open_graph(path: Path) -> OnnxPredictor:
+def open_graph(path: Path, *, split: int = 0) -> OnnxPredictor:
     """The graph of a TensorRT bundle in ONNX Runtime: what an engine is built from, not the engine.
 
     The lookup runs as its body of standard operators, whichever form of it the bundle has.
+    ``split`` is as in `open_onnx`.
     """
     import hashlib
 
@@ -210,6 +231,7 @@ def open_graph(path: Path) -> OnnxPredictor:
     except FAILURES as error:
         reason = one_line(error)
         raise EdgekitError(f"ONNX Runtime cannot load the graph of {path}: {reason}") from error
+    split = split or usable_threads()
     return OnnxPredictor(
         name=f"{manifest.target.precision} graph for TensorRT, onnxruntime {runtime_version()}",
         key=f"{hashlib.sha256(data).hexdigest()} onnxruntime {runtime_version()} {kind}",
@@ -219,6 +241,8 @@ def open_graph(path: Path) -> OnnxPredictor:
         training=_training(manifest, path),
         session=session,
         parallel=usable_threads(),
+        split=split,
+        opener=partial(open_graph, path.absolute(), split=split),
         normalizes=True,
     )
 

@@ -1,40 +1,35 @@
 """Runs models over images in a seeded order; no model sees a variant of an image twice.
 
-Worker processes corrupt the next images while the models run on this one. Answers are cached on
-disk under a hash of the model and the image, variant by variant: an interrupted sweep resumes, a
-second target costs only its own inferences, and added corruptions cost only themselves.
+Answers are cached on disk under a hash of the model and the image, variant by variant: an
+interrupted sweep resumes, a second target costs only its own inferences, and added corruptions cost
+only themselves. Who computes them is an `Executor`'s business.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgekit.data.base import Dataset
-from edgekit.data.corruption_grid import MakeVariants, Task
+from edgekit.data.corruption_grid import MakeVariants
 from edgekit.data.loading import epoch_order
-from edgekit.data.pool import Pool
 from edgekit.parity.answer_cache import (
     DEFAULT_BYTES,
     AnswerCache,
     CachedAnswers,
     Outputs,
     Shelf,
-    condense,
     join_outputs,
     take_outputs,
 )
+from edgekit.parity.executors import LOCAL, Executor, Job, Shard, ShardOutputs
 from edgekit.parity.predictors import Predictor
 
-_Shelves = tuple[Shelf, ...]  # one of each model
+_Shelves = dict[str, Shelf]  # by the key of the model
 
 
 class ImagePair(NamedTuple):
@@ -65,14 +60,40 @@ class ImageAnswers(NamedTuple):
 
 @dataclass(frozen=True)
 class _Planned:
-    """The next image, its cached answers, and the variants still to compute."""
+    """The next image, and what each model is known to answer."""
 
     index: int
     digest: str
     numbers: tuple[int, ...]
     labels: list[str]  # of these variants
-    known: tuple[CachedAnswers, ...]
-    missing: tuple[int, ...]  # indices into `numbers`
+    known: dict[str, CachedAnswers]  # by the model's key: copies of one file answer once
+
+    def shard(self, place: int) -> Shard:
+        """What is still to be answered."""
+        new = [self._new(known) for known in self.known.values()]
+        missing = sorted(set().union(*new))
+        row = {number: row for row, number in enumerate(missing)}
+        rows = tuple(tuple(row[number] for number in numbers) for numbers in new)
+        return Shard(place, self.index, tuple(self.numbers[at] for at in missing), rows)
+
+    def with_answers(self, new: ShardOutputs) -> Iterator[tuple[str, CachedAnswers]]:
+        """The models that answered, by key, and all that is known of each now."""
+        for (key, known), outputs in zip(self.known.items(), new, strict=True):
+            if outputs is not None:
+                labels = known.labels + [self.labels[at] for at in self._new(known)]
+                yield key, CachedAnswers(labels, join_outputs(known.outputs, outputs))
+
+    def outputs(self, key: str) -> Outputs:
+        """A model's outputs for the planned variants, all of which it has answered."""
+        labels, outputs = self.known[key]
+        assert outputs is not None
+        row = {label: place for place, label in enumerate(labels)}
+        return take_outputs(outputs, [row[label] for label in self.labels])
+
+    def _new(self, known: CachedAnswers) -> list[int]:
+        """Which of the variants a model has not answered."""
+        there = set(known.labels)
+        return [place for place, label in enumerate(self.labels) if label not in there]
 
 
 @dataclass(frozen=True)
@@ -87,6 +108,7 @@ class Lineup:
     workers: int
     seed: int = 0
     cache_bytes: int = DEFAULT_BYTES
+    executor: Executor = LOCAL
 
     @property
     def available(self) -> int:
@@ -99,9 +121,9 @@ class Lineup:
         cache = AnswerCache(self.cache, self.cache_bytes)
         pixels = self.make.fingerprint()
         with ExitStack() as stack:
-            yield tuple(
-                stack.enter_context(cache.shelf(f"{model.key}\n{pixels}")) for model in self.models
-            )
+            yield {
+                key: stack.enter_context(cache.shelf(f"{key}\n{pixels}")) for key in self._by_key
+            }
 
     def answers(self, levels: int = 0) -> Iterator[ImageAnswers]:
         """Image after image in the seeded order; close the iterator to stop the sweep.
@@ -112,25 +134,29 @@ class Lineup:
         with self.hold() as shelves:
             planned = self._plan(shelves, levels)
             for one in planned:
-                if one.missing:  # only now are workers worth starting
-                    yield from self._with_workers(shelves, itertools.chain([one], planned))
+                if one.shard(0).numbers:  # only now are workers worth starting
+                    yield from self._execute(shelves, itertools.chain([one], planned))
                     return
-                yield self._answers(shelves, one, None)
+                yield self._answers(one, 0)
 
-    def _with_workers(
-        self, shelves: _Shelves, planned: Iterator[_Planned]
-    ) -> Iterator[ImageAnswers]:
-        ahead: deque[_Planned] = deque()
+    def _execute(self, shelves: _Shelves, planned: Iterator[_Planned]) -> Iterator[ImageAnswers]:
+        ahead: dict[int, _Planned] = {}  # by place
 
-        def tasks() -> Iterator[Task]:
-            for one in planned:
-                ahead.append(one)
-                # Cached images are queued too, as empty tasks: that bounds how far this runs ahead.
-                yield one.index, tuple(one.numbers[place] for place in one.missing)
+        def shards() -> Iterator[Shard]:
+            for place, one in enumerate(planned):
+                ahead[place] = one
+                yield one.shard(place)
 
-        with Pool(self.dataset, self.make, self.workers) as pool:
-            for pixels in pool.map(tasks(), chunk=1):
-                yield self._answers(shelves, ahead.popleft(), pixels)
+        def arrived(shard: Shard, new: ShardOutputs) -> None:
+            one = ahead[shard.place]
+            for key, known in list(one.with_answers(new)):
+                one.known[key] = known
+                shelves[key].write(one.digest, known)  # at once: it may not be its turn for long
+
+        job = Job(self.dataset, self.make, tuple(self._by_key.values()), self.workers)
+        with closing(self.executor.run(job, shards(), arrived)) as done:
+            for shard in done:
+                yield self._answers(ahead.pop(shard.place), sum(map(len, shard.rows)))
 
     def _plan(self, shelves: _Shelves, levels: int) -> Iterator[_Planned]:
         order = epoch_order(len(self.dataset), self.seed, 0)[: self.available]
@@ -138,23 +164,18 @@ class Lineup:
             digest = self.dataset.digest(index)
             numbers = self.make.cells.sample(digest, levels)
             labels = self.make.labels(self.dataset, index, numbers)
-            known = tuple(shelf.read(digest) for shelf in shelves)
-            everywhere = set.intersection(*(set(cached.labels) for cached in known))
-            missing = tuple(place for place, label in enumerate(labels) if label not in everywhere)
-            yield _Planned(index, digest, numbers, labels, known, missing)
+            known = {key: shelf.read(digest) for key, shelf in shelves.items()}
+            yield _Planned(index, digest, numbers, labels, known)
 
-    def _answers(
-        self, shelves: _Shelves, one: _Planned, pixels: NDArray[np.uint8] | None
-    ) -> ImageAnswers:
-        outputs: dict[str, Outputs] = {}  # by key: copies of one file answer once
-        computed = 0
-        for model, shelf, known in zip(self.models, shelves, one.known, strict=True):
-            if model.key not in outputs:
-                outputs[model.key], new = _outputs(model, shelf, one, known, pixels)
-                computed += new
-        label = self.dataset.label(one.index)
+    def _answers(self, one: _Planned, computed: int) -> ImageAnswers:
+        outputs = {key: one.outputs(key) for key in one.known}
         answers = tuple(outputs[model.key] for model in self.models)
+        label = self.dataset.label(one.index)
         return ImageAnswers(label, one.numbers, answers, computed, one.index)
+
+    @property
+    def _by_key(self) -> dict[str, Predictor]:
+        return {model.key: model for model in self.models}
 
 
 @dataclass(frozen=True)
@@ -170,6 +191,7 @@ class Sweep:
     workers: int
     seed: int = 0
     cache_bytes: int = DEFAULT_BYTES
+    executor: Executor = LOCAL
 
     @property
     def lineup(self) -> Lineup:
@@ -183,6 +205,7 @@ class Sweep:
             self.workers,
             self.seed,
             self.cache_bytes,
+            self.executor,
         )
 
     @property
@@ -200,25 +223,3 @@ class Sweep:
         with closing(answers):  # as soon as this iterator is
             for image in answers:
                 yield image.pair(1)
-
-
-def _outputs(
-    model: Predictor,
-    shelf: Shelf,
-    one: _Planned,
-    known: CachedAnswers,
-    pixels: NDArray[np.uint8] | None,
-) -> tuple[Outputs, int]:
-    """A model's outputs for the planned variants of an image, and the inferences that took."""
-    labels, outputs = known
-    cached = set(labels)
-    new = [place for place in one.missing if one.labels[place] not in cached]
-    if new:
-        assert pixels is not None
-        answers = model.run(pixels[[one.missing.index(place) for place in new]])
-        labels = labels + [one.labels[place] for place in new]
-        outputs = join_outputs(outputs, condense(answers))
-        shelf.write(one.digest, CachedAnswers(labels, outputs))
-    assert outputs is not None
-    row = {label: place for place, label in enumerate(labels)}
-    return take_outputs(outputs, [row[label] for label in one.labels]), len(new)

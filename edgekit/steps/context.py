@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgekit.core.console import Console
+from edgekit.parity.executors import LOCAL, Executor
 
 StepName = Literal[
     "load", "export", "calibrate", "compile", "bench", "parity", "graph-parity", "watch"
@@ -21,3 +22,4 @@ class Context:
     console: Console
     cache: Path
     forced: frozenset[StepName] = frozenset()
+    executor: Executor = LOCAL  # of sweeps

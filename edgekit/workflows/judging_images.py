@@ -78,6 +78,7 @@ def sweep_over(
         workers=default_workers(),
         seed=options.seed,
         cache_bytes=limit_bytes(),
+        executor=context.executor,
     )
     _tell_size(context.console, sweep.lineup)
     return sweep
@@ -101,6 +102,7 @@ def lineup_over(
         workers=default_workers(),
         seed=options.seed,
         cache_bytes=limit_bytes(),
+        executor=context.executor,
     )
     _tell_size(context.console, lineup)
     return lineup

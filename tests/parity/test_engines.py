@@ -15,6 +15,7 @@ from edgekit.parity.engines import (
     FIRST,
     CheckedPredictor,
     EnginesDiffer,
+    Quick,
     compare_engines,
     open_reference,
 )
@@ -29,7 +30,7 @@ ALWAYS, NEVER = np.inf, 0.0  # of the trusted engine's processor time
 
 
 def checked(trusted: Coarse, quick: Callable[..., Answers], worth: float) -> CheckedPredictor:
-    return CheckedPredictor(trusted, "Quick", "quick 1", lambda: quick, worth)
+    return CheckedPredictor(trusted, "Quick", "quick 1", lambda: Quick(quick, 1), worth)
 
 
 def test_openvino_answers_as_onnx_runtime_does() -> None:
@@ -97,7 +98,7 @@ def test_an_engine_that_is_not_cheaper_is_not_used() -> None:
 
 
 def test_an_engine_that_does_not_open_is_not_used() -> None:
-    def fail() -> Callable[..., Answers]:
+    def fail() -> Quick:
         raise RuntimeError("no such\ninstruction")
 
     model = CheckedPredictor(coarse(), "Quick", "quick 1", fail)

@@ -135,7 +135,7 @@ def test_what_was_done_before_a_stop_is_kept(tmp_path: Path) -> None:
 def test_known_images_need_no_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     this = sweep(tmp_path, coarse(), coarse(key="one"), images=3, workers=2)
     total(this)
-    monkeypatch.setattr("edgekit.parity.sweep.Pool", None)  # would fail
+    monkeypatch.setattr("edgekit.parity.executors.Pool", None)  # would fail
     assert total(this) == 0
 
 

@@ -1,0 +1,283 @@
+"""What a parity sweep on Ray costs beside one on this machine, in turns, in one run.
+
+    python benchmarks/scale.py [--images N] [--rounds N] [--shards N] [--predict]
+        [--checkpoint built-in.safetensors]
+
+Three measurements, of the built-in model, which is EfficientNet-Lite0 at 96 px with a VQ-SA head:
+
+- what the driver spends on each of 10,000 shards that nobody has to work on (goal: under 2 ms),
+- how many images an hour two Ray workers do on two cores, beside the plain sweep on the same two
+  cores (goal: at least 0.9 of it), and whether both give the same answers,
+- processor seconds of one image: loading and corrupting, the float model, the INT8 bundle.
+
+--predict prints what all of ImageNet-C costs on 1, 16 and 256 cores, from these measurements.
+The exit code is 0 if the answers are the same and both goals are met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+IMAGENET_C = 50_000  # images, each clean and in 75 cells
+CELLS = 75
+LEAST_EFFICIENCY, MOST_OVERHEAD = 0.9, 2e-3
+
+
+class Cost(NamedTuple):
+    """Processor seconds of an image in all cells."""
+
+    pixels: float
+    reference: float
+    candidate: float
+
+    @property
+    def total(self) -> float:
+        return sum(self)
+
+
+class Round(NamedTuple):
+    """Seconds an image."""
+
+    here: float
+    ray: float
+    here_cpu: float
+    ray_cpu: float
+
+    @property
+    def ratio(self) -> float:
+        return self.here / self.ray
+
+
+class Nothing:
+    """A model that answers at once, and what Ray's workers open instead of one."""
+
+    name = source = "nothing"
+    key = "nothing"
+    training = "seen=none"
+    classes = tuple(map(str, range(10)))
+
+    def __init__(self, preprocessing: Any) -> None:
+        self.preprocessing = preprocessing
+
+    @property
+    def opener(self) -> Any:
+        return partial(Nothing, self.preprocessing)
+
+    def run(self, images: Any) -> Any:
+        import numpy as np
+
+        from edgekit.runtime.answers import Answers
+
+        return Answers(np.zeros((len(images), 10), np.float32), None, None)
+
+
+class NoPixels:
+    """Makes black images of one pixel."""
+
+    def fingerprint(self) -> str:
+        return "black"
+
+    def __call__(self, dataset: Any, task: Any) -> Any:
+        import numpy as np
+
+        return np.zeros((len(task[1]), 1, 1, 3), np.uint8)
+
+
+def main() -> int:
+    options = arguments()
+    os.environ["EDGEKIT_CACHE"] = str(options.folder / "cache")
+    bundle, reference = prepare(options.checkpoint, options.folder)
+    from edgekit.core.console import Console
+    from edgekit.parity.ray_cluster import executor_on
+
+    print(f"load average before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+    with executor_on("ray", Console(verbosity=-1)) as ray:
+        cpu, wall = overhead(ray, options.shards)
+        print(
+            f"{options.shards:,} empty shards: {1e3 * wall:.2f} ms each, of which the driver "
+            f"computes {1e3 * cpu:.2f} ms",
+            flush=True,
+        )
+        rounds, same = side_by_side(ray, options, bundle, reference)
+    efficiency = statistics.median(found.ratio for found in rounds)
+    print(f"two Ray workers beside the plain sweep: {efficiency:.2f} x its images an hour, and")
+    work = statistics.median(found.here_cpu / found.ray_cpu for found in rounds)
+    print(f"{work:.2f} x its images for a processor second")
+    print("answers " + ("equal" if same else "DIFFER"))
+    cost = cost_of_an_image(bundle, reference, options)
+    print(
+        f"processor seconds an image in {CELLS} cells and clean: {cost.total:.2f} (pixels "
+        f"{cost.pixels:.2f}, float model {cost.reference:.2f}, bundle {cost.candidate:.2f})"
+    )
+    if options.predict:
+        predict(cost, cpu, work)
+    print(f"load average after: {os.getloadavg()[0]:.1f}")
+    return 0 if same and efficiency >= LEAST_EFFICIENCY and wall < MOST_OVERHEAD else 1
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", help="the built-in one, where it is trained already")
+    parser.add_argument("--images", type=int, default=40, help="images a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shards", type=int, default=10_000)
+    parser.add_argument("--predict", action="store_true", help="ImageNet-C on many cores")
+    folder = Path(tempfile.gettempdir()) / "edgekit-benchmark-scale"
+    parser.add_argument("--folder", type=Path, default=folder)
+    return parser.parse_args()
+
+
+def prepare(checkpoint: str | None, folder: Path) -> tuple[Path, Path]:
+    """The built-in bundle and its float ONNX file; kept for the next run."""
+    from edgekit.core.console import Console
+    from edgekit.steps.config import BuildConfig
+    from edgekit.workflows.build import build
+
+    config = BuildConfig(
+        checkpoint=checkpoint,
+        data="builtin:fashion-mnist",
+        out=str(folder / "build"),
+        bench=False,
+        parity=False,
+    )
+    bundle = build(config, Console(verbosity=-1))[0].path
+    return bundle, next((folder / "cache/export").glob("*/model.onnx"))
+
+
+def overhead(ray: Any, shards: int) -> tuple[float, float]:
+    """The driver's processor seconds and seconds for a shard that takes a worker no time."""
+    from edgekit.data.datasets import open_dataset
+    from edgekit.data.transforms import IMAGENET
+    from edgekit.parity.executors import Job, Shard
+
+    model: Any = Nothing(IMAGENET)
+    pixels: Any = NoPixels()
+    job = Job(open_dataset("builtin:fashion-mnist"), pixels, (model,), 0)
+
+    def empty(count: int) -> Iterator[Shard]:
+        return (Shard(place, 0, (0,), ((0,),)) for place in range(count))
+
+    for _ in ray.run(job, empty(100), lambda *_: None):  # until the workers are there
+        pass
+    start, before = time.perf_counter(), time.process_time()
+    done = sum(1 for _ in ray.run(job, empty(shards), lambda *_: None))
+    assert done == shards
+    return (time.process_time() - before) / shards, (time.perf_counter() - start) / shards
+
+
+def side_by_side(
+    ray: Any, options: argparse.Namespace, bundle: Path, reference: Path
+) -> tuple[list[Round], bool]:
+    """The plain sweep's time beside Ray's, in turns; and whether both give the same answers."""
+    from edgekit.parity.executors import LOCAL
+
+    rounds, same = [], True
+    for turn in range(options.rounds + 1):  # the first warms up and does not count
+        seconds, found, cpu = [], [], []
+        for executor in (LOCAL, ray):
+            this = sweep(options, bundle, reference, executor, turn)
+            answers, times = [], []
+            before = all_cpu(executor)
+            for pair in this.pairs():
+                times.append(time.perf_counter())
+                answers.append([part.tolist() for part in (pair.reference[0], pair.candidate[0])])
+            # From the fourth on: before, either engine of the float model answers everything.
+            cpu.append((all_cpu(executor) - before) / options.images)
+            seconds.append((times[-1] - times[4]) / (len(times) - 5))
+            found.append(answers)
+        same = same and found[0] == found[1]
+        if turn:
+            rounds.append(Round(seconds[0], seconds[1], cpu[0], cpu[1]))
+            print(
+                f"round {turn}: {seconds[0]:.2f} s an image here, {seconds[1]:.2f} s on Ray: "
+                f"{rounds[-1].ratio:.2f} x; processor {cpu[0]:.2f} s and {cpu[1]:.2f} s",
+                flush=True,
+            )
+    return rounds, same
+
+
+def all_cpu(executor: Any) -> float:
+    """Processor seconds of this process, its children that have ended, and Ray's workers."""
+    times = os.times()
+    here = times.user + times.system + times.children_user + times.children_system
+    return here + float(executor.cpu_seconds)
+
+
+def sweep(
+    options: argparse.Namespace, bundle: Path, reference: Path, executor: Any, seed: int
+) -> Any:
+    """A full sweep with no answers kept from earlier ones."""
+    from edgekit.data.base import subset
+    from edgekit.data.corruption_grid import Cells, MakeVariants
+    from edgekit.data.corruptions import BENCHMARK15
+    from edgekit.data.datasets import open_dataset
+    from edgekit.data.loading import default_workers
+    from edgekit.parity.engines import open_reference
+    from edgekit.parity.predictors import open_bundle_predictor
+    from edgekit.parity.sweep import Sweep
+
+    dataset = open_dataset("builtin:fashion-mnist")
+    candidate = open_bundle_predictor(bundle)
+    return Sweep(
+        subset(dataset, dataset.given_splits["test"]),
+        MakeVariants(candidate.preprocessing, Cells(BENCHMARK15, (1, 2, 3, 4, 5))),
+        open_reference(reference),
+        candidate,
+        Path(tempfile.mkdtemp(dir=options.folder)),
+        options.images,
+        default_workers(),
+        seed,
+        executor=executor,
+    )
+
+
+def cost_of_an_image(bundle: Path, reference: Path, options: argparse.Namespace) -> Cost:
+    """Processor seconds of what a worker does, in one process with one thread."""
+    from edgekit.core.host import limit_threads
+    from edgekit.parity.executors import LOCAL
+
+    limit_threads(1)
+    this = sweep(options, bundle, reference, LOCAL, 0)
+    reference_model = this.reference
+    every = tuple(range(this.make.count))
+    spent: list[list[float]] = [[], [], []]
+    for turn in range(6):
+        marks = [time.process_time()]
+        pixels = this.make(this.dataset, (turn, every))
+        marks.append(time.process_time())
+        reference_model.run(pixels)
+        marks.append(time.process_time())
+        this.candidate.run(pixels)
+        marks.append(time.process_time())
+        if turn > 1:  # by then it is decided which engine runs the float model
+            for part, (start, end) in zip(spent, itertools.pairwise(marks), strict=True):
+                part.append(end - start)
+    return Cost(*map(statistics.median, spent))
+
+
+def predict(cost: Cost, driver: float, efficiency: float) -> None:
+    """All of ImageNet-C, from the measured pieces; the driver's is that of an empty shard."""
+    print("\n| cores | all of ImageNet-C, hours | the driver's core, busy |")
+    print("|---|---|---|")
+    for cores in (1, 16, 256):
+        seconds = IMAGENET_C * cost.total / cores / min(1.0, efficiency)
+        print(f"| {cores} | {seconds / 3600:.1f} | {IMAGENET_C * driver / seconds:.1%} |")
+    most = cost.total / driver
+    print(f"\nthe driver is busy all the time with {most:,.0f} workers")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

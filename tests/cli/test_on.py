@@ -1,0 +1,60 @@
+"""``edgekit parity --on``: what is refused before any work, in one line."""
+
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from edgekit.cli.main import main
+
+
+def refused(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[object, str]:
+    """The exit code and the only line of a command that does not start."""
+    with pytest.raises(SystemExit) as stop:
+        main(["parity", "no/such/bundle", *options])
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    return stop.value.code, line
+
+
+def test_without_ray_it_says_how_to_install_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.core.packages._installed", lambda name: name != "ray")
+    code, line = refused(capsys, "--on", "ray")
+    assert code == 4
+    assert line.endswith("needs ray, which is not installed: run pip install 'edgekit[ray]'")
+
+
+@pytest.mark.parametrize("where", ["rai", "ray:", "spark", ""])
+def test_what_is_not_ray(capsys: pytest.CaptureFixture[str], where: str) -> None:
+    code, line = refused(capsys, "--on", where)
+    assert code == 2
+    assert "write --on ray, or --on ray:ADDRESS" in line
+
+
+@pytest.mark.parametrize("other", [["--device", "nano"], ["--plan"]])
+def test_what_runs_in_one_place(capsys: pytest.CaptureFixture[str], other: list[str]) -> None:
+    code, line = refused(capsys, "--on", "ray", *other)
+    assert code == 2
+    assert "--on" in line
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="the [ray] extra is not installed")
+def test_an_address_where_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # and not listening
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        code, line = refused(capsys, "--on", f"ray:{address}")
+    assert code == 5
+    assert f"no Ray cluster answers at {address}" in line
+
+
+def test_only_two_modules_import_ray() -> None:
+    parity = Path(__file__).parents[2] / "edgekit"
+    names = {
+        path.name for path in parity.rglob("*.py") if "import ray\n" in path.read_text("utf-8")
+    }
+    assert names == {"ray_cluster.py", "ray_executor.py"}
