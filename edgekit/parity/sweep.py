@@ -175,7 +175,10 @@ class Lineup:
 
     @property
     def _by_key(self) -> dict[str, Predictor]:
-        return {model.key: model for model in self.models}
+        found: dict[str, Predictor] = {}
+        for model in self.models:
+            found.setdefault(model.key, model)  # the first of several copies answers
+        return found
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.cli.main import main
+from edgekit.core.packages import install_command
 
 
 def refused(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[object, str]:
@@ -25,7 +26,7 @@ def test_without_ray_it_says_how_to_install_it(
     monkeypatch.setattr("edgekit.core.packages._installed", lambda name: name != "ray")
     code, line = refused(capsys, "--on", "ray")
     assert code == 4
-    assert line.endswith("needs ray, which is not installed: run pip install 'edgekit[ray]'")
+    assert line.endswith(f"needs ray, which is not installed: run {install_command('ray')}")
 
 
 @pytest.mark.parametrize("where", ["rai", "ray:", "spark", ""])

@@ -26,6 +26,7 @@ NOT_HERE = {
     r"^parity command:ssh ": "another machine",
     r"^(watch|predict) build/cpu camera:": "a camera",
     r"^sign .*_sk\.pub": "a hardware key",
+    r"--on ray:": "a cluster, which tests/parity/test_ray.py starts",
     r"^check .*--plugin": "a TensorRT plugin, which tests/tensorrt compiles",
 }
 """Commands that this machine cannot run, and what they need."""
