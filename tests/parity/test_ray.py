@@ -163,10 +163,12 @@ def test_a_killed_driver_is_run_again(cluster: Any, executor: RayExecutor, tmp_p
         wait_for(lambda: len(cached(tmp_path)) >= 3 or driver.poll() is not None)
         driver.kill()
     finished, asked = cached(tmp_path), len(lines(tmp_path))
+    there = sum(map(len, shelved(tmp_path)))
     assert 3 <= len(finished) < IMAGES
     this = dataclasses.replace(logged(tmp_path), executor=executor)
     pairs = list(this.pairs())
-    assert sum(pair.computed for pair in pairs) == 2 * 5 * (IMAGES - len(finished))
+    # It may have been killed between the first model's answers to an image and the second's.
+    assert sum(pair.computed for pair in pairs) == 5 * (2 * IMAGES - there)
     assert same(pairs, expected(tmp_path))
     rerun = lines(tmp_path)[asked:]
     assert len(rerun) <= IMAGES - len(finished) + 2  # workers may have outlived their driver
@@ -239,9 +241,14 @@ def counted(folder: Path) -> Counter[int]:
 
 def cached(folder: Path) -> set[str]:
     """The images that both models have answered."""
-    shelves = [path for path in (folder / "cache").glob("*") if path.is_dir()]
-    found = [{file.name for file in shelf.iterdir() if len(file.name) == 40} for shelf in shelves]
+    found = shelved(folder)
     return set.intersection(*found) if len(found) == 2 else set()
+
+
+def shelved(folder: Path) -> list[set[str]]:
+    """The images that each model has answered."""
+    shelves = [path for path in (folder / "cache").glob("*") if path.is_dir()]
+    return [{file.name for file in shelf.iterdir() if len(file.name) == 40} for shelf in shelves]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
