@@ -33,6 +33,7 @@ from edgekit.core.tables import FACTS
 @common
 def inspect(console: Console, path: Path, backbone: str | None, labels: Path | None) -> None:
     """Show what a checkpoint or a bundle is, and where it comes from."""
+    from edgekit.core.errors import UsageError
     from edgekit.core.packages import require
     from edgekit.model.labels import read_labels
     from edgekit.workflows.inspect import inspect_bundle, inspect_checkpoint, is_bundle
@@ -42,8 +43,9 @@ def inspect(console: Console, path: Path, backbone: str | None, labels: Path | N
         console.document(bundle)
         console.table(FACTS, bundle.rows(), str(path))
         return
-    if path.exists():  # otherwise report that it is missing
-        require(("torch", "safetensors"), "edgekit inspect of a checkpoint")
+    if not path.exists():  # said at once: reading a checkpoint imports torch, for seconds
+        raise UsageError(f"{path} does not exist: name a checkpoint, or a bundle's folder or .zip")
+    require(("torch", "safetensors"), "edgekit inspect of a checkpoint")
     report = inspect_checkpoint(path, backbone, read_labels(labels) if labels else None)
     console.document(report)
     console.table(FACTS, report.rows(), str(path))

@@ -68,7 +68,7 @@ def test_every_command_has_examples_and_the_common_options(
     [
         (["nonsense"], "No such command 'nonsense'"),
         (["inspect"], "Missing argument 'PATH'"),
-        (["inspect", "absent.pth"], "cannot read checkpoint absent.pth: No such file"),
+        (["inspect", "absent.pth"], "absent.pth does not exist: name a checkpoint"),
         (["doctor", "--jsn"], "--json"),
         (["calibrate", "--dialect", "tensort"], "'tensort' is not one of 'openvino'"),
         (["finetune", "--dialect", "tensort"], "'tensort' is not one of 'openvino'"),
