@@ -34,7 +34,7 @@ ROLLED_BACK = Table.of(
     short_help="Put a bundle on devices, ready to run.",
     examples="""
     edgekit deploy build/jetson-orin-nano --device nano
-    edgekit deploy build/cpu --device pi@10.0.0.7 --device lab
+    edgekit deploy build/openvino-arm --device pi@10.0.0.7 --device lab
     edgekit deploy build/cpu --device nano --wheels ./wheels    without internet
     edgekit deploy build/cpu --device nano --signers allowed_signers
     edgekit deploy --rollback --device nano

@@ -28,7 +28,7 @@ from edgekit.runtime.answers import Answers, in_chunks
 from edgekit.runtime.runner import RunSettings
 from edgekit.targets.descriptor import host_saturates
 
-_ERRORS: Final = 3  # ONNX Runtime's severity: silent below an error
+_FATAL: Final = 4  # ONNX Runtime's severity: what is an error is raised, and told once
 FAILURES: Final = (
     Fail,
     InvalidArgument,
@@ -71,7 +71,7 @@ def open_session(
     kernels for unsigned weights instead, at 1.15 to 1.3 times the time.
     """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS
+    options.log_severity_level = _FATAL
     if host_saturates():
         options.add_session_config_entry("session.x64quantprecision", "1")
     options.intra_op_num_threads = runtime_threads(threads)

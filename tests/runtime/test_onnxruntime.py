@@ -12,6 +12,7 @@ from edgekit.bundle.store import open_bundle
 from edgekit.compilers.base import LookupForm
 from edgekit.compilers.onnxruntime import compile_model
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
+from edgekit.runtime.onnxruntime import FAILURES, named_outputs, open_session
 from edgekit.runtime.runner import open_runner, run_settings
 from edgekit.targets.descriptor import load_descriptor
 from tests import bundles
@@ -112,3 +113,20 @@ def test_a_file_it_cannot_run_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(EdgekitError, match="ONNX Runtime cannot load") as caught:
         open_runner(bundle, run_settings(bundle.manifest.target), None)
     assert "\n" not in str(caught.value)
+
+
+def test_an_error_is_raised_and_not_logged_too(capfd: pytest.CaptureFixture[str]) -> None:
+    """ONNX Runtime's own line, colored, stood above the one that edgekit prints."""
+    weight = onnx.numpy_helper.from_array(np.zeros((2, 5, 1, 1), np.float32), "w")
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("x", [1, 3, 4, 4]), ("y", None))
+    ]
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"])
+    graph = onnx.helper.make_graph([node], "five channels for three", ends[:1], ends[1:], [weight])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
+    session = open_session(model.SerializeToString())
+    with pytest.raises(FAILURES, match="kernel channels: 5"):
+        named_outputs(session, np.zeros((1, 3, 4, 4), np.float32))
+    assert capfd.readouterr().err == ""
