@@ -297,7 +297,7 @@ def parity(
     if worst is not None:
         check_place(worst)
         kept = worst_images
-    if not (one.foreign or other.foreign):
+    if one.bundle and not other.foreign:
         _refuse_unused(ours, reference_preprocessing, theirs)
         if out is not None:
             raise UsageError("--out is for files: a bundle keeps its own result, leave it out")

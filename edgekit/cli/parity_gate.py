@@ -57,7 +57,7 @@ def unable(candidate: Side, baseline: str | None) -> dict[str, str]:
     reasons = dict(OF_BENCH)
     if baseline is None:
         reasons["max_regression"] = "--baseline names no earlier bundle"
-    if candidate.foreign:
+    if not candidate.bundle:
         reasons["max_mb"] = f"{candidate.name} is no bundle"
     return reasons
 

@@ -30,7 +30,7 @@ def of_any(
 
     if device is None:
         return parity_of_any(context, candidate, reference, options, seed=seed, worst=worst)
-    if candidate.foreign:
+    if not candidate.bundle:
         raise UsageError(
             f"--device runs bundles, and {candidate.name} is none: give "
             "command:'ssh DEVICE python3 PROGRAM', see docs/foreign.md"
@@ -58,7 +58,7 @@ def against(
 
     context.console.info(f"parity: comparing with the earlier {baseline}")
     earlier = Side(baseline, candidate.told)
-    if not (candidate.foreign or earlier.foreign):
+    if candidate.bundle and earlier.bundle:
         return parity_with_earlier(
             context, Path(candidate.name), Path(baseline), options, limit, seed=seed
         )

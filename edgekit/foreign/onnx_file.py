@@ -145,6 +145,14 @@ def metadata(path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
+def takes_prepared_pixels(path: Path) -> bool:
+    """Whether a file takes floats: what edgekit compiles for a runtime takes the pixels' bytes."""
+    import onnx
+
+    (images,) = onnx.load(path, load_external_data=False).graph.input
+    return bool(images.type.tensor_type.elem_type == onnx.TensorProto.FLOAT)
+
+
 def _tensor(value: Any) -> Tensor:
     # Sequences and maps, as scikit-learn's converters write them, are no scores that can be read.
     dtype = _TYPES.get(value.type, np.dtype(object))

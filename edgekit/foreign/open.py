@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.data.transforms import Preprocessing
 from edgekit.foreign.classifier import ForeignClassifier
@@ -49,6 +51,15 @@ def written_by_edgekit(name: str) -> bool:
     return _PREPROCESSING in _metadata(Path(split_place(name)[0]))
 
 
+def is_interchange(name: str) -> bool:
+    """Whether edgekit wrote it to be compiled: it takes prepared pixels, and says how."""
+    if not written_by_edgekit(name):
+        return False
+    from edgekit.foreign.onnx_file import takes_prepared_pixels
+
+    return takes_prepared_pixels(Path(split_place(name)[0]))
+
+
 def open_foreign(name: str, options: ForeignOptions) -> ForeignClassifier:
     """The classifier called ``name``, asked once whether it can be one."""
     return dataclasses.replace(_open(name, options), opener=partial(open_foreign, name, options))
@@ -70,6 +81,8 @@ def _open(name: str, options: ForeignOptions) -> ForeignClassifier:
     if _PREPROCESSING in told:
         known = Preprocessing.from_dict(json.loads(told[_PREPROCESSING]))
         asked = Asked(known, known.size)
+        if engine.input.dtype == np.uint8:  # compiled: the graph itself prepares the bytes
+            asked = Asked(_unprepared(known), known.size, scale=1.0, zero_point=0)
         options = dataclasses.replace(
             options,
             labels=options.labels or tuple(json.loads(told["edgekit.labels"])),
@@ -125,14 +138,16 @@ def _engine(path: Path, place: Place | None, options: ForeignOptions) -> Engine:
 
 
 def _program(name: str, options: ForeignOptions) -> ForeignClassifier:
-    asked = read_preprocessing(options.preprocessing, name)
     # It gets the pixels themselves: what it does to their numbers is its own business.
-    pixels = dataclasses.replace(
-        asked.preprocessing, mean=(0.0,) * 3, std=(1.0,) * 3, channel_order="RGB"
-    )
+    pixels = _unprepared(read_preprocessing(options.preprocessing, name).preprocessing)
     engine = open_program(name.removeprefix(COMMAND), pixels.size)
     form = InputForm("NHWC", engine.input.dtype, 1.0, 0)
     return _classifier(engine.execution.runtime, engine, pixels, form, options)
+
+
+def _unprepared(preprocessing: Preprocessing) -> Preprocessing:
+    """The same image, as its bytes."""
+    return dataclasses.replace(preprocessing, mean=(0.0,) * 3, std=(1.0,) * 3, channel_order="RGB")
 
 
 def _classifier(

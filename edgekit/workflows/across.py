@@ -16,7 +16,6 @@ from edgekit.foreign.execution import Execution
 from edgekit.model.card import numbered_classes
 from edgekit.parity.across import LETTERS, Entry, run_across
 from edgekit.parity.across_document import AcrossDocument
-from edgekit.parity.engines import CheckedPredictor
 from edgekit.parity.options import ParityOptions
 from edgekit.parity.predictors import BundlePredictor, OnnxPredictor, Predictor, check_classes
 from edgekit.parity.reference_check import check_reference
@@ -69,7 +68,7 @@ def parity_across(
                 opened = on_device(artifact.device, artifact.bundle, context.console)
                 model: Predictor = stack.enter_context(opened)
             else:
-                model = _trusted(open_side(context, artifact))
+                model = open_side(context, artifact, itself=True)
             execution = execution_of(model)
             execution.check(artifact.name, allow_fallback=allow_fallback)
             if execution.fell_back:
@@ -109,11 +108,6 @@ def execution_of(model: Predictor) -> Execution:
     if isinstance(model, ForeignClassifier | BundlePredictor | DevicePredictor | OnnxPredictor):
         return model.execution
     return Execution(model.name, ())
-
-
-def _trusted(model: Predictor) -> Predictor:
-    """An .onnx of edgekit's in ONNX Runtime itself: elsewhere a faster runtime may stand in."""
-    return model.trusted if isinstance(model, CheckedPredictor) else model
 
 
 def _check_names(names: list[str]) -> None:

@@ -18,7 +18,7 @@ from edgekit.data.loading import epoch_order
 from edgekit.data.transforms import Preprocessing
 from edgekit.foreign.classifier import ForeignClassifier
 from edgekit.foreign.execution import split_place
-from edgekit.foreign.open import ForeignOptions, is_foreign, open_foreign, written_by_edgekit
+from edgekit.foreign.open import ForeignOptions, is_foreign, is_interchange, open_foreign
 from edgekit.parity.closeness import suspicions
 from edgekit.parity.compare import Comparison, run_comparison
 from edgekit.parity.document import Sides
@@ -29,6 +29,7 @@ from edgekit.parity.predictors import (
     check_classes,
     named_classes,
     open_bundle_predictor,
+    open_onnx,
 )
 from edgekit.parity.reference_check import ReferenceCheck, check_reference
 from edgekit.steps.context import Context
@@ -56,7 +57,13 @@ class Side:
         if not is_foreign(self.name):
             return False
         placed = split_place(self.name)[1] is not None
-        return placed or self.told.preprocessing is not None or not written_by_edgekit(self.name)
+        return placed or self.told.preprocessing is not None or not is_interchange(self.name)
+
+    @property
+    def bundle(self) -> bool:
+        """Whether it is a bundle, or nothing at all, which whoever opens bundles says best."""
+        path = Path(self.name)
+        return not is_foreign(self.name) and (path.suffix == ".zip" or not path.is_file())
 
     def labeled(self, names: tuple[str, ...]) -> Side:
         """The same with class names."""
@@ -82,7 +89,8 @@ def parity_of_any(
     if uri is None:
         raise UsageError("name the images that judge, with --data: neither file says which")
     options = dataclasses.replace(options, seed=seed or 0)
-    trusted, answering = open_side(context, reference), on_device or open_side(context, candidate)
+    trusted = open_side(context, reference)
+    answering = on_device or open_side(context, candidate, itself=True)
     check_classes(trusted, answering)
     for side in (trusted, answering):
         context.console.info(_described(side))
@@ -116,8 +124,12 @@ def parity_of_any(
     return comparison._replace(document=document)
 
 
-def open_side(context: Context, side: Side) -> Predictor:
-    """Whatever its name means: a foreign file, a bundle, or a checkpoint."""
+def open_side(context: Context, side: Side, *, itself: bool = False) -> Predictor:
+    """Whatever its name means: a foreign file, a bundle, or a checkpoint.
+
+    For a float model of edgekit's a faster runtime may stand in, unless it is to be judged
+    ``itself``: then it is ONNX Runtime that answers.
+    """
     if side.foreign:
         return open_foreign(side.name, side.told)
     path = Path(side.name)
@@ -131,10 +143,10 @@ def open_side(context: Context, side: Side) -> Predictor:
         )
     if path.is_dir() or path.suffix == ".zip":
         return open_bundle_predictor(path)
-    if path.suffix == ".onnx":
-        return open_reference(path)
-    source = SourceOptions(str(path))
-    return open_reference(export(context, obtain_checkpoint(context, source), source).onnx)
+    if path.suffix != ".onnx":
+        source = SourceOptions(str(path))
+        path = export(context, obtain_checkpoint(context, source), source).onnx
+    return open_onnx(path, f"{side.name}, ONNX Runtime") if itself else open_reference(path)
 
 
 def doubts_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from edgekit.cli.main import main
 from edgekit.parity.document import ParityDocument, Sides
 from edgekit.report.markup import escaped
 from edgekit.report.pair_page import pair_page
-from tests import terminals
+from tests import bundles, terminals
 from tests.foreign import classifiers
 from tests.foreign.lies import CELLS, quantized
 from tests.foreign.test_program import GOOD
@@ -86,6 +87,40 @@ def test_it_fits_a_terminal(
         folded = " ".join(text.split())
         assert "28 x 28 px" in folded
         assert "CPUExecutionProvider" in folded
+
+
+def test_edgekits_own_files_are_files_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """They were taken for bundles where the reference was one of them as well."""
+    data = tmp_path / "images.npz"
+    images = bundles.images(40, seed=9)
+    labels = np.arange(40) % len(bundles.CLASSES)
+    np.savez(data, images=images, labels=labels, classes=np.array(bundles.CLASSES))
+    original, bundle = bundles.made().onnx, bundles.bundle("onnxruntime-cpu")
+
+    def judged(candidate: Path, *more: str) -> dict[str, Any]:
+        words = ["--reference", str(original), "--data", str(data), *CELLS, "--json"]
+        with pytest.raises(SystemExit) as caught:
+            main(["parity", str(candidate), *words, "--tolerance", "50", *more])
+        printed = capsys.readouterr()
+        assert caught.value.code in (0, 3), printed.err
+        document: dict[str, Any] = json.loads(printed.out)
+        return document
+
+    itself = judged(original, "--allow-weak-reference")
+    assert itself["corruption_error"]["delta"] == 0
+    assert itself["closeness"]["scores_rms_clean"] < 1e-5
+    # What is compiled takes the bytes of pixels, and answers as the bundle around it does.
+    out = tmp_path / "judged"
+    file = judged(bundle / "model.onnx", "--allow-weak-reference", "--out", str(out))
+    own = tmp_path / "own"
+    shutil.copytree(bundle, own)
+    whole = judged(own, "--allow-different-reference")
+    assert file["corruption_error"] == whole["corruption_error"]
+    assert file["top1_agreement"]["clean"] > 0.8
+    assert "uint8" in file["sides"]["candidate"]
+    assert (out / "parity.json").is_file()
 
 
 def test_a_program_against_a_file(capsys: pytest.CaptureFixture[str]) -> None:
