@@ -147,9 +147,13 @@ def remembering(made: Trace) -> Trace:
 
 @contextmanager
 def workshop(folder: Path) -> Iterator[Path]:
-    """The folder, entered, with a cache and a list of devices of its own, and a tiny backbone."""
+    """The folder, entered: a home, a cache and a list of devices of its own, and a tiny backbone."""
     before = Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
+        for variable in ("BASH_COMPLETION_USER_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "ZDOTDIR"):
+            patch.delenv(variable, raising=False)
+        patch.setenv("HOME", str(folder / "home"))
+        patch.setenv("SHELL", "/bin/bash")  # a test run need not come from a shell
         patch.setenv("EDGEKIT_CACHE", str(folder / "cache"))
         patch.setenv("EDGEKIT_DEVICES", str(folder / "devices.toml"))
         patch.setitem(BACKBONES, "tiny", TinyBackbone)
