@@ -18,7 +18,7 @@ from edgekit.core.tables import Column, Table
 from edgekit.parity.tolerance import TOLERANCE
 from edgekit.quantize.metric import METRIC, Metric
 from edgekit.steps.config import BuildConfig
-from edgekit.steps.context import StepName
+from edgekit.steps.step_names import StepName
 
 if TYPE_CHECKING:
     from edgekit.bench.interleaved import Ratio
