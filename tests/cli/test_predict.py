@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import click
@@ -19,6 +20,8 @@ from edgekit.cli.main import cli
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.field.sources import open_source
+from edgekit.runtime import predicted_csv
+from edgekit.runtime.model import Prediction
 from tests import bundles, terminals
 from tests.photos import write_photos
 
@@ -95,6 +98,26 @@ def test_predict_prints_csv(
     assert "1 of 3 images could not be read" in err
     with pytest.raises(UsageError, match="choose one"):
         run(capsys, predict, *words, "--csv", "--json")
+
+
+def test_csv_keeps_no_answer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, photos: Path
+) -> None:
+    """A camera may run for months."""
+    alive: list[int] = []
+    answers: weakref.WeakSet[Prediction] = weakref.WeakSet()
+    row = predicted_csv.csv_row
+
+    def noted(answer: Prediction, top: int) -> list[str]:
+        answers.add(answer)
+        alive.append(len(answers))
+        return row(answer, top)
+
+    monkeypatch.setattr(predicted_csv, "csv_row", noted)
+    words = (str(bundles.bundle()), *[str(photos / "0.png")] * 40, "--batch", "1", "--csv")
+    out, _ = run(capsys, predict, *words)
+    assert len(rows_of(out)) == len(alive) == 40
+    assert max(alive) < 8
 
 
 def test_csv_of_hostile_names(
