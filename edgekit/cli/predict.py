@@ -44,7 +44,9 @@ PREDICTIONS = Table.of(
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True)
-@click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Labels shown.")
+@click.option(
+    "--top", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Labels shown."
+)
 @click.option(
     "--batch", type=click.IntRange(1), help="Images per inference (default: the target's)."
 )
@@ -189,7 +191,10 @@ def _answers(
                 yield item
 
     for answer in model.predict_stream(items(), batch=batch, top=top):
-        yield dataclasses.replace(answer, source=names.popleft())
+        name, error = names.popleft(), answer.error
+        if error is not None:  # of a frame, whose name the model does not know
+            error = error.replace(answer.source, name, 1)
+        yield dataclasses.replace(answer, source=name, error=error)
 
 
 def _rows(result: Prediction) -> list[tuple[str, ...]]:
