@@ -28,6 +28,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from full_sweep import full_sweep
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -123,7 +125,7 @@ def main() -> int:
         f"{cost.pixels:.2f}, float model {cost.reference:.2f}, bundle {cost.candidate:.2f})"
     )
     if options.predict:
-        predict(cost, cpu, work)
+        predict(cost, work)
     print(f"load average after: {os.getloadavg()[0]:.1f}")
     return 0 if same and efficiency >= LEAST_EFFICIENCY and wall < MOST_OVERHEAD else 1
 
@@ -188,7 +190,7 @@ def side_by_side(
     for turn in range(options.rounds + 1):  # the first warms up and does not count
         seconds, found, cpu = [], [], []
         for executor in (LOCAL, ray):
-            this = sweep(options, bundle, reference, executor, turn)
+            this = full_sweep(bundle, reference, options.images, turn, options.folder, executor)
             answers, times = [], []
             before = all_cpu(executor)
             for pair in this.pairs():
@@ -216,41 +218,12 @@ def all_cpu(executor: Any) -> float:
     return here + float(executor.cpu_seconds)
 
 
-def sweep(
-    options: argparse.Namespace, bundle: Path, reference: Path, executor: Any, seed: int
-) -> Any:
-    """A full sweep with no answers kept from earlier ones."""
-    from edgekit.data.base import subset
-    from edgekit.data.corruption_grid import Cells, MakeVariants
-    from edgekit.data.corruptions import BENCHMARK15
-    from edgekit.data.datasets import open_dataset
-    from edgekit.data.loading import default_workers
-    from edgekit.parity.engines import open_reference
-    from edgekit.parity.predictors import open_bundle_predictor
-    from edgekit.parity.sweep import Sweep
-
-    dataset = open_dataset("builtin:fashion-mnist")
-    candidate = open_bundle_predictor(bundle)
-    return Sweep(
-        subset(dataset, dataset.given_splits["test"]),
-        MakeVariants(candidate.preprocessing, Cells(BENCHMARK15, (1, 2, 3, 4, 5))),
-        open_reference(reference),
-        candidate,
-        Path(tempfile.mkdtemp(dir=options.folder)),
-        options.images,
-        default_workers(),
-        seed,
-        executor=executor,
-    )
-
-
 def cost_of_an_image(bundle: Path, reference: Path, options: argparse.Namespace) -> Cost:
     """Processor seconds of what a worker does, in one process with one thread."""
     from edgekit.core.host import limit_threads
-    from edgekit.parity.executors import LOCAL
 
     limit_threads(1)
-    this = sweep(options, bundle, reference, LOCAL, 0)
+    this = full_sweep(bundle, reference, options.images, 0, options.folder)
     reference_model = this.reference
     every = tuple(range(this.make.count))
     spent: list[list[float]] = [[], [], []]
@@ -268,15 +241,13 @@ def cost_of_an_image(bundle: Path, reference: Path, options: argparse.Namespace)
     return Cost(*map(statistics.median, spent))
 
 
-def predict(cost: Cost, driver: float, efficiency: float) -> None:
-    """All of ImageNet-C, from the measured pieces; the driver's is that of an empty shard."""
-    print("\n| cores | all of ImageNet-C, hours | the driver's core, busy |")
-    print("|---|---|---|")
+def predict(cost: Cost, efficiency: float) -> None:
+    """All of ImageNet-C, from the measured pieces, for a driver that keeps up."""
+    print("\n| cores | hours, if the driver keeps up |")
+    print("|---|---|")
     for cores in (1, 16, 256):
         seconds = IMAGENET_C * cost.total / cores / min(1.0, efficiency)
-        print(f"| {cores} | {seconds / 3600:.1f} | {IMAGENET_C * driver / seconds:.1%} |")
-    most = cost.total / driver
-    print(f"\nthe driver is busy all the time with {most:,.0f} workers")
+        print(f"| {cores} | {seconds / 3600:.2g} |")
 
 
 if __name__ == "__main__":

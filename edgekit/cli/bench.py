@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.bench.options import SCENARIOS, USUAL, BenchOptions, Scenario
-from edgekit.cli.common import Command, common
+from edgekit.cli.common import Command, OutputFile, common
 from edgekit.cli.gate import OF_PARITY, fail_unless_held, gate_options, take_gate
 from edgekit.core.console import Console
 
@@ -69,9 +69,7 @@ _JUDGED = (
 @click.option("--layers", is_flag=True, help="Time every layer, too.")
 @click.option("--replace", is_flag=True, help="Replace bench.json, even by a weaker run.")
 @click.option("--device", help="Measure on a registered device, or user@host.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Also write the JSON document here."
-)
+@click.option("-o", "--output", type=OutputFile(), help="Also write the JSON document here.")
 @gate_options(*_JUDGED)
 @common
 def bench(
