@@ -34,7 +34,7 @@ LEVELS: Final = 16  # of how typical a symbol is; bets are constant on a level
 _PRIOR_IMAGES: Final = 8.0  # weight of the pooled frequencies in a distribution's own
 _UNIFORM: Final = 0.02  # share of the uniform distribution in the pooled frequencies
 _LEARNERS: Final = (50.0, 200.0)  # images that an expert without knowledge remembers
-_KEPT: Final = (1 - 1 / np.array(_LEARNERS))[:, None]  # of what they remember, after an image
+KEPT: Final = (1 - 1 / np.array(_LEARNERS))[:, None]  # of what they remember, after an image
 _LEARNERS_WEIGHT: Final = 0.1
 _BEYOND: Final = 5.0  # nats above the threshold that evidence may grow to, so that it can fall
 _BELOW: Final = np.tri(LEVELS, k=-1, dtype=np.int64)  # row: the levels before this one
@@ -273,7 +273,7 @@ class Detector:
         place = min(int(value * LEVELS), LEVELS - 1)
         seen = self.learned.sum(axis=1)
         density = LEVELS * (self.learned[:, place] + 1) / (seen + LEVELS)
-        self.learned *= _KEPT
+        self.learned *= KEPT
         self.learned[:, place] += 1
         return np.asarray(np.log(density))
 
