@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import pytest
 
 from edgekit.core.errors import EdgekitError
 from edgekit.data.corruption_grid import Cells, MakeVariants
+from edgekit.foreign.open import ForeignOptions
 from edgekit.parity.compare import run_comparison
 from edgekit.parity.engines import CheckedPredictor, open_reference
 from edgekit.parity.executors import LOCAL, Executor
@@ -30,7 +32,11 @@ from edgekit.parity.predictors import open_bundle_predictor
 from edgekit.parity.ray_cluster import executor_on
 from edgekit.parity.ray_executor import RayExecutor
 from edgekit.parity.sweep import ImagePair, Sweep
+from edgekit.steps.context import Context
+from edgekit.workflows.across import parity_across
+from edgekit.workflows.foreign_parity import Side
 from tests import bundles
+from tests.foreign import classifiers
 from tests.parity.models import CODES, coarse, images, sweep
 from tests.parity.ray_models import IMAGES, QUIET, doubted, lines, logged
 
@@ -109,6 +115,39 @@ def test_a_bundle_and_its_original_answer_as_on_one_machine(
     here = compared("here", LOCAL)
     assert here["reference_engine"]["checked"] > 64
     assert compared("there", executor) == here
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_several_files_answer_as_on_one_machine(
+    executor: RayExecutor, tmp_path: Path, full: bool
+) -> None:
+    """Each with the reference and each with each; a copy of a file is not asked twice."""
+    right, copy = classifiers.float_onnx(), tmp_path / "copy.onnx"
+    shutil.copyfile(right, copy)
+    net = classifiers.network()
+    rough = dataclasses.replace(net, weights=net.weights.round(1))
+    files = right, classifiers.saved(classifiers.graph(rough), "rough.onnx"), copy
+    told = ForeignOptions(str(classifiers.preprocessing()))
+    sides = [Side(str(path), told) for path in files]
+    options = ParityOptions(
+        data=str(classifiers.data()),
+        gates=Gates(90),
+        corruptions="fog,snow",
+        severities=(1, 3, 5),
+        full=full,
+        images=16 if full else 0,
+    )
+    found = []
+    for name, where in (("here", LOCAL), ("there", executor)):
+        context = Context(QUIET, tmp_path / name, executor=where)
+        document = parity_across(context, sides, 0, options).to_dict()
+        del document["seconds"], document["measured"]
+        found.append(document)
+    assert found[0] == found[1]
+    assert found[0]["images"] < 600
+    assert [one["verdict"] for one in found[0]["artifacts"]] == [None, "pass", "pass"]
+    if full:  # all of two models; on Ray, too, the copy's answers are those of the file
+        assert found[0]["inferences"] == 16 * 7 * 2
 
 
 def test_an_engine_that_is_wrong_there_is_not_used(executor: RayExecutor, tmp_path: Path) -> None:
