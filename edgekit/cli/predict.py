@@ -128,7 +128,7 @@ def _rows_of_csv(console: Console, answers: Iterator[Prediction], top: int) -> I
 
 def _sources(names: Iterable[str]) -> Iterator[Path | str]:
     """Paths of image files, those of folders in alphabetical order; videos and cameras by name."""
-    from edgekit.data.image_files import EXTENSIONS
+    from edgekit.data.folder import EXTENSIONS
     from edgekit.field.sources import check_frames, has_frames
 
     for name in names:

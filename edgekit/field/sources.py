@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from edgekit.core.errors import ToolchainMissing, UsageError
-from edgekit.data.image_files import EXTENSIONS
+from edgekit.data.folder import EXTENSIONS
 
 if TYPE_CHECKING:
     from edgekit.runtime.model import Item

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -20,9 +20,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgekit.core.errors import EdgekitError
 from edgekit.data.corruption_grid import Cells, MakeVariants
+from edgekit.data.datasets import open_dataset
 from edgekit.foreign.open import ForeignOptions
 from edgekit.parity.compare import run_comparison
 from edgekit.parity.engines import CheckedPredictor, open_reference
@@ -35,7 +37,7 @@ from edgekit.parity.sweep import ImagePair, Sweep
 from edgekit.steps.context import Context
 from edgekit.workflows.across import parity_across
 from edgekit.workflows.foreign_parity import Side
-from tests import bundles
+from tests import buckets, bundles
 from tests.foreign import classifiers
 from tests.parity.models import CODES, coarse, images, sweep
 from tests.parity.ray_models import IMAGES, QUIET, doubted, lines, logged
@@ -47,8 +49,16 @@ _SECONDS = 120.0  # for what should take one or two
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def bucket() -> Iterator[Any]:
+    """Before the cluster, whose processes have the environment of its start."""
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        yield stack.enter_context(buckets.server(patch)) if buckets.AVAILABLE else None
+
+
+@pytest.fixture(scope="module")
+def cluster(bucket: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        patch.setenv("EDGEKIT_CACHE", str(tmp_path_factory.getbasetemp() / "elsewhere"))
         patch.setenv("RAY_TMPDIR", folder)
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else it would be left in HOME
@@ -148,6 +158,36 @@ def test_several_files_answer_as_on_one_machine(
     assert [one["verdict"] for one in found[0]["artifacts"]] == [None, "pass", "pass"]
     if full:  # all of two models; on Ray, too, the copy's answers are those of the file
         assert found[0]["inferences"] == 16 * 7 * 2
+
+
+@buckets.needed
+def test_images_in_a_bucket_are_fetched_by_the_workers(
+    bucket: Any,
+    executor: RayExecutor,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By URL: what the driver has fetched is not where they would look."""
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "driver"))
+    some = images(IMAGES)
+    for index in range(len(some)):
+        file = tmp_path / "photos" / str(some.label(index)) / f"{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(some.image(index)).save(file)
+    found = []
+    for uri, where in (
+        (str(tmp_path / "photos"), LOCAL),
+        (buckets.upload(bucket, tmp_path / "photos", "photos"), executor),
+    ):
+        folder = tmp_path / ("there" if where is executor else "here")
+        folder.mkdir()
+        this = dataclasses.replace(logged(folder), executor=where, dataset=open_dataset(uri))
+        found.append(document(this, full=True))
+        assert found[-1].pop("data") == uri
+    assert found[0] == found[1]
+    for cache in (tmp_path / "driver", tmp_path_factory.getbasetemp() / "elsewhere"):
+        assert len([*(cache / "remote").iterdir()]) == IMAGES
 
 
 def test_an_engine_that_is_wrong_there_is_not_used(executor: RayExecutor, tmp_path: Path) -> None:
