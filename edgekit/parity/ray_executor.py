@@ -10,6 +10,7 @@ A worker that is gone, killed or with its node, is replaced, and what it had is 
 
 from __future__ import annotations
 
+import pickle
 import queue
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -26,7 +27,7 @@ from edgekit.core.threads import WAIT_SECONDS
 from edgekit.parity.engines import CheckedPredictor
 from edgekit.parity.executors import Arrived, Job, Shard, answer
 from edgekit.parity.predictors import Opener, Predictor
-from edgekit.parity.ray_worker import Answered, Copies, Failure, Ready, Worker
+from edgekit.parity.ray_worker import Answered, Failure, Ready, Worker, pack
 
 ATTEMPTS: Final = 3
 """How often a shard is tried, and how many workers in a row may end before they are ready."""
@@ -214,12 +215,15 @@ class _Run:
                 openers[model.key] = opener_of(model)
                 hand.has[model.key] = model
         hand.tasks.append(task)
-        copies = Copies(self._keys, openers)
-        self._listen(hand, task, hand.actor.answer.remote(task.shard, copies, task.turns))
+        packed = pack(task.shard, task.turns)
+        arguments = (packed, openers) if openers else (packed,)
+        self._listen(hand, task, hand.actor.answer.remote(*arguments))
 
     def prepare(self, hand: _Hand) -> None:
         """Tell a worker what the sweep is about."""
-        reference = hand.actor.prepare.remote(self._data, self._fingerprint, str(Path.cwd()))
+        reference = hand.actor.prepare.remote(
+            self._data, self._keys, self._fingerprint, str(Path.cwd())
+        )
         self._listen(hand, None, reference)
 
     def _listen(self, hand: _Hand, task: _Task | None, reference: Any) -> None:
@@ -250,7 +254,8 @@ class _Run:
         if error is not None:
             self._failed(hand, task, error)
             return
-        result: Ready | Answered | Failure = future.result()
+        came = future.result()
+        result: Ready | Answered | Failure = came if task is None else pickle.loads(came)
         if isinstance(result, Failure) and result.kind == "setup":
             raise EdgekitError(f"the worker on {result.host} {result.message}")
         if isinstance(result, Ready):
