@@ -13,7 +13,7 @@ from __future__ import annotations
 import pickle
 import queue
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
@@ -100,6 +100,27 @@ class RayExecutor:
             yield from run.run(shards)
         finally:
             run.stop()
+
+    def prepare(self, calls: Sequence[Callable[[], None]]) -> None:
+        """As `Executor.prepare`; with a single machine, it is left to this process."""
+        if self.ray is None:
+            self._open()
+        ray = self.ray
+        cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        usable = [count for count in cores if count]
+        if len(usable) < 2:
+            return
+        # All of a machine's cores: a calibration uses them, as it would here.
+        options = {"num_cpus": min(usable), "scheduling_strategy": "SPREAD", "max_retries": 0}
+        task = ray.remote(**options)(_do)
+        self.console.info(f"Ray: {len(calls)} calibrations on {len(usable)} machines")
+        for reference in [task.remote(call) for call in calls]:
+            try:
+                failure = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                failure = _reason(error)
+            if failure:
+                self.console.warn(f"a calibration on Ray failed and is done here: {failure}")
 
     def start(self, run: _Run) -> None:
         """One more worker."""
@@ -319,6 +340,15 @@ class _Run:
         """Leave the workers as little to do as possible: what they have is not wanted any more."""
         for hand in self._executor.hands:
             hand.tasks.clear()
+
+
+def _do(call: Callable[[], None]) -> str:
+    """Runs in a task; why it failed, or nothing."""
+    try:
+        call()
+    except EdgekitError as error:
+        return str(error)
+    return ""
 
 
 def opener_of(model: Predictor) -> Opener:

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgekit.bundle.store import open_bundle
 from edgekit.core.errors import EdgekitError
 from edgekit.data.corruption_grid import Cells, MakeVariants
 from edgekit.data.datasets import open_dataset
@@ -35,12 +36,15 @@ from edgekit.parity.ray_cluster import executor_on
 from edgekit.parity.ray_executor import RayExecutor
 from edgekit.parity.sweep import ImagePair, Sweep
 from edgekit.steps.context import Context
+from edgekit.workflows import build_steps
 from edgekit.workflows.across import parity_across
+from edgekit.workflows.build import build
 from edgekit.workflows.foreign_parity import Side
 from tests import buckets, bundles
 from tests.foreign import classifiers
 from tests.parity.models import CODES, coarse, images, sweep
 from tests.parity.ray_models import IMAGES, QUIET, doubted, lines, logged
+from tests.workflows.small_build import HERE, settings, small_model
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the [ray] extra is not installed")
 
@@ -188,6 +192,24 @@ def test_images_in_a_bucket_are_fetched_by_the_workers(
     assert found[0] == found[1]
     for cache in (tmp_path / "driver", tmp_path_factory.getbasetemp() / "elsewhere"):
         assert len([*(cache / "remote").iterdir()]) == IMAGES
+
+
+def test_targets_are_calibrated_on_machines_of_their_own(
+    cluster: Any, executor: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process calibrates nothing: it finds both results in the cache, as of a build here."""
+    executor.close()  # its workers have all the cores
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    model = small_model(tmp_path / "model")
+    config = settings(model, tmp_path / "out", target=("openvino-cpu-avx2", HERE), watch=False)
+    config = dataclasses.replace(config, bench=False, parity=False)
+    calibrated = []
+    with monkeypatch.context() as patch:
+        patch.setattr(build_steps, "calibrate", lambda *_, **__: calibrated.append(1))
+        built = build(config, QUIET, executor=executor)
+    assert not calibrated
+    assert len([*(tmp_path / "cache/calibrate").iterdir()]) == 2
+    assert all(open_bundle(each.path).manifest for each in built)
 
 
 def test_an_engine_that_is_wrong_there_is_not_used(executor: RayExecutor, tmp_path: Path) -> None:
