@@ -32,6 +32,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from full_sweep import full_sweep
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -156,16 +158,15 @@ def main() -> int:
         f"processor seconds an image in {CELLS} cells and clean: {cost.total:.2f} (pixels "
         f"{cost.pixels:.2f}, float model {cost.reference:.2f}, bundle {cost.candidate:.2f})"
     )
-    driver = cpu
     if checked is not None:
-        driver = checked.later
         print(f"{options.check} images in a comparison: predicted {options.check * cost.total:.0f}")
         print(f"processor seconds of workers, measured {checked.workers:.0f}; the driver spent")
         print(
-            f"{checked.first:.1f} s up to image {FIRST} and {1e3 * driver:.1f} ms on each later one"
+            f"{checked.first:.1f} s up to image {FIRST}, "
+            f"{1e3 * checked.later:.1f} ms on each later one"
         )
     if options.predict:
-        predict(cost, driver, work)
+        predict(cost, work, None if checked is None else checked.later)
     print(f"load average after: {os.getloadavg()[0]:.1f}")
     return 0 if same and efficiency >= LEAST_EFFICIENCY and wall < MOST_OVERHEAD else 1
 
@@ -230,7 +231,7 @@ def check(ray: Any, options: argparse.Namespace, bundle: Path, reference: Path) 
     from edgekit.parity.options import ParityOptions
 
     marked, before, start = Marked(ray), ray.cpu_seconds, time.process_time()
-    this = sweep(options, bundle, reference, marked, 100, options.check)
+    this = full_sweep(bundle, reference, options.check, 100, options.folder, marked)
     run_comparison(this, ParityOptions(full=True), Console(verbosity=-1))
     later = (marked.marks[-1] - marked.marks[FIRST - 1]) / (options.check - FIRST)
     return Checked(ray.cpu_seconds - before, marked.marks[FIRST - 1] - start, later)
@@ -246,7 +247,7 @@ def side_by_side(
     for turn in range(options.rounds + 1):  # the first warms up and does not count
         seconds, found, cpu = [], [], []
         for executor in (LOCAL, ray):
-            this = sweep(options, bundle, reference, executor, turn)
+            this = full_sweep(bundle, reference, options.images, turn, options.folder, executor)
             answers, times = [], []
             before = all_cpu(executor)
             for pair in this.pairs():
@@ -274,46 +275,12 @@ def all_cpu(executor: Any) -> float:
     return here + float(executor.cpu_seconds)
 
 
-def sweep(
-    options: argparse.Namespace,
-    bundle: Path,
-    reference: Path,
-    executor: Any,
-    seed: int,
-    images: int = 0,
-) -> Any:
-    """A full sweep with no answers kept from earlier ones."""
-    from edgekit.data.base import subset
-    from edgekit.data.corruption_grid import Cells, MakeVariants
-    from edgekit.data.corruptions import BENCHMARK15
-    from edgekit.data.datasets import open_dataset
-    from edgekit.data.loading import default_workers
-    from edgekit.parity.engines import open_reference
-    from edgekit.parity.predictors import open_bundle_predictor
-    from edgekit.parity.sweep import Sweep
-
-    dataset = open_dataset("builtin:fashion-mnist")
-    candidate = open_bundle_predictor(bundle)
-    return Sweep(
-        subset(dataset, dataset.given_splits["test"]),
-        MakeVariants(candidate.preprocessing, Cells(BENCHMARK15, (1, 2, 3, 4, 5))),
-        open_reference(reference),
-        candidate,
-        Path(tempfile.mkdtemp(dir=options.folder)),
-        images or options.images,
-        default_workers(),
-        seed,
-        executor=executor,
-    )
-
-
 def cost_of_an_image(bundle: Path, reference: Path, options: argparse.Namespace) -> Cost:
     """Processor seconds of what a worker does, in one process with one thread."""
     from edgekit.core.host import limit_threads
-    from edgekit.parity.executors import LOCAL
 
     limit_threads(1)
-    this = sweep(options, bundle, reference, LOCAL, 0)
+    this = full_sweep(bundle, reference, options.images, 0, options.folder)
     reference_model = this.reference
     every = tuple(range(this.make.count))
     spent: list[list[float]] = [[], [], []]
@@ -331,15 +298,15 @@ def cost_of_an_image(bundle: Path, reference: Path, options: argparse.Namespace)
     return Cost(*map(statistics.median, spent))
 
 
-def predict(cost: Cost, driver: float, efficiency: float) -> None:
-    """All of ImageNet-C, from the measured pieces."""
-    print("\n| cores | all of ImageNet-C, hours | the driver's core, busy |")
-    print("|---|---|---|")
+def predict(cost: Cost, efficiency: float, driver: float | None) -> None:
+    """All of ImageNet-C, from the measured pieces, for a driver that keeps up."""
+    print("\n| cores | hours, if the driver keeps up |")
+    print("|---|---|")
     for cores in (1, 16, 256):
         seconds = IMAGENET_C * cost.total / cores / min(1.0, efficiency)
-        print(f"| {cores} | {seconds / 3600:.1f} | {IMAGENET_C * driver / seconds:.1%} |")
-    most = cost.total / driver
-    print(f"\nthe driver is busy all the time with {most:,.0f} workers")
+        print(f"| {cores} | {seconds / 3600:.2g} |")
+    if driver is not None:
+        print(f"\nthe driver is busy all the time with {cost.total / driver:,.0f} workers")
 
 
 if __name__ == "__main__":

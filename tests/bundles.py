@@ -98,13 +98,18 @@ def made(channel_order: str = "RGB", quantize: Quantize = "pooled", plain: bool 
 def bundle(target: str = "cpu", lookup: LookupForm = "inline", batch: int | None = None) -> Path:
     """A float bundle of `made()`; tests must not write into it."""
     this = made()
-    descriptor = replace(load_descriptor(target), precision="fp32")
+    descriptor = float_target(target)
     if batch is not None:
         descriptor = replace(descriptor, batch=batch)
     name = f"{target}-{lookup}-{batch}"
     return shared.once(
         name, lambda path: pack(this.onnx, this.card, descriptor, path, lookup=lookup)
     )
+
+
+def float_target(name: str) -> Descriptor:
+    """The target, for a bundle that is not quantized."""
+    return replace(load_descriptor(name), precision="fp32")
 
 
 def pack(

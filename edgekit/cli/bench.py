@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.bench.options import SCENARIOS, USUAL, BenchOptions, Scenario
-from edgekit.cli.common import Command, common, raise_failures
+from edgekit.cli.common import Command, OutputFile, common, raise_failures
 from edgekit.cli.gate import OF_PARITY, fail_unless_held, gate_options, take_gate
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError
@@ -78,9 +78,7 @@ _JUDGED = (
     multiple=True,
     help="Measure on a registered device, or user@host; repeatable; all: on all of them.",
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Also write the JSON document here."
-)
+@click.option("-o", "--output", type=OutputFile(), help="Also write the JSON document here.")
 @gate_options(*_JUDGED)
 @common
 def bench(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from edgekit.cli.common import Command, common
+from edgekit.cli.common import Command, OutputFile, common
 from edgekit.cli.gate import OF_BENCH, fail_unless_held, gate_options, take_gate
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
@@ -18,7 +18,7 @@ from edgekit.core.tables import Column, Table
 from edgekit.parity.tolerance import TOLERANCE
 from edgekit.quantize.metric import METRIC, Metric
 from edgekit.steps.config import BuildConfig
-from edgekit.steps.context import StepName
+from edgekit.steps.step_names import StepName
 
 if TYPE_CHECKING:
     from edgekit.bench.interleaved import Ratio
@@ -108,9 +108,7 @@ _NOT_PASSED = ("fail", "undecided", "unlabeled")
     help="Exit with 4 if a TensorRT engine can only be built on its device.",
 )
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file.")
-@click.option(
-    "--save-config", type=click.Path(path_type=Path), help="Write the settings used, as TOML."
-)
+@click.option("--save-config", type=OutputFile(), help="Write the settings used, as TOML.")
 @click.option("--on", help="Calibrate and compare on Ray: ray, or ray:ADDRESS of a cluster.")
 @click.option("--dry-run", is_flag=True, help="Show the steps and their state, run nothing.")
 @click.option("--force", is_flag=True, help="Run every step again.")

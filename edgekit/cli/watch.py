@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.common import Command, common
+from edgekit.cli.common import Command, common, output_file
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, GateFailed, UsageError
 
@@ -95,6 +95,8 @@ def watch(
     from edgekit.field.metrics import exposition, keep_metrics
     from edgekit.field.monitor import Monitor
 
+    if state is not None:
+        state = output_file(state, "--state ")
     if accept:
         if source is not None or state is None:
             raise UsageError("--accept takes a --state file, and no SOURCE: it watches nothing")

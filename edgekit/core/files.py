@@ -30,6 +30,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     new: Path | None = None
     try:
+        _check_replaceable(path)
         make_folder(path.parent)
         _clean(path)
         new, handle = _create_beside(path)
@@ -48,6 +49,24 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         if new is not None:
             with contextlib.suppress(OSError):
                 new.unlink(missing_ok=True)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse to put a file in the place of a device, a pipe, a folder or a link."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.EEXIST, "it is a link, and no file may take its place")
+    if not stat.S_ISREG(mode):
+        why = errno.EISDIR if stat.S_ISDIR(mode) else errno.EEXIST
+        what = (
+            os.strerror(why)
+            if stat.S_ISDIR(mode)
+            else "it is no regular file, and none may take its place"
+        )
+        raise OSError(why, what)
 
 
 def _create_beside(path: Path) -> tuple[Path, int]:
@@ -141,7 +160,10 @@ def open_regular(path: Path) -> BinaryIO:
 
     A pipe is opened without waiting for its writer.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a NUL in its name
+        raise OSError(errno.EINVAL, "No file has such a name") from error
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)

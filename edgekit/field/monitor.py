@@ -162,6 +162,11 @@ class Monitor:
             state.skipped += 1
             return
         reference = self._reference
+        if not 0 <= prediction.index < reference.classes:
+            raise UsageError(
+                f"{prediction.source}: class {prediction.index} does not exist, the reference has "
+                f"0 to {reference.classes - 1}"
+            )
         code = prediction.index if reference.kind == "class" else prediction.code
         clear = prediction.probability if reference.kind == "class" else prediction.margin
         if not isinstance(code, int) or isinstance(clear, tuple):

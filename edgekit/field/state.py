@@ -181,5 +181,6 @@ def _check_owner(found: _Document, path: Path, reference: FieldReference) -> Non
             f"{path} is the state of another bundle's monitor: name another file, or remove it"
         )
     for seen in found.recent:
-        if not (0 <= seen.symbol < reference.symbols and 0 <= seen.code < reference.size):
-            raise DocumentError(f"{path} is damaged: a codeword does not exist: {_REMEDY}")
+        known = 0 <= seen.code < reference.size and 0 <= seen.label < reference.classes
+        if not (0 <= seen.symbol < reference.symbols and known):
+            raise DocumentError(f"{path} is damaged: a codeword or class does not exist: {_REMEDY}")

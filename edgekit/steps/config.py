@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edgekit.bundle.build_record import BuildRecord
 from edgekit.core.errors import UsageError
 from edgekit.metrics.budgets import Budgets
 from edgekit.parity.tolerance import TOLERANCE, check_tolerance
@@ -115,6 +114,8 @@ class BuildConfig:
 
     def bundle(self, descriptor: Descriptor, key: str) -> BundleOptions:
         """How a target's bundle is written; ``key`` is the hash of everything it depends on."""
+        from edgekit.bundle.build_record import BuildRecord
+
         return BundleOptions(
             path=self.path_of(descriptor),
             precision=self.precision_of(descriptor),

@@ -26,9 +26,10 @@ from edgekit.steps.build_data import check_inputs
 from edgekit.steps.build_record import Outcome, bench_of_build, made_by_build
 from edgekit.steps.bundling import check_device, check_engine, engine_elsewhere
 from edgekit.steps.config import BuildConfig
-from edgekit.steps.context import Context, StepName
+from edgekit.steps.context import Context
 from edgekit.steps.float_model import known_checkpoint
 from edgekit.steps.step import State, Step, look_at, walk
+from edgekit.steps.step_names import StepName
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.workflows.build_steps import (
     Bench,

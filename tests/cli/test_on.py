@@ -1,6 +1,8 @@
 """``edgekit parity --on``: what is refused before any work, in one line."""
 
 import socket
+import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,6 +53,45 @@ def test_an_address_where_nobody_answers(capsys: pytest.CaptureFixture[str]) -> 
         code, line = refused(capsys, "--on", f"ray:{address}")
     assert code == 5
     assert f"no Ray cluster answers at {address}" in line
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="the [ray] extra is not installed")
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is not Ray"),
+        (b"", "what answers there is not Ray"),
+        (None, "nothing came in 0 s"),
+    ],
+)
+def test_a_port_that_is_no_ray(
+    said: bytes | None,
+    why: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A web server, one that hangs up, and one that is silent."""
+    monkeypatch.setattr("edgekit.parity.ray_cluster._CONNECT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            link, _ = server.accept()
+            with link:
+                if said is None:
+                    link.recv(1 << 16)  # the greeting
+                    link.recv(1)  # until the other hangs up
+                else:
+                    link.sendall(said)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        start = time.monotonic()
+        code, line = refused(capsys, "--on", f"ray:{address}")
+        thread.join()
+    assert code == 5
+    assert f"no Ray cluster answers at {address} ({why})" in line
+    assert time.monotonic() - start < 30  # Ray itself would try for a minute
 
 
 def test_only_two_modules_import_ray() -> None:
