@@ -1,4 +1,4 @@
-"""``edgekit parity --on``: what is refused before any work, in one line."""
+"""``edgekit parity --on`` and ``build --on``: what is refused before any work, in one line."""
 
 import socket
 import threading
@@ -11,11 +11,15 @@ import pytest
 from edgekit.cli.main import main
 from edgekit.core.packages import install_command
 
+PARITY = "parity", "no/such/bundle"
 
-def refused(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[object, str]:
+
+def refused(
+    capsys: pytest.CaptureFixture[str], *options: str, command: tuple[str, ...] = PARITY
+) -> tuple[object, str]:
     """The exit code and the only line of a command that does not start."""
     with pytest.raises(SystemExit) as stop:
-        main(["parity", "no/such/bundle", *options])
+        main([*command, *options])
     captured = capsys.readouterr()
     assert captured.out == ""
     (line,) = captured.err.splitlines()
@@ -31,9 +35,12 @@ def test_without_ray_it_says_how_to_install_it(
     assert line.endswith(f"needs ray, which is not installed: run {install_command('ray')}")
 
 
+@pytest.mark.parametrize("command", [PARITY, ("build",)])
 @pytest.mark.parametrize("where", ["rai", "ray:", "spark", ""])
-def test_what_is_not_ray(capsys: pytest.CaptureFixture[str], where: str) -> None:
-    code, line = refused(capsys, "--on", where)
+def test_what_is_not_ray(
+    capsys: pytest.CaptureFixture[str], where: str, command: tuple[str, ...]
+) -> None:
+    code, line = refused(capsys, "--on", where, command=command)
     assert code == 2
     assert "write --on ray, or --on ray:ADDRESS" in line
 
