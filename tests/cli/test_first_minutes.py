@@ -94,6 +94,7 @@ def test_a_plan_from_data(capsys: Capture, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("--tolerance", "0"), "no number of images decides a tolerance of 0 points"),
+        (("--tolerance", "1e-300"), "no number of images decides a tolerance of 1e-300 points"),
         (("--across",), "--plan compares nothing"),
         (("a", "b"), "--plan takes one bundle"),
         (("--min-agreement", "0.9"), "--min-agreement compares one candidate"),

@@ -75,8 +75,8 @@ def test_a_port_that_is_no_ray(
         def serve() -> None:
             link, _ = server.accept()
             with link:
+                link.recv(1 << 16)  # the greeting
                 if said is None:
-                    link.recv(1 << 16)  # the greeting
                     link.recv(1)  # until the other hangs up
                 else:
                     link.sendall(said)
