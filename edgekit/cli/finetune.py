@@ -13,7 +13,7 @@ from edgekit.core.console import Console
 from edgekit.core.packages import BUILD
 from edgekit.core.tables import Column, Table
 from edgekit.core.typed_toml import read_toml
-from edgekit.targets.dialects import DEFAULT_DIALECT, DIALECTS
+from edgekit.targets.dialects import DIALECTS
 
 _FILE = click.Path(path_type=Path)
 
@@ -43,8 +43,8 @@ VALIDATION = Table.of(
 @click.option("--recipe", help="Calibration to start from: a name, or a .toml file.")
 @click.option(
     "--dialect",
-    type=click.Choice(list(DIALECTS)),
-    help=f"The runtime's dialect.  [{DEFAULT_DIALECT}]",
+    type=click.Choice(["auto", *DIALECTS]),
+    help="The runtime's dialect; auto: as 'build' takes here.  [auto]",
 )
 @click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
 @click.option("--labels", help="Text file, one class name per line.")

@@ -39,7 +39,7 @@ ECONOMIES = {
     "train": TRAIN,
     "finetune": (
         "--recipe tiny.toml --epochs 1 --train-images 6 --validation-images 3 --workers 0 "
-        "--seen fog --validate-on fog --dialect openvino-novnni"  # which suits every CPU
+        "--seen fog --validate-on fog"
     ),
     "calibrate": "--recipe tiny.toml",
     "build": (
