@@ -137,6 +137,11 @@ def make_folder(path: Path) -> None:
             sync_folder(folder.parent)
 
 
+def real_path(path: Path) -> Path:
+    """Like `Path.resolve`, which raises RuntimeError where links lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def link(source: Path, target: Path) -> None:
     """Give a file a second name, or copy it where the file system has no hard links."""
     try:

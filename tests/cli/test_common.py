@@ -78,8 +78,13 @@ def test_a_link_stays_and_its_target_is_written(tmp_path: Path) -> None:
         OutputFile().convert("/dev/null/a", None, None)
 
 
-def test_a_path_beyond_what_the_system_takes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_path_beyond_what_the_system_takes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
     for words in (
+        ("parity", "loop", "--summary", "a.md"),
         ("predict", "a" * 5000, "b"),
         ("compare", "a" * 5000, "b"),
         ("verify", "a" * 300),

@@ -245,6 +245,9 @@ def test_a_folder_of_anybody_else_is_left_alone(
     assert (mine / "thesis.tex").read_text() == "all of it"
     with pytest.raises(UsageError, match="is a file"):
         check_place(mine / "thesis.tex", cache)
+    code, said = parity(capsys, bundles.bundle(), "--worst", bundles.bundle() / "new")
+    assert code == 2
+    assert "is the bundle or inside it" in said
     code, said = parity(capsys, quantized(), "--worst", tmp_path / "new", "--across")
     assert code == 2
     assert "--worst is for a comparison of two" in said
