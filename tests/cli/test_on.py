@@ -8,18 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.cli.main import main
 from edgekit.core.packages import install_command
+from tests import commands
 
 
-def refused(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[object, str]:
+def refused(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
     """The exit code and the only line of a command that does not start."""
-    with pytest.raises(SystemExit) as stop:
-        main(["parity", "no/such/bundle", *options])
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    (line,) = captured.err.splitlines()
-    return stop.value.code, line
+    code, out, err = commands.run(capsys, "parity", "no/such/bundle", *options)
+    assert out == ""
+    (line,) = err.splitlines()
+    return code, line
 
 
 def test_without_ray_it_says_how_to_install_it(
@@ -77,8 +75,8 @@ def test_a_port_that_is_no_ray(
         def serve() -> None:
             link, _ = server.accept()
             with link:
+                link.recv(1 << 16)  # the greeting
                 if said is None:
-                    link.recv(1 << 16)  # the greeting
                     link.recv(1)  # until the other hangs up
                 else:
                     link.sendall(said)
