@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgekit.bundle.build_record import BuildRecord
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.data import remote_folder
 from edgekit.data.base import Dataset, content_hash, labels
@@ -23,6 +24,7 @@ from edgekit.data.loading import load_each
 from edgekit.data.remote_cache import DIGEST_BYTES, LIMIT, RemoteCache
 from edgekit.data.remote_folder import RemoteFolder
 from edgekit.data.splits import split_dataset
+from edgekit.parity.options import ParityOptions
 from edgekit.steps.build_data import data_fingerprint
 from tests import buckets
 from tests.data.images import png, write
@@ -269,6 +271,15 @@ def test_a_missing_package_is_named(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ToolchainMissing, match=rf"needs {package}.*pip install .*\[{url[:2]}\]"):
         open_dataset(url)
+
+
+@pytest.mark.parametrize("uri", ["s3://enemy/photos", "imagenet-c:s3://enemy/photos"])
+def test_a_bundle_does_not_choose_what_is_read(tmp_path: Path, uri: str) -> None:
+    from edgekit.workflows.parity import _images
+
+    nothing: Any = None
+    with pytest.raises(UsageError, match=f"to read them, add --data {uri}"):
+        _images(nothing, tmp_path, ParityOptions(), BuildRecord(data=uri), nothing, ())
 
 
 def test_the_cache_is_bounded(tmp_path: Path) -> None:
