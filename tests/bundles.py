@@ -69,7 +69,9 @@ def images(count: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 @functools.cache
-def made(channel_order: str = "RGB", quantize: Quantize = "pooled", plain: bool = False) -> Made:
+def network(
+    channel_order: str = "RGB", quantize: Quantize = "pooled", plain: bool = False
+) -> tuple[VQSA, ModelCard]:
     """A model with random weights whose codewords are features of `images`."""
     torch.manual_seed(7)
     config = VQSAConfig(
@@ -88,7 +90,13 @@ def made(channel_order: str = "RGB", quantize: Quantize = "pooled", plain: bool 
             features = model.backbone.features(pixels, quantize)
             rows = features.reshape(len(features), -1, TinyBackbone.channels)[:, 0]
             model.head.codebook.embeddings.copy_(rows)
-    card = ModelCard("tiny", TinyBackbone.channels, CLASSES, preprocessing, config)
+    return model, ModelCard("tiny", TinyBackbone.channels, CLASSES, preprocessing, config)
+
+
+@functools.cache
+def made(channel_order: str = "RGB", quantize: Quantize = "pooled", plain: bool = False) -> Made:
+    """That model, and its graph."""
+    model, card = network(channel_order, quantize, plain)
     name = f"{channel_order}-{quantize}-{plain}.onnx"
     path = shared.once(name, lambda path: export_onnx(model, card, path))
     return Made(model, card, path)

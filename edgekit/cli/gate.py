@@ -12,7 +12,7 @@ import click
 from edgekit.cli.common import OutputFile
 from edgekit.core.console import Console
 from edgekit.core.errors import GateFailed, UsageError
-from edgekit.core.files import read_regular, write_bytes, write_text
+from edgekit.core.files import read_regular, real_path, write_bytes, write_text
 from edgekit.core.typed_toml import read_toml
 from edgekit.metrics.budgets import BUDGETS, Budgets, LeftOut, judged_by, option
 
@@ -74,12 +74,11 @@ class Gate:
         given = {f"--{name}": path for name, path in named.items() if path is not None}
         places: dict[Path, str] = {}
         for name, path in given.items():
-            other = places.setdefault(path.resolve(), name)
+            other = places.setdefault(real_path(path), name)
             if other != name:
                 raise UsageError(f"{other} and {name} both write {path}: name two files")
-        for name, file in (("--summary", self.summary), ("--junit", self.junit)):
-            if file is not None:
-                _check_outside(name, file.resolve(), bundles)
+        for name, path in given.items():
+            _check_outside(name, real_path(path), bundles)
         if self.summary is not None:
             _text(self.summary)
 
@@ -134,7 +133,7 @@ def fail_unless_held(report: GateReport, why: str = "") -> None:
 
 
 def _check_outside(name: str, path: Path, bundles: Sequence[Path]) -> None:
-    if any(bundle.resolve() in (path, *path.parents) for bundle in bundles):
+    if any(real_path(bundle) in (path, *path.parents) for bundle in bundles):
         raise UsageError(f"{name} {path} is the bundle or inside it: name a place beside it")
 
 

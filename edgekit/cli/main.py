@@ -42,8 +42,8 @@ Exit codes:
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Asking whether such a file exists is an error already, wherever that happens first.
-_NO_SUCH_NAME = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP)
+# Even to ask whether there is such a file is an error, or it is a pipe, a device or a folder.
+_NO_SUCH_NAME = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP, errno.EINVAL, errno.EISDIR)
 
 
 @click.group(

@@ -285,7 +285,7 @@ def parity(
     one, other = Side(candidate, ours), Side(reference or "", theirs)
     check_baseline(baseline, candidate, device)
     budgets, left_out = gate.judged(unable(one, baseline))
-    gate.check([Path(candidate)])
+    gate.check([Path(candidate)], worst=worst)
     if tolerance is not None:
         budgets = dataclasses.replace(budgets, max_drop=tolerance)
     drop = TOLERANCE if budgets.max_drop is None else budgets.max_drop

@@ -137,6 +137,11 @@ def make_folder(path: Path) -> None:
             sync_folder(folder.parent)
 
 
+def real_path(path: Path) -> Path:
+    """Like `Path.resolve`, which raises RuntimeError where links lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def link(source: Path, target: Path) -> None:
     """Give a file a second name, or copy it where the file system has no hard links."""
     try:
@@ -163,12 +168,13 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a NUL in its name
-        raise OSError(errno.EINVAL, "No file has such a name") from error
+        raise OSError(errno.EINVAL, "No file has such a name", str(path)) from error
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)
         code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        raise OSError(code, os.strerror(code) if stat.S_ISDIR(mode) else "Not a regular file")
+        what = os.strerror(code) if stat.S_ISDIR(mode) else "Not a regular file"
+        raise OSError(code, what, str(path))
     return os.fdopen(handle, "rb")
 
 
@@ -190,9 +196,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """SHA-256 of a file's content, in hexadecimal; OSError for a pipe or a device."""
     total = hashlib.sha256()
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         while block := stream.read(1 << 20):
             total.update(block)
     return total.hexdigest()

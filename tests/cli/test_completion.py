@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.cli.main import main
 from edgekit.core import shell_files
+from tests import commands
 
 
 @pytest.fixture
@@ -19,12 +19,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main(["completion", *words])
-    captured = capsys.readouterr()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code, captured.out, captured.err
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> commands.Ended:
+    return commands.run(capsys, "completion", *words)
 
 
 def files(folder: Path) -> list[str]:

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit.cli.main import main
-from tests import bundles
+from tests import bundles, commands
 from tests.foreign import classifiers
 from tests.report.test_gate import SCHEMA, table_rows
 from tests.report.xsd import problems
@@ -37,12 +36,8 @@ def bundle(tmp_path: Path) -> Path:
 
 def edgekit(capsys: Capture, *words: object) -> tuple[int, dict[str, Any], str]:
     """Exit code, document and the last line on standard error."""
-    with pytest.raises(SystemExit) as stop:
-        main([*(str(word) for word in words), "--json"])
-    captured = capsys.readouterr()
-    code = stop.value.code
-    assert isinstance(code, int)
-    return code, json.loads(captured.out), captured.err
+    code, out, err = commands.run(capsys, *words, "--json")
+    return code, json.loads(out), err
 
 
 def parity(capsys: Capture, candidate: Path, *words: object) -> tuple[int, dict[str, Any], str]:

@@ -1,4 +1,4 @@
-"""``edgekit parity --on``: what is refused before any work, in one line."""
+"""``edgekit parity --on`` and ``build --on``: what is refused before any work, in one line."""
 
 import socket
 import threading
@@ -8,18 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.cli.main import main
 from edgekit.core.packages import install_command
+from tests import commands
+
+PARITY = "parity", "no/such/bundle"
 
 
-def refused(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[object, str]:
+def refused(
+    capsys: pytest.CaptureFixture[str], *options: str, command: tuple[str, ...] = PARITY
+) -> tuple[int, str]:
     """The exit code and the only line of a command that does not start."""
-    with pytest.raises(SystemExit) as stop:
-        main(["parity", "no/such/bundle", *options])
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    (line,) = captured.err.splitlines()
-    return stop.value.code, line
+    code, out, err = commands.run(capsys, *command, *options)
+    assert out == ""
+    (line,) = err.splitlines()
+    return code, line
 
 
 def test_without_ray_it_says_how_to_install_it(
@@ -31,9 +33,12 @@ def test_without_ray_it_says_how_to_install_it(
     assert line.endswith(f"needs ray, which is not installed: run {install_command('ray')}")
 
 
+@pytest.mark.parametrize("command", [PARITY, ("build",)])
 @pytest.mark.parametrize("where", ["rai", "ray:", "spark", ""])
-def test_what_is_not_ray(capsys: pytest.CaptureFixture[str], where: str) -> None:
-    code, line = refused(capsys, "--on", where)
+def test_what_is_not_ray(
+    capsys: pytest.CaptureFixture[str], where: str, command: tuple[str, ...]
+) -> None:
+    code, line = refused(capsys, "--on", where, command=command)
     assert code == 2
     assert "write --on ray, or --on ray:ADDRESS" in line
 
@@ -77,8 +82,8 @@ def test_a_port_that_is_no_ray(
         def serve() -> None:
             link, _ = server.accept()
             with link:
+                link.recv(1 << 16)  # the greeting
                 if said is None:
-                    link.recv(1 << 16)  # the greeting
                     link.recv(1)  # until the other hangs up
                 else:
                     link.sendall(said)

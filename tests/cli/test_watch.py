@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from edgekit.bundle.store import open_bundle
-from edgekit.cli.main import cli, main
+from edgekit.cli.main import cli
 from edgekit.core.console import Console
 from edgekit.core.documents import plain
 from edgekit.core.errors import GateFailed, UsageError
@@ -30,7 +30,7 @@ from edgekit.field.sources import open_source
 from edgekit.runtime.document import PredictedImage
 from edgekit.runtime.model import load
 from edgekit.steps.field_reference import FieldOptions, store_reference
-from tests import bundles
+from tests import bundles, commands
 from tests.field.exposition import read_exposition
 
 watch = cli.commands["watch"]
@@ -76,7 +76,7 @@ class Typed(io.StringIO):
         super().__init__()
         self._lines = iter(lines)
 
-    def readline(self, size: int | None = -1, /) -> str:
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override] # as StringIO's
         line = next(self._lines, None)
         return "" if line is None else f"{line}\n"
 
@@ -182,11 +182,9 @@ def test_predictions_come_on_standard_input(
 ) -> None:
     """What `predict --json` says of images tells a monitor what the images would."""
     folder = write(tmp_path / "night", dark(bundles.images(80, seed=7)))
-    with pytest.raises(SystemExit):
-        main(["predict", str(watched), str(folder), "--json"])
-    predicted = json.loads(capsys.readouterr().out)["predictions"]
+    predicted = json.loads(commands.run(capsys, "predict", watched, folder, "--json").out)
     own, reason = run(capsys, watched, folder, "--once")
-    lines = [json.dumps(one) for one in predicted]
+    lines = [json.dumps(one) for one in predicted["predictions"]]
     monkeypatch.setattr(sys, "stdin", Typed([*lines, "", '{"error": "the frame is torn"}']))
     monkeypatch.setattr("edgekit.runtime.model.load", None)  # needs no runtime
     given, same = run(capsys, watched, "-", "--once")
@@ -248,8 +246,8 @@ def test_a_line_without_an_end(
     taken: list[int] = []
 
     class Counting(io.StringIO):
-        def readline(self, size: int | None = -1, /) -> str:
-            taken.append(-1 if size is None else size)
+        def readline(self, size: int = -1, /) -> str:  # type: ignore[override] # as StringIO's
+            taken.append(size)
             return super().readline(size)
 
     monkeypatch.setattr(sys, "stdin", Counting(content))

@@ -12,7 +12,7 @@ import pytest
 
 from edgekit.core import files
 from edgekit.core.errors import EdgekitError
-from edgekit.core.files import open_regular, write_atomically, write_text
+from edgekit.core.files import file_sha256, open_regular, write_atomically, write_text
 from edgekit.core.folders import replace_folder
 
 HALF = """
@@ -128,3 +128,8 @@ def test_only_a_regular_file_is_replaced(tmp_path: Path, kind: str) -> None:
 def test_a_name_with_a_nul_is_no_file() -> None:
     with pytest.raises(OSError, match="No file has such a name"):
         open_regular(Path("a\0b"))
+
+
+def test_what_never_ends_is_not_hashed() -> None:
+    with pytest.raises(OSError, match="Not a regular file: '/dev/zero'"):
+        file_sha256(Path("/dev/zero"))

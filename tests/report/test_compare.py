@@ -11,14 +11,13 @@ import pytest
 
 from edgekit.bundle.manifest import LABELS
 from edgekit.bundle.store import open_bundle, update_bundle, write_bundle, zip_bundle
-from edgekit.cli.main import main
 from edgekit.core.typed_toml import to_toml
 from edgekit.parity.document import GRAPH_FILE, GRAPH_SECTION, ParityDocument
 from edgekit.parity.examples import EXAMPLES, Answered, Example, ExampleCell, Examples, Picture
 from edgekit.report.compare_bundles import compare_bundles
 from edgekit.report.compared import ComparedReport
 from edgekit.training.config import TrainConfig
-from tests import bundles, terminals
+from tests import bundles, commands, terminals
 from tests.parity import example as parity_example
 from tests.report.test_several import measure
 
@@ -33,12 +32,8 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     return folder, tmp_path / "b"
 
 
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main(["compare", *map(str, words)])
-    captured = capsys.readouterr()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code, captured.out, captured.err
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> commands.Ended:
+    return commands.run(capsys, "compare", *words)
 
 
 def repacked(path: Path, labels: tuple[str, ...] | None = None, **changes: Any) -> None:

@@ -26,7 +26,7 @@ from edgekit.report.pair_page import pair_page
 from edgekit.report.sections.look import look
 from edgekit.report.worst_folder import check_place
 from edgekit.workflows.parity import save_report
-from tests import bundles, documents
+from tests import bundles, commands, documents
 from tests.foreign import classifiers
 from tests.foreign.lies import CELLS, quantized
 from tests.parity.example import document
@@ -178,11 +178,9 @@ def parity(capsys: pytest.CaptureFixture[str], candidate: Path, *words: object) 
     """Exit code and standard error of a comparison with the float network."""
     arguments = ["parity", candidate, "--reference", classifiers.float_onnx(), *CELLS]
     arguments += ["--data", classifiers.data(), "--preprocessing", classifiers.preprocessing()]
-    with pytest.raises(SystemExit) as stop:
-        main([*map(str, [*arguments, "--tolerance", "3", "--full", "--images", 150, *words])])
-    captured = capsys.readouterr()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code, captured.err
+    settings = ("--tolerance", "3", "--full", "--images", 150)
+    done = commands.run(capsys, *arguments, *settings, *words)
+    return done.code, done.err
 
 
 @pytest.mark.usefixtures("_cache")
@@ -247,6 +245,9 @@ def test_a_folder_of_anybody_else_is_left_alone(
     assert (mine / "thesis.tex").read_text() == "all of it"
     with pytest.raises(UsageError, match="is a file"):
         check_place(mine / "thesis.tex", cache)
+    code, said = parity(capsys, bundles.bundle(), "--worst", bundles.bundle() / "new")
+    assert code == 2
+    assert "is the bundle or inside it" in said
     code, said = parity(capsys, quantized(), "--worst", tmp_path / "new", "--across")
     assert code == 2
     assert "--worst is for a comparison of two" in said
