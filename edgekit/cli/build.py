@@ -53,7 +53,7 @@ _NOT_PASSED = ("fail", "undecided", "unlabeled")
 )
 @click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
 @click.option("--labels", help="Text file, one class name per line.")
-@click.option("--data", help="Images: folder, .npz, .csv, .jsonl or builtin:fashion-mnist.")
+@click.option("--data", help="Images: folder, .npz, .csv, .jsonl, URL or builtin:fashion-mnist.")
 @click.option("--target", multiple=True, help="Target device, repeatable; see 'edgekit targets'.")
 @click.option("--out", help=f"Folder for the bundles, one per target.  [{BuildConfig.out}]")
 @click.option(
@@ -109,6 +109,7 @@ _NOT_PASSED = ("fail", "undecided", "unlabeled")
 )
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file.")
 @click.option("--save-config", type=OutputFile(), help="Write the settings used, as TOML.")
+@click.option("--on", help="Calibrate and compare on Ray: ray, or ray:ADDRESS of a cluster.")
 @click.option("--dry-run", is_flag=True, help="Show the steps and their state, run nothing.")
 @click.option("--force", is_flag=True, help="Run every step again.")
 @click.option(
@@ -122,6 +123,7 @@ def build(
     dry_run: bool,
     force: bool,
     only: StepName | None,
+    on: str | None,
     **options: Any,
 ) -> None:
     """Turn a checkpoint into a verified INT8 bundle per target, with benchmark and parity.
@@ -131,6 +133,7 @@ def build(
     from edgekit.bundle.engine import engine_pending
     from edgekit.bundle.store import open_bundle
     from edgekit.core.typed_toml import read_toml
+    from edgekit.parity.ray_cluster import executor_on
     from edgekit.steps.build_report import BuildReport, BuiltBundle
     from edgekit.workflows.build import build as run
     from edgekit.workflows.build import plan
@@ -163,7 +166,8 @@ def build(
         console.document(planned)
         console.table(PLAN, [_plan_row(step) for step in planned.steps])
         return
-    outcomes = run(config, console, force=force, only=only)
+    executor = click.get_current_context().with_resource(executor_on(on, console))
+    outcomes = run(config, console, force=force, only=only, executor=executor)
     budgets = with_default(config, budgets)
     earlier = compare_with_earlier(config, outcomes, budgets, console)
     judged = judge_build(config, outcomes, budgets, left_out, earlier)

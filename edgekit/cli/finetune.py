@@ -37,7 +37,7 @@ VALIDATION = Table.of(
 )
 @click.argument("checkpoint", required=False)
 @click.option("--config", "file", type=_FILE, help="TOML file with any of these options.")
-@click.option("--data", help="Folder, .npz, .csv, .jsonl or builtin:fashion-mnist.")
+@click.option("--data", help="Folder, .npz, .csv, .jsonl, URL or builtin:fashion-mnist.")
 @click.option("--out", type=_FILE, help="Folder for results and log; one with a run resumes.")
 @click.option("--restart", is_flag=True, help="Discard the run in --out and start over.")
 @click.option("--recipe", help="Calibration to start from: a name, or a .toml file.")

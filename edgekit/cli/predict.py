@@ -152,7 +152,7 @@ def _print_csv(console: Console, answers: Iterator[Prediction], top: int) -> Non
 
 def _sources(names: Iterable[str]) -> Iterator[Path | str]:
     """Paths of image files, those of folders in alphabetical order; videos and cameras by name."""
-    from edgekit.data.image_files import EXTENSIONS
+    from edgekit.data.folder import EXTENSIONS
     from edgekit.field.sources import check_frames, has_frames
 
     for name in names:

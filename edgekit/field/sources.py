@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError, one_line
 from edgekit.core.files import read_regular
-from edgekit.data.image_files import EXTENSIONS
+from edgekit.data.folder import EXTENSIONS
 
 if TYPE_CHECKING:
     from edgekit.runtime.model import Item

@@ -144,6 +144,8 @@ class BuildConfig:
 def _last_part(name: str) -> str:
     """A file's or folder's own name, without its path on this machine."""
     scheme, colon, rest = name.partition(":")
+    if rest.startswith("//"):  # a URL, which is the same on every machine
+        return name
     if colon and "/" not in scheme:  # builtin:fashion-mnist, imagenet-c:/data/imagenet-c
         return f"{scheme}:{_last_part(rest)}"
     own = Path(name).name

@@ -1,4 +1,4 @@
-"""``edgekit parity --on``: what is refused before any work, in one line."""
+"""``edgekit parity --on`` and ``build --on``: what is refused before any work, in one line."""
 
 import socket
 import threading
@@ -11,10 +11,14 @@ import pytest
 from edgekit.core.packages import install_command
 from tests import commands
 
+PARITY = "parity", "no/such/bundle"
 
-def refused(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
+
+def refused(
+    capsys: pytest.CaptureFixture[str], *options: str, command: tuple[str, ...] = PARITY
+) -> tuple[int, str]:
     """The exit code and the only line of a command that does not start."""
-    code, out, err = commands.run(capsys, "parity", "no/such/bundle", *options)
+    code, out, err = commands.run(capsys, *command, *options)
     assert out == ""
     (line,) = err.splitlines()
     return code, line
@@ -29,9 +33,12 @@ def test_without_ray_it_says_how_to_install_it(
     assert line.endswith(f"needs ray, which is not installed: run {install_command('ray')}")
 
 
+@pytest.mark.parametrize("command", [PARITY, ("build",)])
 @pytest.mark.parametrize("where", ["rai", "ray:", "spark", ""])
-def test_what_is_not_ray(capsys: pytest.CaptureFixture[str], where: str) -> None:
-    code, line = refused(capsys, "--on", where)
+def test_what_is_not_ray(
+    capsys: pytest.CaptureFixture[str], where: str, command: tuple[str, ...]
+) -> None:
+    code, line = refused(capsys, "--on", where, command=command)
     assert code == 2
     assert "write --on ray, or --on ray:ADDRESS" in line
 

@@ -20,7 +20,7 @@ pytest.importorskip("ai_edge_litert", reason="the extra `litert` is not installe
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is missing")
 
 NOT_HERE = {
-    r"--device |^deploy |^device check ": "tests/devices runs these over a loopback sshd",
+    r"--devices? |^deploy |^device check ": "tests/devices runs these over a loopback sshd",
     r"^build --target openvino-[gn]pu": "an Intel GPU or NPU",
     r"@openvino:GPU": "an Intel GPU",
     r"^parity command:ssh ": "another machine",
