@@ -185,6 +185,7 @@ def prepare(name: str, size: int, folder: Path) -> tuple[Path, Path, Path]:
         recipe="fast",
         bench=False,
         parity=False,
+        watch=False,
     )
     bundle = build(config, Console(verbosity=-1))[0].path
     return bundle, next((folder / "cache/export").glob("*/model.onnx")), checkpoint

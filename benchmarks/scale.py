@@ -198,6 +198,7 @@ def prepare(checkpoint: str | None, folder: Path) -> tuple[Path, Path]:
         out=str(folder / "build"),
         bench=False,
         parity=False,
+        watch=False,
     )
     bundle = build(config, Console(verbosity=-1))[0].path
     return bundle, next((folder / "cache/export").glob("*/model.onnx"))

@@ -83,7 +83,11 @@ _NOT_PASSED = ("fail", "undecided", "unlabeled")
 @click.option("--zip/--no-zip", default=None, help="Write each bundle as a .zip, too.")
 @click.option("--bench/--no-bench", default=None, help="Measure latency.")
 @click.option("--parity/--no-parity", default=None, help="Compare robustness with the original.")
-@click.option("--watch/--no-watch", default=None, help="Prepare the bundle for 'edgekit watch'.")
+@click.option(
+    "--watch/--no-watch",
+    default=None,
+    help="Prepare the bundle for 'edgekit watch'; default: if there are enough images.",
+)
 @click.option(
     "--guard/--no-guard",
     default=None,

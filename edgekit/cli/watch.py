@@ -76,9 +76,9 @@ def watch(
 
     SOURCE is a folder (new files are watched as they come), an image, a list of files, a
     video, camera:0, or - for standard input: file names, or the predictions that your own
-    program made with BUNDLE, one JSON object a line. The bundle must have been built with
-    --watch. Images should not be almost the same: of a video, watch a frame now and then
-    (--every).
+    program made with BUNDLE, one JSON object a line. The bundle must have a monitor's reference,
+    which 'build' makes of 50 validation images or more. Images should not be almost the same: of
+    a video, watch a frame now and then (--every).
 
     With --device, of BUNDLE only the name counts, and it may be left out if a single bundle is
     watched there. --state is that monitor's file there, unless it is ~/.edgekit/watch/NAME.json.

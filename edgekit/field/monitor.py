@@ -252,7 +252,7 @@ def reference_of(bundle: Model | str | os.PathLike[str]) -> FieldReference:
         check_engine_built(opened)  # only then can its answers be known
         raise UsageError(
             f"{opened.path} has no {FIELD}, which a monitor compares with: build it with "
-            "'edgekit build --watch'"
+            "'edgekit build --watch', which says what is missing"
         )
     data = (opened.folder / FIELD).read_bytes()
     return FieldReference.from_dict(parse_json(data, FIELD), f"{opened.path}: {FIELD}")

@@ -56,7 +56,9 @@ class BuildConfig:
     tolerance: float | None = None  # points of mean corruption error; None: the budgets' max_drop
     parity_images: int = 0  # most test images to use; 0: all
     images: bool = True  # keep a few test images in the bundle, for its report
-    watch: bool = False  # put into the bundle what a monitor of the deployed model compares with
+    # Put into the bundle what a monitor of the deployed model compares with. None: if there are
+    # enough validation images.
+    watch: bool | None = None
     plugin: str | None = None  # TensorRT plugin, compiled for the device, to include
     require_engine: bool = False  # fail if a TensorRT engine can only be built on its device
     baseline: str | None = None  # an earlier bundle, or a folder with one for every target

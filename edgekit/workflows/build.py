@@ -118,7 +118,7 @@ def pipeline(
         check_inputs(config.data, config.labels, config.recipe)
     loaded = Load(context, config.source())
     tolerance = config.most_drop if config.parity else None
-    exported = Export(context, loaded, config.data_options(), tolerance, watch=config.watch)
+    exported = Export(context, loaded, config.data_options(), tolerance, watch=config.watch is True)
     steps: list[Step[Any]] = [loaded, exported]
     calibrations: list[Calibrate] = []
     for descriptor in descriptors:
@@ -140,8 +140,8 @@ def pipeline(
             measured.append(Parity(context, compiled))
             if engine_elsewhere(descriptor):
                 measured.append(GraphParity(context, compiled))
-        if config.watch:
-            measured.append(Watch(context, compiled))
+        if config.watch is not False:
+            measured.append(Watch(context, compiled, optional=config.watch is None))
         ends: list[Step[Any]] = [compiled, *measured, Finish(context, compiled, measured)]
         own = ends if quantized is None else [quantized, *ends]
         for step in own:

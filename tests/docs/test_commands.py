@@ -44,7 +44,7 @@ ECONOMIES = {
     "calibrate": "--recipe tiny.toml",
     "build": (
         "--checkpoint runs/mine/best.safetensors --data ./photos --recipe tiny.toml "
-        "--parity-images 2 --bench-seconds 0.02 --zip"
+        "--parity-images 2 --bench-seconds 0.02 --no-watch --zip"
     ),
     "parity": "--images 2",
     "bench": "--seconds 0.05",

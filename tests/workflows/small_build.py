@@ -30,6 +30,7 @@ def settings(model: Path, out: Path, **changes: Any) -> BuildConfig:
         "guard": False,
         "bench_seconds": 0.05,
         "parity_images": 2,
+        "watch": False,  # test_build_watch.py tries it
     }
     return BuildConfig(**(values | changes))
 
