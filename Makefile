@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(shell git ls-files '*.cpp' '*.h' '*.cu' 2>/dev/null)
 
-.PHONY: build test setup lint native-test native-tsan test-tensorrt wheel test-wheel docs format clean
+.PHONY: build test setup lint native-test native-tsan test-tensorrt test-arm wheel test-wheel docs format clean
 
 build: setup
 	$(BIN)/edgekit build
@@ -52,6 +52,14 @@ native-tsan: setup
 test-tensorrt: setup
 	$(BIN)/python -m tests.tensorrt.kit build/tensorrt-kit
 	EDGEKIT_TENSORRT_KIT=build/tensorrt-kit $(BIN)/python -m pytest tests/tensorrt
+
+# edgekit on aarch64: an arm64 Debian in an emulator, behind an sshd, as a device. The first run makes
+# the userland and installs the runtimes in it, which stay in build/arm until what makes them changes.
+# Debian packages: proot qemu-user-static g++-aarch64-linux-gnu openssh-server
+test-arm: setup
+	mkdir -p build
+	$(BIN)/python -m tests.arm.userland build/arm
+	EDGEKIT_ARM_USERLAND=build/arm $(BIN)/python -m pytest tests/arm
 
 # dist/: an sdist, and a wheel that is built from it. The wheel's tag names the oldest glibc that its
 # libraries run with, which depends on this machine's compiler. OpenVINO's own libraries are never

@@ -135,14 +135,16 @@ def named_frames(name: str, every: int, most: int | None) -> Iterator[tuple[str,
 
 
 def _frames(name: str) -> Iterator[Item]:
-    capture, error = _open(name), _opencv().error
+    capture = _open(name)
+    import cv2
+
     try:
         while True:
             good, frame = capture.read()
             if not good or frame is None:
                 return
             yield _rgb(frame)
-    except error as why:
+    except cv2.error as why:
         raise EdgekitError(f"OpenCV cannot go on with {name}: {one_line(why)}") from why
     finally:
         capture.release()

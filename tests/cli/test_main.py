@@ -63,7 +63,7 @@ def test_every_command_has_examples_and_the_common_options(
         (["inspect", "absent.pth"], "absent.pth does not exist: name a checkpoint"),
         (["doctor", "--jsn"], "--json"),
         (["calibrate", "--dialect", "tensort"], "'tensort' is not one of 'openvino'"),
-        (["finetune", "--dialect", "tensort"], "'tensort' is not one of 'openvino'"),
+        (["finetune", "--dialect", "tensort"], "'tensort' is not one of 'auto'"),
         (["build", "--only", "compil"], "'compil' is not one of 'load', 'export'"),
         (["build", "--only", "compil"], " (did you mean 'compile'?) (see 'edgekit build --help')"),
         (["build", "--recipe"], "'--recipe' requires an argument. (see 'edgekit build --help')"),

@@ -109,6 +109,13 @@ def arrived(device: Device) -> int:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
+    with serving() as made:
+        yield made
+
+
+@contextlib.contextmanager
+def serving(more: str = "") -> Iterator[Server]:
+    """An sshd of our own; ``more`` goes into its configuration."""
     sshd = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if sshd is None or shutil.which("ssh") is None:
         pytest.skip("OpenSSH's server is not installed: apt-get install openssh-server")
@@ -126,7 +133,7 @@ def server() -> Iterator[Server]:
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\n"
         f"AuthorizedKeysFile {folder}/authorized\nPidFile none\nStrictModes no\nUsePAM no\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-        "PermitRootLogin prohibit-password\nMaxStartups 50\n"
+        f"PermitRootLogin prohibit-password\nMaxStartups 50\n{more}\n"
     )
     for name, key in (("known", "host"), ("wrong", "other")):
         text = (folder / f"{key}.pub").read_text()
@@ -148,7 +155,7 @@ def server() -> Iterator[Server]:
         def logs_in() -> bool:
             return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
-        if not wait_until(logs_in, 5):
+        if not wait_until(logs_in, 20):
             pytest.skip(f"sshd lets {getpass.getuser()} not in: {(folder / 'log').read_text()}")
         yield made
     finally:
