@@ -14,11 +14,22 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-def alarms(experts: Experts, promise: float, symbols: Ints, chances: Floats) -> Ints:
-    """Where each stream alarms; its length if it does not. Arrays are [streams, images]."""
+def alarms(
+    experts: Experts,
+    promise: float,
+    symbols: Ints,
+    chances: Floats,
+    normal: Ints | None = None,
+) -> Ints:
+    """Where each stream alarms; its length if it does not. Arrays are [streams, images].
+
+    ``normal`` are the symbols that each stream is compared with, unless the reference's.
+    """
     count, length = symbols.shape
     first = Detector.begin(experts, promise)
     counts = np.repeat(first.counts[None], count, axis=0)
+    if normal is not None:
+        counts = np.stack([experts.count(row) for row in normal])
     evidence = np.repeat(first.evidence[None], count, axis=0)
     learned = np.repeat(first.learned[None], count, axis=0)
     ends = np.full(count, length)
