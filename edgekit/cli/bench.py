@@ -128,9 +128,9 @@ def bench(
     )
     gate = take_gate(gating)
     earlier = earlier_bundle(options, bundles)
-    devices = _devices(names, bundles, console)
-    budgets, left_out = gate.judged(_unable(earlier, on_device=bool(devices)))
+    budgets, left_out = gate.judged(_unable(earlier, on_device=bool(names)))
     gate.check(bundles, output=output)
+    devices = _devices(names, bundles, console)
     failures: list[tuple[str, EdgekitError]] = []
     if not devices:
         reports = [bench_bundles(bundles, options, console, cache_root())]

@@ -69,7 +69,7 @@ def test_it_is_read_from_a_monitors_file(tmp_path: Path) -> None:
     document = json.loads(path.read_text())
     document["recent"][3]["symbol"] = CODES * BINS
     path.write_text(json.dumps(document))
-    with pytest.raises(UsageError, match="a codeword does not exist"):
+    with pytest.raises(UsageError, match="a codeword or class does not exist"):
         stored_against_lab(reference(), path)
-    with pytest.raises(UsageError, match="a codeword does not exist"):
+    with pytest.raises(UsageError, match="a codeword or class does not exist"):
         Monitor(reference(), state=path)
