@@ -30,6 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from full_sweep import full_sweep
 from parity_stopping import stopping
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -184,6 +185,7 @@ def prepare(name: str, size: int, folder: Path) -> tuple[Path, Path, Path]:
         recipe="fast",
         bench=False,
         parity=False,
+        watch=False,
     )
     bundle = build(config, Console(verbosity=-1))[0].path
     return bundle, next((folder / "cache/export").glob("*/model.onnx")), checkpoint
@@ -197,7 +199,7 @@ def side_by_side(
 
     rounds, same = [], True
     for turn in range(options.rounds + 1):  # the first warms up and does not count
-        this = sweep(options, bundle, reference, turn)
+        this = full_sweep(bundle, reference, options.images, turn, options.folder)
         tally = Tally(this.make.cells, labeled=True, codebook_size=0)
         times = []
         start = time.perf_counter()
@@ -222,31 +224,6 @@ def side_by_side(
                 flush=True,
             )
     return rounds, same
-
-
-def sweep(options: argparse.Namespace, bundle: Path, reference: Path, seed: int) -> Any:
-    """A full sweep over the images of a round, with no answers kept from earlier ones."""
-    from edgekit.data.base import subset
-    from edgekit.data.corruption_grid import Cells, MakeVariants
-    from edgekit.data.corruptions import BENCHMARK15
-    from edgekit.data.datasets import open_dataset
-    from edgekit.data.loading import default_workers
-    from edgekit.parity.engines import open_reference
-    from edgekit.parity.predictors import open_bundle_predictor
-    from edgekit.parity.sweep import Sweep
-
-    dataset = open_dataset("builtin:fashion-mnist")
-    candidate = open_bundle_predictor(bundle)
-    return Sweep(
-        subset(dataset, dataset.given_splits["test"]),
-        MakeVariants(candidate.preprocessing, Cells(BENCHMARK15, (1, 2, 3, 4, 5))),
-        open_reference(reference),
-        candidate,
-        Path(tempfile.mkdtemp(dir=options.folder)),
-        options.images,
-        default_workers(),
-        seed,
-    )
 
 
 def obvious_loop(
@@ -317,7 +294,7 @@ def second_target(options: argparse.Namespace, bundle: Path, reference: Path) ->
     from edgekit.parity.options import Gates, ParityOptions
 
     quiet = Console(verbosity=-1)
-    this = sweep(options, bundle, reference, 99)
+    this = full_sweep(bundle, reference, options.images, 99, options.folder)
     asked = ParityOptions(gates=Gates(99), full=True)
     first = run_comparison(this, asked, quiet).document
     another = dataclasses.replace(

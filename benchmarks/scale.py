@@ -1,14 +1,17 @@
 """What a parity sweep on Ray costs beside one on this machine, in turns, in one run.
 
-    python benchmarks/scale.py [--images N] [--rounds N] [--shards N] [--predict]
-        [--checkpoint built-in.safetensors]
+    python benchmarks/scale.py [--images N] [--rounds N] [--shards N] [--check N] [--predict]
+        [--checkpoint built-in.safetensors] [--bundle build/cpu --reference float.onnx]
 
-Three measurements, of the built-in model, which is EfficientNet-Lite0 at 96 px with a VQ-SA head:
+Four measurements, of the built-in model, which is EfficientNet-Lite0 at 96 px with a VQ-SA head:
 
 - what the driver spends on each of 10,000 shards that nobody has to work on (goal: under 2 ms),
 - how many images an hour two Ray workers do on two cores, beside the plain sweep on the same two
   cores (goal: at least 0.9 of it), and whether both give the same answers,
-- processor seconds of one image: loading and corrupting, the float model, the INT8 bundle.
+- processor seconds of one image: loading and corrupting, the float model, the INT8 bundle,
+- what a whole comparison of --check images on Ray takes, beside what these pieces predict, and
+  what the driver spends on it: on the first images, of which it answers some itself to choose the
+  float model's engine, and on each later one.
 
 --predict prints what all of ImageNet-C costs on 1, 16 and 256 cores, from these measurements.
 The exit code is 0 if the answers are the same and both goals are met.
@@ -24,15 +27,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from full_sweep import full_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 IMAGENET_C = 50_000  # images, each clean and in 75 cells
 CELLS = 75
+FIRST = 5  # images, of which the driver answers some
 LEAST_EFFICIENCY, MOST_OVERHEAD = 0.9, 2e-3
 
 
@@ -59,6 +66,32 @@ class Round(NamedTuple):
     @property
     def ratio(self) -> float:
         return self.here / self.ray
+
+
+class Checked(NamedTuple):
+    """Processor seconds of a comparison."""
+
+    workers: float
+    first: float  # of the driver, up to image number `FIRST`
+    later: float  # of the driver, on each later image
+
+
+class Marked:
+    """An executor that notes the driver's processor time whenever it is an image's turn."""
+
+    def __init__(self, executor: Any) -> None:
+        self.executor = executor
+        self.marks: list[float] = []
+
+    @property
+    def cpu_seconds(self) -> float:
+        return float(self.executor.cpu_seconds)
+
+    def run(self, *arguments: Any) -> Iterator[Any]:
+        with closing(self.executor.run(*arguments)) as shards:
+            for shard in shards:
+                self.marks.append(time.process_time())
+                yield shard
 
 
 class Nothing:
@@ -99,7 +132,9 @@ class NoPixels:
 def main() -> int:
     options = arguments()
     os.environ["EDGEKIT_CACHE"] = str(options.folder / "cache")
-    bundle, reference = prepare(options.checkpoint, options.folder)
+    bundle, reference = options.bundle, options.reference
+    if bundle is None or reference is None:
+        bundle, reference = prepare(options.checkpoint, options.folder)
     from edgekit.core.console import Console
     from edgekit.parity.ray_cluster import executor_on
 
@@ -111,6 +146,7 @@ def main() -> int:
             f"computes {1e3 * cpu:.2f} ms",
             flush=True,
         )
+        checked = check(ray, options, bundle, reference) if options.check else None
         rounds, same = side_by_side(ray, options, bundle, reference)
     efficiency = statistics.median(found.ratio for found in rounds)
     print(f"two Ray workers beside the plain sweep: {efficiency:.2f} x its images an hour, and")
@@ -122,8 +158,15 @@ def main() -> int:
         f"processor seconds an image in {CELLS} cells and clean: {cost.total:.2f} (pixels "
         f"{cost.pixels:.2f}, float model {cost.reference:.2f}, bundle {cost.candidate:.2f})"
     )
+    if checked is not None:
+        print(f"{options.check} images in a comparison: predicted {options.check * cost.total:.0f}")
+        print(f"processor seconds of workers, measured {checked.workers:.0f}; the driver spent")
+        print(
+            f"{checked.first:.1f} s up to image {FIRST}, "
+            f"{1e3 * checked.later:.1f} ms on each later one"
+        )
     if options.predict:
-        predict(cost, cpu, work)
+        predict(cost, work, None if checked is None else checked.later)
     print(f"load average after: {os.getloadavg()[0]:.1f}")
     return 0 if same and efficiency >= LEAST_EFFICIENCY and wall < MOST_OVERHEAD else 1
 
@@ -131,6 +174,9 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", help="the built-in one, where it is trained already")
+    parser.add_argument("--bundle", type=Path, help="the built-in one, where it is built already")
+    parser.add_argument("--reference", type=Path, help="its float ONNX file")
+    parser.add_argument("--check", type=int, default=0, help="images of a whole comparison")
     parser.add_argument("--images", type=int, default=40, help="images a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shards", type=int, default=10_000)
@@ -152,6 +198,7 @@ def prepare(checkpoint: str | None, folder: Path) -> tuple[Path, Path]:
         out=str(folder / "build"),
         bench=False,
         parity=False,
+        watch=False,
     )
     bundle = build(config, Console(verbosity=-1))[0].path
     return bundle, next((folder / "cache/export").glob("*/model.onnx"))
@@ -178,6 +225,19 @@ def overhead(ray: Any, shards: int) -> tuple[float, float]:
     return (time.process_time() - before) / shards, (time.perf_counter() - start) / shards
 
 
+def check(ray: Any, options: argparse.Namespace, bundle: Path, reference: Path) -> Checked:
+    """A whole comparison on Ray, with all that the driver does."""
+    from edgekit.core.console import Console
+    from edgekit.parity.compare import run_comparison
+    from edgekit.parity.options import ParityOptions
+
+    marked, before, start = Marked(ray), ray.cpu_seconds, time.process_time()
+    this = full_sweep(bundle, reference, options.check, 100, options.folder, marked)
+    run_comparison(this, ParityOptions(full=True), Console(verbosity=-1))
+    later = (marked.marks[-1] - marked.marks[FIRST - 1]) / (options.check - FIRST)
+    return Checked(ray.cpu_seconds - before, marked.marks[FIRST - 1] - start, later)
+
+
 def side_by_side(
     ray: Any, options: argparse.Namespace, bundle: Path, reference: Path
 ) -> tuple[list[Round], bool]:
@@ -188,7 +248,7 @@ def side_by_side(
     for turn in range(options.rounds + 1):  # the first warms up and does not count
         seconds, found, cpu = [], [], []
         for executor in (LOCAL, ray):
-            this = sweep(options, bundle, reference, executor, turn)
+            this = full_sweep(bundle, reference, options.images, turn, options.folder, executor)
             answers, times = [], []
             before = all_cpu(executor)
             for pair in this.pairs():
@@ -216,41 +276,12 @@ def all_cpu(executor: Any) -> float:
     return here + float(executor.cpu_seconds)
 
 
-def sweep(
-    options: argparse.Namespace, bundle: Path, reference: Path, executor: Any, seed: int
-) -> Any:
-    """A full sweep with no answers kept from earlier ones."""
-    from edgekit.data.base import subset
-    from edgekit.data.corruption_grid import Cells, MakeVariants
-    from edgekit.data.corruptions import BENCHMARK15
-    from edgekit.data.datasets import open_dataset
-    from edgekit.data.loading import default_workers
-    from edgekit.parity.engines import open_reference
-    from edgekit.parity.predictors import open_bundle_predictor
-    from edgekit.parity.sweep import Sweep
-
-    dataset = open_dataset("builtin:fashion-mnist")
-    candidate = open_bundle_predictor(bundle)
-    return Sweep(
-        subset(dataset, dataset.given_splits["test"]),
-        MakeVariants(candidate.preprocessing, Cells(BENCHMARK15, (1, 2, 3, 4, 5))),
-        open_reference(reference),
-        candidate,
-        Path(tempfile.mkdtemp(dir=options.folder)),
-        options.images,
-        default_workers(),
-        seed,
-        executor=executor,
-    )
-
-
 def cost_of_an_image(bundle: Path, reference: Path, options: argparse.Namespace) -> Cost:
     """Processor seconds of what a worker does, in one process with one thread."""
     from edgekit.core.host import limit_threads
-    from edgekit.parity.executors import LOCAL
 
     limit_threads(1)
-    this = sweep(options, bundle, reference, LOCAL, 0)
+    this = full_sweep(bundle, reference, options.images, 0, options.folder)
     reference_model = this.reference
     every = tuple(range(this.make.count))
     spent: list[list[float]] = [[], [], []]
@@ -268,15 +299,15 @@ def cost_of_an_image(bundle: Path, reference: Path, options: argparse.Namespace)
     return Cost(*map(statistics.median, spent))
 
 
-def predict(cost: Cost, driver: float, efficiency: float) -> None:
-    """All of ImageNet-C, from the measured pieces; the driver's is that of an empty shard."""
-    print("\n| cores | all of ImageNet-C, hours | the driver's core, busy |")
-    print("|---|---|---|")
+def predict(cost: Cost, efficiency: float, driver: float | None) -> None:
+    """All of ImageNet-C, from the measured pieces, for a driver that keeps up."""
+    print("\n| cores | hours, if the driver keeps up |")
+    print("|---|---|")
     for cores in (1, 16, 256):
         seconds = IMAGENET_C * cost.total / cores / min(1.0, efficiency)
-        print(f"| {cores} | {seconds / 3600:.1f} | {IMAGENET_C * driver / seconds:.1%} |")
-    most = cost.total / driver
-    print(f"\nthe driver is busy all the time with {most:,.0f} workers")
+        print(f"| {cores} | {seconds / 3600:.2g} |")
+    if driver is not None:
+        print(f"\nthe driver is busy all the time with {cost.total / driver:,.0f} workers")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from edgekit.training.config import TrainConfig
 from edgekit.training.determinism import reproducible
 from edgekit.training.distributed import World
 from edgekit.training.evaluation import evaluate_features, evaluation_views
-from edgekit.training.feature_cache import FeatureCache, usable_rows
+from edgekit.training.feature_cache import FeatureCache, FrozenNetwork, usable_rows
 from edgekit.training.results import Evaluation
 from edgekit.training.run import run_training
 from edgekit.training.stop_signal import StopSignal
@@ -131,10 +131,7 @@ def test(config: TrainConfig, console: Console) -> Evaluation:
         cache = FeatureCache(
             config.cache,
             held_out,
-            model.backbone,
-            preprocessing,
-            config.quantize,
-            CPU,
+            FrozenNetwork(model.backbone, preprocessing, config.quantize, CPU),
             default_workers(),
         )
         views = evaluation_views(np.arange(len(rows)), BENCHMARK15)

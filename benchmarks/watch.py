@@ -10,8 +10,11 @@ streams, and each that has a threshold of its own gets the one with which it is 
 the monitor, found on clean streams that it is not tried on.
 
 Baselines: CUSUM of the top probability, the Kolmogorov-Smirnov distance between the last 200 top
-probabilities and the reference's, and the same of the images' mean brightness. A model with a
-codebook is also watched as if it had none: by predicted class and that one's probability.
+probabilities and the reference's, and the same of the images' mean brightness. Their reference is
+half of the images that they are tuned on, and their threshold is found on streams of the other
+half, over many such divisions: a reference is never quite like the images to come, and a threshold
+from streams of the reference itself would not know that. A model with a codebook is also watched
+as if it had none: by predicted class and that one's probability.
 """
 
 from __future__ import annotations
@@ -20,7 +23,6 @@ import argparse
 import json
 import math
 import pickle
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -28,13 +30,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from watch_batch import alarms, check_batch
 
 from edgekit.bundle.build_record import build_record
 from edgekit.core.console import Console
 from edgekit.data.corruption_grid import Cells, MakeVariants
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.data.loading import default_workers, epoch_order, load_each
-from edgekit.field.detector import Detector, Experts
+from edgekit.field.detector import Experts
 from edgekit.field.outlook import outlook
 from edgekit.field.reference import make_reference, places
 from edgekit.parity.predictors import open_bundle_predictor
@@ -51,13 +54,14 @@ SEVERITIES = (1, 2, 3, 4, 5)
 PROMISE = 100_000  # images a false alarm
 CLEAN_FIRST = 500  # images before the change
 LONGEST = 1500  # images after it
-CLEAN_LENGTH, CLEAN_STREAMS = 2000, 300
+CLEAN_LENGTH, CLEAN_STREAMS = 2000, 100  # of each seed
+TUNING_STREAMS, DIVISIONS = 300, 30
 WINDOW = 200  # images that a sliding window holds
 
 
-def collect(bundle: Path, uri: str | None, work: Path, corrupted: int) -> None:
+def collect(bundle: Path, uri: str | None, work: Path, clean: int, corrupted: int) -> None:
     """Answers to validation and to test images, kept in ``work``."""
-    if (work / "answers.npz").exists():
+    if (work / "lab.pickle").exists() and (work / "answers.npz").exists():
         return
     work.mkdir(parents=True, exist_ok=True)
     model = open_bundle_predictor(bundle)
@@ -68,9 +72,11 @@ def collect(bundle: Path, uri: str | None, work: Path, corrupted: int) -> None:
     lab = lab_answers(model, validation, Console(), FieldOptions(), labeled=data.labeled)
     with (work / "lab.pickle").open("wb") as stream:
         pickle.dump((lab, facts.codebook_size if facts.has_codebook else 0), stream)
+    if (work / "answers.npz").exists():
+        return
     test = data.test()
     cells = Cells(BENCHMARK15, SEVERITIES, seed=1)
-    rows = epoch_order(len(test), 0, 0).tolist()
+    rows = epoch_order(len(test), 0, 0)[:clean].tolist()
     every = tuple(range(1 + cells.count))
     tasks = [(row, every if i < corrupted else (0,)) for i, row in enumerate(rows)]
     parts: list[Answers] = []
@@ -113,6 +119,7 @@ class Pool:
         self.wrong = answers.logits.argmax(axis=1) != found["label"]
         rows = [np.flatnonzero(found["number"] == number) for number in range(76)]
         self.tuning, self.clean, self.cells = rows[0][::2], rows[0][1::2], rows[1:]
+        self.reference = self.tuning[::2]  # the baselines'
 
 
 def watched(lab: Lab, codebook_size: int, answers: Answers) -> Watched:
@@ -136,20 +143,22 @@ def without_codes(lab: Lab) -> Lab:
     )
 
 
-def monitor_alarm(monitor: Watched, rows: Rows, random: Random) -> int:
-    """The place of the alarm; the stream's length if there is none."""
-    detector = Detector.begin(monitor.experts, PROMISE)
-    chances = random.random(len(rows))
-    for place, row in enumerate(rows.tolist()):
-        detector.update(int(monitor.symbol[row]), float(chances[place]))
-        if detector.alarming:
-            return place
-    return len(rows)
+def monitor_alarms(monitor: Watched, streams: Rows, random: Random) -> Rows:
+    """The place of each stream's alarm; the streams' length if there is none."""
+    return alarms(monitor.experts, PROMISE, monitor.symbol[streams], random.random(streams.shape))
 
 
-def cusum(pool: Pool, rows: Rows) -> Floats:
+def check(pool: Pool, random: Random) -> None:
+    """Many streams at once are calculated as the monitor calculates one."""
+    streams = np.stack([changed(pool, random, cell, 1.0) for cell in (4, 24, 44, 74)])
+    for monitor in pool.monitors.values():
+        chances = random.random(streams.shape)
+        check_batch(monitor.experts, PROMISE, monitor.symbol[streams], chances)
+
+
+def cusum(pool: Pool, rows: Rows, reference: Rows) -> Floats:
     """Sums of how much lower the top probability is than usual, less half a deviation."""
-    clean = pool.top[pool.tuning]
+    clean = pool.top[reference]
     falls = (clean.mean() - pool.top[rows]) / clean.std() - 0.5
     sums = np.concatenate([[0.0], np.cumsum(falls)])
     return np.asarray((sums - np.minimum.accumulate(sums))[1:])
@@ -166,17 +175,17 @@ def _kolmogorov(values: Floats, clean: Floats) -> Floats:
     return np.maximum.accumulate(found)
 
 
-def probability_distance(pool: Pool, rows: Rows) -> Floats:
+def probability_distance(pool: Pool, rows: Rows, reference: Rows) -> Floats:
     """Of the top probabilities."""
-    return _kolmogorov(pool.top[rows], pool.top[pool.tuning])
+    return _kolmogorov(pool.top[rows], pool.top[reference])
 
 
-def brightness_distance(pool: Pool, rows: Rows) -> Floats:
+def brightness_distance(pool: Pool, rows: Rows, reference: Rows) -> Floats:
     """Of the images' mean brightness."""
-    return _kolmogorov(pool.light[rows], pool.light[pool.tuning])
+    return _kolmogorov(pool.light[rows], pool.light[reference])
 
 
-BASELINES: dict[str, Callable[[Pool, Rows], Floats]] = {
+BASELINES: dict[str, Callable[[Pool, Rows, Rows], Floats]] = {
     "top probability, CUSUM": cusum,
     "top probability, KS": probability_distance,
     "brightness, KS": brightness_distance,
@@ -185,19 +194,16 @@ BASELINES: dict[str, Callable[[Pool, Rows], Floats]] = {
 
 def thresholds(pool: Pool, random: Random) -> dict[str, float]:
     """With which a baseline alarms on as few clean streams as the monitor promises."""
+    highest: dict[str, list[float]] = {name: [] for name in BASELINES}
+    for _ in range(DIVISIONS):
+        shuffled = random.permutation(pool.tuning)
+        reference, others = np.array_split(shuffled, 2)
+        for _ in range(TUNING_STREAMS // DIVISIONS):
+            rows = random.choice(others, CLEAN_LENGTH)
+            for name, statistic in BASELINES.items():
+                highest[name].append(float(statistic(pool, rows, reference).max()))
     share = CLEAN_LENGTH / PROMISE
-    return {
-        name: float(
-            np.quantile(
-                [
-                    statistic(pool, random.choice(pool.tuning, CLEAN_LENGTH)).max()
-                    for _ in range(CLEAN_STREAMS)
-                ],
-                1 - share,
-            )
-        )
-        for name, statistic in BASELINES.items()
-    }
+    return {name: float(np.quantile(values, 1 - share)) for name, values in highest.items()}
 
 
 def changed(pool: Pool, random: Random, cell: int | Sequence[int], share: float) -> Rows:
@@ -223,30 +229,28 @@ def first_beyond(values: Floats, threshold: float) -> int:
     return int(np.argmax(values > threshold)) if (values > threshold).any() else len(values)
 
 
-def false_alarms(pool: Pool, limits: dict[str, float], random: Random) -> None:
+def false_alarms(pool: Pool, limits: list[dict[str, float]], randoms: list[Random]) -> None:
     """How many clean streams each one calls changed."""
     wrong = dict.fromkeys([*pool.monitors, *BASELINES], 0)
-    spent, images = 0.0, 0
-    for _ in range(CLEAN_STREAMS):
-        rows = random.choice(pool.clean, CLEAN_LENGTH)
+    for limit, random in zip(limits, randoms, strict=True):
+        streams = random.choice(pool.clean, (CLEAN_STREAMS, CLEAN_LENGTH))
         for name, monitor in pool.monitors.items():
-            start = time.perf_counter()
-            at = monitor_alarm(monitor, rows, random)
-            spent, images = spent + time.perf_counter() - start, images + min(at + 1, len(rows))
-            wrong[name] += at < len(rows)
-        for name, statistic in BASELINES.items():
-            wrong[name] += bool(statistic(pool, rows).max() > limits[name])
+            places = monitor_alarms(monitor, streams, random)
+            wrong[name] += int((places < CLEAN_LENGTH).sum())
+        for rows in streams:
+            for name, statistic in BASELINES.items():
+                wrong[name] += bool(statistic(pool, rows, pool.reference).max() > limit[name])
+    count = CLEAN_STREAMS * len(randoms)
     print(
-        f"\n{CLEAN_STREAMS} clean streams of {CLEAN_LENGTH} images; promised: at most "
-        f"{CLEAN_STREAMS * CLEAN_LENGTH / PROMISE:.0f} alarms. Found: "
-        + ", ".join(f"{name} {count}" for name, count in wrong.items())
-        + f". {spent / images * 1e6:.0f} us an image.",
+        f"\n{count} clean streams of {CLEAN_LENGTH} images; promised: at most "
+        f"{count * CLEAN_LENGTH / PROMISE / 2:.0f} alarms. Found: "
+        + ", ".join(f"{name} {found}" for name, found in wrong.items()),
         flush=True,
     )
 
 
-def delays(pool: Pool, limits: dict[str, float], random: Random, repeat: int) -> None:
-    """Images until the alarm, median over the corruptions."""
+def delays(pool: Pool, limits: list[dict[str, float]], randoms: list[Random], repeat: int) -> None:
+    """Images until the alarm, median over the corruptions: of all seeds' streams, and by seed."""
     names = [*pool.monitors, *BASELINES]
     print("\n| images | " + " | ".join(names) + " | never within 1,500, of 15 |")
     print("|---|" + "---|" * (len(names) + 1))
@@ -259,23 +263,20 @@ def delays(pool: Pool, limits: dict[str, float], random: Random, repeat: int) ->
     rows_of.append(("severity 1 to 5, rising every 300 images", creeping, 1.0))
     details = []
     for title, cells, share in rows_of:
-        found = {name: np.zeros((15, repeat)) for name in names}
-        for kind, cell in enumerate(cells):
-            for number in range(repeat):
-                rows = changed(pool, random, cell, share)
-                at = {
-                    name: monitor_alarm(monitor, rows, random)
-                    for name, monitor in pool.monitors.items()
-                }
-                at |= {
-                    name: first_beyond(statistic(pool, rows), limits[name])
-                    for name, statistic in BASELINES.items()
-                }
-                for name, place in at.items():  # an alarm before the change counts as at once
-                    found[name][kind, number] = max(place - CLEAN_FIRST, 0)
-        middle = {name: np.median(values, axis=1) for name, values in found.items()}
+        found = {name: np.zeros((15, len(randoms), repeat)) for name in names}
+        for seed, random in enumerate(randoms):
+            streams = np.stack(
+                [changed(pool, random, cell, share) for cell in cells for _ in range(repeat)]
+            )
+            for name, ends in alarms_of_all(pool, limits[seed], random, streams).items():
+                # an alarm before the change counts as at once
+                found[name][:, seed] = np.maximum(ends - CLEAN_FIRST, 0).reshape(15, repeat)
+        middle = {name: np.median(values, axis=(1, 2)) for name, values in found.items()}
         never = " / ".join(str(int((values >= LONGEST).sum())) for values in middle.values())
-        shown = [_images(float(np.median(values))) for values in middle.values()]
+        shown = [
+            _images(float(np.median(middle[name]))) + _spread(values)
+            for name, values in found.items()
+        ]
         print(f"| {title} | " + " | ".join(shown) + f" | {never} |", flush=True)
         if share == 1.0 and isinstance(cells[0], int):
             details.append((title, middle["monitor"]))
@@ -290,8 +291,29 @@ def delays(pool: Pool, limits: dict[str, float], random: Random, repeat: int) ->
         print(f"| {name.replace('_', ' ')} | " + " | ".join(texts) + " |")
 
 
+def alarms_of_all(
+    pool: Pool, limits: dict[str, float], random: Random, streams: Rows
+) -> dict[str, Rows]:
+    """The places of each one's alarms."""
+    places = {
+        name: monitor_alarms(monitor, streams, random) for name, monitor in pool.monitors.items()
+    }
+    for name, statistic in BASELINES.items():
+        values = [statistic(pool, rows, pool.reference) for rows in streams]
+        places[name] = np.array([first_beyond(value, limits[name]) for value in values])
+    return places
+
+
 def _images(count: float) -> str:
     return "> 1,500" if count >= LONGEST else f"{count:,.0f}"
+
+
+def _spread(delays_of: Floats) -> str:
+    """The lowest and the highest of the seeds' medians over the corruptions."""
+    each = np.median(np.median(delays_of, axis=2), axis=0)
+    if each.min() >= LONGEST:
+        return ""
+    return f" ({_images(float(each.min()))} to {_images(float(each.max()))})"
 
 
 def naming(pool: Pool, random: Random, repeat: int) -> None:
@@ -343,13 +365,14 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", help="images, unless the build's own")
-    parser.add_argument("--corrupted", type=int, default=200, help="test images in every cell")
-    parser.add_argument("--repeat", type=int, default=5, help="streams for each cell")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--clean", type=int, default=5000, help="test images, at most")
+    parser.add_argument("--corrupted", type=int, default=200, help="of them in every cell")
+    parser.add_argument("--repeat", type=int, default=1, help="streams for each cell and seed")
+    parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
-    collect(given.bundle, given.data, given.work, given.corrupted)
+    collect(given.bundle, given.data, given.work, given.clean, given.corrupted)
     pool = Pool(given.work)
-    random = np.random.default_rng(given.seed)
+    randoms = [np.random.default_rng(seed) for seed in range(given.seeds)]
     for name, monitor in pool.monitors.items():
         reference = monitor.experts.reference
         size = len(json.dumps(reference.to_dict(), separators=(",", ":")))
@@ -359,10 +382,11 @@ def main() -> None:
             f"{size:,} bytes"
         )
     print(f"clean error {pool.wrong[pool.clean].mean():.1%}")
-    limits = thresholds(pool, random)
-    false_alarms(pool, limits, random)
-    naming(pool, random, given.repeat)
-    delays(pool, limits, random, given.repeat)
+    check(pool, randoms[0])
+    limits = [thresholds(pool, random) for random in randoms]
+    delays(pool, limits, randoms, given.repeat)
+    false_alarms(pool, limits, randoms)
+    naming(pool, randoms[0], 3 * given.repeat)
 
 
 if __name__ == "__main__":

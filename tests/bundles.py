@@ -69,7 +69,9 @@ def images(count: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 @functools.cache
-def made(channel_order: str = "RGB", quantize: Quantize = "pooled", plain: bool = False) -> Made:
+def network(
+    channel_order: str = "RGB", quantize: Quantize = "pooled", plain: bool = False
+) -> tuple[VQSA, ModelCard]:
     """A model with random weights whose codewords are features of `images`."""
     torch.manual_seed(7)
     config = VQSAConfig(
@@ -88,7 +90,13 @@ def made(channel_order: str = "RGB", quantize: Quantize = "pooled", plain: bool 
             features = model.backbone.features(pixels, quantize)
             rows = features.reshape(len(features), -1, TinyBackbone.channels)[:, 0]
             model.head.codebook.embeddings.copy_(rows)
-    card = ModelCard("tiny", TinyBackbone.channels, CLASSES, preprocessing, config)
+    return model, ModelCard("tiny", TinyBackbone.channels, CLASSES, preprocessing, config)
+
+
+@functools.cache
+def made(channel_order: str = "RGB", quantize: Quantize = "pooled", plain: bool = False) -> Made:
+    """That model, and its graph."""
+    model, card = network(channel_order, quantize, plain)
     name = f"{channel_order}-{quantize}-{plain}.onnx"
     path = shared.once(name, lambda path: export_onnx(model, card, path))
     return Made(model, card, path)
@@ -98,13 +106,18 @@ def made(channel_order: str = "RGB", quantize: Quantize = "pooled", plain: bool 
 def bundle(target: str = "cpu", lookup: LookupForm = "inline", batch: int | None = None) -> Path:
     """A float bundle of `made()`; tests must not write into it."""
     this = made()
-    descriptor = replace(load_descriptor(target), precision="fp32")
+    descriptor = float_target(target)
     if batch is not None:
         descriptor = replace(descriptor, batch=batch)
     name = f"{target}-{lookup}-{batch}"
     return shared.once(
         name, lambda path: pack(this.onnx, this.card, descriptor, path, lookup=lookup)
     )
+
+
+def float_target(name: str) -> Descriptor:
+    """The target, for a bundle that is not quantized."""
+    return replace(load_descriptor(name), precision="fp32")
 
 
 def pack(

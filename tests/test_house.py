@@ -272,6 +272,13 @@ def test_imports_nothing_heavy(statement: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_command_line_waits_for_no_arrays() -> None:
+    """NumPy and Pillow would take as long as all that `edgekit --help` needs."""
+    code = "import sys, edgekit.cli.main; sys.exit(str({'numpy', 'PIL'} & {*sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "set()"
+
+
 def test_older_bundles_find_what_their_script_runs() -> None:
     command = [sys.executable, "-m", "edgekit.jetson_device"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.bench.options import SCENARIOS, USUAL, BenchOptions, Scenario
-from edgekit.cli.common import Command, common
+from edgekit.cli.common import Command, OutputFile, common, raise_failures
 from edgekit.cli.gate import OF_PARITY, fail_unless_held, gate_options, take_gate
 from edgekit.core.console import Console
+from edgekit.core.errors import EdgekitError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgekit.bench.document import BenchReport
+    from edgekit.devices.registry import Device
     from edgekit.metrics.budgets import Budgets, LeftOut
     from edgekit.report.gate import GateReport
 
@@ -37,6 +39,7 @@ _JUDGED = (
     edgekit bench build/cpu --minutes 10 -o sustained.json
     edgekit bench build/new build/old --compare
     edgekit bench build/jetson-orin-nano --device nano
+    edgekit bench build/openvino-arm --devices all
     edgekit bench build/cpu --max-latency-ratio 0.6 --max-memory-mb 300
     edgekit bench build/cpu --baseline previous/cpu --budgets budgets.toml \\
       --summary summary.md --junit bench.xml
@@ -68,10 +71,14 @@ _JUDGED = (
 )
 @click.option("--layers", is_flag=True, help="Time every layer, too.")
 @click.option("--replace", is_flag=True, help="Replace bench.json, even by a weaker run.")
-@click.option("--device", help="Measure on a registered device, or user@host.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Also write the JSON document here."
+    "--device",
+    "--devices",
+    "names",
+    multiple=True,
+    help="Measure on a registered device, or user@host; repeatable; all: on all of them.",
 )
+@click.option("-o", "--output", type=OutputFile(), help="Also write the JSON document here.")
 @gate_options(*_JUDGED)
 @common
 def bench(
@@ -86,14 +93,15 @@ def bench(
     baseline: str,
     layers: bool,
     replace: bool,
-    device: str | None,
+    names: tuple[str, ...],
     output: Path | None,
     **gating: Any,
 ) -> None:
     """Measure BUNDLES: latency, throughput, cold start, memory, sustained load, energy.
 
-    Runs here or on a device, after a self-test. The result is stored in each bundle as
-    bench.json, or beside an existing one that is stronger.
+    Runs here or on devices, after a self-test. The result is stored in each bundle as
+    bench.json, or beside an existing one that is stronger. Several devices measure at the
+    same time, each one thing at a time; a failure does not affect the others.
 
     Exits with 3 if a budget is broken or undecided.
     """
@@ -120,21 +128,29 @@ def bench(
     )
     gate = take_gate(gating)
     earlier = earlier_bundle(options, bundles)
-    budgets, left_out = gate.judged(_unable(device, earlier))
+    devices = _devices(names, bundles, console)
+    budgets, left_out = gate.judged(_unable(earlier, on_device=bool(devices)))
     gate.check(bundles, output=output)
-    if device is None:
-        report = bench_bundles(bundles, options, console, cache_root())
+    failures: list[tuple[str, EdgekitError]] = []
+    if not devices:
+        reports = [bench_bundles(bundles, options, console, cache_root())]
     else:
-        from edgekit.devices.registry import find_device
-        from edgekit.devices.remote_bench import bench_on_device
+        from edgekit.devices.remote_bench import bench_on_devices
 
-        report = bench_on_device(bundles, options, find_device(device), console)
+        results = bench_on_devices(bundles, options, devices, console)
+        reports = [result for result in results if not isinstance(result, EdgekitError)]
+        pairs = zip(devices, results, strict=True)
+        failures = [(one.name, found) for one, found in pairs if isinstance(found, EdgekitError)]
+        if not reports:
+            raise_failures(failures)
+    paths = [path for _ in reports for path in bundles]
+    measured = [document for report in reports for document in report.bundles]
     saved = []
-    for path, measured in zip(bundles, report.bundles, strict=True):
-        saved.append(save(path, measured, console, replace=replace))
+    for path, one in zip(paths, measured, strict=True):
+        saved.append(save(path, one, console, replace=replace))
         refresh_report(path)
-    report = dataclasses.replace(report, bundles=tuple(saved))
-    outcome = _judged(report, bundles, budgets, left_out, earlier)
+    report = dataclasses.replace(reports[0], bundles=tuple(saved))
+    outcome = _judged(report, paths, budgets, left_out, earlier)
     document = GatedBench(report, outcome.section())
     if output is not None:
         write_text(output, json.dumps(document.to_dict(), indent=1, sort_keys=True) + "\n")
@@ -142,13 +158,26 @@ def bench(
     show(report, console)
     outcome.show(console)
     gate.write(outcome, console)
+    raise_failures(failures)
     fail_unless_held(outcome)
 
 
-def _unable(device: str | None, earlier: Path | None) -> dict[str, str]:
+def _devices(names: Sequence[str], bundles: Sequence[Path], console: Console) -> list[Device]:
+    """The devices that are named, each once; none means this machine."""
+    if not names:
+        return []
+    from edgekit.bundle.store import open_bundle
+    from edgekit.devices.remote_bench import devices_of
+
+    targets = {open_bundle(path, any_arch=True).manifest.target.name for path in bundles}
+    found = [device for name in names for device in devices_of(name, targets, console)]
+    return list({device.name: device for device in found}.values())
+
+
+def _unable(earlier: Path | None, *, on_device: bool) -> dict[str, str]:
     """The budgets that this run cannot judge, and why."""
     unable = dict(OF_PARITY)
-    if device is None:
+    if not on_device:
         unable["max_ms"] = "it is for a certain machine: name that with --device"
     else:
         unable["max_latency_ratio"] = "the float model is not on the device"
@@ -171,7 +200,7 @@ def _judged(
         budgets = dataclasses.replace(budgets, max_slowdown=SLOWDOWN)
     gated = tuple(
         GatedBundle(
-            str(path),
+            str(path) if measured.device is None else f"{path} on {measured.device.name}",
             judge_bench(budgets, measured, report.comparison if earlier else None),
             report=report_of(path),
         )

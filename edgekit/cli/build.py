@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from edgekit.cli.common import Command, common
+from edgekit.cli.common import Command, OutputFile, common
 from edgekit.cli.gate import OF_BENCH, fail_unless_held, gate_options, take_gate
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
@@ -18,7 +18,7 @@ from edgekit.core.tables import Column, Table
 from edgekit.parity.tolerance import TOLERANCE
 from edgekit.quantize.metric import METRIC, Metric
 from edgekit.steps.config import BuildConfig
-from edgekit.steps.context import StepName
+from edgekit.steps.step_names import StepName
 
 if TYPE_CHECKING:
     from edgekit.bench.interleaved import Ratio
@@ -53,7 +53,7 @@ _NOT_PASSED = ("fail", "undecided", "unlabeled")
 )
 @click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
 @click.option("--labels", help="Text file, one class name per line.")
-@click.option("--data", help="Images: folder, .npz, .csv, .jsonl or builtin:fashion-mnist.")
+@click.option("--data", help="Images: folder, .npz, .csv, .jsonl, URL or builtin:fashion-mnist.")
 @click.option("--target", multiple=True, help="Target device, repeatable; see 'edgekit targets'.")
 @click.option("--out", help=f"Folder for the bundles, one per target.  [{BuildConfig.out}]")
 @click.option(
@@ -83,7 +83,11 @@ _NOT_PASSED = ("fail", "undecided", "unlabeled")
 @click.option("--zip/--no-zip", default=None, help="Write each bundle as a .zip, too.")
 @click.option("--bench/--no-bench", default=None, help="Measure latency.")
 @click.option("--parity/--no-parity", default=None, help="Compare robustness with the original.")
-@click.option("--watch/--no-watch", default=None, help="Prepare the bundle for 'edgekit watch'.")
+@click.option(
+    "--watch/--no-watch",
+    default=None,
+    help="Prepare the bundle for 'edgekit watch'; default: if there are enough images.",
+)
 @click.option(
     "--guard/--no-guard",
     default=None,
@@ -108,9 +112,8 @@ _NOT_PASSED = ("fail", "undecided", "unlabeled")
     help="Exit with 4 if a TensorRT engine can only be built on its device.",
 )
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file.")
-@click.option(
-    "--save-config", type=click.Path(path_type=Path), help="Write the settings used, as TOML."
-)
+@click.option("--save-config", type=OutputFile(), help="Write the settings used, as TOML.")
+@click.option("--on", help="Calibrate and compare on Ray: ray, or ray:ADDRESS of a cluster.")
 @click.option("--dry-run", is_flag=True, help="Show the steps and their state, run nothing.")
 @click.option("--force", is_flag=True, help="Run every step again.")
 @click.option(
@@ -124,6 +127,7 @@ def build(
     dry_run: bool,
     force: bool,
     only: StepName | None,
+    on: str | None,
     **options: Any,
 ) -> None:
     """Turn a checkpoint into a verified INT8 bundle per target, with benchmark and parity.
@@ -133,6 +137,7 @@ def build(
     from edgekit.bundle.engine import engine_pending
     from edgekit.bundle.store import open_bundle
     from edgekit.core.typed_toml import read_toml
+    from edgekit.parity.ray_cluster import executor_on
     from edgekit.steps.build_report import BuildReport, BuiltBundle
     from edgekit.workflows.build import build as run
     from edgekit.workflows.build import plan
@@ -165,7 +170,8 @@ def build(
         console.document(planned)
         console.table(PLAN, [_plan_row(step) for step in planned.steps])
         return
-    outcomes = run(config, console, force=force, only=only)
+    executor = click.get_current_context().with_resource(executor_on(on, console))
+    outcomes = run(config, console, force=force, only=only, executor=executor)
     budgets = with_default(config, budgets)
     earlier = compare_with_earlier(config, outcomes, budgets, console)
     judged = judge_build(config, outcomes, budgets, left_out, earlier)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from edgekit.cli.common import Command, common
+from edgekit.cli.common import Command, OutputFile, common
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.core.packages import BUILD
@@ -46,7 +46,7 @@ _SHOWN = 15  # layers in the table; the report has them all
 )
 @click.argument("checkpoint", required=False)
 @click.option("--data", help="Images; their calibration part is used.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.")
+@click.option("-o", "--output", type=OutputFile(), help="The file to write.")
 @click.option(
     "--recipe", default=BuildConfig.recipe, show_default=True, help="A name, or a .toml file."
 )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from edgekit.core.console import Console
-from edgekit.core.errors import EdgekitError, error_of
+from edgekit.core.errors import EdgekitError, UsageError, error_of, one_line
+from edgekit.core.limits import LARGEST_NUMBER
 from edgekit.core.packages import require
 from edgekit.core.tables import Column, Table
 
@@ -42,6 +46,46 @@ def _note_json(ctx: click.Context, params: Sequence[click.Parameter], words: lis
     with click.Context(command, resilient_parsing=True, ignore_unknown_options=True) as aside:
         values, _, _ = command.make_parser(aside).parse_args(words)
     invocation.as_json = bool(values.get("as_json"))
+
+
+class OutputFile(click.Path):
+    """A file that the command writes; one that cannot be written is refused at once."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path of the file itself, if ``value`` is a link to it."""
+        name = "" if param is None else f"{max(param.opts, key=len)} "
+        return output_file(Path(str(super().convert(value, param, ctx))), name)
+
+
+def output_file(path: Path, name: str) -> Path:
+    """Where to write ``path``, so that a link stays; ``name`` and it begin an error's message.
+
+    Files are replaced whole, so a device or a folder would be replaced by one: it is refused.
+    """
+    try:
+        file = path.resolve() if path.is_symlink() else path
+        if file.exists() and not file.is_file():
+            raise UsageError(f"{name}{path} is no regular file: name another one")
+        folder = file.parent
+        while not folder.exists():
+            folder = folder.parent
+        writable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    except (OSError, RuntimeError) as error:  # a name too long, or links in a circle
+        raise UsageError(f"{name}{path} cannot be written: {one_line(error)}") from error
+    if not writable:
+        raise UsageError(f"{name}{path} cannot be written: {folder} is no folder to write in")
+    return file
+
+
+def _check_number(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
+    """Refuse what no count, time or share can be, and what arrays and clocks cannot hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number.", ctx, parameter)
+    if isinstance(value, int | float) and abs(value) >= LARGEST_NUMBER:
+        raise click.BadParameter("it must be smaller than 2**63.", ctx, parameter)
 
 
 def _takes_no_value(parameter: click.Parameter) -> bool:
@@ -78,10 +122,13 @@ class Command(click.Command):
         """Parse as click does, and note the form in which to report errors."""
         _note_json(ctx, self.params, args)
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
         except click.UsageError as error:
             error.ctx = error.ctx or ctx  # click's parser does not say whose option it was
             raise
+        for parameter in self.params:
+            _check_number(ctx, parameter, ctx.params.get(parameter.name or ""))
+        return rest
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, then click's own epilog."""

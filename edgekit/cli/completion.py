@@ -72,8 +72,9 @@ def completion(console: Console, shell: Shell | None, install: bool, uninstall: 
         console.text(script.script)
         return
     file = completion_file(chosen)
+    to_do = file.to_do() if install else ""  # before anything is written: it may fail
     change = file.install(_script(chosen)) if install else file.uninstall()
-    done = CompletionInstall(chosen, file.path, change, file.to_do() if install else "")
+    done = CompletionInstall(chosen, file.path, change, to_do)
     console.document(done)
     console.text(_WORDS[change].format(file.path))
     if done.to_do:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.common import Command, common
+from edgekit.cli.common import Command, OutputFile, common
 from edgekit.core.console import Console
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
     """,
 )
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Default: the checkpoint's name, here."
-)
+@click.option("-o", "--output", type=OutputFile(), help="Default: the checkpoint's name, here.")
 @click.option("--opset", type=int, default=18, show_default=True, help="18 to 23.")
 @click.option(
     "--batch",

@@ -13,7 +13,7 @@ from edgekit.core.console import Console
 from edgekit.core.packages import BUILD
 from edgekit.core.tables import Column, Table
 from edgekit.core.typed_toml import read_toml
-from edgekit.targets.dialects import DEFAULT_DIALECT, DIALECTS
+from edgekit.targets.dialects import DIALECTS
 
 _FILE = click.Path(path_type=Path)
 
@@ -37,14 +37,14 @@ VALIDATION = Table.of(
 )
 @click.argument("checkpoint", required=False)
 @click.option("--config", "file", type=_FILE, help="TOML file with any of these options.")
-@click.option("--data", help="Folder, .npz, .csv, .jsonl or builtin:fashion-mnist.")
+@click.option("--data", help="Folder, .npz, .csv, .jsonl, URL or builtin:fashion-mnist.")
 @click.option("--out", type=_FILE, help="Folder for results and log; one with a run resumes.")
 @click.option("--restart", is_flag=True, help="Discard the run in --out and start over.")
 @click.option("--recipe", help="Calibration to start from: a name, or a .toml file.")
 @click.option(
     "--dialect",
-    type=click.Choice(list(DIALECTS)),
-    help=f"The runtime's dialect.  [{DEFAULT_DIALECT}]",
+    type=click.Choice(["auto", *DIALECTS]),
+    help="The runtime's dialect; auto: as 'build' takes here.  [auto]",
 )
 @click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
 @click.option("--labels", help="Text file, one class name per line.")

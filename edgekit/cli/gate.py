@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from edgekit.cli.common import OutputFile
 from edgekit.core.console import Console
 from edgekit.core.errors import GateFailed, UsageError
-from edgekit.core.files import read_regular, write_bytes, write_text
+from edgekit.core.files import read_regular, real_path, write_bytes, write_text
 from edgekit.core.typed_toml import read_toml
 from edgekit.metrics.budgets import BUDGETS, Budgets, LeftOut, judged_by, option
 
@@ -66,7 +66,7 @@ class Gate:
         return judged_by(self.options, self.shared, unable)
 
     def check(self, bundles: Sequence[Path], **others: Path | None) -> None:
-        """Refuse files that cannot be written, before anything takes minutes.
+        """Refuse files that would be written over each other or a bundle, or cannot be added to.
 
         ``others`` are the command's other outputs.
         """
@@ -74,12 +74,11 @@ class Gate:
         given = {f"--{name}": path for name, path in named.items() if path is not None}
         places: dict[Path, str] = {}
         for name, path in given.items():
-            other = places.setdefault(path.resolve(), name)
+            other = places.setdefault(real_path(path), name)
             if other != name:
                 raise UsageError(f"{other} and {name} both write {path}: name two files")
-        for name, file in (("--summary", self.summary), ("--junit", self.junit)):
-            if file is not None:
-                _check_writable(name, file.resolve(), bundles)
+        for name, path in given.items():
+            _check_outside(name, real_path(path), bundles)
         if self.summary is not None:
             _text(self.summary)
 
@@ -89,10 +88,10 @@ class Gate:
         from edgekit.report.markdown import add_section
 
         if self.summary is not None:
-            write_text(self.summary.resolve(), add_section(_text(self.summary), report))
+            write_text(self.summary, add_section(_text(self.summary), report))
             console.info(f"summary: wrote {self.summary}")
         if self.junit is not None:
-            write_bytes(self.junit.resolve(), to_junit(report))
+            write_bytes(self.junit, to_junit(report))
             console.info(f"junit: wrote {self.junit}")
 
 
@@ -100,17 +99,18 @@ def gate_options(*judged: str) -> Callable[[F], F]:
     """Give a command the gate's options; budgets that it never judges are not in its help."""
 
     def decorate(command: F) -> F:
-        path = click.Path(path_type=Path)
-        command = click.option("--junit", type=path, help="Write the outcome as JUnit XML.")(
+        file = OutputFile()
+        command = click.option("--junit", type=file, help="Write the outcome as JUnit XML.")(
             command
         )
         command = click.option(
-            "--summary", type=path, help="Add the outcome to this file, as Markdown."
+            "--summary", type=file, help="Add the outcome to this file, as Markdown."
         )(command)
         for name in reversed(OPTIONS):
             command = click.option(
                 option(name), type=float, help=_HELP[name], hidden=name not in judged
             )(command)
+        path = click.Path(path_type=Path)
         return click.option("--budgets", type=path, help="TOML file with a table [budgets].")(
             command
         )
@@ -132,16 +132,9 @@ def fail_unless_held(report: GateReport, why: str = "") -> None:
         raise GateFailed(why or report.failure())
 
 
-def _check_writable(name: str, path: Path, bundles: Sequence[Path]) -> None:
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{name} {path} is no regular file: name another one")
-    if any(bundle.resolve() in (path, *path.parents) for bundle in bundles):
+def _check_outside(name: str, path: Path, bundles: Sequence[Path]) -> None:
+    if any(real_path(bundle) in (path, *path.parents) for bundle in bundles):
         raise UsageError(f"{name} {path} is the bundle or inside it: name a place beside it")
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"{name} {path} cannot be written: {folder} is no folder to write in")
 
 
 def _text(path: Path) -> str:

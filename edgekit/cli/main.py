@@ -42,6 +42,8 @@ Exit codes:
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Even to ask whether there is such a file is an error, or it is a pipe, a device or a folder.
+_NO_SUCH_NAME = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP, errno.EINVAL, errno.EISDIR)
 
 
 @click.group(
@@ -140,9 +142,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno in _NO_ROOM:
+            _fail(_no_room(error), EdgekitError.exit_code, invocation)
+        if error.errno not in _NO_SUCH_NAME or error.filename is None:
             raise
-        _fail(_no_room(error), EdgekitError.exit_code, invocation)
+        _fail(
+            f"{error.filename}: {error.strerror}: name another file or folder",
+            UsageError.exit_code,
+            invocation,
+        )
     except ModuleNotFoundError as error:  # from an extra; commands check their own needs earlier
         package = (error.name or "").split(".")[0]
         if package in ("", "edgekit"):

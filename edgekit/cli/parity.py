@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from edgekit.cli.common import Command, common
+from edgekit.cli.common import Command, OutputFile, common
 from edgekit.cli.gate import fail_unless_held, gate_options, take_gate
 from edgekit.cli.parity_gate import (
     NORMALIZERS,
@@ -117,9 +117,7 @@ if TYPE_CHECKING:
 @click.option(
     "--of", "settings", multiple=True, help="Across: NAME:OPTION=VALUE for one file alone."
 )
-@click.option(
-    "--report", type=click.Path(path_type=Path), help="Across: write an HTML page to this file."
-)
+@click.option("--report", type=OutputFile(), help="Across: write an HTML page to this file.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -287,7 +285,7 @@ def parity(
     one, other = Side(candidate, ours), Side(reference or "", theirs)
     check_baseline(baseline, candidate, device)
     budgets, left_out = gate.judged(unable(one, baseline))
-    gate.check([Path(candidate)])
+    gate.check([Path(candidate)], worst=worst)
     if tolerance is not None:
         budgets = dataclasses.replace(budgets, max_drop=tolerance)
     drop = TOLERANCE if budgets.max_drop is None else budgets.max_drop
@@ -295,7 +293,7 @@ def parity(
     options = dataclasses.replace(options, gates=gates)
     kept = 0
     if worst is not None:
-        check_place(worst)
+        check_place(worst, context.cache)
         kept = worst_images
     if one.bundle and not other.foreign:
         _refuse_unused(ours, reference_preprocessing, theirs)
@@ -321,7 +319,7 @@ def parity(
             keep(out, comparison.document, console, None if no_images else examples_of(comparison))
     document = comparison.document
     if worst is not None:
-        write_worst(worst, comparison, console)
+        write_worst(worst, comparison, console, context.cache)
     earlier = None
     if baseline is not None:
         limit = drop if budgets.max_regression is None else budgets.max_regression

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -43,7 +44,9 @@ PREDICTIONS = Table.of(
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True)
-@click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Labels shown.")
+@click.option(
+    "--top", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Labels shown."
+)
 @click.option(
     "--batch", type=click.IntRange(1), help="Images per inference (default: the target's)."
 )
@@ -91,31 +94,53 @@ def predict(
     model = load(bundle, threads=threads, hint=hint)
     # What is live is answered at once: nobody waits for 31 more frames.
     size = batch or model.manifest.target.batch or (1 if live else min(_count(sources), 32))
-    answers = _answers(model, sources, size, top, every, frames)
+    count = _Count()
+    answers = count.over(_answers(model, sources, size, top, every, frames))
     if as_csv:
-        results = list(_rows_of_csv(console, answers, top))
-    elif len(sources) > 64 and not any(isinstance(one, str) for one in sources):
-        results = list(track(console, answers, len(sources), "images"))
+        _print_csv(console, answers, top)
+        count.check(images)
     else:
+        if len(sources) > 64 and not any(isinstance(one, str) for one in sources):
+            answers = track(console, answers, len(sources), "images")
         results = list(answers)
-    bad = [result for result in results if result.error is not None]
-    for result in bad if not as_csv else ():
-        console.warn(str(result.error))
-    if not results:
-        raise EdgekitError(f"{images[0]} has no frame that OpenCV can read")
-    if len(bad) == len(results):
-        count = "the image" if len(bad) == 1 else f"any of the {len(bad)} images"
-        raise EdgekitError(f"cannot read {count}: {bad[0].error}")
-    if not as_csv:
+        for error in filter(None, (result.error for result in results)):
+            console.warn(error)
+        count.check(images)
         predictions = tuple(map(PredictedImage.of, results))
-        console.document(PredictionList(bundle, model.describe(), predictions, len(bad)))
+        console.document(PredictionList(bundle, model.describe(), predictions, count.bad))
         console.table(PREDICTIONS, [row for result in results for row in _rows(result)])
-    if bad:
-        console.warn(f"{len(bad)} of {len(results)} images could not be read")
+    if count.bad:
+        console.warn(f"{count.bad} of {count.images} images could not be read")
 
 
-def _rows_of_csv(console: Console, answers: Iterator[Prediction], top: int) -> Iterator[Prediction]:
-    """Print each answer as soon as it is there."""
+@dataclass
+class _Count:
+    """How many answers there were, and how many say only why there is none."""
+
+    images: int = 0
+    bad: int = 0
+    first_error: str = ""
+
+    def over(self, answers: Iterator[Prediction]) -> Iterator[Prediction]:
+        """Count them as they pass."""
+        for answer in answers:
+            self.images += 1
+            if answer.error is not None:
+                self.bad += 1
+                self.first_error = self.first_error or answer.error
+            yield answer
+
+    def check(self, names: Sequence[str]) -> None:
+        """Fail if nothing that was named could be read."""
+        if not self.images:
+            raise EdgekitError(f"{', '.join(names)}: no frame that OpenCV can read")
+        if self.bad == self.images:
+            what = "the image" if self.bad == 1 else f"any of the {self.bad} images"
+            raise EdgekitError(f"cannot read {what}: {self.first_error}")
+
+
+def _print_csv(console: Console, answers: Iterator[Prediction], top: int) -> None:
+    """Print each answer as soon as it is there, and keep none: a camera has no end."""
     from edgekit.runtime.predicted_csv import csv_head, csv_row
 
     console.csv_row(csv_head(top))
@@ -123,12 +148,11 @@ def _rows_of_csv(console: Console, answers: Iterator[Prediction], top: int) -> I
         if answer.error is not None:
             console.warn(answer.error)
         console.csv_row(csv_row(answer, top))
-        yield answer
 
 
 def _sources(names: Iterable[str]) -> Iterator[Path | str]:
     """Paths of image files, those of folders in alphabetical order; videos and cameras by name."""
-    from edgekit.data.image_files import EXTENSIONS
+    from edgekit.data.folder import EXTENSIONS
     from edgekit.field.sources import check_frames, has_frames
 
     for name in names:
@@ -167,7 +191,10 @@ def _answers(
                 yield item
 
     for answer in model.predict_stream(items(), batch=batch, top=top):
-        yield dataclasses.replace(answer, source=names.popleft())
+        name, error = names.popleft(), answer.error
+        if error is not None:  # of a frame, whose name the model does not know
+            error = error.replace(answer.source, name, 1)
+        yield dataclasses.replace(answer, source=name, error=error)
 
 
 def _rows(result: Prediction) -> list[tuple[str, ...]]:

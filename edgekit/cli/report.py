@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.common import Command, common
+from edgekit.cli.common import Command, OutputFile, common
 from edgekit.core.console import Console
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 @click.argument(
     "bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="HTML file; default: in the bundle."
-)
+@click.option("-o", "--output", type=OutputFile(), help="HTML file; default: in the bundle.")
 @click.option(
     "--watched",
     type=click.Path(path_type=Path),

@@ -47,7 +47,7 @@ def _choice(kind: Any) -> click.Choice[str]:
     """,
 )
 @click.option("--config", "file", type=_FILE, help="TOML file with any of these options.")
-@click.option("--data", help="Folder, .npz, .csv, .jsonl or builtin:fashion-mnist.")
+@click.option("--data", help="Folder, .npz, .csv, .jsonl, URL or builtin:fashion-mnist.")
 @click.option("--out", type=_FILE, help="Folder for checkpoints and log; one with a run resumes.")
 @click.option("--restart", is_flag=True, help="Discard the run in --out and start over.")
 @click.option("--cache", type=_FILE, help="Folder for cached features; default: in --out.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.common import Command, common
+from edgekit.cli.common import Command, common, output_file
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, GateFailed, UsageError
 
@@ -76,9 +76,9 @@ def watch(
 
     SOURCE is a folder (new files are watched as they come), an image, a list of files, a
     video, camera:0, or - for standard input: file names, or the predictions that your own
-    program made with BUNDLE, one JSON object a line. The bundle must have been built with
-    --watch. Images should not be almost the same: of a video, watch a frame now and then
-    (--every).
+    program made with BUNDLE, one JSON object a line. The bundle must have a monitor's reference,
+    which 'build' makes of 50 validation images or more. Images should not be almost the same: of
+    a video, watch a frame now and then (--every).
 
     With --device, of BUNDLE only the name counts, and it may be left out if a single bundle is
     watched there. --state is that monitor's file there, unless it is ~/.edgekit/watch/NAME.json.
@@ -95,6 +95,8 @@ def watch(
     from edgekit.field.metrics import exposition, keep_metrics
     from edgekit.field.monitor import Monitor
 
+    if state is not None:
+        state = output_file(state, "--state ")
     if accept:
         if source is not None or state is None:
             raise UsageError("--accept takes a --state file, and no SOURCE: it watches nothing")

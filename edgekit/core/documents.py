@@ -20,10 +20,10 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Final, TypeVar
 
 from edgekit.core.errors import UsageError
+from edgekit.core.limits import LARGEST_NUMBER
 
 T = TypeVar("T")
 
-_LARGEST: Final = 2**63
 _SHOWN: Final = 40  # characters of a wrong value
 _WORDS: Final = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
@@ -189,13 +189,14 @@ def _alternative(arguments: tuple[Any, ...], value: Any, source: str, keys: tupl
     if value is None and type(None) in arguments:
         return None
     others = [argument for argument in arguments if argument is not type(None)]
-    own = [argument for argument in others if argument is type(value)]
+    kind = tuple if isinstance(value, list) else type(value)
+    own = [one for one in others if kind in (one, typing.get_origin(one))]
     return _convert((own or others)[0], value, source, keys)
 
 
 def _simple(hint: Any, value: Any, source: str, keys: tuple[str, ...]) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and not abs(value) < _LARGEST:  # also catches NaN
+    if number and not abs(value) < LARGEST_NUMBER:  # also catches NaN
         raise _wrong(source, keys, "a number of ordinary size", value)
     if hint is float and number:
         return float(value)
@@ -226,7 +227,7 @@ def _shown(value: object) -> str:
         return "an object"
     if isinstance(value, (list, tuple)):
         return "a list"
-    if isinstance(value, int) and abs(value) >= _LARGEST:
+    if isinstance(value, int) and abs(value) >= LARGEST_NUMBER:
         return "a number beyond 2**63"  # Python refuses to print the longest ones
     text = ascii(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -30,6 +30,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     new: Path | None = None
     try:
+        _check_replaceable(path)
         make_folder(path.parent)
         _clean(path)
         new, handle = _create_beside(path)
@@ -48,6 +49,24 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         if new is not None:
             with contextlib.suppress(OSError):
                 new.unlink(missing_ok=True)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse to put a file in the place of a device, a pipe, a folder or a link."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.EEXIST, "it is a link, and no file may take its place")
+    if not stat.S_ISREG(mode):
+        why = errno.EISDIR if stat.S_ISDIR(mode) else errno.EEXIST
+        what = (
+            os.strerror(why)
+            if stat.S_ISDIR(mode)
+            else "it is no regular file, and none may take its place"
+        )
+        raise OSError(why, what)
 
 
 def _create_beside(path: Path) -> tuple[Path, int]:
@@ -118,6 +137,11 @@ def make_folder(path: Path) -> None:
             sync_folder(folder.parent)
 
 
+def real_path(path: Path) -> Path:
+    """Like `Path.resolve`, which raises RuntimeError where links lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def link(source: Path, target: Path) -> None:
     """Give a file a second name, or copy it where the file system has no hard links."""
     try:
@@ -141,12 +165,16 @@ def open_regular(path: Path) -> BinaryIO:
 
     A pipe is opened without waiting for its writer.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a NUL in its name
+        raise OSError(errno.EINVAL, "No file has such a name", str(path)) from error
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)
         code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        raise OSError(code, os.strerror(code) if stat.S_ISDIR(mode) else "Not a regular file")
+        what = os.strerror(code) if stat.S_ISDIR(mode) else "Not a regular file"
+        raise OSError(code, what, str(path))
     return os.fdopen(handle, "rb")
 
 
@@ -168,9 +196,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """SHA-256 of a file's content, in hexadecimal; OSError for a pipe or a device."""
     total = hashlib.sha256()
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         while block := stream.read(1 << 20):
             total.update(block)
     return total.hexdigest()

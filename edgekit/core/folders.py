@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from edgekit.core.errors import EdgekitError
+from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.files import make_folder, try_lock
 
 _AT_FDCWD: Final = -100
@@ -41,7 +41,7 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
         with _locked(path.parent):
             _clean(path)
             # Not from tempfile, for the reason in `write_atomically`.
-            new = path.parent / f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}"
+            new = path.parent / _partial_name(path)
             new.mkdir()
             lock = os.open(new, os.O_RDONLY)
             try_lock(lock)
@@ -57,6 +57,25 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
             shutil.rmtree(new, ignore_errors=True)  # by now this is the old folder, if any
     except OSError as error:
         raise EdgekitError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_writable(path: Path) -> None:
+    """Try what `replace_folder` will do first: for callers whose work before that takes hours."""
+    try:
+        path = path.resolve()
+        parent = path.parent
+        while not parent.exists():
+            parent = parent.parent
+        new = parent / _partial_name(path)
+        new.mkdir()
+        new.rmdir()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot write {path}: {reason}: name another folder") from error
+
+
+def _partial_name(path: Path) -> str:
+    return f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}"
 
 
 def existing_folder(path: Path) -> Path:

@@ -1,6 +1,6 @@
-"""How much memory the content of one file may take.
+"""How large what others say may be: a number, and the content of one file in memory.
 
-A few hundred bytes can claim that gigabytes follow, so sizes in headers are checked against this
+A few hundred bytes can claim that gigabytes follow, so sizes in headers are checked against the
 limit before anything is allocated.
 """
 
@@ -11,6 +11,8 @@ from typing import Final
 
 from edgekit.core.errors import UsageError
 
+LARGEST_NUMBER: Final = 2**63
+"""No count, size or time reaches it, and arrays and clocks hold nothing beyond."""
 VARIABLE: Final = "EDGEKIT_MAX_FILE_MB"
 _DEFAULT_MIB: Final = 1024
 

@@ -59,7 +59,7 @@ class CompletionFile:
                 "bash looks there only with the package bash-completion: run apt-get install "
                 f"bash-completion, or add this line to ~/.bashrc: . '{self.path}'"
             )
-        settings = Path(os.environ.get("ZDOTDIR") or Path.home()) / ".zshrc"
+        settings = Path(os.environ.get("ZDOTDIR") or _home()) / ".zshrc"
         if self.shell == "zsh" and str(self.path.parent) not in _text(settings):
             return (
                 f"zsh looks there once you add this line to {settings}, before its compinit: "
@@ -83,8 +83,8 @@ def completion_file(shell: Shell) -> CompletionFile:
     """The file in the user's own folder; the shells' variables that move it are respected."""
     data = _folder("XDG_DATA_HOME", ".local/share")
     if shell == "bash":
-        own = os.environ.get("BASH_COMPLETION_USER_DIR", "").split(":")[0]
-        folder = Path(own) if own else data / "bash-completion"
+        own = Path(os.environ.get("BASH_COMPLETION_USER_DIR", "").split(":")[0])
+        folder = own if own.is_absolute() else data / "bash-completion"
         return CompletionFile(shell, folder / "completions/edgekit")
     if shell == "zsh":
         return CompletionFile(shell, data / "zsh/site-functions/_edgekit")
@@ -105,11 +105,25 @@ def login_shell() -> Shell:
 def _folder(variable: str, usual: str) -> Path:
     # A relative path is to be ignored, says the XDG specification.
     own = Path(os.environ.get(variable, ""))
-    return own if own.is_absolute() else Path.home() / usual
+    return own if own.is_absolute() else _home() / usual
+
+
+def _home() -> Path:
+    """The user's home folder; a relative one is whatever the current folder makes of it."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # a container's user with neither HOME nor a name
+        home = Path()
+    if os.environ.get("HOME") == "" or not home.is_absolute():
+        raise UsageError(
+            "HOME is no absolute path, so there is no folder of yours to look in: set HOME, as in "
+            "HOME=/home/me"
+        )
+    return home
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8", errors="replace")
-    except OSError:
+        return read_regular(path).decode("utf-8", errors="replace")
+    except (OSError, UsageError):  # a pipe, a device, or gigabytes
         return ""

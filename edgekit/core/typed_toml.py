@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from edgekit.core.errors import UsageError
 from edgekit.core.files import read_regular
+from edgekit.core.limits import LARGEST_NUMBER
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -151,11 +152,10 @@ def _convert(hint: Any, value: Any, keys: tuple[str, ...], source: _Source) -> A
         if not isinstance(value, dict):
             raise _wrong(keys, source, "a table", value)
         return _build(typing.cast(type[Any], hint), value, keys, source)
+    if isinstance(value, (int, float)) and not abs(value) < LARGEST_NUMBER:  # also catches NaN
+        raise _wrong(keys, source, "a number of ordinary size", value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError as error:
-            raise _wrong(keys, source, "a number that a float holds", "a larger one") from error
+        return float(value)
     if hint is Path and isinstance(value, str):
         return Path(value)
     if type(value) is not hint:

@@ -5,6 +5,7 @@ builtin:fashion-mnist      8,000 images that ship with edgekit, with fixed split
 data.npz                   arrays of pixels, or JPEG files laid end to end
 list.csv, list.jsonl       lines of path and label
 imagenet-c:DIR             the published corrupted images
+s3://bucket/photos, gs://  a folder, .npz or list in an object store; imagenet-c:s3://... too
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from edgekit.core.typed_toml import nearest
 from edgekit.data.arrays import NpzDataset
 from edgekit.data.base import Dataset, IndexArray, content_hash, labels, subset, with_classes
 from edgekit.data.builtin import NAMES, open_fashion_mnist
+from edgekit.data.folder import LocalFolder
 from edgekit.data.image_files import FileDataset, open_folder, open_list
 from edgekit.data.imagenet_c import ImageNetC
 from edgekit.data.loading import without_bad
+from edgekit.data.remote_data import open_remote
+from edgekit.data.remote_folder import RemoteFolder, is_url
 
 __all__ = [
     "Dataset",
@@ -62,15 +66,18 @@ def _open(uri: str, skip_bad: bool) -> Dataset:
             raise UsageError(f"no built-in images are called '{rest}'{nearest(rest, list(NAMES))}")
         return open_fashion_mnist()
     if colon and scheme == "imagenet-c":
-        return ImageNetC(_existing(rest, uri), uri, skip_bad)
+        root = RemoteFolder(rest) if is_url(rest) else LocalFolder(_existing(rest, uri))
+        return ImageNetC(root, uri, skip_bad)
+    if is_url(uri):
+        return open_remote(uri)
     path = _existing(uri, uri)
     if path.is_dir():
-        return open_folder(path, uri)
+        return open_folder(LocalFolder(path), uri)
     suffix = path.suffix.lower()
     if suffix == ".npz":
         return NpzDataset(path, uri)
     if suffix in (".csv", ".jsonl"):
-        return open_list(path, uri)
+        return open_list(LocalFolder(path.parent), path.name, uri)
     raise UsageError(f"{uri} is not data: give a folder, .npz, .csv or .jsonl")
 
 
@@ -79,6 +86,6 @@ def _existing(text: str, uri: str) -> Path:
     if not text or not path.exists():
         raise UsageError(
             f"no data at '{uri}': give a folder, a .npz, .csv or .jsonl file, "
-            f"builtin:{NAMES[0]} or imagenet-c:FOLDER"
+            f"builtin:{NAMES[0]}, imagenet-c:FOLDER or s3://BUCKET/FOLDER"
         )
     return path.absolute()

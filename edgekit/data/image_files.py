@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.core.errors import UsageError
-from edgekit.core.files import open_regular, read_regular
 from edgekit.core.typed_toml import nearest
 from edgekit.data.base import SPLIT_NAMES, IndexArray
-from edgekit.data.decode import BadImage, decode_file
+from edgekit.data.decode import BadImage, decode
+from edgekit.data.folder import EXTENSIONS, Folder, read_text
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+_CLASSES: Final = "classes.txt"
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +30,7 @@ class FileDataset:
     """Labeled image files under ``root``; ``paths`` are relative to it."""
 
     name: str
-    root: Path
+    root: Folder
     classes: tuple[str, ...]
     paths: tuple[str, ...]
     labels: IndexArray
@@ -51,28 +49,25 @@ class FileDataset:
 
     def digest(self, i: int) -> str:
         """SHA-256 of the file, as sha256sum prints it."""
-        path = self.root / self.paths[i]
-        try:
-            with open_regular(path) as stream:
-                total = hashlib.sha256()
-                while block := stream.read(1 << 20):
-                    total.update(block)
-        except OSError as error:
-            raise BadImage(f"cannot read image {path}: {error.strerror}") from error
-        return total.hexdigest()
+        return self.root.digest(self.paths[i])
 
     def image(self, i: int) -> NDArray[np.uint8]:
         """Decode image ``i``."""
-        return decode_file(self.root / self.paths[i])
+        name = self.root.at(self.paths[i])
+        try:
+            with self.root.open(self.paths[i]) as stream:
+                return decode(stream, name)
+        except OSError as error:
+            raise BadImage(f"cannot read image {name}: {error.strerror or error}") from error
 
 
-def open_folder(root: Path, name: str) -> FileDataset:
+def open_folder(root: Folder, name: str) -> FileDataset:
     """Open a folder of class folders, or of split folders (train, val, ...) of class folders.
 
     Labels number the class folders in alphabetical order, unless ``classes.txt`` in the folder
     lists them in another order.
     """
-    outer = folders(root)
+    outer = root.folders()
     splits = [folder for folder in outer if folder.lower() in SPLIT_NAMES]
     if not outer:
         raise UsageError(
@@ -85,7 +80,7 @@ def open_folder(root: Path, name: str) -> FileDataset:
             f"keep class folders inside the split folders, or use no split folders"
         )
     tops = [f"{split}/" for split in splits] or [""]
-    class_folders = {class_ for top in tops for class_ in folders(root / top)}
+    class_folders = {class_ for top in tops for class_ in root.folders(top)}
     folder_names, classes = class_list(root, sorted(class_folders), name)
     label_of = {folder: label for label, folder in enumerate(folder_names)}
     paths: list[str] = []
@@ -93,8 +88,8 @@ def open_folder(root: Path, name: str) -> FileDataset:
     members: dict[str, list[int]] = {}
     for top in tops:
         first = len(paths)
-        for folder in folders(root / top):
-            files = list(image_files(root, f"{top}{folder}"))
+        for folder in root.folders(top):
+            files = list(root.images(f"{top}{folder}"))
             paths.extend(files)
             labels.extend([label_of[folder]] * len(files))
         if top:
@@ -108,13 +103,14 @@ def open_folder(root: Path, name: str) -> FileDataset:
     return FileDataset(name, root, classes, tuple(paths), np.array(labels, np.int64), given)
 
 
-def open_list(path: Path, name: str) -> FileDataset:
+def open_list(root: Folder, file: str, name: str) -> FileDataset:
     """Open a CSV or JSONL file of ``path``, ``label`` and optionally ``split``.
 
     Paths are relative to the file's folder. Labels are all names or all numbers; ``classes.txt``
     beside the list gives the order of the names, or the names of the numbers.
     """
-    rows = list(_jsonl_rows(path) if path.suffix.lower() == ".jsonl" else _csv_rows(path))
+    read = _jsonl_rows if file.lower().endswith(".jsonl") else _csv_rows
+    rows = list(read(root, file))
     if not rows:
         raise UsageError(f"{name} lists no images: each line needs a path and a label")
     texts = sorted({row.label for row in rows})
@@ -123,13 +119,13 @@ def open_list(path: Path, name: str) -> FileDataset:
         highest = max(map(int, texts)) if len(longest) < 20 else 1 << 64
         if highest > 1_000_000:
             raise UsageError(f"{name}: label {longest[:20]} is too large for a class number")
-        _, classes = class_list(path.parent, None, name)
+        _, classes = class_list(root, None, name)
         classes = classes or tuple(str(label) for label in range(highest + 1))
         if highest >= len(classes):
             raise UsageError(f"{name}: label {highest} is not among the {len(classes)} classes")
         labels = [int(row.label) for row in rows]
     else:
-        names, classes = class_list(path.parent, texts, name)
+        names, classes = class_list(root, texts, name)
         label_of = {text: label for label, text in enumerate(names)}
         labels = [label_of[row.label] for row in rows]
     given: dict[str, list[int]] = {}
@@ -142,7 +138,7 @@ def open_list(path: Path, name: str) -> FileDataset:
         given.setdefault(SPLIT_NAMES[row.split.lower()], []).append(index)
     return FileDataset(
         name,
-        path.parent,
+        root,
         classes,
         tuple(row.path for row in rows),
         np.array(labels, np.int64),
@@ -158,10 +154,11 @@ class _Row:
     split: str
 
 
-def _csv_rows(path: Path) -> Iterator[_Row]:
+def _csv_rows(root: Folder, file: str) -> Iterator[_Row]:
+    path = root.at(file)
     columns = {"path": 0, "label": 1}
     try:
-        with _lines(path, newline="") as stream:
+        with _lines(root, file, newline="") as stream:
             reader = csv.reader(stream)
             for number, cells in enumerate(reader):
                 place = f"{path}:{reader.line_num}"
@@ -184,9 +181,10 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
         raise UsageError(f"cannot read {path} as UTF-8 CSV: {error}") from error
 
 
-def _jsonl_rows(path: Path) -> Iterator[_Row]:
+def _jsonl_rows(root: Folder, file: str) -> Iterator[_Row]:
+    path = root.at(file)
     try:
-        with _lines(path) as stream:
+        with _lines(root, file) as stream:
             for number, line in enumerate(stream, start=1):
                 if not line.strip():
                     continue
@@ -202,8 +200,8 @@ def _jsonl_rows(path: Path) -> Iterator[_Row]:
         raise UsageError(f"cannot read {path} as UTF-8 JSONL: {error}") from error
 
 
-def _lines(path: Path, newline: str | None = None) -> io.TextIOWrapper:
-    return io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline=newline)
+def _lines(root: Folder, file: str, newline: str | None = None) -> io.TextIOWrapper:
+    return io.TextIOWrapper(root.open(file), encoding="utf-8-sig", newline=newline)
 
 
 def _row(place: str, path: object, label: object, split: object) -> _Row:
@@ -216,43 +214,8 @@ def _row(place: str, path: object, label: object, split: object) -> _Row:
     return _Row(place, path.strip(), label.strip(), split.strip())
 
 
-def folders(parent: Path) -> list[str]:
-    """The names of the folders in ``parent``, sorted, without hidden ones and macOS litter."""
-    try:
-        with os.scandir(parent) as entries:
-            return sorted(
-                entry.name
-                for entry in entries
-                if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX"
-            )
-    except OSError as error:
-        raise UsageError(f"cannot read folder {parent}: {error.strerror}") from error
-
-
-def image_files(root: Path, top: str) -> Iterator[str]:
-    """The image files anywhere under ``root/top``, relative to ``root``, in a fixed order."""
-    other: Counter[str] = Counter()
-    for folder, inner, files in os.walk(root / top, onerror=_unreadable):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        relative = Path(folder).relative_to(root).as_posix()
-        for file in sorted(files):
-            extension = os.path.splitext(file)[1].lower()  # noqa: PTH122 (1.2 million times)
-            if file.startswith("."):
-                continue
-            if extension in EXTENSIONS:
-                yield f"{relative}/{file}"
-            else:
-                other[extension or file] += 1
-    for extension, count in other.items():
-        _log.warning("%s/%s: left out %d files of type '%s'", root, top, count, extension)
-
-
-def _unreadable(error: OSError) -> None:
-    raise UsageError(f"cannot read folder {error.filename}: {error.strerror}") from error
-
-
 def class_list(
-    folder: Path, data_classes: Sequence[str] | None, name: str
+    folder: Folder, data_classes: Sequence[str] | None, name: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The classes' names in the data, and their names for people, in label order.
 
@@ -260,13 +223,12 @@ def class_list(
     a tab. It may list classes that are not among ``data_classes``, but must list all that are.
     Without it, ``data_classes`` are numbered in their order.
     """
-    path = folder / "classes.txt"
-    if not path.is_file():
+    path = folder.at(_CLASSES)
+    if not folder.has_file(_CLASSES):
         plain = tuple(data_classes or ())
         return plain, plain
     try:
-        text = read_regular(path).decode("utf-8-sig")
-        lines = [line.strip() for line in text.splitlines()]
+        lines = [line.strip() for line in read_text(folder, _CLASSES).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path} as UTF-8 text: {error}") from error
     pairs = [line.split("\t", 1) for line in lines if line]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.core.errors import UsageError
 from edgekit.data.base import IndexArray
-from edgekit.data.image_files import FileDataset, class_list, folders, image_files
+from edgekit.data.folder import Folder
+from edgekit.data.image_files import FileDataset, class_list
 
 _log = logging.getLogger(__name__)
 
@@ -24,24 +24,23 @@ class ImageNetC:
     folder deeper, where the published archives (blur, digital, ...) unpack them.
     """
 
-    def __init__(self, root: Path, name: str, skip_bad: bool = False) -> None:
+    def __init__(self, root: Folder, name: str, skip_bad: bool = False) -> None:
         self._root, self._name, self._skip_bad = root, name, skip_bad
-        self._cells: dict[tuple[str, int], Path] = {}
+        self._cells: dict[tuple[str, int], str] = {}  # folders below the root
         # `clean` holds classes, which may have severities' names: 1 to 5.
-        for folder in (one for one in folders(root) if one != "clean"):
-            if not self._find_severities(root / folder):
-                for inner in folders(root / folder):
-                    self._find_severities(root / folder / inner)
+        for folder in (one for one in root.folders() if one != "clean"):
+            if not self._find_severities(folder):
+                for inner in root.folders(folder):
+                    self._find_severities(f"{folder}/{inner}")
         if not self._cells:
             raise UsageError(
                 f"{name} has no folders like gaussian_noise/1: name the folder that holds the "
                 f"corruptions"
             )
-        clean = root / "clean"
-        reference = clean if clean.is_dir() else next(iter(self._cells.values()))
-        self._folder_names, self._classes = class_list(root, folders(reference), name)
-        keys = [self._keys(clean)] if clean.is_dir() else []
-        self._clean = self._dataset(clean, keys[0]) if keys else None
+        clean = "clean" if "clean" in root.folders() else None
+        reference = clean or next(iter(self._cells.values()))
+        self._folder_names, self._classes = class_list(root, root.folders(reference), name)
+        self._clean = self._dataset(clean, self._keys(clean)) if clean else None
 
     @property
     def name(self) -> str:
@@ -113,30 +112,34 @@ class ImageNetC:
             raise UsageError(f"{self._name} has no image that is in every cell")
         return {cell: self._dataset(folder, common) for cell, folder in self._cells.items()}
 
-    def _find_severities(self, corruption: Path) -> bool:
-        severities = [severity for severity in range(1, 6) if (corruption / str(severity)).is_dir()]
+    def _find_severities(self, corruption: str) -> bool:
+        there = set(self._root.folders(corruption))
+        severities = [severity for severity in range(1, 6) if str(severity) in there]
         for severity in severities:
-            self._cells[corruption.name, severity] = corruption / str(severity)
+            self._cells[corruption.split("/")[-1], severity] = f"{corruption}/{severity}"
         return bool(severities)
 
     def _require_clean(self) -> FileDataset:
         if self._clean is None:
-            raise UsageError(f"{self._name} has no clean images: add them as {self._root}/clean")
+            raise UsageError(
+                f"{self._name} has no clean images: add them as {self._root.at('clean')}"
+            )
         return self._clean
 
-    def _keys(self, folder: Path) -> list[str]:
-        known = set(self._folder_names)
+    def _keys(self, below: str) -> list[str]:
+        known, folder = set(self._folder_names), self._root.inside(below)
         keys: list[str] = []
-        for class_ in folders(folder):
+        for class_ in folder.folders():
             if class_ not in known:
                 raise UsageError(
-                    f"{folder} has a class '{class_}' that the rest of {self._name} does not have"
+                    f"{self._root.at(below)} has a class '{class_}' that the rest of {self._name} "
+                    "does not have"
                 )
-            keys.extend(image_files(folder, class_))
+            keys.extend(folder.images(class_))
         return keys
 
-    def _dataset(self, folder: Path, keys: list[str]) -> FileDataset:
+    def _dataset(self, below: str, keys: list[str]) -> FileDataset:
         label_of = {name: label for label, name in enumerate(self._folder_names)}
         labels = np.array([label_of[key.split("/")[0]] for key in keys], np.int64)
-        cell = folder.relative_to(self._root).as_posix()
-        return FileDataset(f"{self._name}/{cell}", folder, self._classes, tuple(keys), labels)
+        folder = self._root.inside(below)
+        return FileDataset(f"{self._name}/{below}", folder, self._classes, tuple(keys), labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -17,8 +18,8 @@ class _Line:
     source: str | None = None
     index: int | None = None
     probability: float | None = None
-    code: int | None = None
-    margin: float | None = None
+    code: int | tuple[int, ...] | None = None
+    margin: float | tuple[float | None, ...] | None = None
     error: str | None = None
 
     def __post_init__(self) -> None:
@@ -38,6 +39,15 @@ def read_predictions(lines: Iterable[str], source: str) -> Iterator[Prediction]:
             index=line.index,
             probability=line.probability,
             code=line.code,
-            margin=line.margin,
+            margin=_margin(line.margin),
             error=line.error,
         )
+
+
+def _margin(
+    value: float | tuple[float | None, ...] | None,
+) -> float | tuple[float, ...] | None:
+    """Of several positions, those without a second best codeword win by any margin."""
+    if isinstance(value, tuple):
+        return tuple(math.inf if one is None else one for one in value)
+    return value

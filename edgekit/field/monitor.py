@@ -162,6 +162,11 @@ class Monitor:
             state.skipped += 1
             return
         reference = self._reference
+        if not 0 <= prediction.index < reference.classes:
+            raise UsageError(
+                f"{prediction.source}: class {prediction.index} does not exist, the reference has "
+                f"0 to {reference.classes - 1}"
+            )
         code = prediction.index if reference.kind == "class" else prediction.code
         clear = prediction.probability if reference.kind == "class" else prediction.margin
         if not isinstance(code, int) or isinstance(clear, tuple):
@@ -247,7 +252,7 @@ def reference_of(bundle: Model | str | os.PathLike[str]) -> FieldReference:
         check_engine_built(opened)  # only then can its answers be known
         raise UsageError(
             f"{opened.path} has no {FIELD}, which a monitor compares with: build it with "
-            "'edgekit build --watch'"
+            "'edgekit build --watch', which says what is missing"
         )
     data = (opened.folder / FIELD).read_bytes()
     return FieldReference.from_dict(parse_json(data, FIELD), f"{opened.path}: {FIELD}")

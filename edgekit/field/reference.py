@@ -148,6 +148,8 @@ def make_reference(
     if kind == "code":
         codes = (each.code for each in (answers, *(given for _, _, given, _ in cells)))
         size = max(codebook_size, *(1 + int(code.max()) for code in codes if code is not None))
+        if size * len(cells) > _LARGEST:
+            kind, size = "class", classes
     _, clearness = places(clean[0], kind)  # not of the others: bets must not depend on them
     edges = sorted(set(np.quantile(clearness, np.arange(1, BINS) / BINS).tolist()))
     if clearness.min() == clearness.max() or size > _MANY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,8 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from edgekit.core.errors import ToolchainMissing, UsageError
-from edgekit.data.image_files import EXTENSIONS
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError, one_line
+from edgekit.core.files import read_regular
+from edgekit.data.folder import EXTENSIONS
 
 if TYPE_CHECKING:
     from edgekit.runtime.model import Item
@@ -20,6 +25,9 @@ T = TypeVar("T")
 VIDEOS: Final = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 CAMERA: Final = "camera:"
 STDIN: Final = "-"
+_CAMERA_DIGITS: Final = 4  # OpenCV crashes on some numbers that no device has
+_LONGEST_LINE: Final = 1 << 20
+"""Characters; a code and a margin for every position of a feature map fit many times."""
 _STREAMS: Final = ("rtsp://", "http://", "https://")
 _SECONDS: Final = 1.0  # between two looks at a folder
 _UNTOUCHED: Final = 1.0  # seconds after which a file counts as written
@@ -50,11 +58,28 @@ def _all(name: str, follow: bool) -> Iterator[Item]:
 
 def stdin_lines() -> Iterator[str]:
     """What standard input brings, as it comes, but for empty lines."""
-    return (line for line in map(str.strip, sys.stdin) if line)
+    if sys.stdin is None:
+        raise UsageError("standard input is closed: pipe file names or predictions into it")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a file's name may be no UTF-8
+    number = 0
+    while line := sys.stdin.readline(_LONGEST_LINE + 1):
+        number += 1
+        if len(line) > _LONGEST_LINE:
+            raise UsageError(
+                f"line {number} of standard input has more than {_LONGEST_LINE:,} characters: "
+                "write one file name or prediction a line"
+            )
+        if text := line.strip():
+            yield text
 
 
 def _listed(path: Path) -> Iterator[Item]:
-    for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+    try:
+        text = read_regular(path).decode("utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    for line in text.splitlines():
         if line.strip():
             yield path.parent / line.strip()
 
@@ -105,27 +130,44 @@ def check_frames(name: str) -> None:
 
 def named_frames(name: str, every: int, most: int | None) -> Iterator[tuple[str, Item]]:
     """``NAME#NUMBER`` and pixels of every ``every``-th frame, counted from 0; ``most`` of them."""
-    stop = None if most is None else every * most
-    for number, frame in enumerate(islice(_frames(name), stop)):
-        if number % every == 0:
-            yield f"{name}#{number}", frame
+    numbered = ((f"{name}#{number}", frame) for number, frame in enumerate(_frames(name)))
+    return islice(islice(numbered, 0, None, every), most)
 
 
 def _frames(name: str) -> Iterator[Item]:
     capture = _open(name)
+    import cv2
+
     try:
         while True:
             good, frame = capture.read()
-            if not good:
+            if not good or frame is None:
                 return
-            yield frame[:, :, ::-1].copy()  # OpenCV's order is BGR
+            yield _rgb(frame)
+    except cv2.error as why:
+        raise EdgekitError(f"OpenCV cannot go on with {name}: {one_line(why)}") from why
     finally:
         capture.release()
 
 
+def _rgb(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """OpenCV's gray, BGR or BGRA as RGB; anything else as it is, for the model to refuse."""
+    if frame.ndim == 2:
+        frame = frame[:, :, np.newaxis]
+    if frame.ndim == 3 and frame.shape[2] == 1:
+        return frame.repeat(3, axis=2)
+    return frame[:, :, 2::-1].copy() if frame.ndim == 3 and frame.shape[2] in (3, 4) else frame
+
+
 def _open(name: str) -> Any:
+    if not is_live(name) and not Path(name).is_file():
+        raise UsageError(f"{name} is no regular file: name a video, a camera (camera:0) or images")
     camera = name.removeprefix(CAMERA)
-    source = int(camera) if name != camera and camera.isdecimal() else camera
+    source: int | str = camera
+    if name != camera and camera.isdecimal():
+        if len(camera) > _CAMERA_DIGITS:
+            raise UsageError(f"there is no {name}: count cameras from camera:0")
+        source = int(camera)
     capture = _opencv().VideoCapture(source)
     if not capture.isOpened():
         raise UsageError(f"OpenCV cannot open {name}: see whether a player does")

@@ -6,12 +6,13 @@ import hashlib
 import json
 import secrets
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.core.documents import Document, DocumentError, parse_json, read
 from edgekit.core.errors import UsageError
@@ -74,7 +75,7 @@ class State:
 class _Document(Document):
     """The file."""
 
-    SCHEMA: ClassVar = 1
+    SCHEMA: ClassVar = 2
 
     reference: str
     seed: int
@@ -88,7 +89,7 @@ class _Document(Document):
     accepted: tuple[int, ...]
     threshold: float
     counted: int  # images in the detector
-    counts: tuple[int, ...]
+    counts: tuple[tuple[int, ...], ...]
     evidence: tuple[float | None, ...]  # None for none at all
     peak: tuple[float, ...]
     since: tuple[int, ...]
@@ -128,7 +129,7 @@ def state_bytes(state: State, detector: Detector, recent: Iterable[Seen]) -> byt
         **vars(state),
         threshold=detector.threshold,
         counted=detector.images,
-        counts=tuple(detector.counts.tolist()),
+        counts=tuple(map(tuple, detector.counts.tolist())),
         evidence=tuple(
             value if np.isfinite(value) else None for value in detector.evidence.tolist()
         ),
@@ -150,14 +151,18 @@ def state_from(
     """Fill the ``detector`` and ``recent`` from a file; returns the rest."""
     found = _parsed(data, path)
     _check_owner(found, path, reference)
-    shapes = (len(found.counts), len(found.evidence), len(found.peak), len(found.since))
-    due = (detector.counts, detector.evidence, detector.peak, detector.since)
-    learned = np.array(found.learned, np.float64)
-    if shapes != tuple(map(len, due)) or learned.shape != detector.learned.shape:
+    due = (detector.counts, detector.evidence, detector.peak, detector.since, detector.learned)
+    if not all(
+        _fits(rows, table)
+        for rows, table in zip(
+            (found.counts, found.evidence, found.peak, found.since, found.learned), due, strict=True
+        )
+    ):
         raise DocumentError(f"{path} is damaged: its tables have other sizes: {_REMEDY}")
-    if min(found.counts) < 0 or learned.min() < 0:
+    counts, learned = np.array(found.counts, np.int64), np.array(found.learned, np.float64)
+    if counts.min() < 0 or learned.min() < 0:
         raise DocumentError(f"{path} is damaged: it counts less than nothing: {_REMEDY}")
-    detector.counts = np.array(found.counts, np.int64)
+    detector.counts = counts
     detector.evidence = np.array(
         [-np.inf if value is None else value for value in found.evidence], np.float64
     )
@@ -168,6 +173,14 @@ def state_from(
     recent.extend(found.recent[-RECENT:])
     names = State.__dataclass_fields__
     return State(**{name: getattr(found, name) for name in names})
+
+
+def _fits(rows: Sequence[object], table: NDArray[Any]) -> bool:
+    """Whether a table that was read has the shape of another; numpy makes none of ragged rows."""
+    if table.ndim == 1:
+        return len(rows) == len(table)
+    widths = {len(row) for row in rows if isinstance(row, tuple)}
+    return len(rows) == len(table) and widths == {table.shape[1]}
 
 
 def _parsed(data: bytes, path: Path) -> _Document:
@@ -181,5 +194,6 @@ def _check_owner(found: _Document, path: Path, reference: FieldReference) -> Non
             f"{path} is the state of another bundle's monitor: name another file, or remove it"
         )
     for seen in found.recent:
-        if not (0 <= seen.symbol < reference.symbols and 0 <= seen.code < reference.size):
-            raise DocumentError(f"{path} is damaged: a codeword does not exist: {_REMEDY}")
+        known = 0 <= seen.code < reference.size and 0 <= seen.label < reference.classes
+        if not (0 <= seen.symbol < reference.symbols and known):
+            raise DocumentError(f"{path} is damaged: a codeword or class does not exist: {_REMEDY}")

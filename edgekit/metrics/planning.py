@@ -19,6 +19,7 @@ from edgekit.core.errors import UsageError
 from edgekit.metrics.intervals import Interval, mean_interval
 
 _WIDTHS: Final = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.9)
+_SMALLEST: Final = 1e-6  # points: nobody has the 10^13 images that decide it
 _LARGEST: Final = 100.0  # points: an image lost in every cell
 
 
@@ -57,7 +58,7 @@ def measured_case(name: str, interval: Interval) -> Case:
 
 def check_plannable(tolerance: float) -> None:
     """Refuse a tolerance that no number of images decides."""
-    if not 0 < tolerance < _LARGEST:
+    if not _SMALLEST <= tolerance < _LARGEST:
         raise UsageError(f"no number of images decides a tolerance of {tolerance:g} points")
 
 
@@ -67,7 +68,7 @@ def outlook(images: int, tolerance: float) -> str:
         return f"parity: {images} test images decide nothing: it takes at least two"
     widest = max(case.decides(images) for case in CASES)
     text = f"parity: {images:,} test images decide to about ±{widest:.2g} points"
-    if not 0 < tolerance < _LARGEST:
+    if not _SMALLEST <= tolerance < _LARGEST:
         return text
     fewest, most = (pick(case.images(tolerance) for case in CASES) for pick in (min, max))
     if images >= most:

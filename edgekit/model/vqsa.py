@@ -47,9 +47,24 @@ class TokenAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, 2, D] -> [B, 2, D]."""
-        key, query = F.linear(tokens, self.key), F.linear(tokens, self.query)
+        weights = (self.key, self.query, self.value)
+        return self._attend(*(F.linear(tokens, weight) for weight in weights))
+
+    def of_codes(self, codebook: Tensor, code: Tensor, feature: Tensor) -> Tensor:
+        """`forward` of the tokens (codebook[code], feature), code [B], feature [B, D].
+
+        Multiplies each codeword once, not each of its uses in a batch.
+        """
+
+        def product(weight: Tensor) -> Tensor:
+            quantized = F.embedding(code, F.linear(codebook, weight))
+            return torch.stack([quantized, F.linear(feature, weight)], dim=1)
+
+        return self._attend(product(self.key), product(self.query), product(self.value))
+
+    def _attend(self, key: Tensor, query: Tensor, value: Tensor) -> Tensor:
         logits = query @ key.transpose(1, 2) * self.scale  # [B, asking token, answering token]
-        return logits.softmax(dim=2) @ F.linear(tokens, self.value)
+        return logits.softmax(dim=2) @ value
 
 
 class VQSAHead(nn.Module):
@@ -79,7 +94,14 @@ class VQSAHead(nn.Module):
         lookup = self.codebook(features)
         # Spatial: every position is quantized, then both maps are pooled into one token each.
         codeword = lookup.codeword.mean(dim=1) if features.dim() == 3 else lookup.codeword
-        fused = self.combine(codeword, feature)
+        if self._repeats_codewords(features):
+            assert self.attention is not None
+            embeddings = self.codebook.embeddings
+            if self.config.straight_through:
+                embeddings = embeddings.detach()
+            fused = self._fused(self.attention.of_codes(embeddings, lookup.code, feature), feature)
+        else:
+            fused = self.combine(codeword, feature)
         return Output(
             self.classifier(fused),
             lookup.code,
@@ -94,10 +116,27 @@ class VQSAHead(nn.Module):
             return codeword
         if self.config.output == "add":
             return codeword + feature
-        assert self.fuse is not None
         tokens = torch.stack([codeword, feature], dim=1)  # the quantized slot comes first
         if self.attention is not None:
             tokens = self.attention(tokens)
+        return self._fused(tokens, feature)
+
+    def _repeats_codewords(self, features: Tensor) -> bool:
+        """Whether it is worth multiplying codewords instead of a training batch's tokens.
+
+        A straight-through gradient reaches the features through the tokens alone.
+        """
+        return (
+            self.training
+            and self.attention is not None
+            and self.codebook is not None
+            and features.dim() == 2
+            and not features.requires_grad
+            and len(self.codebook.embeddings) < len(features)
+        )
+
+    def _fused(self, tokens: Tensor, feature: Tensor) -> Tensor:
+        assert self.fuse is not None
         fused: Tensor = self.fuse(tokens.flatten(1))
         return feature + fused if self.config.output == "residual" else fused.relu()
 

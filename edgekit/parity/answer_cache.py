@@ -28,6 +28,7 @@ from edgekit.runtime.answers import Answers
 LIMIT = "EDGEKIT_PARITY_CACHE_MB"  # the environment variable
 DEFAULT_BYTES = 4 << 30
 _LEFT_AFTER_EVICTION = 0.9  # of the bound: evicting needs a scan, so it is done in batches
+_AHEAD = 1 << 20  # bytes that a writer takes at once, where there is plenty of room
 _LOWEST = -6e4  # of a log-probability: half precision ends at -65,504
 _LOCK = "lock"
 _PARTIAL = ".new-"  # prefix of files that are being written
@@ -127,6 +128,7 @@ class AnswerCache:
         self.folder = folder
         self.max_bytes = max_bytes
         self._full = False
+        self._taken = 0  # bytes that are counted in the sum and not written yet
 
     @contextmanager
     def shelf(self, key: str) -> Iterator[Shelf]:
@@ -143,7 +145,11 @@ class AnswerCache:
         with lock:
             fcntl.flock(lock, fcntl.LOCK_SH)  # released when the file closes
             os.utime(folder / _LOCK)  # eviction goes by this time
-            yield Shelf(self, folder)
+            try:
+                yield Shelf(self, folder)
+            finally:
+                with suppress(OSError):
+                    self._give_back()
 
     def put(self, path: Path, content: bytes) -> None:
         """Write a file of an open shelf, if there is room for it."""
@@ -162,20 +168,45 @@ class AnswerCache:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
-            with self._locked():
-                more = len(content) - _size(path)
-                total = self._total()
-                if total + more > self.max_bytes:
-                    total = self._evict(len(content))
-                    more = len(content) - _size(path)
-                if total + more > self.max_bytes:
-                    self._full = True
-                    return
-                # Counted first: a crash in between only makes the sum too large.
-                (self.folder / "total").write_text(str(total + more))
+            if self._room_for(len(content), path):
                 partial.replace(path)
-        finally:
+            else:
+                self._full = True
+                partial.unlink()
+        except BaseException:
             partial.unlink(missing_ok=True)
+            raise
+
+    def _room_for(self, size: int, path: Path) -> bool:
+        """Count a file of ``size`` bytes in the sum of all writers.
+
+        Room is taken from it for many files at once, as taking turns costs more than writing one;
+        a writer that evicts then does not know of it, and may go so far beyond the bound.
+        """
+        more = size - _size(path)
+        if more <= self._taken:
+            self._taken -= more
+            return True
+        with self._locked():
+            total = self._total()
+            if total + more > self.max_bytes:
+                total = self._evict(size)
+                more = size - _size(path)
+            if total + more > self.max_bytes:
+                return False
+            ahead = _AHEAD if total + more + 256 * _AHEAD <= self.max_bytes else 0
+            # Counted first: a crash in between only makes the sum too large.
+            (self.folder / "total").write_text(str(total + more + ahead))
+            self._taken += ahead
+        return True
+
+    def _give_back(self) -> None:
+        """Return the room that was taken and not used."""
+        if not self._taken:
+            return
+        with self._locked():
+            total, self._taken = self._total() - self._taken, 0
+            (self.folder / "total").write_text(str(max(0, total)))
 
     def drop(self, paths: Sequence[Path]) -> None:
         """Remove files of an open shelf."""

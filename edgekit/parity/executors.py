@@ -8,7 +8,7 @@ change a result.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
@@ -52,6 +52,12 @@ class Executor(Protocol):
     def cpu_seconds(self) -> float:
         """Processor time spent elsewhere: not by this process or its children."""
 
+    def prepare(self, calls: Sequence[Callable[[], None]]) -> None:
+        """Make what this process would make later, such as entries of a shared cache, elsewhere.
+
+        Each call has a machine to itself. One that fails leaves its work to this process.
+        """
+
     def run(
         self, job: Job, shards: Iterator[Shard], arrived: Arrived
     ) -> Generator[Shard, None, None]:
@@ -66,6 +72,9 @@ class LocalExecutor:
     """Worker processes corrupt the next images while the models run on this one."""
 
     cpu_seconds = 0.0
+
+    def prepare(self, calls: Sequence[Callable[[], None]]) -> None:
+        """There is no other machine."""
 
     def run(
         self, job: Job, shards: Iterator[Shard], arrived: Arrived

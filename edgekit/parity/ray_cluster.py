@@ -10,8 +10,8 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,9 @@ from edgekit.parity.executors import LOCAL, Executor
 _STORE_BYTES: Final = 256 << 20  # of a cluster of our own: only descriptions and outputs travel
 _LONGEST_PARENT: Final = 20  # sockets are 86 characters below it, and Linux allows 107
 _CONNECT_SECONDS: Final = 5.0
+# Ray speaks gRPC, which is HTTP/2: each side begins with its settings, before anybody asks.
+_HTTP2_SETTINGS: Final = b"\x04"  # the kind of that frame, after three bytes of its length
+_HTTP2_GREETING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _HTTP2_SETTINGS + bytes(5)
 _AUTHENTICATION: Final = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -40,31 +43,36 @@ def executor_on(where: str | None, console: Console) -> Iterator[Executor]:
     require(("ray",), "--on ray", "ray")
     from edgekit.parity.ray_executor import RayExecutor
 
+    connect: Callable[[], AbstractContextManager[None]] = _started
     if address:
         _check_answers(address)
-    connect = partial(_connected, address) if address else _started
+        connect = partial(_session, f"no Ray cluster answers at {address}", address=address)
     with contextlib.closing(RayExecutor(console, connect)) as executor:
         yield executor
 
 
 def _check_answers(address: str) -> None:
-    """Say at once if nobody is there: Ray itself would try for minutes."""
+    """Say at once if nobody is there, or somebody else: Ray itself would try for minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
-    if host and port.isdecimal():
-        try:
-            socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
-        except (OSError, OverflowError) as error:
-            raise DeviceUnreachable(
-                f"no Ray cluster answers at {address} ({one_line(error)}): 'ray status' on its "
-                "head node shows whether it runs"
-            ) from error
-
-
-@contextmanager
-def _connected(address: str) -> Iterator[None]:
-    """A cluster that somebody started."""
-    with _session(f"no Ray cluster answers at {address}", address=address):
-        yield
+    if not (host and port.isdecimal()):
+        return
+    reason = ""
+    try:
+        place = host.strip("[]"), int(port)
+        with socket.create_connection(place, _CONNECT_SECONDS) as link, link.makefile("rb") as said:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                link.sendall(_HTTP2_GREETING)
+                if said.read(4)[3:] != _HTTP2_SETTINGS:
+                    reason = "what answers there is not Ray"
+    except TimeoutError:
+        reason = f"nothing came in {_CONNECT_SECONDS:.0f} s"
+    except (OSError, OverflowError, ValueError) as error:
+        reason = one_line(error)
+    if reason:
+        raise DeviceUnreachable(
+            f"no Ray cluster answers at {address} ({reason}): 'ray status' on its head node shows "
+            "whether it runs"
+        )
 
 
 @contextmanager

@@ -10,9 +10,10 @@ A worker that is gone, killed or with its node, is replaced, and what it had is 
 
 from __future__ import annotations
 
+import pickle
 import queue
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from edgekit.core.threads import WAIT_SECONDS
 from edgekit.parity.engines import CheckedPredictor
 from edgekit.parity.executors import Arrived, Job, Shard, answer
 from edgekit.parity.predictors import Opener, Predictor
-from edgekit.parity.ray_worker import Answered, Copies, Failure, Ready, Worker
+from edgekit.parity.ray_worker import Answered, Failure, Ready, Worker, pack
 
 ATTEMPTS: Final = 3
 """How often a shard is tried, and how many workers in a row may end before they are ready."""
@@ -99,6 +100,27 @@ class RayExecutor:
             yield from run.run(shards)
         finally:
             run.stop()
+
+    def prepare(self, calls: Sequence[Callable[[], None]]) -> None:
+        """As `Executor.prepare`; with a single machine, it is left to this process."""
+        if self.ray is None:
+            self._open()
+        ray = self.ray
+        cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        usable = [count for count in cores if count]
+        if len(usable) < 2:
+            return
+        # All of a machine's cores: a calibration uses them, as it would here.
+        options = {"num_cpus": min(usable), "scheduling_strategy": "SPREAD", "max_retries": 0}
+        task = ray.remote(**options)(_do)
+        self.console.info(f"Ray: {len(calls)} calibrations on {len(usable)} machines")
+        for reference in [task.remote(call) for call in calls]:
+            try:
+                failure = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                failure = _reason(error)
+            if failure:
+                self.console.warn(f"a calibration on Ray failed and is done here: {failure}")
 
     def start(self, run: _Run) -> None:
         """One more worker."""
@@ -214,12 +236,15 @@ class _Run:
                 openers[model.key] = opener_of(model)
                 hand.has[model.key] = model
         hand.tasks.append(task)
-        copies = Copies(self._keys, openers)
-        self._listen(hand, task, hand.actor.answer.remote(task.shard, copies, task.turns))
+        packed = pack(task.shard, task.turns)
+        arguments = (packed, openers) if openers else (packed,)
+        self._listen(hand, task, hand.actor.answer.remote(*arguments))
 
     def prepare(self, hand: _Hand) -> None:
         """Tell a worker what the sweep is about."""
-        reference = hand.actor.prepare.remote(self._data, self._fingerprint, str(Path.cwd()))
+        reference = hand.actor.prepare.remote(
+            self._data, self._keys, self._fingerprint, str(Path.cwd())
+        )
         self._listen(hand, None, reference)
 
     def _listen(self, hand: _Hand, task: _Task | None, reference: Any) -> None:
@@ -250,7 +275,8 @@ class _Run:
         if error is not None:
             self._failed(hand, task, error)
             return
-        result: Ready | Answered | Failure = future.result()
+        came = future.result()
+        result: Ready | Answered | Failure = came if task is None else pickle.loads(came)
         if isinstance(result, Failure) and result.kind == "setup":
             raise EdgekitError(f"the worker on {result.host} {result.message}")
         if isinstance(result, Ready):
@@ -314,6 +340,15 @@ class _Run:
         """Leave the workers as little to do as possible: what they have is not wanted any more."""
         for hand in self._executor.hands:
             hand.tasks.clear()
+
+
+def _do(call: Callable[[], None]) -> str:
+    """Runs in a task; why it failed, or nothing."""
+    try:
+        call()
+    except EdgekitError as error:
+        return str(error)
+    return ""
 
 
 def opener_of(model: Predictor) -> Opener:

@@ -12,8 +12,9 @@ from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
+from edgekit.core.threads import in_order
 from edgekit.data.base import Dataset
 from edgekit.data.corruption_grid import MakeVariants
 from edgekit.data.loading import epoch_order
@@ -29,6 +30,7 @@ from edgekit.parity.answer_cache import (
 from edgekit.parity.executors import LOCAL, Executor, Job, Shard, ShardOutputs
 from edgekit.parity.predictors import Predictor
 
+_READ_AT_ONCE: Final = 8
 _Shelves = dict[str, Shelf]  # by the key of the model
 
 
@@ -159,9 +161,10 @@ class Lineup:
                 yield self._answers(ahead.pop(shard.place), sum(map(len, shard.rows)))
 
     def _plan(self, shelves: _Shelves, levels: int) -> Iterator[_Planned]:
-        order = epoch_order(len(self.dataset), self.seed, 0)[: self.available]
-        for index in order.tolist():
-            digest = self.dataset.digest(index)
+        order = epoch_order(len(self.dataset), self.seed, 0)[: self.available].tolist()
+        # Several at once: the images may be far away.
+        digests = in_order(self.dataset.digest, order, _READ_AT_ONCE, "reading an image")
+        for index, digest in zip(order, digests, strict=True):
             numbers = self.make.cells.sample(digest, levels)
             labels = self.make.labels(self.dataset, index, numbers)
             known = {key: shelf.read(digest) for key, shelf in shelves.items()}

@@ -24,15 +24,21 @@ LEAST_VIEWS: Final = 32
 _BATCH: Final = 8  # images per inference
 
 
-def closeness(reference: Answers, candidate: Answers) -> Closeness:
-    """Compare two models' answers to the same views."""
+def closeness(
+    reference: Answers, candidate: Answers, *, clean: NDArray[np.bool_] | None = None
+) -> Closeness:
+    """Compare two models' answers to the same views, of which ``clean`` says which are clean."""
     finite = np.isfinite(candidate.logits).all(axis=1)
     same = (reference.logits.argmax(axis=1) == candidate.logits.argmax(axis=1)) & finite
     codes = None
     if reference.code is not None and candidate.code is not None:
         codes = float(code_agreement(reference.code, candidate.code).mean())
     return Closeness(
-        len(same), logits_rms(reference.logits, candidate.logits), float(same.mean()), codes
+        len(same),
+        logits_rms(reference.logits, candidate.logits),
+        float(same.mean()),
+        codes,
+        None if clean is None else float(same[clean].mean()),
     )
 
 

@@ -47,6 +47,12 @@ class Probe:
         """All variants in one array: [N * V, height, width, 3]."""
         return self.pixels.reshape(-1, *self.pixels.shape[2:])
 
+    @property
+    def clean(self) -> NDArray[np.bool_]:
+        """Which of `flat` are clean."""
+        count, variants = self.pixels.shape[:2]
+        return np.tile(np.arange(variants) == 0, count)
+
 
 def load_probe(
     dataset: Dataset,

@@ -15,6 +15,7 @@ from edgekit.metrics.verdicts import Outcome
 from edgekit.quantize.metric import Metric
 
 _DIFFERENT_AT_MOST: Final = 1 / 3  # of the top-1 answers
+_CLEAN_DIFFERENT_AT_MOST: Final = 1 / 2  # half as many answers, so a wider limit
 _NAMED = 5  # layers that a message lists
 
 
@@ -29,20 +30,32 @@ class Closeness:
     """Of the difference, relative to the RMS of the float model's logits."""
     top1_equal: float  # share of the views
     codes_equal: float | None  # share of the codes; None without a codebook
+    clean_top1_equal: float | None = None  # share of the clean views, where it is known which
 
     @property
     def passed(self) -> bool:
-        """Whether this is still the same model, apart from rounding."""
+        """Whether this is still the same model, apart from rounding.
+
+        Clean views are judged alone as well: ranges that strongly corrupted images made wide can
+        spoil them and leave the corrupted ones as they were.
+        """
         different = round((1 - self.top1_equal) * self.views)
         most = _DIFFERENT_AT_MOST * self.views
-        return bool(math.isfinite(self.logits_rms)) and different <= most
+        clean_different = 0.0 if self.clean_top1_equal is None else 1 - self.clean_top1_equal
+        return (
+            bool(math.isfinite(self.logits_rms))
+            and different <= most
+            and clean_different <= _CLEAN_DIFFERENT_AT_MOST
+        )
 
     def describe(self) -> str:
         """One line for the user."""
+        clean = self.clean_top1_equal
+        of_clean = "" if clean is None else f" ({clean:.1%} of the clean ones)"
         codes = "" if self.codes_equal is None else f", {self.codes_equal:.1%} of codes"
         return (
-            f"on {self.views} held-out views {self.top1_equal:.1%} of top-1 answers{codes} equal "
-            f"to float's, logits off by {self.logits_rms:.3g} of their RMS"
+            f"on {self.views} held-out views {self.top1_equal:.1%} of top-1 answers{of_clean}"
+            f"{codes} equal to float's, logits off by {self.logits_rms:.3g} of their RMS"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from edgekit.bundle.manifest import LABELS
 from edgekit.bundle.store import Bundle, open_bundle
 from edgekit.core.documents import plain
 from edgekit.parity.document import GRAPH_FILE, GRAPH_SECTION, Estimate, ParityDocument
+from edgekit.parity.examples import EXAMPLES, read_examples
 from edgekit.report.calibration import read_calibration
 from edgekit.report.compared import (
     ComparedReport,
@@ -22,6 +23,7 @@ from edgekit.report.compared import (
     Facts,
     Figure,
     Measured,
+    Subject,
     differences,
     figure,
     subjects,
@@ -33,7 +35,7 @@ from edgekit.report.sections.banner import slowest_gain
 # Compared by what they say; `ComparedReport.figures` has their figures.
 _OWN_SECTIONS: Final = frozenset({"parity", GRAPH_SECTION, "bench", "build", "engine", "float"})
 _OWN_FILES: Final = frozenset(
-    {LABELS, "parity.json", GRAPH_FILE, "bench.json", "calibration.json", REPORT}
+    {LABELS, "parity.json", GRAPH_FILE, EXAMPLES, "bench.json", "calibration.json", REPORT}
 )
 _SHOWN_CLASSES: Final = 5
 _WHOLE: Final = "all files"
@@ -119,6 +121,7 @@ def _facts(one: Evidence) -> Facts:
         **_flat("preprocessing", manifest.preprocessing.to_dict()),
         **_flat("versions", manifest.versions),
         ("verdict", ""): one.decision.words,
+        ("test images", ""): _shown_images(one),
         ("bench", "measured on"): "" if one.bench is None else one.bench.where,
     }
     for name, section in manifest.sections.items():
@@ -127,6 +130,13 @@ def _facts(one: Evidence) -> Facts:
     others = sorted(set(files) - set(running) - _OWN_FILES)
     facts |= {("files", name): files[name].sha256 for name in others}
     return {key: value for key, value in facts.items() if value}
+
+
+def _shown_images(one: Evidence) -> str:
+    """Which of them the page shows."""
+    examples = read_examples(one.bundle, one.parity)
+    cells = () if examples is None else examples.cells
+    return ", ".join(dict.fromkeys(image.image for cell in cells for image in cell.examples))
 
 
 def _flat(subject: str, values: Mapping[str, Any]) -> dict[tuple[str, str], str]:
@@ -165,17 +175,28 @@ def _options(command: str) -> dict[tuple[str, str], str]:
 def _figures(a: Evidence, b: Evidence) -> list[Figure]:
     """Every figure that either has."""
     rows = [
-        figure(subject, name, unit, value(a), value(b))  # type: ignore[arg-type] # of `_ROWS`
-        for subject, name, unit, value in _ROWS
+        *(figure("size", name, "bytes", value(a), value(b)) for name, value in _SIZES),
+        *_of_comparison("parity", "", a.parity, b.parity),
+        *_of_comparison("graph's parity", "the graph's ", a.graph, b.graph),
+        *(figure("bench", name, unit, value(a), value(b)) for name, unit, value in _BENCH_ROWS),
     ]
-    changes = [{} if one.parity is None else one.parity.per_corruption or {} for one in (a, b)]
-    for name in dict.fromkeys((*changes[0], *changes[1])):
-        errors = [
-            Measured(change[name].candidate) if name in change else None for change in changes
-        ]
-        words = f"error under {name.replace('_', ' ')}"
-        rows.append(figure("parity", words, "%", errors[0], errors[1], detail=True))
     return [row for row in rows if row.a is not None or row.b is not None]
+
+
+def _of_comparison(
+    subject: Subject, whose: str, a: ParityDocument | None, b: ParityDocument | None
+) -> Iterator[Figure]:
+    """What a comparison measured of each."""
+    for name, unit, value in _PARITY_ROWS:
+        of_a, of_b = (None if one is None else value(one) for one in (a, b))
+        yield figure(subject, whose + name, unit, of_a, of_b)
+    changes = [{} if one is None else one.per_corruption or {} for one in (a, b)]
+    for name in dict.fromkeys((*changes[0], *changes[1])):
+        of_a, of_b = (
+            Measured(change[name].candidate) if name in change else None for change in changes
+        )
+        words = f"{whose}error under {name.replace('_', ' ')}"
+        yield figure(subject, words, "%", of_a, of_b, detail=True)
 
 
 def _size(one: Evidence) -> Measured:
@@ -184,14 +205,6 @@ def _size(one: Evidence) -> Measured:
 
 def _all_files(one: Evidence) -> Measured:
     return Measured(sum(one.sizes.files.values()))
-
-
-def _of_parity(value: Callable[[ParityDocument], Measured | None]) -> Callable[..., Any]:
-    return lambda one: None if one.parity is None else value(one.parity)
-
-
-def _of_graph(value: Callable[[ParityDocument], Measured | None]) -> Callable[..., Any]:
-    return lambda one: None if one.graph is None else value(one.graph)
 
 
 def _change(parity: ParityDocument) -> Measured | None:
@@ -257,29 +270,26 @@ def _peak(one: Evidence) -> Measured | None:
     return None if peak is None else Measured(peak)
 
 
-_ROWS: Final[tuple[tuple[str, str, str, Callable[[Evidence], Measured | None]], ...]] = (
-    ("size", "what runs", "bytes", _size),
-    ("size", _WHOLE, "bytes", _all_files),
-    ("parity", "change of corruption error", "points", _of_parity(_change)),
-    ("parity", "corruption error", "%", _of_parity(_corrupted)),
-    ("parity", "its reference's", "%", _of_parity(_reference)),
-    ("parity", "clean error", "%", _of_parity(_clean)),
-    ("parity", "same class, corrupted", "%", _of_parity(_classes_kept)),
-    ("parity", "same code, corrupted", "%", _of_parity(_codes_kept)),
-    ("parity", "images judged", "", _of_parity(lambda parity: Measured(parity.images))),
-    ("graph's parity", "the graph's change of corruption error", "points", _of_graph(_change)),
-    (
-        "graph's parity",
-        "images that judged the graph",
-        "",
-        _of_graph(lambda graph: Measured(graph.images)),
-    ),
-    ("bench", "latency p50", "ms", _latency),
-    ("bench", "latency p99", "ms", _slowest),
-    ("bench", "times as fast as float", "", _gain),
-    ("bench", "throughput", "images/s", _throughput),
-    ("bench", "cold start", "ms", _start),
-    ("bench", "peak memory", "MiB", _peak),
+_SIZES: Final[tuple[tuple[str, Callable[[Evidence], Measured]], ...]] = (
+    ("what runs", _size),
+    (_WHOLE, _all_files),
+)
+_PARITY_ROWS: Final[tuple[tuple[str, str, Callable[[ParityDocument], Measured | None]], ...]] = (
+    ("change of corruption error", "points", _change),
+    ("corruption error", "%", _corrupted),
+    ("reference's corruption error", "%", _reference),
+    ("clean error", "%", _clean),
+    ("same class, corrupted", "%", _classes_kept),
+    ("same code, corrupted", "%", _codes_kept),
+    ("images judged", "", lambda parity: Measured(parity.images)),
+)
+_BENCH_ROWS: Final[tuple[tuple[str, str, Callable[[Evidence], Measured | None]], ...]] = (
+    ("latency p50", "ms", _latency),
+    ("latency p99", "ms", _slowest),
+    ("times as fast as float", "", _gain),
+    ("throughput", "images/s", _throughput),
+    ("cold start", "ms", _start),
+    ("peak memory", "MiB", _peak),
 )
 
 

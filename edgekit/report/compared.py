@@ -11,7 +11,7 @@ from edgekit.core.documents import Document
 
 Facts = Mapping[tuple[str, str], str]
 """Values by subject and name; the name is empty where a subject is a single fact."""
-Subject = Literal["size", "parity", "bench", "validation"]
+Subject = Literal["size", "parity", "graph's parity", "bench", "validation"]
 
 
 @dataclass(frozen=True)

@@ -52,14 +52,19 @@ def why_incomparable(several: Sequence[Evidence]) -> list[str]:
             "Latencies are of different machines: each shows what that device can do, not which "
             "bundle is the faster."
         )
-    asked = {
-        (one.parity.data, one.parity.corruptions, one.parity.severities, one.parity.corrupted)
-        for one in several
-        if one.parity is not None
-    }
-    if len(asked) > 1:
+    if any(len(_asked(several, graphs=graphs)) > 1 for graphs in (False, True)):
         notes.append(
             "Errors are of different images, corruptions or severities: compare changes against "
             "each one's own reference, not errors."
         )
     return notes
+
+
+def _asked(several: Sequence[Evidence], *, graphs: bool) -> set[tuple[object, ...]]:
+    """What bundles, or their graphs, were compared on."""
+    compared = (one.graph if graphs else one.parity for one in several)
+    return {
+        (one.data, one.corruptions, one.severities, one.corrupted)
+        for one in compared
+        if one is not None
+    }

@@ -116,7 +116,7 @@ svg text{font:12px system-ui,sans-serif;fill:var(--ink)}
 svg text.quiet{fill:var(--quiet)}svg text.small{font-size:11px}svg text.strong{font-weight:700}
 details{margin:.75rem 0}summary{cursor:pointer;color:var(--link)}
 @media(max-width:30rem){.facts{grid-template-columns:1fr;gap:0}.facts dd{margin-bottom:.5rem}
-body{padding:.75rem}table{font-size:.72rem}th,td{padding:.25rem .2rem}}
+body{padding:.75rem}table{font-size:.72rem}th,td{padding:.25rem .14rem}}
 @media print{body{max-width:none;padding:0;font-size:11pt}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 figure,.banner,tr,.tiles div,.card{break-inside:avoid}h2,h3,figcaption{break-after:avoid}

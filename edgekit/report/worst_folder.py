@@ -1,11 +1,12 @@
 """The folder of ``parity --worst``: the images whose answer changed, and one page with all of them.
 
-``worst.json`` lists what is in it; by that a later comparison knows the folder as its own, and
-replaces it whole. A folder with anything else in it is never touched.
+A later comparison replaces the folder whole, if every file in it is, to the byte, what this user's
+edgekit wrote: the cache remembers that. Nothing that a folder holds can claim it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from edgekit.core.console import Console, json_text, printable
-from edgekit.core.documents import Document, DocumentError, parse_json, read
+from edgekit.core.documents import Document
 from edgekit.core.errors import UsageError
-from edgekit.core.files import make_folder, read_regular
-from edgekit.core.folders import locked, replace_folder
+from edgekit.core.files import file_sha256, make_folder, read_regular, write_text
+from edgekit.core.folders import check_writable, locked, replace_folder
 from edgekit.parity.examples import Answered, Codes, Example
 from edgekit.report.markup import escaped, paragraph, whole_page
 from edgekit.report.sections.look import cards
@@ -30,6 +31,7 @@ MOST: Final = 24
 """Images, unless told otherwise."""
 
 _LONGEST_KEY: Final = 80
+_CACHED: Final = "worst"  # the folder's name in the cache
 
 
 @dataclass(frozen=True)
@@ -70,24 +72,19 @@ class WorstImages(Document):
     images: tuple[WorstImage, ...]
 
 
-def check_place(folder: Path) -> None:
-    """Refuse a place that holds anything else, before a comparison that may take hours."""
-    if not folder.exists() and not folder.is_symlink():
-        return
-    if not folder.is_dir():
+def check_place(folder: Path, cache: Path) -> None:
+    """Refuse a place that holds anything else or cannot be written, before hours of comparing."""
+    check_writable(folder)
+    if folder.exists() and not folder.is_dir():
         raise UsageError(f"--worst: {folder} is a file: name a folder")
-    names = {entry.name for entry in folder.iterdir()}
-    if not names:
-        return
-    ours = _listed(folder / WORST) if WORST in names else set()
-    if others := sorted(names - ours):
+    if folder.is_dir() and any(folder.iterdir()) and not _ours(folder, cache):
         raise UsageError(
-            f"--worst: {folder} holds {others[0]!r}, which 'edgekit parity --worst' did not "
-            "write: name a folder of its own"
+            f"--worst: {folder} holds more than what 'edgekit parity --worst' wrote there: name a "
+            "folder of its own"
         )
 
 
-def write_worst(folder: Path, comparison: Comparison, console: Console) -> None:
+def write_worst(folder: Path, comparison: Comparison, console: Console, cache: Path) -> None:
     """Write the images, their list and the page; a former folder of ours is replaced."""
     from edgekit.parity.example_images import make_examples
 
@@ -113,10 +110,11 @@ def write_worst(folder: Path, comparison: Comparison, console: Console) -> None:
             (new / name).write_bytes(one.corrupted.data())
         (new / WORST).write_text(json_text(listing) + "\n", encoding="utf-8")
         (new / PAGE).write_text(printable(page), encoding="utf-8")
+        _remember(new, cache)
 
     make_folder(folder.parent)
     with locked(folder):
-        check_place(folder)  # again: the comparison may have taken hours
+        check_place(folder, cache)  # again: the comparison may have taken hours
         replace_folder(folder, fill)
     if not changes.changed:
         console.info(f"worst: no answer changed; {folder / PAGE} says so")
@@ -187,11 +185,22 @@ def _file_names(examples: Sequence[Example]) -> list[str]:
     return names
 
 
-def _listed(path: Path) -> set[str]:
-    """The files of a folder that we wrote; none if its list cannot be read."""
+def _remember(folder: Path, cache: Path) -> None:
+    """Note in the cache what was written; it is found again by the hash of the list."""
+    lines = [f"{file_sha256(path)} {path.name}" for path in sorted(folder.iterdir())]
+    write_text(cache / _CACHED / file_sha256(folder / WORST), "\n".join(lines))
+
+
+def _ours(folder: Path, cache: Path) -> bool:
+    """Whether the folder is as edgekit wrote it."""
     try:
-        value = parse_json(read_regular(path), str(path))
-        listing = read(WorstImages, value, str(path), schema=WorstImages.SCHEMA, remedy="")
-    except (DocumentError, OSError):
-        return set()
-    return {WORST, PAGE, *(image.file for image in listing.images)}
+        listed = hashlib.sha256(read_regular(folder / WORST)).hexdigest()
+        written = read_regular(cache / _CACHED / listed).decode("utf-8").splitlines()
+        files = sorted(folder.iterdir())
+        if len(files) != len(written):
+            return False
+        hashes = (hashlib.sha256(read_regular(path)).hexdigest() for path in files)
+        present = [f"{sha256} {path.name}" for sha256, path in zip(hashes, files, strict=True)]
+    except (OSError, UsageError):  # no list, none of ours, or a pipe, a link to nowhere, gigabytes
+        return False
+    return present == written

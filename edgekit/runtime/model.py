@@ -263,7 +263,7 @@ class Model:
 
             return self.manifest.preprocessing.fit(decode_file(Path(item)))
         image = item if isinstance(item, np.ndarray) else _from_pillow(item, name)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise UsageError(
                 f"{name} is {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]"
             )

@@ -83,13 +83,21 @@ def run_settings(
             f"an engine for {descriptor.name} takes {built_for} image(s) at a time, not {batch}: "
             "build for a target with that batch"
         )
-    return RunSettings(
+    settings = RunSettings(
         batch=built_for if batch is None else batch,
         hint=hint or descriptor.hint,
         threads=descriptor.threads if threads is None else threads,
         streams=descriptor.streams if hint in (None, descriptor.hint) else 0,
         inference_precision=descriptor.inference_precision,
     )
+    for name, most in _MOST.items():  # a bundle's own are no wiser than a caller's
+        if getattr(settings, name) > most:
+            raise UsageError(f"{name} must be at most {most:,}, not {getattr(settings, name):,}")
+    return settings
+
+
+_MOST: Final = {"threads": 4096, "batch": 65_536}
+"""Beyond these, runtimes crash or ask for all memory instead of saying what is wrong."""
 
 
 def open_runner(bundle: Bundle, settings: RunSettings, cache: Path | None) -> Runner:

@@ -11,6 +11,8 @@ from edgekit.core.errors import UsageError
 from edgekit.core.resources import resource
 from edgekit.data.base import Dataset, with_classes
 from edgekit.data.datasets import open_dataset
+from edgekit.data.remote_data import remote_fingerprint
+from edgekit.data.remote_folder import RemoteFolder, is_url
 from edgekit.data.splits import Splits, split_dataset
 from edgekit.model.card import numbered_classes
 from edgekit.model.labels import read_labels
@@ -86,10 +88,13 @@ def data_fingerprint(uri: str) -> str:
     under the hashes of their contents.
     """
     scheme, _, rest = uri.partition(":")
+    published = scheme == "imagenet-c"
+    if is_url(rest if published else uri):
+        return RemoteFolder(rest).fingerprint() if published else remote_fingerprint(uri)
     if scheme == "builtin":
         path = resource("data/builtin/fashion-mnist.xz")
     else:
-        path = Path(rest if scheme == "imagenet-c" else uri).expanduser()
+        path = Path(rest if published else uri).expanduser()
     if not path.exists():
         raise UsageError(f"no data at '{uri}'")
     total = hashlib.sha256(uri.encode())

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edgekit.bundle.build_record import BuildRecord
 from edgekit.core.errors import UsageError
 from edgekit.metrics.budgets import Budgets
 from edgekit.parity.tolerance import TOLERANCE, check_tolerance
@@ -57,7 +56,9 @@ class BuildConfig:
     tolerance: float | None = None  # points of mean corruption error; None: the budgets' max_drop
     parity_images: int = 0  # most test images to use; 0: all
     images: bool = True  # keep a few test images in the bundle, for its report
-    watch: bool = False  # put into the bundle what a monitor of the deployed model compares with
+    # Put into the bundle what a monitor of the deployed model compares with. None: if there are
+    # enough validation images.
+    watch: bool | None = None
     plugin: str | None = None  # TensorRT plugin, compiled for the device, to include
     require_engine: bool = False  # fail if a TensorRT engine can only be built on its device
     baseline: str | None = None  # an earlier bundle, or a folder with one for every target
@@ -115,6 +116,8 @@ class BuildConfig:
 
     def bundle(self, descriptor: Descriptor, key: str) -> BundleOptions:
         """How a target's bundle is written; ``key`` is the hash of everything it depends on."""
+        from edgekit.bundle.build_record import BuildRecord
+
         return BundleOptions(
             path=self.path_of(descriptor),
             precision=self.precision_of(descriptor),
@@ -143,6 +146,8 @@ class BuildConfig:
 def _last_part(name: str) -> str:
     """A file's or folder's own name, without its path on this machine."""
     scheme, colon, rest = name.partition(":")
+    if rest.startswith("//"):  # a URL, which is the same on every machine
+        return name
     if colon and "/" not in scheme:  # builtin:fashion-mnist, imagenet-c:/data/imagenet-c
         return f"{scheme}:{_last_part(rest)}"
     own = Path(name).name

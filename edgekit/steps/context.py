@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from edgekit.core.console import Console
 from edgekit.parity.executors import LOCAL, Executor
-
-StepName = Literal[
-    "load", "export", "calibrate", "compile", "bench", "parity", "graph-parity", "watch"
-]
-"""The steps that a user can name, in order."""
+from edgekit.steps.step_names import StepName
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from edgekit.core.progress import track
 from edgekit.data.base import Dataset
 from edgekit.data.corruption_grid import Cells, MakeVariants, Task
 from edgekit.data.corruptions import BENCHMARK15
-from edgekit.data.loading import default_workers, epoch_order, load_each
+from edgekit.data.loading import batched, default_workers, epoch_order, load_each
 from edgekit.field.reference import FieldReference, make_reference
 from edgekit.parity.predictors import Predictor, open_bundle_predictor
 from edgekit.report.model_facts import model_facts
@@ -31,6 +31,7 @@ from edgekit.runtime.answers import Answers, join
 SECTION: Final = "field"
 LEAST_IMAGES: Final = 50  # below that, everything looks normal
 _NORMAL: Final = -1
+_TOGETHER: Final = 8  # images whose variants are answered at a time
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,11 @@ class FieldOptions:
     """How much the reference looks at."""
 
     images: int = 2000  # at most
-    corrupted: int = 250  # of these, or half of them, also in every cell
+    corrupted: int = 200  # of these, or half of them, also under every corruption
     severities: tuple[int, ...] = (1, 3, 5)
+    # Severities of a corruption that an image gets. A corruption's images together give its order
+    # of symbols, and only what is left differs by severity: all three would be no better for it.
+    levels: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """As the manifest records it."""
@@ -60,13 +64,25 @@ def store_reference(
     return reference
 
 
+def leave_out_reference(path: Path, options: FieldOptions) -> None:
+    """Note in the bundle that there were too few images, so that no later build looks again."""
+    update_bundle(path, sections={SECTION: options.to_dict()}, reports={FIELD: None})
+
+
+def why_too_few(dataset: Dataset) -> str:
+    """Why these images cannot make a reference; "" if they can."""
+    if len(dataset) >= LEAST_IMAGES:
+        return ""
+    return (
+        f"{dataset.name} has {len(dataset)} validation images, and a monitor's reference needs "
+        f"{LEAST_IMAGES}"
+    )
+
+
 def check_enough(dataset: Dataset) -> None:
     """Refuse fewer images than a reference needs."""
-    if len(dataset) < LEAST_IMAGES:
-        raise UsageError(
-            f"{dataset.name} has {len(dataset)} validation images, and a monitor's reference needs "
-            f"{LEAST_IMAGES}: add some, or leave out --watch"
-        )
+    if why := why_too_few(dataset):
+        raise UsageError(f"{why}: add some, or leave out --watch")
 
 
 def reference_of(
@@ -98,9 +114,13 @@ def lab_answers(
     """What a reference is made of."""
     cells = Cells(BENCHMARK15, options.severities)
     rows = epoch_order(len(dataset), 0, 0)[: options.images].tolist()
-    corrupted = min(options.corrupted, len(rows) // 2)
+    corrupted = rows[: min(options.corrupted, len(rows) // 2)]
     found: dict[int, list[tuple[Answers, int]]] = defaultdict(list)
-    for row, numbers, answers in _answers(model, dataset, cells, rows, corrupted, console):
+    tasks = [
+        *((row, cells.sample(dataset.digest(row), options.levels)) for row in corrupted),
+        *((row, (0,)) for row in rows[len(corrupted) :]),
+    ]
+    for (row, numbers), answers in _answers(model, dataset, cells, tasks, console):
         for place, number in enumerate(numbers):
             kind = number if len(numbers) > 1 else _NORMAL
             found[kind].append((answers.part(slice(place, place + 1)), dataset.label(row)))
@@ -118,20 +138,14 @@ def lab_answers(
 
 
 def _answers(
-    model: Predictor,
-    dataset: Dataset,
-    cells: Cells,
-    rows: list[int],
-    corrupted: int,
-    console: Console,
-) -> Iterator[tuple[int, tuple[int, ...], Answers]]:
-    every = tuple(range(1 + cells.count))
-    tasks: list[Task] = [
-        (row, every if place < corrupted else (0,)) for place, row in enumerate(rows)
-    ]
+    model: Predictor, dataset: Dataset, cells: Cells, tasks: list[Task], console: Console
+) -> Iterator[tuple[Task, Answers]]:
     make = MakeVariants(model.preprocessing, cells)
-    workers = default_workers()
-    with closing(load_each(dataset, tasks, make, workers=workers, chunk=1)) as images:
-        listed = zip(tasks, images, strict=True)
-        for (row, numbers), pixels in track(console, listed, len(tasks), "watch"):
-            yield row, numbers, model.run(pixels)
+    with closing(load_each(dataset, tasks, make, workers=default_workers(), chunk=4)) as images:
+        listed = track(console, zip(tasks, images, strict=True), len(tasks), "watch")
+        for group in batched(listed, _TOGETHER):  # single clean images would leave a core idle
+            answers = model.run(np.concatenate([pixels for _, pixels in group]))
+            end = 0
+            for task, pixels in group:
+                start, end = end, end + len(pixels)
+                yield task, answers.part(slice(start, end))

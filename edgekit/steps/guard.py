@@ -159,7 +159,8 @@ def check_graph(graph: onnx.ModelProto, held_out: HeldOut, dialect: Dialect) -> 
     """Compare the answers of a graph in its ``dialect``'s form with float's."""
     from edgekit.quantize.guard import closeness
 
-    return closeness(held_out.answers, _answers(graph, held_out.probe, dialect))
+    probe = held_out.probe
+    return closeness(held_out.answers, _answers(graph, probe, dialect), clean=probe.clean)
 
 
 def check_bundle(path: Path, held_out: HeldOut) -> Closeness:
@@ -177,7 +178,7 @@ def check_bundle(path: Path, held_out: HeldOut) -> Closeness:
             settings = dataclasses.replace(default, hint=hint, streams=streams)
             other = open_runner(bundle, settings, None).run(pixels[:_COMPARED])
             _refuse_other_answers(answers, other, f"hint {hint} and {streams} stream(s)")
-    return closeness(held_out.answers, answers)
+    return closeness(held_out.answers, answers, clean=held_out.probe.clean)
 
 
 def _refuse_other_answers(usual: Answers, other: Answers, settings: str) -> None:

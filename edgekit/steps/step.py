@@ -11,7 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
-from edgekit.steps.context import Context, StepName
+from edgekit.steps.context import Context
+from edgekit.steps.step_names import StepName
 
 T = TypeVar("T")
 State = Literal["to do", "cached", "up to date", "given", "not measured here"]

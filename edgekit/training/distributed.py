@@ -23,6 +23,8 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1
+    """Processes on this machine, which share its processors."""
 
     @property
     def leads(self) -> bool:
@@ -66,7 +68,9 @@ def join_world(device: str) -> Iterator[World]:
     if size == 1:
         yield World()
         return
-    world = World(_number("RANK", 0), size, _number("LOCAL_RANK", 0))
+    world = World(
+        _number("RANK", 0), size, _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", size)
+    )
     on_gpu = device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(world.local_rank)

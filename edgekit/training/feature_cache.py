@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, Interrupted
@@ -22,85 +21,36 @@ from edgekit.data.pool import Pool
 from edgekit.data.transforms import Preprocessing
 from edgekit.model.backbones.base import Backbone
 from edgekit.model.config import Quantize
-from edgekit.training.feature_store import ArrayStore, Floats, fill_store, missing_rows
+from edgekit.training.feature_engine import (
+    FeatureEngine,
+    OpenvinoEngine,
+    TorchEngine,
+    agree,
+    translate,
+)
+from edgekit.training.feature_store import SHARD_ROWS, ArrayStore, Floats, fill_store, missing_rows
+from edgekit.training.featurize import Featurize, ViewResults, Views, features_of
 from edgekit.training.provenance import digest_of, feature_provenance, weights_hash
 from edgekit.training.stop_signal import StopSignal
-from edgekit.training.views import LoadedViews, Unreadable, View, ViewLoader
+from edgekit.training.views import View, ViewLoader
 
 _GROUP = 16  # views that go through the backbone together: they fit into a core's cache
-
-Views = tuple[View, ...]
-ViewResults = list[LoadedViews | Unreadable]
+_SMALL = 2000  # views that torch has computed before OpenVINO has read the network
 
 
-@dataclass(frozen=True, eq=False)
-class Featurize:
-    """What a worker does with a group of views: computes features, or just loads the pixels.
-
-    On a CPU the workers run the backbone, one thread each. That scales better than many threads
-    in one process, which spin while they wait, and rounds the same for any number of either.
-    """
-
-    load_views: ViewLoader
-    backbone: Backbone | None  # None leaves the backbone to the caller, who has a GPU
-    quantize: Quantize
-
-    def __call__(self, dataset: Dataset, views: Views) -> Floats | ViewResults | None:
-        """Features [views, ...], or what `features_of` needs to compute them."""
-        results = [self.load_views(dataset, view) for view in views]
-        if self.backbone is None:
-            return results
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            device = torch.device("cpu")
-            return features_of(
-                results, self.load_views.preprocessing, self.backbone, self.quantize, device
-            )
-        finally:
-            torch.set_num_threads(threads)
-
-
-@torch.inference_mode()
-def features_of(
-    results: ViewResults,
-    preprocessing: Preprocessing,
-    backbone: Backbone,
-    quantize: Quantize,
-    device: torch.device,
-) -> Floats | None:
-    """Features of a group, NaN for unreadable images; None if all are."""
-    good = [row for row, result in enumerate(results) if isinstance(result, LoadedViews)]
-    if not good:
-        return None
-    pixels = np.stack([result.images[0] for result in results if isinstance(result, LoadedViews)])
-    images = torch.from_numpy(preprocessing.normalize(pixels)).to(device)
-    features: Tensor = backbone.features(
-        images.contiguous(memory_format=torch.channels_last), quantize
-    )
-    array: Floats = features.float().cpu().numpy()
-    rows = np.full((len(results), *array.shape[1:]), np.nan, np.float32)
-    rows[good] = array
-    return rows
-
-
-class FeatureCache:
-    """Features of one dataset under one backbone, in folders named by what they depend on."""
+class FrozenNetwork:
+    """A backbone that does not learn, and what its features depend on."""
 
     def __init__(
         self,
-        folder: Path,
-        dataset: Dataset,
         backbone: Backbone,
         preprocessing: Preprocessing,
         quantize: Quantize,
         device: torch.device,
-        workers: int,
     ) -> None:
-        self._folder, self._dataset, self._backbone = folder, dataset, backbone
-        self._preprocessing, self._quantize = preprocessing, quantize
-        self._device, self._workers = device, workers
-        self._identity = digest_of(
+        self.backbone, self.preprocessing, self.device = backbone, preprocessing, device
+        self.torch = TorchEngine(backbone, quantize, device)
+        self.identity = digest_of(
             {
                 **feature_provenance(),
                 "backbone": weights_hash(backbone),
@@ -109,33 +59,63 @@ class FeatureCache:
                 "device": device.type,
             }
         )
+
+    @cached_property
+    def openvino(self) -> OpenvinoEngine | None:
+        """The same in OpenVINO, if it can."""
+        return translate(self.torch, self.preprocessing.size)
+
+
+class FeatureCache:
+    """Features of one dataset under one network, in folders named by what they depend on."""
+
+    def __init__(
+        self, folder: Path, dataset: Dataset, network: FrozenNetwork, workers: int
+    ) -> None:
+        self._folder, self._dataset, self._workers = folder, dataset, workers
+        self._network = network
+        self._load_views = ViewLoader(network.preprocessing)
         self._digests: dict[int, str] = {}
 
     def stores(
         self, view_lists: Sequence[Sequence[View]], title: str, console: Console, stop: StopSignal
     ) -> list[ArrayStore]:
         """A store for each list of single-corruption views; computes what is missing."""
-        folders = [self._folder / self._key(views) for views in view_lists]
         counts = [len(views) for views in view_lists]
+        # By all views, not by those that are missing: a resumed run chooses as it would have.
+        may_be_quick = self._network.device.type == "cpu" and sum(counts) >= _SMALL
+        folders = [self._folder / self._key(views, may_be_quick) for views in view_lists]
         missing = [
             missing_rows(folder, count) for folder, count in zip(folders, counts, strict=True)
         ]
         if sum(missing):
-            was_training = self._backbone.training
-            self._backbone.eval()
-            on_cpu = self._device.type == "cpu"
-            work = Featurize(
-                ViewLoader(self._preprocessing), self._backbone if on_cpu else None, self._quantize
-            )
-            with (
-                Pool(self._dataset, work, self._workers) as pool,
-                ProgressBar(console, title, sum(counts), sum(counts) - sum(missing)) as progress,
-            ):
-                for folder, views, missing_count in zip(folders, view_lists, missing, strict=True):
-                    if missing_count:
-                        self._fill(folder, views, pool, progress, stop)
-            self._backbone.train(was_training)
+            backbone = self._network.backbone
+            was_training = backbone.training
+            backbone.eval()
+            quick = self._network.openvino if may_be_quick else None
+            with ProgressBar(console, title, sum(counts), sum(counts) - sum(missing)) as progress:
+                lists = list(zip(folders, view_lists, strict=True))
+                try:
+                    self._fill_all(lists, quick, progress, stop)
+                except _EnginesDiffer:
+                    console.warn("OpenVINO's features differ from torch's: torch computes them")
+                    self._fill_all(lists, None, progress, stop)
+            backbone.train(was_training)
         return [ArrayStore(folder, count) for folder, count in zip(folders, counts, strict=True)]
+
+    def _fill_all(
+        self,
+        lists: Sequence[tuple[Path, Sequence[View]]],
+        quick: OpenvinoEngine | None,
+        progress: ProgressBar,
+        stop: StopSignal,
+    ) -> None:
+        on_cpu = self._network.device.type == "cpu"
+        engine: FeatureEngine | None = quick or (self._network.torch if on_cpu else None)
+        with Pool(self._dataset, Featurize(self._load_views, engine), self._workers) as pool:
+            for folder, views in lists:
+                if missing_rows(folder, len(views)):
+                    self._fill(folder, views, pool, progress, stop, checked=quick is not None)
 
     def _fill(
         self,
@@ -144,25 +124,38 @@ class FeatureCache:
         pool: Pool[Views, Floats | ViewResults | None],
         progress: ProgressBar,
         stop: StopSignal,
+        *,
+        checked: bool,  # one group of each shard is computed by torch as well
     ) -> None:
         def compute(start: int, end: int) -> Floats:
             groups = [tuple(group) for group in batched(views[start:end], _GROUP)]
+            due = start // SHARD_ROWS % len(groups) if checked else -1
             parts: list[tuple[Floats | None, int]] = []
-            for group, result in zip(groups, pool.map(groups, chunk=1), strict=True):
+            for number, (group, result) in enumerate(
+                zip(groups, pool.map(groups, chunk=1), strict=True)
+            ):
                 if stop.requested:
                     raise Interrupted("interrupted: run the same command to resume")
                 if isinstance(result, list):
-                    result = features_of(
-                        result, self._preprocessing, self._backbone, self._quantize, self._device
-                    )
+                    result = features_of(result, self._network.preprocessing, self._network.torch)
+                elif number == due and result is not None:
+                    self._check(group, result)
                 parts.append((result, len(group)))
                 progress.advance(len(group))
             return _stack(parts, self._dataset.name)
 
         fill_store(folder, len(views), compute)
 
-    def _key(self, views: Sequence[View]) -> str:
-        total = hashlib.sha256(self._identity.encode())
+    def _check(self, group: Views, quick: Floats) -> None:
+        trusted = Featurize(self._load_views, self._network.torch)(self._dataset, group)
+        readable = ~np.isnan(quick.reshape(len(quick), -1)).all(axis=1)
+        if not isinstance(trusted, np.ndarray) or not agree(trusted[readable], quick[readable]):
+            raise _EnginesDiffer
+
+    def _key(self, views: Sequence[View], may_be_quick: bool) -> str:
+        total = hashlib.sha256(self._network.identity.encode())
+        if may_be_quick:
+            total.update(b"openvino, if equal\n")
         for view in views:
             (corruption,) = view.corruptions
             text = f"{self._digest(view.index)} {corruption} {view.noise_seed}"
@@ -178,6 +171,10 @@ class FeatureCache:
             except BadImage as error:
                 self._digests[index] = f"bad: {error}"
         return self._digests[index]
+
+
+class _EnginesDiffer(Exception):
+    """OpenVINO's features are not torch's."""
 
 
 def usable_rows(stores: Sequence[ArrayStore]) -> NDArray[np.int64]:

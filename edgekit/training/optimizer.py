@@ -25,9 +25,12 @@ def create_optimizer(model: VQSA, config: TrainConfig) -> Optimizer:
         {"params": decaying, "weight_decay": config.weight_decay},
         {"params": free, "weight_decay": 0.0},
     ]
+    # Fused: one pass over the weights instead of six, of which memory allows few per second.
     if config.optimizer == "adamw":
-        return AdamW(groups, lr=config.lr)
-    return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+        return AdamW(groups, lr=config.lr, fused=True)
+    return SGD(
+        groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True
+    )
 
 
 def learning_rate(peak: float, step: int, steps: int, warmup: float) -> float:

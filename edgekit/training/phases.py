@@ -22,7 +22,7 @@ from edgekit.training.config import TrainConfig
 from edgekit.training.corruption_schedule import CLEAN, draw, noise_seed
 from edgekit.training.distributed import World
 from edgekit.training.evaluation import evaluate_features, evaluation_views
-from edgekit.training.feature_cache import FeatureCache, usable_rows
+from edgekit.training.feature_cache import FeatureCache, FrozenNetwork, usable_rows
 from edgekit.training.feature_store import ArrayStore
 from edgekit.training.loop import Phase
 from edgekit.training.results import Evaluation
@@ -68,7 +68,8 @@ class _CachedPhase:
     """Trains the head on features that are computed before the first epoch."""
 
     def __init__(self, material: Material, model: VQSA) -> None:
-        self._material, self._model = material, model
+        m = self._material = material
+        self._network = FrozenNetwork(model.backbone, m.preprocessing, m.config.quantize, m.device)
         self._stores: dict[str, ArrayStore] = {}
 
     def phase(self) -> Phase:
@@ -115,13 +116,7 @@ class _CachedPhase:
     ) -> list[ArrayStore]:
         m = self._material
         cache = FeatureCache(
-            m.config.cache or m.config.out / "features",
-            dataset,
-            self._model.backbone,
-            m.preprocessing,
-            m.config.quantize,
-            m.device,
-            m.workers,
+            m.config.cache or m.config.out / "features", dataset, self._network, m.workers
         )
         if m.world.local_rank != 0:  # one process per machine computes, the others wait
             m.world.wait()

@@ -22,6 +22,8 @@ _FEATURE_CODE = (
     "data/builtin/__init__.py",
     "model/backbones/*.py",
     "training/feature_cache.py",
+    "training/feature_engine.py",
+    "training/featurize.py",
     "training/views.py",
 )
 _TRAINING_CODE = (
@@ -32,7 +34,7 @@ _TRAINING_CODE = (
     "model/vqsa.py",
     "training/*.py",
 )
-_LIBRARIES = ("torch", "numpy", "pillow", "opencv-python-headless", "scipy", "timm")
+_LIBRARIES = ("torch", "numpy", "pillow", "opencv-python-headless", "scipy", "timm", "openvino")
 
 
 def feature_provenance() -> dict[str, str]:

@@ -116,7 +116,7 @@ def _material(
         return stratified_sample(dataset, count, seed=config.data_seed, indices=indices)
 
     corruptions = parse_seen(config.seen)
-    workers = default_workers() // world.size if config.workers is None else config.workers
+    workers = default_workers() // world.local_size if config.workers is None else config.workers
     return Material(
         config=config,
         dataset=dataset,

@@ -8,7 +8,11 @@ Targets share everything up to *calibrate* through the cache, as far as they agr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from edgekit.core.console import Console
@@ -17,13 +21,15 @@ from edgekit.core.errors import UsageError
 from edgekit.core.folders import remove_leftovers
 from edgekit.core.step_cache import cache_root
 from edgekit.parity.document import GRAPH_SECTION
+from edgekit.parity.executors import LOCAL, Executor
 from edgekit.steps.build_data import check_inputs
 from edgekit.steps.build_record import Outcome, bench_of_build, made_by_build
 from edgekit.steps.bundling import check_device, check_engine, engine_elsewhere
 from edgekit.steps.config import BuildConfig
-from edgekit.steps.context import Context, StepName
+from edgekit.steps.context import Context
 from edgekit.steps.float_model import known_checkpoint
 from edgekit.steps.step import State, Step, look_at, walk
+from edgekit.steps.step_names import StepName
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.workflows.build_steps import (
     Bench,
@@ -65,10 +71,17 @@ class BuildPlan(Document):
 
 
 def build(
-    config: BuildConfig, console: Console, *, force: bool = False, only: StepName | None = None
+    config: BuildConfig,
+    console: Console,
+    *,
+    force: bool = False,
+    only: StepName | None = None,
+    executor: Executor = LOCAL,
 ) -> list[Outcome]:
     """Build every target's bundle; ``only`` repeats a single step and those that depend on it."""
-    steps = pipeline(config, console, force=force, only=only)
+    steps = pipeline(config, console, force=force, only=only, executor=executor)
+    if executor is not LOCAL and not force and only is None:
+        _calibrate_elsewhere(config, steps, executor)
     walk(steps)
     ends = [step for step in steps if isinstance(step, Finish)]
     for end in ends:
@@ -87,11 +100,16 @@ def plan(
 
 
 def pipeline(
-    config: BuildConfig, console: Console, *, force: bool, only: StepName | None
+    config: BuildConfig,
+    console: Console,
+    *,
+    force: bool,
+    only: StepName | None,
+    executor: Executor = LOCAL,
 ) -> list[Step[Any]]:
     """The steps of a build, each after those it depends on."""
     forced = get_args(StepName) if force else () if only is None else (only,)
-    context = Context(console, cache_root(), frozenset(forced))
+    context = Context(console, cache_root(), frozenset(forced), executor)
     descriptors = [load_descriptor(target) for target in config.target]
     if config.plugin is not None and all(item.backend != "tensorrt" for item in descriptors):
         raise UsageError("--plugin is for TensorRT, and no --target is: leave it out")
@@ -100,7 +118,7 @@ def pipeline(
         check_inputs(config.data, config.labels, config.recipe)
     loaded = Load(context, config.source())
     tolerance = config.most_drop if config.parity else None
-    exported = Export(context, loaded, config.data_options(), tolerance, watch=config.watch)
+    exported = Export(context, loaded, config.data_options(), tolerance, watch=config.watch is True)
     steps: list[Step[Any]] = [loaded, exported]
     calibrations: list[Calibrate] = []
     for descriptor in descriptors:
@@ -122,8 +140,8 @@ def pipeline(
             measured.append(Parity(context, compiled))
             if engine_elsewhere(descriptor):
                 measured.append(GraphParity(context, compiled))
-        if config.watch:
-            measured.append(Watch(context, compiled))
+        if config.watch is not False:
+            measured.append(Watch(context, compiled, optional=config.watch is None))
         ends: list[Step[Any]] = [compiled, *measured, Finish(context, compiled, measured)]
         own = ends if quantized is None else [quantized, *ends]
         for step in own:
@@ -133,6 +151,33 @@ def pipeline(
     if only is not None and all(step.name != only for step in steps):
         raise UsageError(f"--only {only}: this build has no such step")
     return steps
+
+
+def _calibrate_elsewhere(
+    config: BuildConfig, steps: Sequence[Step[Any]], executor: Executor
+) -> None:
+    """Let other machines that share the cache calibrate targets at the same time.
+
+    The build then finds the results as those of an earlier one, or calibrates what is missing.
+    """
+    look_at(steps)
+    due = [step for step in steps if isinstance(step, Calibrate) and step.state == "to do"]
+    if len(due) > 1:
+        walk(step for step in steps if isinstance(step, Load | Export))  # what they all need
+        where = str(cache_root().absolute()), str(Path.cwd())
+        executor.prepare([partial(calibrate_alone, config, step.target, *where) for step in due])
+
+
+def calibrate_alone(config: BuildConfig, target: str, cache: str, folder: str) -> None:
+    """Put a target's calibration into ``cache``; relative paths are meant from ``folder``."""
+    os.environ["EDGEKIT_CACHE"] = cache
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise UsageError(f"{folder} is not on all machines ({error.strerror})") from error
+    only = replace(config, target=(target,), bench=False, parity=False, watch=False, baseline=None)
+    steps = pipeline(only, Console(verbosity=-1), force=False, only=None)
+    walk(step for step in steps if isinstance(step, Load | Export | Calibrate))
 
 
 def _outcome(end: Finish) -> Outcome:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgekit.bench.document import BenchSummary
-from edgekit.bundle.manifest import MANIFEST, Manifest
+from edgekit.bundle.manifest import FIELD, MANIFEST, Manifest
 from edgekit.bundle.store import zip_bundle
 from edgekit.metrics.planning import outlook
 from edgekit.parity.document import GRAPH_SECTION
@@ -37,7 +37,13 @@ from edgekit.steps.calibration import (
 )
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context
-from edgekit.steps.field_reference import FieldOptions, check_enough, store_reference
+from edgekit.steps.field_reference import (
+    FieldOptions,
+    check_enough,
+    leave_out_reference,
+    store_reference,
+    why_too_few,
+)
 from edgekit.steps.float_model import (
     BUILTIN_FOLDER,
     cached_export,
@@ -91,7 +97,7 @@ class Export(Step[Original]):
         images: DataOptions,
         tolerance: float | None,  # of the comparison; None: there will be none
         *,
-        watch: bool,  # a monitor's reference will be made
+        watch: bool,  # a monitor's reference must be made
     ) -> None:
         super().__init__(context, loaded, writes=context.cache / "export")
         self.loaded, self.images = loaded, images
@@ -322,15 +328,25 @@ class Watch(Measurement[FieldOptions]):
 
     name = "watch"
 
+    def __init__(self, context: Context, compiled: Compile, *, optional: bool) -> None:
+        super().__init__(context, compiled)
+        self.optional = optional  # too few images are no error
+
     def _stored(self) -> FieldOptions | None:
-        options = FieldOptions()
-        return options if self._section("field") == options.to_dict() else None
+        options, earlier = FieldOptions(), self.place.earlier
+        if earlier is None or self._section("field") != options.to_dict():
+            return None
+        return options if self.optional or FIELD in earlier.files else None
 
     def _make(self) -> FieldOptions:
         options, data = FieldOptions(), self.compiled.exported.result.data
         validation = data.splits.part("validation", data.dataset)
         path, console = self.compiled.result.path, self.context.console
-        store_reference(path, validation, console, options, labeled=data.labeled)
+        if self.optional and (why := why_too_few(validation)):
+            console.info(f"watch: no reference for a monitor: {why}")
+            leave_out_reference(path, options)
+        else:
+            store_reference(path, validation, console, options, labeled=data.labeled)
         return options
 
 

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -24,7 +24,7 @@ from edgekit.data.loading import Skipped, default_workers
 from edgekit.data.pool import Pool
 from edgekit.data.splits import stratified_sample
 from edgekit.graph.legalize import legalize
-from edgekit.quantize.qat.config import FinetuneConfig
+from edgekit.quantize.qat.config import AUTO, FinetuneConfig
 from edgekit.quantize.qat.equivalence import prove
 from edgekit.quantize.qat.evaluation import Validator
 from edgekit.quantize.qat.loop import BEST, FinetuneJob, FinetuneLoop
@@ -39,6 +39,7 @@ from edgekit.steps.context import Context
 from edgekit.steps.float_model import export, name_classes, obtain_checkpoint
 from edgekit.steps.guard import HeldOut, check_graph, enforce, hold_out, worst_layers
 from edgekit.steps.options import DataOptions, SourceOptions
+from edgekit.targets.descriptor import load_descriptor
 from edgekit.targets.dialects import find_dialect
 from edgekit.training.batches import ImageSource
 from edgekit.training.config import BatchOptions
@@ -75,7 +76,7 @@ def finetune(config: FinetuneConfig, console: Console, *, restart: bool = False)
     ``restart`` discards the earlier call.
     """
     started = time.monotonic()
-    find_dialect(config.dialect)
+    config = _with_dialect(config, console, restart)
     check_inputs(config.data, config.labels, config.recipe)  # before anything is written
     _prepare_folder(config, restart)
     device = choose_device(config.device, 0)
@@ -122,6 +123,19 @@ def result_rows(result: FinetuneResult) -> list[tuple[str, str, str, str]]:
         ("best epoch", "", "0", f"{result.best_epoch} of {result.epochs}"),
     ]
     return [row for row in rows if any(cell not in ("", "-") for cell in row[1:])]
+
+
+def _with_dialect(config: FinetuneConfig, console: Console, restart: bool) -> FinetuneConfig:
+    """``config`` with the dialect that "auto" means here: a run's own, or this machine's."""
+    if config.dialect != AUTO:
+        find_dialect(config.dialect)
+        return config
+    earlier = config.out / "config.toml"
+    if earlier.exists() and not restart:
+        return replace(config, dialect=read_toml(earlier, FinetuneConfig).dialect)
+    dialect = load_descriptor("cpu").dialect
+    console.info(f"dialect {dialect}: what 'edgekit build' takes on this machine")
+    return replace(config, dialect=dialect)
 
 
 def _prepare_folder(config: FinetuneConfig, restart: bool) -> None:

@@ -15,6 +15,7 @@ from edgekit.core.console import Console
 from edgekit.core.documents import DocumentError
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.data.corruption_grid import Cells, choose_cells
+from edgekit.data.remote_folder import is_url
 from edgekit.model.card import TIMM_PREFIX
 from edgekit.parity.compare import Comparison, run_comparison
 from edgekit.parity.document import (
@@ -248,6 +249,9 @@ def _images(
     uri = options.data or build.data
     if uri is None:
         raise UsageError(f"{path} does not record its build's images: name some with --data")
+    if options.data is None and is_url(uri.removeprefix("imagenet-c:")):
+        # Whoever made the bundle is not to choose what is read with this user's credentials.
+        raise UsageError(f"{path} was built with images from {uri}: to read them, add --data {uri}")
     if uri != build.data:
         return judging_images(context.console, uri, cells, classes, options.skip_bad)
     data = open_data(DataOptions(uri, build.seed, options.skip_bad), classes)

@@ -7,10 +7,10 @@ import pytest
 
 import edgekit
 from edgekit.bundle.store import open_bundle, zip_bundle
-from edgekit.cli.main import main
 from edgekit.parity.document import read_parity
 from edgekit.runtime.selftest import prove
 from tests import first_release
+from tests.commands import run
 
 Capture = pytest.CaptureFixture[str]
 
@@ -24,15 +24,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return first_release.unpacked(tmp_path)
-
-
-def run(capsys: Capture, *words: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main([str(word) for word in words])
-    captured = capsys.readouterr()
-    code = stop.value.code
-    assert isinstance(code, int)
-    return code, captured.out, captured.err
 
 
 def test_it_predicts() -> None:

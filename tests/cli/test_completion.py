@@ -1,13 +1,14 @@
 """Completion is installed by one command: one file, in the user's own folder."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from edgekit.cli.main import main
 from edgekit.core import shell_files
+from tests import commands
 
 
 @pytest.fixture
@@ -18,12 +19,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main(["completion", *words])
-    captured = capsys.readouterr()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code, captured.out, captured.err
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> commands.Ended:
+    return commands.run(capsys, "completion", *words)
 
 
 def files(folder: Path) -> list[str]:
@@ -122,6 +119,55 @@ def test_what_it_refuses(
     code, _, err = run(capsys, "zsh", "--install")
     assert code == 1
     assert str(home / PLACES["zsh"]) in err
+
+
+@pytest.mark.parametrize("home_is", ["", "relative/home", None])
+def test_without_a_home(
+    home_is: str | None,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(home)
+    if home_is is None:  # and a user without a name, as in a container
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    else:
+        monkeypatch.setenv("HOME", home_is)
+    monkeypatch.setenv("BASH_COMPLETION_USER_DIR", "also/relative")
+    for shell in PLACES:
+        code, _, err = run(capsys, shell, "--install")
+        assert code == 2
+        assert "set HOME" in err
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
+    assert run(capsys, "zsh", "--install")[0] == 2, "where its settings are is not known"
+    assert files(home) == []
+
+
+def test_only_a_file_is_replaced(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = home / PLACES["bash"]
+    path.parent.mkdir(parents=True)
+    own = home / "dotfiles"
+    own.write_text("# _EDGEKIT_COMPLETE, an older one")
+    for place, why in (
+        (lambda: path.symlink_to(own), "it is a link"),
+        (lambda: path.symlink_to("/dev/zero"), "Not a regular file"),
+        (lambda: os.mkfifo(path), "Not a regular file"),
+        (path.mkdir, "Is a directory"),
+    ):
+        place()
+        before = path.lstat().st_ino
+        code, _, err = run(capsys, "bash", "--install")
+        assert code == 1
+        assert f"{path}: {why}" in err
+        assert path.lstat().st_ino == before
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert own.read_text() == "# _EDGEKIT_COMPLETE, an older one"
+
+
+def test_settings_that_never_end(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / ".zshrc").symlink_to("/dev/zero")
+    assert run(capsys, "zsh", "--install")[0] == 0
 
 
 def test_bash_takes_the_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

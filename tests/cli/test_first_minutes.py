@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekit.cli.main import main
+from tests.commands import run
 
 Capture = pytest.CaptureFixture[str]
 PACKAGE = Path(__file__).resolve().parents[2] / "edgekit"
@@ -21,14 +21,6 @@ PACKAGE = Path(__file__).resolve().parents[2] / "edgekit"
 def _empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
-
-
-def run(capsys: Capture, *words: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    captured = capsys.readouterr()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code, captured.out, captured.err
 
 
 def photos(folder: Path, *classes: str, each: int = 5) -> Path:
@@ -102,6 +94,7 @@ def test_a_plan_from_data(capsys: Capture, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("--tolerance", "0"), "no number of images decides a tolerance of 0 points"),
+        (("--tolerance", "1e-300"), "no number of images decides a tolerance of 1e-300 points"),
         (("--across",), "--plan compares nothing"),
         (("a", "b"), "--plan takes one bundle"),
         (("--min-agreement", "0.9"), "--min-agreement compares one candidate"),

@@ -8,17 +8,9 @@ import click
 import pytest
 
 from edgekit import __version__
-from edgekit.cli.main import cli, main
+from edgekit.cli.main import cli
 from edgekit.core.packages import install_command
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    captured = capsys.readouterr()
-    code = stop.value.code
-    assert isinstance(code, int)
-    return code, captured.out, captured.err
+from tests.commands import run
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,7 +63,7 @@ def test_every_command_has_examples_and_the_common_options(
         (["inspect", "absent.pth"], "absent.pth does not exist: name a checkpoint"),
         (["doctor", "--jsn"], "--json"),
         (["calibrate", "--dialect", "tensort"], "'tensort' is not one of 'openvino'"),
-        (["finetune", "--dialect", "tensort"], "'tensort' is not one of 'openvino'"),
+        (["finetune", "--dialect", "tensort"], "'tensort' is not one of 'auto'"),
         (["build", "--only", "compil"], "'compil' is not one of 'load', 'export'"),
         (["build", "--only", "compil"], " (did you mean 'compile'?) (see 'edgekit build --help')"),
         (["build", "--recipe"], "'--recipe' requires an argument. (see 'edgekit build --help')"),

@@ -1,23 +1,27 @@
-"""``edgekit parity --on``: what is refused before any work, in one line."""
+"""``edgekit parity --on`` and ``build --on``: what is refused before any work, in one line."""
 
 import socket
+import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from edgekit.cli.main import main
 from edgekit.core.packages import install_command
+from tests import commands
+
+PARITY = "parity", "no/such/bundle"
 
 
-def refused(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[object, str]:
+def refused(
+    capsys: pytest.CaptureFixture[str], *options: str, command: tuple[str, ...] = PARITY
+) -> tuple[int, str]:
     """The exit code and the only line of a command that does not start."""
-    with pytest.raises(SystemExit) as stop:
-        main(["parity", "no/such/bundle", *options])
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    (line,) = captured.err.splitlines()
-    return stop.value.code, line
+    code, out, err = commands.run(capsys, *command, *options)
+    assert out == ""
+    (line,) = err.splitlines()
+    return code, line
 
 
 def test_without_ray_it_says_how_to_install_it(
@@ -29,9 +33,12 @@ def test_without_ray_it_says_how_to_install_it(
     assert line.endswith(f"needs ray, which is not installed: run {install_command('ray')}")
 
 
+@pytest.mark.parametrize("command", [PARITY, ("build",)])
 @pytest.mark.parametrize("where", ["rai", "ray:", "spark", ""])
-def test_what_is_not_ray(capsys: pytest.CaptureFixture[str], where: str) -> None:
-    code, line = refused(capsys, "--on", where)
+def test_what_is_not_ray(
+    capsys: pytest.CaptureFixture[str], where: str, command: tuple[str, ...]
+) -> None:
+    code, line = refused(capsys, "--on", where, command=command)
     assert code == 2
     assert "write --on ray, or --on ray:ADDRESS" in line
 
@@ -51,6 +58,45 @@ def test_an_address_where_nobody_answers(capsys: pytest.CaptureFixture[str]) -> 
         code, line = refused(capsys, "--on", f"ray:{address}")
     assert code == 5
     assert f"no Ray cluster answers at {address}" in line
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="the [ray] extra is not installed")
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is not Ray"),
+        (b"", "what answers there is not Ray"),
+        (None, "nothing came in 0 s"),
+    ],
+)
+def test_a_port_that_is_no_ray(
+    said: bytes | None,
+    why: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A web server, one that hangs up, and one that is silent."""
+    monkeypatch.setattr("edgekit.parity.ray_cluster._CONNECT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            link, _ = server.accept()
+            with link:
+                link.recv(1 << 16)  # the greeting
+                if said is None:
+                    link.recv(1)  # until the other hangs up
+                else:
+                    link.sendall(said)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        start = time.monotonic()
+        code, line = refused(capsys, "--on", f"ray:{address}")
+        thread.join()
+    assert code == 5
+    assert f"no Ray cluster answers at {address} ({why})" in line
+    assert time.monotonic() - start < 30  # Ray itself would try for a minute
 
 
 def test_only_two_modules_import_ray() -> None:

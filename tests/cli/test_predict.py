@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -19,6 +21,8 @@ from edgekit.cli.main import cli
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.field.sources import open_source
+from edgekit.runtime import predicted_csv
+from edgekit.runtime.model import Prediction
 from tests import bundles, terminals
 from tests.photos import write_photos
 
@@ -95,6 +99,26 @@ def test_predict_prints_csv(
     assert "1 of 3 images could not be read" in err
     with pytest.raises(UsageError, match="choose one"):
         run(capsys, predict, *words, "--csv", "--json")
+
+
+def test_csv_keeps_no_answer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, photos: Path
+) -> None:
+    """A camera may run for months."""
+    alive: list[int] = []
+    answers: weakref.WeakSet[Prediction] = weakref.WeakSet()
+    row = predicted_csv.csv_row
+
+    def noted(answer: Prediction, top: int) -> list[str]:
+        answers.add(answer)
+        alive.append(len(answers))
+        return row(answer, top)
+
+    monkeypatch.setattr(predicted_csv, "csv_row", noted)
+    words = (str(bundles.bundle()), *[str(photos / "0.png")] * 40, "--batch", "1", "--csv")
+    out, _ = run(capsys, predict, *words)
+    assert len(rows_of(out)) == len(alive) == 40
+    assert max(alive) < 8
 
 
 def test_csv_of_hostile_names(
@@ -191,6 +215,70 @@ def test_a_camera_is_answered_frame_by_frame(
     assert sum(printed) > 0, "rows are printed while the camera runs"
     out, _ = run(capsys, predict, str(bundles.bundle()), "camera:0", "--frames", "2")
     assert "camera:0#1" in out
+
+
+def test_odd_frames(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gray, with alpha, of another size, empty, of 16 bits; the last, OpenCV itself fails."""
+    import cv2
+
+    color = bundles.images(1)[0]
+    frames: list[Any] = [
+        color[:, :, ::-1],
+        np.dstack([color[:, :, ::-1], np.zeros(bundles.SIZE, np.uint8)]),
+        np.full(bundles.SIZE, 90, np.uint8),
+        np.full((*bundles.SIZE, 1), 90, np.uint8),
+        np.zeros((7, 300, 3), np.uint8),
+        np.zeros((0, 0, 3), np.uint8),
+        color.astype(np.uint16),
+        color,  # on its way when OpenCV fails
+    ]
+
+    class Camera:
+        def __init__(self, source: object) -> None:
+            self.frames = iter(frames)
+
+        def isOpened(self) -> bool:  # noqa: N802 # OpenCV's name
+            return True
+
+        def read(self) -> tuple[bool, Any]:
+            for frame in self.frames:
+                return True, frame
+            raise cv2.error("the cable is out")
+
+        def release(self) -> None:
+            pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    words = (str(bundles.bundle()), "camera:0", "--frames", str(2**62), "--every", "1")
+    with pytest.raises(EdgekitError, match="cannot go on with camera:0: the cable is out"):
+        run(capsys, predict, *words, "--csv")
+    captured = capsys.readouterr()
+    rows = rows_of(captured.out)
+    assert [row["image"] for row in rows[:7]] == [f"camera:0#{number}" for number in range(7)]
+    assert rows[0]["probability"] == rows[1]["probability"]
+    assert rows[2]["probability"] == rows[3]["probability"]
+    assert [bool(row["error"]) for row in rows[:7]] == [False] * 5 + [True] * 2
+    assert rows[5]["error"].startswith("camera:0#5 is uint8 [0, 0, 3]")
+    assert "camera:0#6 is uint16" in captured.err
+
+
+def test_a_video_that_ends_in_the_middle(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    video = film(tmp_path / "film.avi")
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    out, _ = run(capsys, predict, str(bundles.bundle()), str(video), "--csv")
+    assert 0 < len(rows_of(out)) < 12
+
+
+def test_what_is_no_file_is_no_video(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "zero.mp4").symlink_to("/dev/zero")
+    for name in ("pipe.mp4", "zero.mp4"):  # OpenCV would wait, or read for ever
+        with pytest.raises(UsageError, match="is no regular file"):
+            run(capsys, predict, str(bundles.bundle()), str(tmp_path / name))
+    with pytest.raises(UsageError, match="there is no camera:99999"):
+        run(capsys, predict, str(bundles.bundle()), "camera:" + "9" * 30, "--csv")
 
 
 def test_predict_fails_when_no_image_can_be_read(

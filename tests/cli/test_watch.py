@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import math
+import os
 import re
 import shutil
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +19,18 @@ import pytest
 from PIL import Image
 
 from edgekit.bundle.store import open_bundle
-from edgekit.cli.main import cli, main
+from edgekit.cli.main import cli
 from edgekit.core.console import Console
+from edgekit.core.documents import plain
 from edgekit.core.errors import GateFailed, UsageError
 from edgekit.data.datasets import open_dataset
+from edgekit.field.given import read_predictions
 from edgekit.field.monitor import Monitor, reference_of
 from edgekit.field.sources import open_source
+from edgekit.runtime.document import PredictedImage
 from edgekit.runtime.model import load
 from edgekit.steps.field_reference import FieldOptions, store_reference
-from tests import bundles
+from tests import bundles, commands
 from tests.field.exposition import read_exposition
 
 watch = cli.commands["watch"]
@@ -61,6 +67,18 @@ def write(folder: Path, images: np.ndarray) -> Path:
 def dark(images: np.ndarray) -> np.ndarray:
     """As after dusk."""
     return (images * 0.15).astype(np.uint8)
+
+
+class Typed(io.StringIO):
+    """Standard input whose lines come from anywhere, each when it is asked for."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        super().__init__()
+        self._lines = iter(lines)
+
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override] # as StringIO's
+        line = next(self._lines, None)
+        return "" if line is None else f"{line}\n"
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[dict[str, object], str]:
@@ -138,7 +156,7 @@ def test_it_is_scraped_while_it_watches(
         assert address is not None
         scraped.append(urllib.request.urlopen(address[1], timeout=10).read().decode())
 
-    monkeypatch.setattr(sys, "stdin", names())
+    monkeypatch.setattr(sys, "stdin", Typed(names()))
     document, _ = run(capsys, watched, "-", "--once", "--metrics", 0)
     assert document["images"] == 20
     (text,) = scraped
@@ -164,12 +182,10 @@ def test_predictions_come_on_standard_input(
 ) -> None:
     """What `predict --json` says of images tells a monitor what the images would."""
     folder = write(tmp_path / "night", dark(bundles.images(80, seed=7)))
-    with pytest.raises(SystemExit):
-        main(["predict", str(watched), str(folder), "--json"])
-    predicted = json.loads(capsys.readouterr().out)["predictions"]
+    predicted = json.loads(commands.run(capsys, "predict", watched, folder, "--json").out)
     own, reason = run(capsys, watched, folder, "--once")
-    lines = [json.dumps(one) for one in predicted]
-    monkeypatch.setattr(sys, "stdin", iter([*lines, "", '{"error": "the frame is torn"}']))
+    lines = [json.dumps(one) for one in predicted["predictions"]]
+    monkeypatch.setattr(sys, "stdin", Typed([*lines, "", '{"error": "the frame is torn"}']))
     monkeypatch.setattr("edgekit.runtime.model.load", None)  # needs no runtime
     given, same = run(capsys, watched, "-", "--once")
     assert (given["evidence"], same) == (own["evidence"], reason)
@@ -185,6 +201,8 @@ def test_predictions_come_on_standard_input(
         ('{"code": 3}', "prediction 2 of standard input: it has neither 'index'"),
         ('{"index": 3}', "prediction 2 of standard input: its prediction has no codeword"),
         ('{"index": 3, "code": 16}', "a code is 16, the reference has 0 to 15"),
+        ('{"index": 4611686018427387904, "code": 1}', "class 4611686018427387904 does not exist"),
+        ('{"index": -1, "code": 1}', "class -1 does not exist, the reference has 0 to 6"),
         ('{"index": "cat", "code": 1}', "'index' must be a whole number, not 'cat'"),
         ('{"index": 1, "code": 1, "probability": 91}', "'probability' must be 0 to 1"),
     ],
@@ -193,11 +211,66 @@ def test_lines_that_are_no_predictions(
     line: str, said: str, watched: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = '{"index": 3, "code": 1, "margin": null}'
-    monkeypatch.setattr(sys, "stdin", iter([good, line]))
+    monkeypatch.setattr(sys, "stdin", Typed([good, line]))
     with pytest.raises(UsageError) as error:
         watch.main([str(watched), "-", "--once"], standalone_mode=False)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_code_at_every_position(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the class is what is watched, and the codes do not have to be left out."""
+    made = bundles.made(quantize="spatial")
+    path = tmp_path / "spatial"
+    bundles.pack(made.onnx, made.card, bundles.float_target("onnxruntime-cpu"), path)
+    pixels = bundles.images(120, seed=5)
+    np.savez(tmp_path / "lab.npz", images=pixels, labels=np.arange(120) % len(bundles.CLASSES))
+    options = FieldOptions(corrupted=20, severities=(5,))
+    store_reference(path, open_dataset(str(tmp_path / "lab.npz")), QUIET, options, labeled=True)
+    predicted = load(path).predict(bundles.images(30, seed=6))
+    assert all(isinstance(one.code, tuple) for one in predicted)
+    lines = [json.dumps(plain(PredictedImage.of(one))) for one in predicted]
+    watched, given = Monitor(path), Monitor(path)
+    watched.update(predicted)
+    given.update(read_predictions(lines, "here"))
+    assert given.status().evidence == watched.status().evidence
+    assert given.status().images == 30
+    (one,) = read_predictions(['{"index": 0, "code": [1, 2], "margin": [0.5, null]}'], "here")
+    assert (one.code, one.margin) == ((1, 2), (0.5, math.inf))
+
+
+@pytest.mark.parametrize("content", ["{" * 3_000_000, "\0" * 3_000_000, "a" * 3_000_000])
+def test_a_line_without_an_end(
+    content: str, watched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+
+    class Counting(io.StringIO):
+        def readline(self, size: int = -1, /) -> str:  # type: ignore[override] # as StringIO's
+            taken.append(size)
+            return super().readline(size)
+
+    monkeypatch.setattr(sys, "stdin", Counting(content))
+    with pytest.raises(UsageError, match="line 1 of standard input has more than 1,048,576 char"):
+        watch.main([str(watched), "-", "--once"], standalone_mode=False)
+    assert 0 < min(taken) <= max(taken) <= (1 << 20) + 1
+
+
+def test_names_of_standard_input_are_of_any_encoding(
+    watched: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    shutil.copyfile(next(write(tmp_path / "a", bundles.images(1)).iterdir()), name)
+    stream = io.TextIOWrapper(io.BytesIO(name + b"\n\0.png\n" + b"a" * 9000), "utf-8")
+    monkeypatch.setattr(sys, "stdin", stream)
+    document, _ = run(capsys, watched, "-", "--once")
+    assert (document["images"], document["skipped"]) == (1, 2)
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UsageError, match="standard input is closed"):
+        watch.main([str(watched), "-", "--once"], standalone_mode=False)
 
 
 def test_what_is_refused(watched: Path, tmp_path: Path) -> None:
@@ -228,8 +301,6 @@ def test_too_few_images_make_no_reference(watched: Path, tmp_path: Path) -> None
 
 
 def test_a_growing_folder_is_followed(tmp_path: Path) -> None:
-    import os
-
     folder = write(tmp_path / "camera", bundles.images(2))
     source = open_source(str(folder), follow=True)
     for file in folder.iterdir():

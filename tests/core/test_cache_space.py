@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.cli.main import main
 from edgekit.core.cache_space import cache_parts, clean
 from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError
 from edgekit.core.step_cache import cached, find
+from tests import commands
 
 QUIET = Console(verbosity=-1)
 USE = "import sys; from pathlib import Path; from edgekit.core.cache_space import use_cache; "
@@ -87,11 +87,8 @@ def test_a_step_that_is_found_counts_as_used(tmp_path: Path) -> None:
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as stop:
-        main(["cache", *words])
-    assert isinstance(stop.value.code, int)
-    captured = capsys.readouterr()
-    return stop.value.code, captured.out or captured.err
+    code, out, err = commands.run(capsys, "cache", *words)
+    return code, out or err
 
 
 def test_the_command(

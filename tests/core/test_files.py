@@ -11,7 +11,8 @@ from typing import BinaryIO
 import pytest
 
 from edgekit.core import files
-from edgekit.core.files import write_atomically, write_text
+from edgekit.core.errors import EdgekitError
+from edgekit.core.files import file_sha256, open_regular, write_atomically, write_text
 from edgekit.core.folders import replace_folder
 
 HALF = """
@@ -102,3 +103,33 @@ def test_new_folders_are_on_disk_before_what_is_in_them(tmp_path: Path, synced: 
     synced.clear()
     replace_folder(tmp_path / "three" / "bundle", lambda folder: None)
     assert synced == [tmp_path.name]
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
+def test_only_a_regular_file_is_replaced(tmp_path: Path, kind: str) -> None:
+    path, other = tmp_path / "out", tmp_path / "other"
+    if kind == "link":
+        other.write_text("mine")
+    if "link" in kind:
+        path.symlink_to(other)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    before = path.lstat()
+    with pytest.raises(EdgekitError, match=r"cannot write .*: (it is|Is a)"):
+        write_text(path, "text")
+    assert path.lstat() == before
+    assert not list(tmp_path.glob(".*"))
+    if kind == "link":
+        assert other.read_text() == "mine"
+
+
+def test_a_name_with_a_nul_is_no_file() -> None:
+    with pytest.raises(OSError, match="No file has such a name"):
+        open_regular(Path("a\0b"))
+
+
+def test_what_never_ends_is_not_hashed() -> None:
+    with pytest.raises(OSError, match="Not a regular file: '/dev/zero'"):
+        file_sha256(Path("/dev/zero"))

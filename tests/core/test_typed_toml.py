@@ -76,7 +76,7 @@ def test_a_value_check_names_the_file() -> None:
     st.builds(
         Outer,
         count=st.integers(-(2**60), 2**60),
-        rate=st.floats(allow_nan=False, allow_infinity=False),
+        rate=st.floats(-(2.0**62), 2.0**62),
         label=st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\x7f")),
         on=st.booleans(),
         inner=st.builds(
@@ -94,3 +94,13 @@ def test_toml_round_trip(outer: Outer) -> None:
 
 def test_from_dict_takes_null() -> None:
     assert from_dict(Outer, {"label": None, "count": 2}, "x") == Outer(count=2)
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "1e400", "9" * 20, f"-{'9' * 300}"])
+@pytest.mark.parametrize("key", ["rate", "count"])
+def test_numbers_are_of_ordinary_size(key: str, number: str) -> None:
+    with pytest.raises(
+        UsageError, match=r"f\.toml:1: .*must be a number of ordinary size"
+    ) as error:
+        parse_toml(f"{key} = {number}", Outer, "f.toml")
+    assert len(str(error.value)) < 300

@@ -147,7 +147,7 @@ def remembering(made: Trace) -> Trace:
 
 @contextmanager
 def workshop(folder: Path) -> Iterator[Path]:
-    """The folder, entered: a home, a cache and a list of devices of its own, and a tiny backbone."""
+    """The folder, entered, with a home, cache and devices of its own, and a tiny backbone."""
     before = Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
         for variable in ("BASH_COMPLETION_USER_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "ZDOTDIR"):

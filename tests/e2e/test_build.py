@@ -25,7 +25,16 @@ from edgekit.targets.descriptor import host_saturates
 from tests.e2e import trained
 
 # A build of everything in it takes a few seconds; bench and parity have tests of their own.
-QUICK = ("--data", trained.DATA, "--recipe", "fast", "--no-parity", "--bench-seconds", "0.3")
+QUICK = (
+    "--data",
+    trained.DATA,
+    "--recipe",
+    "fast",
+    "--no-parity",
+    "--no-watch",
+    "--bench-seconds",
+    "0.3",
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -85,6 +85,7 @@ class FullSize:
             recipe=str(self.recipe(recipe)),
             bench=False,
             parity=False,
+            watch=False,
         )
         build(config, Console(verbosity=-1))
         return out

@@ -28,7 +28,7 @@ from edgekit.steps.options import DataOptions, SourceOptions
 from tests.e2e import trained
 
 SOURCE = ("--data", trained.DATA, "--recipe", "quick.toml")
-QUICK = (*SOURCE, "--no-parity", "--no-bench")
+QUICK = (*SOURCE, "--no-parity", "--no-watch", "--no-bench")
 
 
 @pytest.fixture

@@ -361,6 +361,7 @@ def test_build_ends_with_a_verdict_and_keeps_its_own(
         "--recipe",
         "fast",
         "--no-bench",
+        "--no-watch",
     )
     words = (*words, "--out", out, "--tolerance", 60, "--parity-images", 12)
     code, _, err = edgekit(capsys, *words)

@@ -136,6 +136,7 @@ def bundle(target: str = "cpu") -> Path:
         recipe="fast",
         bench=False,
         parity=False,
+        watch=False,
     )
     with shared.alone("build"), own_cache():
         return build(config, Console(verbosity=-1))[0].path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -21,8 +23,27 @@ def images_to_alarm(detector: Detector, symbols: list[int], random: np.random.Ge
 
 def test_every_bet_integrates_to_one() -> None:
     experts = Experts(reference())
-    widths = np.diff(experts.ends, prepend=0.0)
-    assert np.allclose(widths @ np.exp(experts.bets.astype(np.float64)), 1.0, atol=1e-5)
+    widths = np.diff(experts.ends, prepend=0.0)[experts.order_of]
+    assert np.allclose((widths * np.exp(experts.bets)).sum(axis=1), 1.0)
+
+
+def test_every_order_begins_with_what_is_typical_of_its_corruption() -> None:
+    experts = Experts(reference())
+    clean, foggy = clean_distribution(), foggy_distribution()
+    fog = experts.levels[1].astype(float)
+    assert np.corrcoef(fog, np.log(foggy / clean))[0, 1] < -0.8
+    bets = experts.bets[: 2 * len(experts.corruptions[0])]
+    assert (np.diff(bets, axis=1) <= 1e-12).all()
+    assert bets[0, 0] > 0.5
+
+
+def test_the_weights_leave_each_order_its_share_of_false_alarms() -> None:
+    """Alarms of an order with weight w come at a rate of at most w / N: together 1 / (2 N)."""
+    experts = Experts(reference())
+    assert np.isclose(np.exp(experts.log_weights).sum(), 0.5)
+    assert len(experts.starts) == 1 + len(experts.corruptions)
+    no_cells = dataclasses.replace(reference(), cells=())
+    assert np.isclose(np.exp(Experts(no_cells).log_weights).sum(), 0.5)
 
 
 def test_p_values_are_uniform_and_independent_however_small_the_reference() -> None:
@@ -32,12 +53,12 @@ def test_p_values_are_uniform_and_independent_however_small_the_reference() -> N
         detector = Detector.begin(Experts(reference(seed, images=30)), 1e6)
         symbols = stream(clean_distribution(), 5, random)
         values.append([detector.update(symbol, random.random()) for symbol in symbols])
-    table = np.array(values)
-    ranks = np.sort(table.ravel())
-    distance = np.abs(ranks - np.arange(1, ranks.size + 1) / ranks.size).max()
-    assert distance < 1.63 / np.sqrt(ranks.size)  # Kolmogorov and Smirnov at 1%
-    correlations = np.corrcoef(table.T)[np.triu_indices(5, 1)]
-    assert np.abs(correlations).max() < 3.5 / np.sqrt(len(table))
+    for table in np.moveaxis(np.array(values), 2, 0):  # of each order
+        ranks = np.sort(table.ravel())
+        distance = np.abs(ranks - np.arange(1, ranks.size + 1) / ranks.size).max()
+        assert distance < 1.63 / np.sqrt(ranks.size)  # Kolmogorov and Smirnov at 1%
+        correlations = np.corrcoef(table.T)[np.triu_indices(5, 1)]
+        assert np.abs(correlations).max() < 3.5 / np.sqrt(len(table))
 
 
 @pytest.mark.parametrize("promise", [50, 200])
@@ -53,15 +74,18 @@ def test_false_alarms_are_as_rare_as_promised(promise: int) -> None:
 
 
 def test_the_evidence_minus_the_images_does_not_grow() -> None:
-    """The sum over the experts is a martingale: its mean after n images is n."""
+    """Each order's sum is a martingale: its mean after n images is n times its weight."""
     random, sums = np.random.default_rng(3), []
     for seed in range(900):
         detector = Detector.begin(Experts(reference(seed % 300, images=60)), 1e9)
         for symbol in stream(clean_distribution(), 3, random):
             detector.update(symbol, random.random())
-        sums.append(np.exp(detector.total))
-    error = np.std(sums) / np.sqrt(len(sums))
-    assert abs(np.mean(sums) - 3) < 4 * error
+        weighted = np.exp(detector.evidence + detector.experts.log_weights)
+        sums.append(np.add.reduceat(weighted, detector.experts.starts))
+    weights = np.exp(detector.experts.log_weights)
+    due = 3 * np.add.reduceat(weights, detector.experts.starts)
+    error = np.std(sums, axis=0) / np.sqrt(len(sums))
+    assert (np.abs(np.mean(sums, axis=0) - due) < 4 * error).all()
 
 
 def test_fog_is_found_soon_and_named() -> None:

@@ -149,9 +149,10 @@ def test_frames_of_one_scene_are_noticed() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda d: d.update(schema=2),
+        lambda d: d.update(schema=1),
         lambda d: d.update(counts=d["counts"][:-1]),
-        lambda d: d.update(counts=[-1] * len(d["counts"])),
+        lambda d: d.update(counts=[d["counts"][0][:-1], *d["counts"][1:]]),
+        lambda d: d.update(counts=[[-1] * len(row) for row in d["counts"]]),
         lambda d: d.update(evidence=["x"] * len(d["evidence"])),
         lambda d: d.update(learned=[[1.0]]),
         lambda d: d.update(recent=[[0, 0, 0]]),

@@ -19,7 +19,7 @@ from edgekit.foreign.open import ForeignOptions, open_foreign
 from edgekit.parity.across_document import AcrossDocument
 from edgekit.report.across_page import across_page
 from edgekit.report.across_table import lines
-from tests import bundles
+from tests import bundles, commands
 from tests.foreign import classifiers
 
 CELLS = ("--corruptions", "gaussian_noise,fog", "--severities", "1,3")
@@ -40,12 +40,8 @@ def across(
     arguments = ["parity", "--across", *map(str, words), "--json"]
     arguments += ["--data", str(classifiers.data()), *CELLS, "--tolerance", "4"]
     arguments += ["--preprocessing", str(classifiers.preprocessing())]
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    captured = capsys.readouterr()
-    code = caught.value.code
-    assert isinstance(code, int)
-    return code, json.loads(captured.out), captured.err
+    code, out, err = commands.run(capsys, *arguments)
+    return code, json.loads(out), err
 
 
 def xml() -> Path:

@@ -16,7 +16,7 @@ from edgekit.cli.main import main
 from edgekit.parity.document import ParityDocument, Sides
 from edgekit.report.markup import escaped
 from edgekit.report.pair_page import pair_page
-from tests import bundles, terminals
+from tests import bundles, commands, terminals
 from tests.foreign import classifiers
 from tests.foreign.lies import CELLS, quantized
 from tests.foreign.test_program import GOOD
@@ -37,12 +37,8 @@ def parity(
     arguments = ["parity", str(candidate), "--reference", str(classifiers.float_onnx()), "--json"]
     arguments += ["--data", str(classifiers.data()), *CELLS]
     arguments += ["--preprocessing", str(classifiers.preprocessing()), "--tolerance", "3", *words]
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    captured = capsys.readouterr()
-    code = caught.value.code
-    assert isinstance(code, int)
-    return code, json.loads(captured.out), captured.err
+    code, out, err = commands.run(capsys, *arguments)
+    return code, json.loads(out), err
 
 
 def test_int8_of_another_tool_passes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -58,6 +58,24 @@ def test_shapes_and_gradients(output: str, quantize: str) -> None:
     assert grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("output", ["attention", "residual"])
+@pytest.mark.parametrize("straight_through", [True, False])
+def test_features_that_do_not_learn_change_no_gradient(output: str, straight_through: bool) -> None:
+    """Then each codeword is multiplied once, which is the same sum in another order."""
+    config = VQSAConfig(codebook_size=4, output=output, straight_through=straight_through)  # type: ignore[arg-type]
+    head = VQSAHead(8, 3, config).double().train()
+    torch.nn.init.normal_(head.fuse.weight)
+    features, found = torch.rand(32, 8, dtype=torch.float64), []
+    for learn in (False, True):
+        head.zero_grad()
+        result = head(features.clone().requires_grad_(learn))
+        (result.logits.square().sum() + result.codebook_loss + result.commitment_loss).backward()
+        gradients = {name: p.grad.clone() for name, p in head.named_parameters()}
+        found.append({"logits": result.logits.detach(), **gradients})
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], msg=name)
+
+
 def test_residual_starts_as_the_plain_classifier() -> None:
     head = VQSAHead(16, 3, VQSAConfig(codebook_size=5, output="residual")).eval()
     features = torch.randn(4, 16)

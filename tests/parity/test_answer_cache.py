@@ -96,6 +96,19 @@ def test_what_a_comparison_reads_is_never_dropped(tmp_path: Path) -> None:
         assert later.read(f"{5:040}") != NO_ANSWERS
 
 
+def test_room_that_is_taken_ahead_is_given_back(tmp_path: Path) -> None:
+    """Where there is plenty of room, most files are written without looking at the sum."""
+    totals = set()
+    first, second = (AnswerCache(tmp_path, 1 << 30) for _ in range(2))
+    with first.shelf("first") as one, second.shelf("second") as two:
+        for image in range(8):
+            one.write(f"{image:040}", known(image))
+            two.write(f"{image % 3:040}", known(image))  # replaced: counted once
+            totals.add((tmp_path / "total").read_text())
+    assert len(totals) == 1
+    assert int((tmp_path / "total").read_text()) == used(tmp_path) == first.bytes_used()
+
+
 def fill(folder: Path, key: str) -> None:
     with AnswerCache(folder, 60_000).shelf(key) as shelf:
         for image in range(150):

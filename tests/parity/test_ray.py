@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -19,9 +20,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from edgekit.bundle.store import open_bundle
 from edgekit.core.errors import EdgekitError
 from edgekit.data.corruption_grid import Cells, MakeVariants
+from edgekit.data.datasets import open_dataset
+from edgekit.foreign.open import ForeignOptions
 from edgekit.parity.compare import run_comparison
 from edgekit.parity.engines import CheckedPredictor, open_reference
 from edgekit.parity.executors import LOCAL, Executor
@@ -30,9 +35,16 @@ from edgekit.parity.predictors import open_bundle_predictor
 from edgekit.parity.ray_cluster import executor_on
 from edgekit.parity.ray_executor import RayExecutor
 from edgekit.parity.sweep import ImagePair, Sweep
-from tests import bundles
+from edgekit.steps.context import Context
+from edgekit.workflows import build_steps
+from edgekit.workflows.across import parity_across
+from edgekit.workflows.build import build
+from edgekit.workflows.foreign_parity import Side
+from tests import buckets, bundles
+from tests.foreign import classifiers
 from tests.parity.models import CODES, coarse, images, sweep
 from tests.parity.ray_models import IMAGES, QUIET, doubted, lines, logged
+from tests.workflows.small_build import HERE, settings, small_model
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the [ray] extra is not installed")
 
@@ -41,8 +53,16 @@ _SECONDS = 120.0  # for what should take one or two
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def bucket() -> Iterator[Any]:
+    """Before the cluster, whose processes have the environment of its start."""
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        yield stack.enter_context(buckets.server(patch)) if buckets.AVAILABLE else None
+
+
+@pytest.fixture(scope="module")
+def cluster(bucket: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        patch.setenv("EDGEKIT_CACHE", str(tmp_path_factory.getbasetemp() / "elsewhere"))
         patch.setenv("RAY_TMPDIR", folder)
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else it would be left in HOME
@@ -109,6 +129,87 @@ def test_a_bundle_and_its_original_answer_as_on_one_machine(
     here = compared("here", LOCAL)
     assert here["reference_engine"]["checked"] > 64
     assert compared("there", executor) == here
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_several_files_answer_as_on_one_machine(
+    executor: RayExecutor, tmp_path: Path, full: bool
+) -> None:
+    """Each with the reference and each with each; a copy of a file is not asked twice."""
+    right, copy = classifiers.float_onnx(), tmp_path / "copy.onnx"
+    shutil.copyfile(right, copy)
+    net = classifiers.network()
+    rough = dataclasses.replace(net, weights=net.weights.round(1))
+    files = right, classifiers.saved(classifiers.graph(rough), "rough.onnx"), copy
+    told = ForeignOptions(str(classifiers.preprocessing()))
+    sides = [Side(str(path), told) for path in files]
+    options = ParityOptions(
+        data=str(classifiers.data()),
+        gates=Gates(90),
+        corruptions="fog,snow",
+        severities=(1, 3, 5),
+        full=full,
+        images=16 if full else 0,
+    )
+    found = []
+    for name, where in (("here", LOCAL), ("there", executor)):
+        context = Context(QUIET, tmp_path / name, executor=where)
+        document = parity_across(context, sides, 0, options).to_dict()
+        del document["seconds"], document["measured"]
+        found.append(document)
+    assert found[0] == found[1]
+    assert found[0]["images"] < 600
+    assert [one["verdict"] for one in found[0]["artifacts"]] == [None, "pass", "pass"]
+    if full:  # all of two models; on Ray, too, the copy's answers are those of the file
+        assert found[0]["inferences"] == 16 * 7 * 2
+
+
+@buckets.needed
+def test_images_in_a_bucket_are_fetched_by_the_workers(
+    bucket: Any,
+    executor: RayExecutor,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By URL: what the driver has fetched is not where they would look."""
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "driver"))
+    some = images(IMAGES)
+    for index in range(len(some)):
+        file = tmp_path / "photos" / str(some.label(index)) / f"{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(some.image(index)).save(file)
+    found = []
+    for uri, where in (
+        (str(tmp_path / "photos"), LOCAL),
+        (buckets.upload(bucket, tmp_path / "photos", "photos"), executor),
+    ):
+        folder = tmp_path / ("there" if where is executor else "here")
+        folder.mkdir()
+        this = dataclasses.replace(logged(folder), executor=where, dataset=open_dataset(uri))
+        found.append(document(this, full=True))
+        assert found[-1].pop("data") == uri
+    assert found[0] == found[1]
+    for cache in (tmp_path / "driver", tmp_path_factory.getbasetemp() / "elsewhere"):
+        assert len([*(cache / "remote").iterdir()]) == IMAGES
+
+
+def test_targets_are_calibrated_on_machines_of_their_own(
+    cluster: Any, executor: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process calibrates nothing: it finds both results in the cache, as of a build here."""
+    executor.close()  # its workers have all the cores
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    model = small_model(tmp_path / "model")
+    config = settings(model, tmp_path / "out", target=("openvino-cpu-avx2", HERE), watch=False)
+    config = dataclasses.replace(config, bench=False, parity=False)
+    calibrated = []
+    with monkeypatch.context() as patch:
+        patch.setattr(build_steps, "calibrate", lambda *_, **__: calibrated.append(1))
+        built = build(config, QUIET, executor=executor)
+    assert not calibrated
+    assert len([*(tmp_path / "cache/calibrate").iterdir()]) == 2
+    assert all(open_bundle(each.path).manifest for each in built)
 
 
 def test_an_engine_that_is_wrong_there_is_not_used(executor: RayExecutor, tmp_path: Path) -> None:

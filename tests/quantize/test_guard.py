@@ -30,6 +30,19 @@ def test_more_than_a_third_of_other_answers_is_another_model(different: int, pas
     assert closeness(said([0] * 9), said(candidate)).passed is passes
 
 
+@pytest.mark.parametrize(("different", "passes"), [(0, True), (3, True), (4, False), (6, False)])
+def test_corrupted_views_do_not_hide_clean_ones(different: int, passes: bool) -> None:
+    """Of six clean and twelve corrupted views, at most six differ: a third of all."""
+    views = np.arange(18) % 3 == 0
+    candidate = np.zeros(18, np.int64)
+    candidate[np.flatnonzero(views)[:different]] = 1
+    found = closeness(said([0] * 18), said([*candidate]), clean=views)
+    assert found.clean_top1_equal == pytest.approx(1 - different / 6)
+    assert found.passed is passes
+    assert f"({1 - different / 6:.1%} of the clean ones)" in found.describe()
+    assert closeness(said([0] * 18), said([*candidate])).passed
+
+
 def test_numbers_that_are_none_fail() -> None:
     broken = said([1, 2, 3])
     broken.logits[:] = np.nan

@@ -1,5 +1,6 @@
 """Two bundles, or two training runs, side by side."""
 
+import base64
 import dataclasses
 import json
 import shutil
@@ -10,13 +11,13 @@ import pytest
 
 from edgekit.bundle.manifest import LABELS
 from edgekit.bundle.store import open_bundle, update_bundle, write_bundle, zip_bundle
-from edgekit.cli.main import main
 from edgekit.core.typed_toml import to_toml
-from edgekit.parity.document import GRAPH_FILE, GRAPH_SECTION
+from edgekit.parity.document import GRAPH_FILE, GRAPH_SECTION, ParityDocument
+from edgekit.parity.examples import EXAMPLES, Answered, Example, ExampleCell, Examples, Picture
 from edgekit.report.compare_bundles import compare_bundles
 from edgekit.report.compared import ComparedReport
 from edgekit.training.config import TrainConfig
-from tests import bundles, terminals
+from tests import bundles, commands, terminals
 from tests.parity import example as parity_example
 from tests.report.test_several import measure
 
@@ -31,12 +32,8 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     return folder, tmp_path / "b"
 
 
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main(["compare", *map(str, words)])
-    captured = capsys.readouterr()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code, captured.out, captured.err
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> commands.Ended:
+    return commands.run(capsys, "compare", *words)
 
 
 def repacked(path: Path, labels: tuple[str, ...] | None = None, **changes: Any) -> None:
@@ -72,18 +69,50 @@ def test_identical_bundles_are_one_line(
     assert all(one["difference"] in (0, None) for one in document["figures"])
 
 
-def test_a_graphs_parity_is_a_figure_of_its_own(pair: tuple[Path, Path]) -> None:
+def test_a_graphs_parity_has_figures_of_its_own(
+    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     graph = parity_example.document(judged="graph")
     text = json.dumps(graph.to_dict()).encode()
     update_bundle(pair[1], sections={GRAPH_SECTION: graph.summary()}, reports={GRAPH_FILE: text})
-    report = compare_bundles(*pair)
-    assert facts(report) == {}
-    changes = {one.name: (one.a, one.b) for one in report.figures if "change of" in one.name}
-    own, of_graph = changes.values()
-    assert list(changes) == ["change of corruption error", "the graph's change of corruption error"]
-    assert own[0] is not None
-    assert own[0] == own[1] == of_graph[1]
-    assert of_graph[0] is None
+    code, out, _ = run(capsys, *pair, "--json")
+    assert code == 0
+    report = json.loads(out)
+    assert report["differences"] == []
+    assert report["differ"] == ["graph's parity"]
+    own = {one["name"]: one["a"] for one in report["figures"] if one["subject"] == "parity"}
+    of_graph = {
+        one["name"].removeprefix("the graph's "): (one["a"], one["b"])
+        for one in report["figures"]
+        if one["subject"] == "graph's parity"
+    }
+    assert of_graph == {name: (None, value) for name, value in own.items()}
+    assert {"clean error", "error under fog"} <= own.keys()
+
+
+def test_graphs_compared_on_different_images_are_not_comparable(pair: tuple[Path, Path]) -> None:
+    for path, data in zip(pair, ("photos", "other photos"), strict=True):
+        graph = parity_example.document(judged="graph", data=data)
+        update_bundle(path, sections={GRAPH_SECTION: graph.summary()})
+    (note,) = compare_bundles(*pair).notes
+    assert note.startswith("Errors are of different images")
+
+
+def test_the_images_of_the_page_are_compared_by_name(pair: tuple[Path, Path]) -> None:
+    parity = parity_example.document()
+    for path, name in zip(pair, ("cat.jpg", "dog.jpg"), strict=True):
+        update_bundle(path, reports={EXAMPLES: json.dumps(shown(name, parity)).encode()})
+    assert facts(compare_bundles(*pair)) == {"test images": ("cat.jpg", "dog.jpg")}
+    update_bundle(pair[1], reports={EXAMPLES: None})
+    assert facts(compare_bundles(*pair)) == {"test images": ("cat.jpg", None)}
+
+
+def shown(name: str, parity: ParityDocument) -> dict[str, Any]:
+    """The document about a single image on a bundle's page."""
+    answer = Answered("cat", 0.5, right=True)
+    picture = Picture(base64.b64encode(b"\xff\xd8\xff").decode(), 1, 1, answer, answer, None)
+    example = Example(name, "fog", 3, "cat", picture, picture)
+    return Examples(parity.measured, (ExampleCell("worst", "fog", 3, 0.5, (example,)),)).to_dict()
 
 
 def test_other_evidence_of_the_same_model(

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from edgekit.cli.main import main
 from edgekit.core.console import Console
 from edgekit.core.documents import DocumentError
 from edgekit.core.errors import UsageError
+from edgekit.core.step_cache import cache_root
 from edgekit.devices.deployed import deployment_key
 from edgekit.parity.examples import EXAMPLES, Answered, Codes, Examples, read_examples
 from edgekit.report.page import report_page
@@ -24,7 +26,7 @@ from edgekit.report.pair_page import pair_page
 from edgekit.report.sections.look import look
 from edgekit.report.worst_folder import check_place
 from edgekit.workflows.parity import save_report
-from tests import bundles, documents
+from tests import bundles, commands, documents
 from tests.foreign import classifiers
 from tests.foreign.lies import CELLS, quantized
 from tests.parity.example import document
@@ -176,11 +178,9 @@ def parity(capsys: pytest.CaptureFixture[str], candidate: Path, *words: object) 
     """Exit code and standard error of a comparison with the float network."""
     arguments = ["parity", candidate, "--reference", classifiers.float_onnx(), *CELLS]
     arguments += ["--data", classifiers.data(), "--preprocessing", classifiers.preprocessing()]
-    with pytest.raises(SystemExit) as stop:
-        main([*map(str, [*arguments, "--tolerance", "3", "--full", "--images", 150, *words])])
-    captured = capsys.readouterr()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code, captured.err
+    settings = ("--tolerance", "3", "--full", "--images", 150)
+    done = commands.run(capsys, *arguments, *settings, *words)
+    return done.code, done.err
 
 
 @pytest.mark.usefixtures("_cache")
@@ -225,25 +225,71 @@ def test_worst_writes_what_changed(capsys: pytest.CaptureFixture[str], tmp_path:
     assert "answers changed." in (folder / "index.html").read_text()
 
 
+@pytest.mark.usefixtures("_cache")
 def test_a_folder_of_anybody_else_is_left_alone(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").write_text("all of it")
-    check_place(tmp_path / "new")
-    (tmp_path / "empty").mkdir()
-    check_place(tmp_path / "empty")
-    code, said = parity(capsys, quantized(), "--worst", tmp_path / "mine")
+    cache = cache_root()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    check_place(tmp_path / "new", cache)
+    check_place(mine, cache)
+    (mine / "thesis.tex").write_text("all of it")
+    code, said = parity(capsys, quantized(), "--worst", mine)
     assert code == 2
-    assert "holds 'thesis.tex'" in said
+    assert "holds more than what" in said
     for listing in ("{", '{"schema": 1}', '{"schema": 7}'):
-        (tmp_path / "mine" / "worst.json").write_text(listing)
+        (mine / "worst.json").write_text(listing)
         with pytest.raises(UsageError, match="name a folder of its own"):
-            check_place(tmp_path / "mine")
-    assert (tmp_path / "mine" / "thesis.tex").read_text() == "all of it"
+            check_place(mine, cache)
+    assert (mine / "thesis.tex").read_text() == "all of it"
     with pytest.raises(UsageError, match="is a file"):
-        check_place(tmp_path / "mine" / "thesis.tex")
+        check_place(mine / "thesis.tex", cache)
+    code, said = parity(capsys, bundles.bundle(), "--worst", bundles.bundle() / "new")
+    assert code == 2
+    assert "is the bundle or inside it" in said
     code, said = parity(capsys, quantized(), "--worst", tmp_path / "new", "--across")
     assert code == 2
     assert "--worst is for a comparison of two" in said
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("_cache")
+def test_what_a_folder_holds_does_not_make_it_ours(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A list of its files in it is no proof; nor is one file of ours among them."""
+    written, cache = tmp_path / "written", cache_root()
+    code, said = parity(capsys, quantized(), "--worst", written, "--worst-images", 2)
+    assert code == 0, said
+    check_place(written, cache)
+    forged = Path(shutil.copytree(written, tmp_path / "forged"))
+    photo = next(forged.glob("*.jpg"))
+    listing = json.loads((forged / "worst.json").read_text())
+    listing["data"] = "somebody else's"
+    (forged / "worst.json").write_text(json.dumps(listing))
+    edited = Path(shutil.copytree(written, tmp_path / "edited"))
+    (edited / photo.name).write_bytes(b"my only photo of her")
+    more = Path(shutil.copytree(written, tmp_path / "more"))
+    (more / "mine.jpg").write_bytes(b"mine")
+    odd = Path(shutil.copytree(written, tmp_path / "odd"))
+    (odd / photo.name).unlink()
+    os.mkfifo(odd / photo.name)
+    for folder in (forged, edited, more, odd):
+        with pytest.raises(UsageError, match="name a folder of its own"):
+            check_place(folder, cache)
+    with pytest.raises(UsageError, match="name a folder of its own"):
+        check_place(written, tmp_path / "another cache")
+
+
+@pytest.mark.parametrize("place", ["/proc/worst", "file/worst", "a" * 300, "loop/worst"])
+def test_a_folder_that_cannot_be_made_is_refused_at_once(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("loop").symlink_to("loop")
+    with pytest.raises(UsageError, match=r"cannot write .*: name another folder") as error:
+        check_place(Path(place), tmp_path / "cache")
+    assert "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop"]

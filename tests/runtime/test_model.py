@@ -210,6 +210,10 @@ def test_threads_and_hint_replace_the_targets() -> None:
     model = edgekit.load(path, threads=1, hint="throughput", cache=False)
     assert model.describe()["threads"] == 1
     assert model.describe()["hint"] == "throughput"
+    with pytest.raises(UsageError, match="threads must be at most 4,096, not 4,611"):
+        edgekit.load(bundles.bundle(), threads=2**62)
+    with pytest.raises(UsageError, match="batch must be at most 65,536"):
+        edgekit.load(bundles.bundle(), batch=2**62)
     with pytest.raises(UsageError, match="threads must not be negative"):
         edgekit.load(path, threads=-1)
     with pytest.raises(UsageError, match="unknown hint 'fast'"):

@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from tests.training.training_data import CLASSES, QUIET, frozen_config, image_co
 
 RUN = """
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from edgekit.training.run import run_training
 from edgekit.core.typed_toml import read_toml
@@ -175,21 +178,37 @@ def test_kill_9_and_resume_is_bit_exact(tmp_path: Path) -> None:
         assert_same(weights(tmp_path / "whole", name), weights(tmp_path / "cut", name))
 
 
-def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
-    """Batch norm, k-means, dead codes, clipping and averaging included."""
+def test_two_machines_train_what_one_does(tmp_path: Path) -> None:
+    """Batch norm, k-means, dead codes, clipping and averaging included.
+
+    Each has its own torchrun, started as the documentation says; here both are this machine.
+    """
     # Few and small steps: training amplifies rounding, and a code may flip.
     common = {"head": "concat", "clip_norm": 1.0, "lr": 0.002, "batch_size": 24}
     run_training(image_config(tmp_path, out=tmp_path / "one", **common), QUIET)
     config = image_config(tmp_path, out=tmp_path / "two", **common)
     (tmp_path / "two.toml").write_text(to_toml(config))
     (tmp_path / "run.py").write_text(RUN)
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run(
-        [sys.executable, *command, tmp_path / "run.py", tmp_path / "two.toml"],
-        env=environment(),
-        check=True,
-        capture_output=True,
-    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
+    command += ["--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", str(port)]
+    script = [str(tmp_path / "run.py"), str(tmp_path / "two.toml")]
+    with ExitStack() as stack:
+        machines = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [*command, "--node-rank", str(rank), *script],
+                    env=environment(),
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+            for rank in (0, 1)
+        ]
+        printed = [machine.communicate()[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], printed
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, expected in one.items():
         torch.testing.assert_close(two[name], expected, rtol=2e-3, atol=1e-3, msg=name)

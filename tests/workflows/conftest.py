@@ -8,19 +8,14 @@ from pathlib import Path
 import pytest
 
 from edgekit.workflows.build import build
-from tests.training.training_data import QUIET, write_data
-from tests.workflows.small_build import save_model, settings
+from tests.training.training_data import QUIET
+from tests.workflows.small_build import settings, small_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data, a checkpoint and a recipe, and a cache in which it is calibrated."""
-    folder = tmp_path_factory.mktemp("a model's")
-    write_data(folder, train=6, validation=6)
-    save_model(folder / "it's a model.safetensors", "fog")
-    lines = ("images = 3", 'bias_correction = "none"', 'rounding = "nearest"')
-    (folder / "tiny.toml").write_text("\n".join(lines))
-    return folder
+    return small_model(tmp_path_factory.mktemp("a model's"))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
 from edgekit.steps.config import BuildConfig
 from tests.exporting import remember_operators
-from tests.training.training_data import CLASSES
+from tests.training.training_data import CLASSES, write_data
 
 remember_operators()
 HERE, ELSEWHERE = "onnxruntime-cpu", "jetson-orin-nano"
@@ -30,8 +30,19 @@ def settings(model: Path, out: Path, **changes: Any) -> BuildConfig:
         "guard": False,
         "bench_seconds": 0.05,
         "parity_images": 2,
+        "watch": False,  # test_build_watch.py tries it
     }
     return BuildConfig(**(values | changes))
+
+
+def small_model(folder: Path) -> Path:
+    """A folder with data, a checkpoint and a recipe."""
+    folder.mkdir(exist_ok=True)
+    write_data(folder, train=6, validation=6)
+    save_model(folder / "it's a model.safetensors", "fog")
+    lines = ("images = 3", 'bias_correction = "none"', 'rounding = "nearest"')
+    (folder / "tiny.toml").write_text("\n".join(lines))
+    return folder
 
 
 def save_model(path: Path, *seen: str, plain: bool = False) -> None:

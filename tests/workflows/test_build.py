@@ -22,8 +22,9 @@ from edgekit.bundle.store import open_bundle, update_bundle
 from edgekit.cli.build import build as command
 from edgekit.core.errors import UsageError
 from edgekit.steps.config import BuildConfig
-from edgekit.steps.context import Context, StepName
+from edgekit.steps.context import Context
 from edgekit.steps.step import State, Step, look_at, walk
+from edgekit.steps.step_names import StepName
 from edgekit.workflows.build import BuildPlan, build, plan
 from tests.training.training_data import CLASSES, QUIET
 from tests.workflows.small_build import ELSEWHERE, HERE, settings

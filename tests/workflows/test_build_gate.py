@@ -13,7 +13,6 @@ import pytest
 from edgekit.bundle.engine import engine_pending
 from edgekit.bundle.store import open_bundle
 from edgekit.cli.build import why
-from edgekit.cli.main import main
 from edgekit.core.typed_toml import to_toml
 from edgekit.metrics.budgets import Budgets
 from edgekit.parity.document import ParityOutcome, read_graph_parity, read_parity
@@ -22,6 +21,7 @@ from edgekit.report.gate import OF_GRAPH
 from edgekit.steps.build_record import BuildParity, Outcome
 from edgekit.steps.config import BuildConfig
 from edgekit.workflows.build_gate import judge_build
+from tests import commands
 from tests.parity import example
 from tests.workflows.small_build import ELSEWHERE, HERE, settings
 
@@ -30,12 +30,8 @@ Capture = pytest.CaptureFixture[str]
 
 def edgekit(capsys: Capture, *words: object) -> tuple[int, dict[str, Any], str]:
     """Exit code, document and standard error."""
-    with pytest.raises(SystemExit) as stop:
-        main(["build", *(str(word) for word in words), "--json"])
-    captured = capsys.readouterr()
-    code = stop.value.code
-    assert isinstance(code, int)
-    return code, json.loads(captured.out), captured.err
+    code, out, err = commands.run(capsys, "build", *words, "--json")
+    return code, json.loads(out), err
 
 
 def states(document: dict[str, Any], place: int = 0) -> dict[str, str]:

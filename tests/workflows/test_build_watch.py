@@ -1,13 +1,16 @@
-"""``edgekit build --watch``: the step alone is done, and only once."""
+"""The monitor's reference in a build: the step alone is done, and only once."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.field.monitor import reference_of
+from edgekit.steps.config import BuildConfig
 from edgekit.steps.step import State
 from edgekit.workflows.build import BuildPlan, build, plan
 from tests.training.training_data import QUIET, write_data
@@ -18,33 +21,47 @@ def states(found: BuildPlan) -> dict[str, State]:
     return {str(step.step): step.state for step in found.steps}
 
 
+def quick(model: Path, out: Path, **changes: Any) -> BuildConfig:
+    return settings(model, out, **{"bench": False, "parity": False, "watch": None} | changes)
+
+
 def test_a_bundle_gets_its_reference_without_being_built_again(
     model: Path, empty: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "data").mkdir()
     write_data(tmp_path / "data", train=6, validation=60)
-    quick = settings(
-        model, tmp_path / "out", data=str(tmp_path / "data" / "levels.npz"), bench=False,
-        parity=False,
-    )  # fmt: skip
-    build(quick, QUIET)
-    watched = settings(
-        model, tmp_path / "out", data=quick.data, bench=False, parity=False, watch=True
-    )
-    manifest = (tmp_path / "out" / HERE / "manifest.json").read_text()
-    todo = states(plan(watched, QUIET))
+    data, out = str(tmp_path / "data" / "levels.npz"), tmp_path / "out"
+    without = quick(model, out, data=data, watch=False)
+    build(without, QUIET)
+    default = quick(model, out, data=data)
+    manifest = (out / HERE / "manifest.json").read_text()
+    todo = states(plan(default, QUIET))
     assert (todo["compile"], todo["watch"]) == ("up to date", "to do")
-    assert (tmp_path / "out" / HERE / "manifest.json").read_text() == manifest
-    build(watched, QUIET)
-    reference = reference_of(tmp_path / "out" / HERE)
+    assert (out / HERE / "manifest.json").read_text() == manifest
+    build(default, QUIET)
+    reference = reference_of(out / HERE)
     assert len(reference.cells) == 45
     assert reference.normal.images + reference.clean.images >= 50
-    assert states(plan(watched, QUIET))["watch"] == "up to date"
-    assert "watch" not in states(plan(quick, QUIET))
+    for name in {cell.corruption for cell in reference.cells}:
+        one_severity_each = [c.images for c in reference.cells if c.corruption == name]
+        assert sum(one_severity_each) == reference.clean.images
+    asked = quick(model, out, data=data, watch=True)
+    assert states(plan(asked, QUIET))["watch"] == "up to date"
+    assert "watch" not in states(plan(without, QUIET))
 
 
-def test_too_few_validation_images_are_said(model: Path, empty: Path, tmp_path: Path) -> None:
-    few = settings(model, tmp_path / "out", bench=False, parity=False, watch=True)
+def test_too_few_validation_images_are_no_error_unless_a_reference_was_asked_for(
+    model: Path, empty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    asked = quick(model, out, watch=True)
     with pytest.raises(UsageError, match="validation images, and a monitor's reference needs 50"):
-        build(few, QUIET)
-    assert not (tmp_path / "out").exists()  # said before anything was compiled
+        build(asked, QUIET)
+    assert not out.exists()  # said before anything was compiled
+    build(quick(model, out), Console())
+    assert "no reference for a monitor" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"field\.json"):
+        reference_of(out / HERE)
+    assert states(plan(quick(model, out), QUIET))["watch"] == "up to date"
+    with pytest.raises(UsageError, match="reference needs 50"):
+        build(asked, QUIET)

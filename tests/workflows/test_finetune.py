@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from edgekit.core.console import Console
 from edgekit.core.errors import EdgekitError, Interrupted, UsageError
 from edgekit.core.files import file_sha256
 from edgekit.core.progress import ProgressBar
@@ -30,6 +31,7 @@ from edgekit.steps.calibration import legal_onnx, take_finetuned
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context
 from edgekit.steps.float_model import export, obtain_checkpoint
+from edgekit.targets import descriptor as descriptors
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.workflows.build import plan
 from edgekit.workflows.finetune import INT8, finetune
@@ -71,6 +73,7 @@ def settings(work: Path, out: Path, **changes: object) -> FinetuneConfig:
         "data": str(work / "levels.npz"),
         "out": out,
         "recipe": str(work / "tiny.toml"),
+        "dialect": "openvino",  # on any machine
         "epochs": 2,
         "batch_size": 10,
         "validation_images": 3,
@@ -242,6 +245,31 @@ def test_early_stopping_keeps_the_calibrated_network(work: Path, tmp_path: Path)
     assert result.best_epoch == 0
     assert result.finetuned == result.calibrated
     assert len(log_of(config.out)) == 2
+
+
+@pytest.mark.parametrize(
+    ("isa", "dialect"), [(("avx2",), "openvino-novnni"), (("avx2", "vnni"), "openvino")]
+)
+def test_the_dialect_is_the_one_that_build_takes_here(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    isa: tuple[str, ...],
+    dialect: str,
+) -> None:
+    monkeypatch.setattr(descriptors, "host_arch", lambda: "x86_64")
+    monkeypatch.setattr(descriptors, "host_isa", lambda: isa)
+    config = FinetuneConfig(out=tmp_path / "out", device="tpu")  # which ends it early
+    with pytest.raises(UsageError, match="tpu"):
+        finetune(config, Console())
+    assert f"dialect {dialect}: " in capsys.readouterr().err
+    assert f'dialect = "{dialect}"' in (tmp_path / "out" / "config.toml").read_text()
+    # A run goes on in its dialect, whatever machine it has come to.
+    monkeypatch.setattr(descriptors, "host_isa", lambda: ())
+    with pytest.raises(UsageError, match="tpu"):
+        finetune(config, Console())
+    assert "dialect" not in capsys.readouterr().err
+    assert load_descriptor("cpu").dialect == "openvino-novnni"
 
 
 @pytest.mark.parametrize(

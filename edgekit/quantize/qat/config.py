@@ -7,7 +7,9 @@ from pathlib import Path
 
 from edgekit.core.errors import UsageError
 from edgekit.core.typed_toml import at_least
-from edgekit.targets.dialects import DEFAULT_DIALECT
+
+AUTO = "auto"
+"""The dialect that `edgekit build` takes on this machine."""
 
 # Settings that change how a run is executed, but not its result.
 _NOT_DECISIVE = ("out", "workers", "save_every", "guard")
@@ -24,7 +26,7 @@ class FinetuneConfig:
     out: Path = Path("runs/finetune")
     recipe: str = "nearest"  # of the calibration that it starts from
     # Which runtime's form of the graph is fine-tuned: only there are the results exact.
-    dialect: str = DEFAULT_DIALECT
+    dialect: str = AUTO
     skip_bad: bool = False  # leave unreadable images out instead of stopping
     guard: bool = True  # refuse a result whose answers differ from the float model's
 

@@ -121,7 +121,12 @@ def _labels(parity: ParityDocument) -> list[str]:
 
 
 def _changed(name: str, change: MeanError | ErrorChange) -> list[str]:
-    return [name, *parity_table.figures(change)]
+    return [name, *_figures(change)]
+
+
+def _figures(change: CorruptionChange | ErrorChange | MeanError) -> list[str]:
+    """As in the terminal's table, with true minus signs."""
+    return [text.replace("-", "\N{MINUS SIGN}") for text in parity_table.figures(change)]
 
 
 def _share(same: Estimate) -> tuple[str, str]:
@@ -190,7 +195,7 @@ def _heatmaps(parity: ParityDocument, changes: Mapping[str, CorruptionChange]) -
         [
             name.replace("_", " "),
             *(f"{a:.1f} → {b:.1f}" for a, b in zip(reference[name], candidate[name], strict=False)),
-            *parity_table.figures(changes[name])[2:],
+            *_figures(changes[name])[2:],
         ]
         for name in names
     ]

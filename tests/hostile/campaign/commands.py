@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -72,6 +73,8 @@ class Command:
     forget: tuple[str, ...] = ()
     """What is removed before it starts, so that there is work to do."""
     program: str = "edgekit.cli.main:main"
+    same_as: str = ""
+    """A command that does the same: its outputs and its file operations are counted on instead."""
 
 
 def _source(place: Place) -> list[str]:
@@ -198,7 +201,13 @@ COMMANDS: Final = {
     for command in (
         Command("build", _build, _bundle_files),
         Command("build anew", lambda p: _build(p, "--seed", "1"), _bundle_files, ("evidence",)),
-        Command("build again", lambda p: _build(p, "--force"), _bundle_files, ("build",)),
+        Command(
+            "build again",
+            lambda p: _build(p, "--force"),
+            _bundle_files,
+            ("build",),
+            same_as="build",
+        ),
         Command("calibrate", _calibrate, _files(*INT8)),
         Command("calibrate again", _calibrate, _files(*INT8), ("calibrate",), forget=INT8),
         Command(
@@ -314,6 +323,9 @@ class Undisturbed:
 def undisturbed(name: str) -> Undisturbed:
     """Made once a process; cases start from copies."""
     command = COMMANDS[name]
+    if command.same_as:
+        first = undisturbed(command.same_as)
+        return dataclasses.replace(first, before=undisturbed(command.before[-1]).after)
     here = scratch() / name.replace(" ", "-")
     # Every case runs under one path: commands write paths down.
     place = Place(scratch() / "case")
