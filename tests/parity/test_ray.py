@@ -229,9 +229,10 @@ def test_an_engine_that_is_wrong_there_is_not_used(executor: RayExecutor, tmp_pa
 def test_a_killed_worker_is_replaced(
     executor: RayExecutor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    before = {*executor.hands}
+    before = set()
 
     def kill(_: Any) -> None:
+        before.update(executor.hands)
         os.kill(lines(tmp_path)[-1][0], signal.SIGKILL)
 
     disturbed(executor, tmp_path, kill)
