@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -42,8 +43,11 @@ def server(patch: pytest.MonkeyPatch) -> Iterator[Any]:
     running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     try:
-        for name, value in variables(running.get_host_and_port()[1]).items():
+        port = running.get_host_and_port()[1]
+        for name, value in variables(port).items():
             patch.setenv(name, value)
+        # What it keeps is the process's: an earlier test's server may have filled it.
+        urlopen(Request(f"http://127.0.0.1:{port}/moto-api/reset", method="POST")).close()
         fsspec.get_filesystem_class("s3").clear_instance_cache()
         client = boto3.client("s3")
         client.create_bucket(Bucket="lab")
