@@ -23,15 +23,18 @@ PARTS = Table.of(
     Column("what it is", "prose"),
 )
 _DAY = 86_400
-_MEANINGS = {
+MEANINGS = {
     "builtin": "the built-in model, trained on first use",
     "bundles": "unpacked .zip bundles",
     "calibrate": "INT8 graphs",
     "compiled": "models as OpenVINO compiled them",
     "export": "float graphs, references of parity",
+    "foreign": "other people's float .onnx files, made ready to calibrate",
     "parity": "answers of models to corrupted images",
+    "remote": "images of s3:// and gs:// data",
     "scenes": "images of self-tests",
     "views": "images of the guard",
+    "worst": "which folders 'parity --worst' wrote, and may replace",
 }
 
 
@@ -75,8 +78,8 @@ class CacheReport(Document):
 def cache(console: Console, action: str, older_than: float | None) -> None:
     """Show what edgekit's cache holds, or remove it with clean.
 
-    Whatever is removed is computed again when it is needed: minutes for an INT8 graph or
-    the built-in model. Nothing is removed while another edgekit uses the cache.
+    Whatever is removed is computed or fetched again when it is needed: minutes for an INT8
+    graph or the built-in model. Nothing is removed while another edgekit uses the cache.
     """
     from edgekit.core.cache_space import cache_parts, clean
     from edgekit.core.step_cache import cache_root
@@ -103,7 +106,7 @@ def cache(console: Console, action: str, older_than: float | None) -> None:
             str(part.entries),
             f"{part.bytes / 1e6:.1f}",
             f"{part.oldest_days:g}",
-            _MEANINGS.get(part.name, ""),
+            MEANINGS.get(part.name, ""),
         ]
         for part in found
     ]

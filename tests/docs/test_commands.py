@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.cli.cache import MEANINGS
 from edgekit.cli.deploy import DEPLOYED
+from edgekit.core.cache_space import cache_parts
+from edgekit.core.step_cache import cache_root
 from tests.docs.pages import PAGES, ROOT, commands, outputs
 from tests.docs.workshop import Ran, keys, masked, must, run, workshop
 
@@ -196,6 +199,12 @@ def test_it_runs(session: Session, command: str) -> None:
     assert ran.code == 0 or (ran.code == 3 and judges), f"{as_run(command)}: {ran.err}"
     if "--json" in command:
         json.loads(ran.out)
+
+
+def test_what_is_left_in_the_cache_is_explained(session: Session) -> None:
+    names = {part.name for part in cache_parts(cache_root())}
+    assert {"calibrate", "export", "parity"} <= names  # of the builds, at least
+    assert names <= MEANINGS.keys()
 
 
 def test_what_does_not_run_is_on_the_pages() -> None:
