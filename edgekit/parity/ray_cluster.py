@@ -81,6 +81,7 @@ def _started() -> Iterator[None]:
     folder = Path(tempfile.mkdtemp(prefix="edgekit-ray-", dir=_short_folder()))
     try:
         with _own_token(folder):
+            read_authentication_again()
             own = _session(
                 "Ray does not start",
                 address="local",
@@ -142,6 +143,15 @@ def _own_token(folder: Path) -> Iterator[None]:
     finally:
         for name in before:
             os.environ.pop(name, None)
+
+
+def read_authentication_again() -> None:
+    """Let Ray read its environment: it keeps what it read at its import, or for another cluster."""
+    from ray import _raylet
+
+    internals: Any = _raylet  # compiled, without types
+    internals.Config.initialize("")
+    internals.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _short_folder() -> str:

@@ -32,7 +32,7 @@ from edgekit.parity.engines import CheckedPredictor, open_reference
 from edgekit.parity.executors import LOCAL, Executor
 from edgekit.parity.options import Gates, ParityOptions
 from edgekit.parity.predictors import open_bundle_predictor
-from edgekit.parity.ray_cluster import executor_on
+from edgekit.parity.ray_cluster import executor_on, read_authentication_again
 from edgekit.parity.ray_executor import RayExecutor
 from edgekit.parity.sweep import ImagePair, Sweep
 from edgekit.steps.context import Context
@@ -69,6 +69,7 @@ def cluster(bucket: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
         patch.setenv("RAY_worker_niceness", "0")  # else they starve where other tests run, too
         from ray.cluster_utils import Cluster
 
+        read_authentication_again()  # an earlier test may have imported Ray
         own = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 << 20}
         cluster = Cluster(True, head_node_args=own)
         cluster.add_node(**own)
@@ -307,6 +308,22 @@ def test_ctrl_c_leaves_nothing_of_a_ray_of_its_own(tmp_path: Path) -> None:
         assert list(Path(folder).iterdir()) == list(home.iterdir()) == []
         running = (path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline"))
         assert not [line for line in running if folder.encode() in line]
+
+
+def test_a_process_may_start_one_ray_after_another() -> None:
+    """Each has a secret of its own, and Ray remembers the first that it read."""
+    twice = (
+        "import ray\n"
+        "from edgekit.parity.ray_cluster import _started\n"
+        "for turn in 1, 2:\n"
+        "    with _started():\n"
+        "        print(turn, ray.get(ray.put('lives')))\n"
+    )
+    env = {name: text for name, text in os.environ.items() if not name.startswith("RAY_AUTH")}
+    ran = subprocess.run(
+        [sys.executable, "-c", twice], capture_output=True, text=True, timeout=_SECONDS, env=env
+    )
+    assert ran.stdout.split("\n") == ["1 lives", "2 lives", ""], ran.stderr
 
 
 def disturbed(executor: RayExecutor, folder: Path, disturb: Callable[[Any], None]) -> None:
