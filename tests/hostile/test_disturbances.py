@@ -11,14 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.hostile.campaign import presses
 from tests.hostile.campaign.case import Hazard
+from tests.hostile.campaign.commands import COMMANDS, SECONDS, begin, forker
 from tests.hostile.campaign.disk import Disk, Event
 from tests.hostile.campaign.registry import disturbances
+from tests.hostile.campaign.stops import aftermath
 
 pytestmark = pytest.mark.skipif(
     shutil.which("g++") is None or shutil.which("ssh-keygen") is None,
     reason="g++ or ssh-keygen is missing: apt-get install g++ openssh-client",
 )
+PRESSES = f"{presses.__name__}:main"
 QUICK = (
     *("kill train at a operation", "kill sign at a operation", "kill build again at a operation"),
     *("power cut in sign", "power cut in train", "full disk in train", "full disk in sign"),
@@ -34,6 +38,30 @@ QUICK = (
 def test_fixed_seeds(hazard: Hazard, tmp_path: Path) -> None:
     verdict = hazard.run(1, tmp_path)
     assert verdict.kind != "fault", verdict.detail
+
+
+def test_ctrl_c_at_any_moment_of_nncf() -> None:
+    """One line and its exit code, nothing left, and a rerun works.
+
+    Here, because one process forks the commands of all these tests, and its start is half of them.
+    """
+    command = COMMANDS["calibrate anew"]
+    for moment in presses.MOMENTS:
+        place = begin("calibrate anew")
+        words = [moment, *command.words(place)]
+        child = forker().start(words, place.folder, env=place.env, program=PRESSES)
+        done = forker().wait(child, SECONDS)
+        assert presses.SAID in done.stderr, moment
+        assert done.code == 130, (moment, done.stderr)
+        assert "Traceback" not in done.stderr, moment
+        line = done.stderr.splitlines()[-1]
+        assert line.startswith("error: interrupted; finished work is kept"), moment
+        assert done.stdout == "", moment
+        left = {path.name.partition("_")[0] for path in (place.folder / "tmp").iterdir()}
+        assert left <= {"torchinductor"}, moment  # torch's own cache, one for each user
+        assert not list(place.folder.glob("int8.onnx*")), moment
+        assert not list(place.cache.glob("calibrate/*")), moment
+    assert aftermath("calibrate anew", place) == ""
 
 
 def after_the_cut(folder: Path, target: Path, events: list[Event]) -> dict[str, bytes]:

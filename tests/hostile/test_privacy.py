@@ -31,13 +31,14 @@ BUILD = """
 import time
 from edgekit.data.datasets import open_dataset
 from edgekit.data.pool import Pool
-from edgekit.cli.main import main
-import edgekit.quantize.calibrate, edgekit.compilers.openvino, edgekit.compilers.onnxruntime
-import nncf, onnx, onnxruntime, openvino, openvino.tools.ovc, huggingface_hub, torch
 from tests.hostile.test_privacy import imports_openvino
 
-nncf.telemetry.telemetry.send_event("nncf_onnx", "compress_to", "ptq")
-if __name__ == "__main__":
+if __name__ == "__main__":  # and not again in the worker
+    from edgekit.cli.main import main
+    import edgekit.quantize.calibrate, edgekit.compilers.openvino, edgekit.compilers.onnxruntime
+    import nncf, onnx, onnxruntime, openvino, openvino.tools.ovc, huggingface_hub, torch
+
+    nncf.telemetry.telemetry.send_event("nncf_onnx", "compress_to", "ptq")
     with Pool(open_dataset("builtin:fashion-mnist"), imports_openvino, 1) as pool:
         assert list(pool.map([0])) == [0]
 time.sleep(1.5)
