@@ -9,7 +9,7 @@ import pytest
 
 from edgekit.core.console import Console
 from edgekit.core.documents import Document
-from tests import shared
+from tests import cores, shared
 
 # A shell that starts the tests in the background has them, and all that they start, ignore
 # Ctrl-C; tests that press it would wait for ever.
@@ -17,6 +17,7 @@ if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+cores.divide()
 shared.begin()
 
 LONGEST = (
@@ -37,6 +38,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
     items.sort(key=place)
+
+
+@pytest.fixture
+def every_core() -> Iterator[None]:
+    """For a test of threads that are to meet each other."""
+    with cores.every():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.core import host
-from tests import bundles
+from tests import bundles, cores
 
 V2 = "sys/fs/cgroup"
 V1 = "sys/fs/cgroup/cpu,cpuacct"
@@ -110,7 +110,8 @@ print(threads() - before, *(edgekit.load(path).describe()["threads"] for path in
 """
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU is all there is")
+@pytest.mark.skipif(len(cores.EVERY) < 2, reason="one CPU is all there is")
+@pytest.mark.usefixtures("every_core")
 def test_a_baseline_on_one_cpu_has_one_thread() -> None:
     """Left to itself ONNX Runtime starts one for each core of the machine, which all share one."""
     paths = [bundles.made().onnx, bundles.bundle("cpu"), bundles.bundle("onnxruntime-cpu")]
