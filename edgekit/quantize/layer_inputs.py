@@ -164,7 +164,8 @@ def collect_inputs(
         block = images[start : start + _BATCH]
         values = {source: preprocessing.normalize(block)}
         if request is not None:
-            request.infer(dict(values))
+            request.start_async(dict(values))
+            request.wait()  # with one thread, infer() loses errors
             # Not copied: a ResNet-50 has 40 MB per image, of which patches take little.
             values |= {
                 name: request.get_output_tensor(place).data for place, name in enumerate(inner)

@@ -81,7 +81,8 @@ class OpenvinoEngine:
 
     def __call__(self, images: Floats) -> Floats:
         """As `FeatureEngine`, in one thread."""
-        self._request.infer({0: images})
+        self._request.start_async({0: images})
+        self._request.wait()  # with one thread, infer() loses errors
         return np.array(self._request.get_output_tensor(0).data)
 
     @cached_property

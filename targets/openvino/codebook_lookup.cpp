@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "constants.h"
+#include "failure.h"
 #include "stream.h"
 
 namespace edgekit {
@@ -115,8 +116,7 @@ bool CodebookLookup::evaluate(ov::TensorVector& outputs, const ov::TensorVector&
     packed->lookup(features, count, outputs[0].data<int64_t>(), margins, stream_threads(),
                    stream_crew);
   } catch (const std::runtime_error& error) {
-    throw std::runtime_error("edgekit::CodebookLookup '" + get_friendly_name() +
-                             "': " + error.what());
+    fail(outputs, "edgekit::CodebookLookup '" + get_friendly_name() + "'", error);
   }
   return true;
 }

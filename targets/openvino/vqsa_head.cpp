@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "constants.h"
+#include "failure.h"
 #include "stream.h"
 
 namespace edgekit {
@@ -195,7 +196,7 @@ bool VQSAHead::evaluate(ov::TensorVector& outputs, const ov::TensorVector& input
     head_->run(static_cast<const float*>(features), codes, codebook, count, threads,
                {.run = stream_crew}, outputs[0].data<float>());
   } catch (const std::runtime_error& error) {
-    throw std::runtime_error("edgekit::VQSAHead '" + get_friendly_name() + "': " + error.what());
+    fail(outputs, "edgekit::VQSAHead '" + get_friendly_name() + "'", error);
   }
   return true;
 }

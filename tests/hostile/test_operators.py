@@ -143,3 +143,15 @@ inputs[0] = ov.Tensor(np.ones((2, 8), np.float32))
 refused(lambda: node.evaluate(tensors(model, 2), inputs))
 """
     assert "the codebook is not the one that was packed" in said(code)
+
+
+def test_a_lost_error_of_the_head_leaves_no_answer() -> None:
+    """OpenVINO loses it where there is one thread; before, the last image's answer stayed."""
+    code = """
+request = core.compile_model(
+    read(head(4, 8, 2)), "CPU", {"INFERENCE_NUM_THREADS": 1}).create_infer_request()
+features = np.ones((1, 8), np.float32)
+request.infer([features])
+print(*(found.tolist() for found in request.infer([features * np.nan]).values()))
+"""
+    assert said(code) == "[[nan, nan]] [-1]\n"

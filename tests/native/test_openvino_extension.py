@@ -213,16 +213,34 @@ def test_memory_at_any_alignment_and_with_gaps(core: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinity_are_errors_and_the_request_lives_on(core: Any, value: float) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_nan_and_infinity_are_errors_and_the_request_lives_on(
+    core: Any, value: float, threads: int
+) -> None:
     codebook, features = make(20, 10)
-    request = core.compile_model(
-        read(core, lookup_model(codebook, 10)), "CPU", F32
-    ).create_infer_request()
+    request = request_with(core, codebook, threads)
     bad = features.copy()
     bad[3, 7] = value
+    request.start_async([bad])
     with pytest.raises(RuntimeError, match="NaN or infinity, first in vector 3 of 64"):
-        request.infer([bad])
+        request.wait()
     assert_exact(request.infer([features]), codebook, features)
+
+
+def test_one_thread_loses_errors_but_leaves_no_answer(core: Any) -> None:
+    """OpenVINO's fault, here as small as it gets; where it raises, a release has mended it."""
+    codebook, features = make(20, 10)
+    request = request_with(core, codebook, 1)
+    request.infer([features])
+    indices, margin = request.infer([np.full_like(features, np.nan)]).values()
+    assert (indices == -1).all()
+    assert np.isnan(margin).all()
+
+
+def request_with(core: Any, codebook: np.ndarray, threads: int) -> Any:
+    model = read(core, lookup_model(codebook, codebook.shape[1]))
+    config = {**F32, "INFERENCE_NUM_THREADS": threads}
+    return core.compile_model(model, "CPU", config).create_infer_request()
 
 
 @pytest.mark.parametrize(
