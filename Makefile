@@ -10,8 +10,10 @@ NATIVE := $(shell git ls-files '*.cpp' '*.h' '*.cu' 2>/dev/null)
 build: setup
 	$(BIN)/edgekit build
 
+# First what needs all cores, then two processes that share them: tests/cores.py.
 test: lint native-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 30 --durations-min 5
+	$(BIN)/python -m pytest -m every_core --durations 5
+	$(BIN)/python -m pytest -m "not every_core" -n 2 --dist loadfile --no-loadscope-reorder --durations 30 --durations-min 5
 
 setup: $(STAMP)
 

@@ -32,10 +32,3 @@ def test_each_process_has_its_own(
             monkeypatch.setenv(variable, value)
     cores.divide()
     assert taken == ([] if share is None else [share])
-
-
-def test_all_of_them_for_a_while() -> None:
-    before = os.sched_getaffinity(0)
-    with cores.every():
-        assert os.sched_getaffinity(0) == cores.EVERY
-    assert os.sched_getaffinity(0) == before

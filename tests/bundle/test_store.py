@@ -262,7 +262,7 @@ def test_reports_join_the_bundle_with_their_checksums(tmp_path: Path) -> None:
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["b"]
 
 
-@pytest.mark.usefixtures("every_core")
+@pytest.mark.every_core
 def test_updates_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "b")
 

@@ -111,7 +111,7 @@ print(threads() - before, *(edgekit.load(path).describe()["threads"] for path in
 
 
 @pytest.mark.skipif(len(cores.EVERY) < 2, reason="one CPU is all there is")
-@pytest.mark.usefixtures("every_core")
+@pytest.mark.every_core
 def test_a_baseline_on_one_cpu_has_one_thread() -> None:
     """Left to itself ONNX Runtime starts one for each core of the machine, which all share one."""
     paths = [bundles.made().onnx, bundles.bundle("cpu"), bundles.bundle("onnxruntime-cpu")]

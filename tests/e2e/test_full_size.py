@@ -29,7 +29,6 @@ from edgekit.runtime.model import load
 from edgekit.runtime.onnxruntime import named_outputs, open_session
 from edgekit.steps.config import BuildConfig
 from edgekit.workflows.build import build
-from tests import cores
 from tests.full_size import lively_state, photographs
 from tests.model.authors import authors_file, authors_forward
 
@@ -43,14 +42,15 @@ RECIPES = {  # fewer images than the recipes of these names, but as they are oth
     'rounding = "nearest"\nbias_correction = "none"\n',
 }
 
+pytestmark = pytest.mark.every_core  # what a runtime does with several streams is a part of it
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One cache for these tests, so that each step is computed once; and all cores."""
+    """One cache for these tests, so that each step is computed once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        with cores.every():  # what a runtime does with several streams is a part of the test
-            yield
+        yield
 
 
 def half_corrupted(count: int, seed: int) -> NDArray[np.uint8]:

@@ -86,7 +86,7 @@ def test_a_reboot_changes_nothing(tmp_path: Path) -> None:
     assert path.stat().st_size < 60_000
 
 
-@pytest.mark.usefixtures("every_core")
+@pytest.mark.every_core
 def test_many_threads_count_every_image() -> None:
     monitor = Monitor(reference())
     parts = [day()[start::4] for start in range(4)]

@@ -132,7 +132,7 @@ def test_every_instruction_set_gives_the_same_numbers(
         np.testing.assert_array_equal(logits, found["portable"])
 
 
-@pytest.mark.usefixtures("every_core")
+@pytest.mark.every_core
 def test_saved_imported_and_run_from_many_threads(core: Any, int8: Int8, tmp_path: Path) -> None:
     network = core.read_model(fused(int8.graph).SerializeToString())
     expected = outputs(core.compile_model(network, "CPU", F32)(int8.pixels))

@@ -116,7 +116,7 @@ def test_small_integers_give_the_first_of_many_ties(data):
     np.testing.assert_array_equal(found.best, scores.max(axis=1))
 
 
-@pytest.mark.usefixtures("every_core")
+@pytest.mark.every_core
 def test_threads_do_not_change_the_result():
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((4000, 128), np.float32)

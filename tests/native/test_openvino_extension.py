@@ -137,7 +137,7 @@ def test_many_streams_and_requests(core: Any) -> None:
             assert found[job][1].tolist() == expected.margin.tolist()
 
 
-@pytest.mark.usefixtures("every_core")
+@pytest.mark.every_core
 def test_models_compiled_and_run_by_several_threads(core: Any) -> None:
     codebook, features = make(200, 48)
     proto = lookup_model(codebook, 48)

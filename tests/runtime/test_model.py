@@ -180,7 +180,7 @@ def test_a_stream_reads_no_further_than_it_must(model: Model) -> None:
         model.predict_stream([], batch=0)
 
 
-@pytest.mark.usefixtures("every_core")
+@pytest.mark.every_core
 def test_many_threads_use_one_model(model: Model) -> None:
     pixels = bundles.images(24)
     expected = model.run(pixels)

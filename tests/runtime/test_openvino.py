@@ -122,6 +122,7 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
         assert blob.read_bytes() != damaged
 
 
+@pytest.mark.every_core
 def test_settings_have_their_own_cache_entries(tmp_path: Path) -> None:
     for threads in (1, 2):
         assert runner(bundles.bundle(), tmp_path, threads=threads).describe()["threads"] == threads
@@ -141,6 +142,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     assert raw.logits.shape == (1, len(bundles.CLASSES))
 
 
+@pytest.mark.every_core
 def test_throughput_runs_several_inferences_at_a_time() -> None:
     opened = runner(bundles.bundle(), hint="throughput", threads=2, streams=2)
     assert opened.parallel >= 2
