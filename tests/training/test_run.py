@@ -28,7 +28,13 @@ from edgekit.training.builtin_model import train_builtin
 from edgekit.training.config import TrainConfig
 from edgekit.training.run import run_training
 from edgekit.training.run_log import read_run
-from tests.training.training_data import CLASSES, QUIET, frozen_config, image_config
+from tests.training.training_data import (
+    CLASSES,
+    QUIET,
+    frozen_config,
+    image_config,
+    write_backbone,
+)
 
 RUN = """
 import sys
@@ -179,12 +185,14 @@ def test_kill_9_and_resume_is_bit_exact(tmp_path: Path) -> None:
 
 
 def test_two_machines_train_what_one_does(tmp_path: Path) -> None:
-    """Batch norm, k-means, dead codes, clipping and averaging included.
+    """Batch norm, k-means, dead codes, clipping, averaging and methods included.
 
     Each has its own torchrun, started as the documentation says; here both are this machine.
     """
     # Few and small steps: training amplifies rounding, and a code may flip.
     common = {"head": "concat", "clip_norm": 1.0, "lr": 0.002, "batch_size": 24}
+    common |= {"weights": str(write_backbone(tmp_path)), "freeze": False}
+    common |= {"preserve": 0.5, "denoise": 1.0}
     run_training(image_config(tmp_path, out=tmp_path / "one", **common), QUIET)
     config = image_config(tmp_path, out=tmp_path / "two", **common)
     (tmp_path / "two.toml").write_text(to_toml(config))
@@ -214,7 +222,8 @@ def test_two_machines_train_what_one_does(tmp_path: Path) -> None:
         torch.testing.assert_close(two[name], expected, rtol=2e-3, atol=1e-3, msg=name)
     one_log, two_log = log_of(tmp_path / "one")[1:], log_of(tmp_path / "two")[1:]
     for a, b in zip(one_log, two_log, strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+        for name in ("loss", "preserve", "denoise"):
+            assert a[name] == pytest.approx(b[name], rel=1e-3)
         assert a["perplexity"] == pytest.approx(b["perplexity"], rel=0.02)
 
 
