@@ -129,6 +129,15 @@ def test_both_phases_of_image_training_repeat_too(tmp_path: Path) -> None:
     assert torch.equal(trained["backbone.bn1.running_mean"], start["backbone.bn1.running_mean"])
 
 
+def test_codewords_that_join_late_learn_too(tmp_path: Path) -> None:
+    changes = {"epochs": 2, "quantizer_start": 1, "kmeans": False, "reset_dead_codes": False}
+    rates = {"a": 0.02, "b": 0.01}
+    for name, lr in rates.items():
+        run_training(frozen_config(tmp_path, out=tmp_path / name, lr=lr, **changes), QUIET)
+    codewords = [weights(tmp_path / name)["head.codebook.embeddings"] for name in rates]
+    assert not torch.equal(*codewords)
+
+
 @pytest.mark.parametrize("steps", [3, 4])  # within an epoch of 4, and at its end
 def test_ctrl_c_saves_and_the_next_call_goes_on_bit_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
