@@ -270,8 +270,8 @@ class _PhaseRun:
             if config.reset_dead_codes and 4 * (progress.epoch + 1) <= 3 * self.phase.epochs:
                 record["reset_codes"] = self._reset_dead_codes()
             codebook.reset_usage()
-        model = self._deployable()
-        validation = self.phase.evaluate(model)
+        plain = self._deployable()
+        validation = self.phase.evaluate(plain)
         record["validation"] = validation.to_dict()
         record["seconds"] = round(seconds, 2)
         improved = progress.best is None or validation.criterion < progress.best
@@ -286,7 +286,7 @@ class _PhaseRun:
         if improved:
             progress.best, progress.best_epoch = validation.criterion, epoch
             progress.best_validation = validation.to_dict()
-            self._write_checkpoint("best", model)
+            self._write_checkpoint("best", plain)
         bar.line(epoch_line(record, validation, improved))
         self.journal.write("epoch", **record, best=improved)
         self.journal.figures(epoch + 1, curves(record, validation))

@@ -242,7 +242,9 @@ def test_a_run_logs_every_term_and_leaves_a_plain_model(settings: dict[str, obje
 
 
 def test_methods_act_after_the_backbone_was_frozen(settings: dict[str, object]) -> None:
-    result = run_training(config(settings, freeze=True, epochs=1, finetune_epochs=1), QUIET)
+    result = run_training(
+        config(settings, freeze=True, epochs=1, finetune_epochs=1, precision="bf16"), QUIET
+    )
     head, whole = (entry for entry in log_of(result.out) if entry["event"] == "epoch")
     assert not BOTH.keys() & head.keys()
     assert whole.keys() > BOTH.keys()
