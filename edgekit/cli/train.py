@@ -97,6 +97,8 @@ def _choice(kind: Any) -> click.Choice[str]:
 @click.option("--clip-norm", type=float, help="Largest gradient norm; 0 turns clipping off.")
 @click.option("--ema", type=float, help="Decay of the averaged weights; 0 keeps the raw ones.")
 @click.option("--patience", type=int, help="Stop after this many epochs without improvement.")
+@click.option("--preserve", type=float, help="Weight of feature preservation; 0: not used.")
+@click.option("--denoise", type=float, help="Weight of DenoiseRep's denoising; 0: not used.")
 @click.option("--precision", type=_choice(Precision), help="Mixed precision.")
 @click.option("--seed", type=int, help="Seed of weights and image order.")
 @click.option("--data-seed", type=int, help="Seed of the split and of the drawn corruptions.")

@@ -16,6 +16,9 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Augment = Literal["none", "flip", "crop"]
 AttentionStart = Literal["self", "random"]
 
+# Settings that are the weight of a training method; its term of the loss has the same name.
+METHODS = ("preserve", "denoise")
+
 # Settings that change how a run is executed, but not its result.
 _NOT_DECISIVE = ("out", "cache", "workers", "save_every")
 
@@ -89,6 +92,9 @@ class TrainConfig:
     clip_norm: float = 5.0  # largest gradient norm; 0 does not clip
     ema: float = 0.99  # decay per step of the averaged weights, which are saved; 0: the raw ones
     patience: int = 0  # stop after this many epochs without improvement; 0 never stops early
+    # Weights of methods that act while the backbone learns and cost nothing afterwards; 0 is none.
+    preserve: float = 0.0  # feature preservation, which needs pairs
+    denoise: float = 0.0  # DenoiseRep
     precision: Precision = "auto"  # auto: bf16 or fp16 on a GPU, fp32 on a CPU
 
     seed: int = 0  # of weights and order
@@ -106,7 +112,7 @@ class TrainConfig:
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
         nonnegative = ("finetune_epochs", "quantizer_start", "patience", "clip_norm", "save_every")
-        for name in (*nonnegative, "weight_decay"):
+        for name in (*nonnegative, "weight_decay", *METHODS):
             at_least(0, name, getattr(self, name))
         for name in ("ema", "label_smoothing", "momentum", "warmup"):
             if not 0 <= getattr(self, name) < 1:
@@ -123,6 +129,11 @@ class TrainConfig:
         if self.pairing != "clean" and self.seen == "none":
             raise UsageError(
                 f"pairing '{self.pairing}' needs corruptions: set seen, or use 'clean'"
+            )
+        if self.preserve and self.pairing != "paired":
+            raise UsageError(
+                "preserve compares each corrupted image with its clean one, which pairing "
+                f"'{self.pairing}' does not show: set pairing to 'paired', or preserve to 0"
             )
         if self.crop_ratio is not None and not 0.05 <= self.crop_ratio <= 1:
             raise UsageError(f"crop_ratio must be 0.05 to 1, not {self.crop_ratio}")

@@ -28,7 +28,8 @@ from edgekit.training.config import TrainConfig
 from edgekit.training.determinism import precision_for, step_seed
 from edgekit.training.distributed import World
 from edgekit.training.journal import Journal
-from edgekit.training.losses import Learner, Losses
+from edgekit.training.losses import SUMS, Learner, Losses
+from edgekit.training.methods.base import Method, deployable
 from edgekit.training.optimizer import (
     AveragedWeights,
     create_optimizer,
@@ -40,9 +41,6 @@ from edgekit.training.results import Evaluation
 from edgekit.training.run_state import Progress, RunState, save_state
 from edgekit.training.stop_signal import StopSignal
 from edgekit.training.summary import curves, epoch_line
-
-# What `_Phase.sums` adds up over an epoch, weighted by images.
-_SUMS = ("loss", "classification", "codebook", "commitment", "error")
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,7 @@ class TrainingJob:
     identity: str
     provenance: str
     model: VQSA
+    methods: tuple[Method, ...]  # of the phases in which the backbone learns
     card: ModelCard
     phases: tuple[Phase, ...]
     starts_quantized: bool  # the codebook is already trained
@@ -112,16 +111,20 @@ class _PhaseRun:
         self.model = job.model
         self.model.head.requires_grad_(True)
         self.model.backbone.requires_grad_(phase.learns_backbone)
+        self.methods = job.methods if phase.learns_backbone else ()
+        for method in self.methods:
+            method.attach(self.model)
         if state is not None:
             self.model.load_state_dict(state.model, strict=False)
         self.optimizer = create_optimizer(self.model, job.config)
         self.average = AveragedWeights(self.model, job.config.ema)
         self.precision = precision_for(job.config.precision, job.device)
         self.scaler = torch.amp.GradScaler(job.device.type, enabled=self.precision == "fp16")
-        self.sums = torch.zeros(len(_SUMS) + 1, dtype=torch.float64)
+        self.terms = (*SUMS, *(method.name for method in self.methods))
+        self.sums = torch.zeros(len(self.terms) + 1, dtype=torch.float64)
         if state is not None:
             self._restore(state)
-        self.learner = Learner(self.model, job.config.label_smoothing)
+        self.learner = Learner(self.model, job.config.label_smoothing, self.methods)
         self.saved_at = time.monotonic()
         self.last_features: Tensor | None = None
 
@@ -206,7 +209,7 @@ class _PhaseRun:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update(self.model, progress.step)
-        self._add(losses, images)
+        self.sums += losses.sums(images).cpu()
         self.last_features = losses.features
         return bool(totals[2] > 0), bool(totals[3] > 0)
 
@@ -267,7 +270,8 @@ class _PhaseRun:
             if config.reset_dead_codes and 4 * (progress.epoch + 1) <= 3 * self.phase.epochs:
                 record["reset_codes"] = self._reset_dead_codes()
             codebook.reset_usage()
-        validation = self.phase.evaluate(self.average.model)
+        plain = self._deployable()
+        validation = self.phase.evaluate(plain)
         record["validation"] = validation.to_dict()
         record["seconds"] = round(seconds, 2)
         improved = progress.best is None or validation.criterion < progress.best
@@ -282,7 +286,7 @@ class _PhaseRun:
         if improved:
             progress.best, progress.best_epoch = validation.criterion, epoch
             progress.best_validation = validation.to_dict()
-            self._write_checkpoint("best")
+            self._write_checkpoint("best", plain)
         bar.line(epoch_line(record, validation, improved))
         self.journal.write("epoch", **record, best=improved)
         self.journal.figures(epoch + 1, curves(record, validation))
@@ -291,6 +295,8 @@ class _PhaseRun:
         """Move on to the next phase, from the averaged weights."""
         progress = self.progress
         self.model.load_state_dict(self.average.model.state_dict())
+        for method in reversed(self.methods):
+            method.detach(self.model)
         progress.phase += 1
         if progress.phase < len(self.job.phases):
             progress.epoch = progress.step = progress.stale_epochs = 0
@@ -304,18 +310,13 @@ class _PhaseRun:
         earlier = self.job.phases[: self.progress.phase]
         return sum(phase.epochs for phase in earlier) + self.progress.epoch
 
-    def _add(self, losses: Losses, images: int) -> None:
-        values = (losses.total, losses.classification, losses.codebook, losses.commitment)
-        row = torch.stack([*(value.detach().double() * images for value in values)]).cpu()
-        self.sums += torch.cat([row, torch.tensor([float(losses.wrong), float(images)])])
-
     def _means(self) -> dict[str, float]:
         totals = self.job.world.total(self.sums.to(self.job.device)).cpu()
-        return dict(zip(_SUMS, (totals[:-1] / totals[-1]).tolist(), strict=True))
+        return dict(zip(self.terms, (totals[:-1] / totals[-1]).tolist(), strict=True))
 
     def _figures(self) -> str:
         """The means of this process's part of the epoch so far, for the progress bar."""
-        loss, ce, pull, commitment, wrong = (self.sums[:-1] / self.sums[-1]).tolist()
+        loss, ce, pull, commitment, wrong, *_ = (self.sums[:-1] / self.sums[-1]).tolist()
         text = f"loss {loss:.3f}, error {100 * wrong:.1f}%"
         codebook = self.model.head.codebook
         if codebook is not None and self.progress.quantizes:
@@ -330,10 +331,13 @@ class _PhaseRun:
         kind = torch.bfloat16 if self.precision == "bf16" else torch.float16
         return torch.autocast(self.job.device.type, dtype=kind)
 
-    def _write_checkpoint(self, name: str) -> None:
+    def _deployable(self) -> VQSA:
+        """The averaged model without what methods added: what is validated and saved."""
+        return deployable(self.average.model, self.methods)
+
+    def _write_checkpoint(self, name: str, model: VQSA) -> None:
         if self.job.world.leads:
-            path = self.job.out / f"{name}.safetensors"
-            save_checkpoint(path, self.average.model, self.job.card)
+            save_checkpoint(self.job.out / f"{name}.safetensors", model, self.job.card)
 
     def _save(self) -> None:
         """Write the last checkpoint and the state; every process must take part."""
@@ -347,7 +351,7 @@ class _PhaseRun:
             usage.zero_()
             self.sums.zero_()
             return
-        self._write_checkpoint("last")
+        self._write_checkpoint("last", self._deployable())
         self.progress.log_bytes = self.journal.length()
         state = RunState(
             identity=self.job.identity,

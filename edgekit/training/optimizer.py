@@ -28,8 +28,14 @@ def create_optimizer(model: VQSA, config: TrainConfig) -> Optimizer:
     # Fused: one pass over the weights instead of six, of which memory allows few per second.
     if config.optimizer == "adamw":
         return AdamW(groups, lr=config.lr, fused=True)
+    # Fused SGD fails in a group of which some have no momentum yet: codewords that join later.
+    joins_late = model.head.codebook is not None and config.quantizer_start > 0
     return SGD(
-        groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True
+        groups,
+        lr=config.lr,
+        momentum=config.momentum,
+        nesterov=config.momentum > 0,
+        fused=not (joins_late and config.codebook_update == "gradient"),
     )
 
 

@@ -33,6 +33,7 @@ _TRAINING_CODE = (
     "model/codebook.py",
     "model/vqsa.py",
     "training/*.py",
+    "training/methods/*.py",
 )
 _LIBRARIES = ("torch", "numpy", "pillow", "opencv-python-headless", "scipy", "timm", "openvino")
 

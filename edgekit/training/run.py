@@ -17,11 +17,12 @@ from edgekit.data.loading import Skipped, default_workers
 from edgekit.data.splits import split_dataset, stratified_sample
 from edgekit.metrics.planning import outlook
 from edgekit.model.card import ModelCard, TrainingProtocol
-from edgekit.training.config import TrainConfig
+from edgekit.training.config import METHODS, TrainConfig
 from edgekit.training.determinism import choose_device, precision_for, reproducible
 from edgekit.training.distributed import World, join_world, share_batch_norm
 from edgekit.training.initial_weights import Start, starting_point
 from edgekit.training.loop import TrainingJob, train
+from edgekit.training.methods.base import create_methods
 from edgekit.training.phases import Material, make_phases
 from edgekit.training.provenance import digest_of, training_provenance, weights_hash
 from edgekit.training.results import Evaluation, TrainResult
@@ -143,7 +144,12 @@ def _job(config: TrainConfig, start: Start, material: Material) -> TrainingJob:
     model, continues = start.model_for(classes, config)
     identity = digest_of(
         {
-            **{name: repr(value) for name, value in config.decisive().items()},
+            # A method of weight 0 is left out: runs from before the method existed go on.
+            **{
+                name: repr(value)
+                for name, value in config.decisive().items()
+                if value or name not in METHODS
+            },
             "data": material.splits.fingerprint(),
             "start": weights_hash(model),
         }
@@ -161,7 +167,9 @@ def _job(config: TrainConfig, start: Start, material: Material) -> TrainingJob:
         ),
     )
     model.to(material.device)
-    phases = make_phases(material, model, _freezes(config, start))
+    freezes = _freezes(config, start)
+    methods = create_methods(config, model, is_trained=start.is_trained, freezes=freezes)
+    phases = make_phases(material, model, freezes)
     if material.world.size > 1 and any(phase.learns_batch_norm for phase in phases):
         share_batch_norm(model.backbone)
     return TrainingJob(
@@ -169,6 +177,7 @@ def _job(config: TrainConfig, start: Start, material: Material) -> TrainingJob:
         identity=identity,
         provenance=digest_of(training_provenance(torch.get_num_threads())),
         model=model,
+        methods=methods,
         card=card,
         phases=phases,
         starts_quantized=continues,

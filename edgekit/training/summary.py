@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edgekit.training.config import METHODS
 from edgekit.training.results import Evaluation
 
 
@@ -30,8 +31,8 @@ def describe(evaluation: Evaluation) -> str:
 
 def curves(record: Mapping[str, Any], validation: Evaluation) -> dict[str, float | None]:
     """An epoch's numbers by their names in TensorBoard."""
-    names = ("loss", "classification", "codebook", "commitment", "error", "lr")
-    figures: dict[str, float | None] = {f"train/{name}": record[name] for name in names}
+    names = ("loss", "classification", "codebook", "commitment", *METHODS, "error", "lr")
+    figures: dict[str, float | None] = {f"train/{name}": record.get(name) for name in names}
     figures["codes/used"] = record.get("used_codes")
     figures["codes/perplexity"] = record.get("perplexity")
     figures["codes/agreement"] = validation.code_agreement

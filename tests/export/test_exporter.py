@@ -24,6 +24,8 @@ from edgekit.graph.variants import lookup_node, to_variant
 from edgekit.model.backbones.registry import create_backbone
 from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
+from edgekit.training.methods.base import deployable
+from edgekit.training.methods.denoise import Denoise, Denoised
 from tests.export.conftest import Exported
 from tests.export.models import CLASSES, SIZE, TinyBackbone, card, real, tiny
 from tests.model.authors import authors_forward, authors_state
@@ -351,3 +353,22 @@ def test_a_network_that_cannot_be_traced(tmp_path: Path, capfd: pytest.CaptureFi
         export_onnx(model, card(model), tmp_path / "m.onnx", batch=1)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")  # PyTorch would print whole graphs
+
+
+def test_a_fused_method_leaves_the_plain_graph_with_other_weights(
+    small: Exported, tmp_path: Path
+) -> None:
+    model = tiny(quantize="spatial")
+    method = Denoise(1.0, model, pairs=True)
+    method.attach(model)
+    with torch.no_grad():
+        layers = [module for module in model.modules() if isinstance(module, Denoised)]
+        for layer in layers:
+            layer.scaled.normal_(std=0.3)
+    assert len(layers) == 2
+    path = tmp_path / "m.onnx"
+    export_onnx(deployable(model, [method]), card(model), path, source="ab" * 32)
+    plain, fused = onnx.load(small.path).graph, onnx.load(path).graph
+    assert [(n.op_type, n.name) for n in plain.node] == [(n.op_type, n.name) for n in fused.node]
+    assert small.path.stat().st_size == path.stat().st_size
+    assert small.path.read_bytes() != path.read_bytes()

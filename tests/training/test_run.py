@@ -28,7 +28,13 @@ from edgekit.training.builtin_model import train_builtin
 from edgekit.training.config import TrainConfig
 from edgekit.training.run import run_training
 from edgekit.training.run_log import read_run
-from tests.training.training_data import CLASSES, QUIET, frozen_config, image_config
+from tests.training.training_data import (
+    CLASSES,
+    QUIET,
+    frozen_config,
+    image_config,
+    write_backbone,
+)
 
 RUN = """
 import sys
@@ -123,6 +129,15 @@ def test_both_phases_of_image_training_repeat_too(tmp_path: Path) -> None:
     assert torch.equal(trained["backbone.bn1.running_mean"], start["backbone.bn1.running_mean"])
 
 
+def test_codewords_that_join_late_learn_too(tmp_path: Path) -> None:
+    changes = {"epochs": 2, "quantizer_start": 1, "kmeans": False, "reset_dead_codes": False}
+    rates = {"a": 0.02, "b": 0.01}
+    for name, lr in rates.items():
+        run_training(frozen_config(tmp_path, out=tmp_path / name, lr=lr, **changes), QUIET)
+    codewords = [weights(tmp_path / name)["head.codebook.embeddings"] for name in rates]
+    assert not torch.equal(*codewords)
+
+
 @pytest.mark.parametrize("steps", [3, 4])  # within an epoch of 4, and at its end
 def test_ctrl_c_saves_and_the_next_call_goes_on_bit_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
@@ -179,12 +194,14 @@ def test_kill_9_and_resume_is_bit_exact(tmp_path: Path) -> None:
 
 
 def test_two_machines_train_what_one_does(tmp_path: Path) -> None:
-    """Batch norm, k-means, dead codes, clipping and averaging included.
+    """Batch norm, k-means, dead codes, clipping, averaging and methods included.
 
     Each has its own torchrun, started as the documentation says; here both are this machine.
     """
     # Few and small steps: training amplifies rounding, and a code may flip.
     common = {"head": "concat", "clip_norm": 1.0, "lr": 0.002, "batch_size": 24}
+    common |= {"weights": str(write_backbone(tmp_path)), "freeze": False}
+    common |= {"preserve": 0.5, "denoise": 1.0}
     run_training(image_config(tmp_path, out=tmp_path / "one", **common), QUIET)
     config = image_config(tmp_path, out=tmp_path / "two", **common)
     (tmp_path / "two.toml").write_text(to_toml(config))
@@ -214,7 +231,8 @@ def test_two_machines_train_what_one_does(tmp_path: Path) -> None:
         torch.testing.assert_close(two[name], expected, rtol=2e-3, atol=1e-3, msg=name)
     one_log, two_log = log_of(tmp_path / "one")[1:], log_of(tmp_path / "two")[1:]
     for a, b in zip(one_log, two_log, strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+        for name in ("loss", "preserve", "denoise"):
+            assert a[name] == pytest.approx(b[name], rel=1e-3)
         assert a["perplexity"] == pytest.approx(b["perplexity"], rel=0.02)
 
 
