@@ -42,7 +42,7 @@ def _choice(kind: Any) -> click.Choice[str]:
     edgekit train --data builtin:fashion-mnist
     edgekit train --data ./photos --out runs/photos
     edgekit train --data ./photos --config photos.toml --seed 1 --out runs/b
-    edgekit train --data ./photos --backbone resnet50 --finetune-epochs 5
+    edgekit train --data ./photos --finetune-epochs 5
     torchrun --nproc-per-node 2 -m edgekit train --data ./photos --out runs/two
     """,
 )

@@ -74,7 +74,7 @@ INSTEAD = (
     (r" --sensitivity", " --sensitivity --probe-images 15"),
     (r" --(image-size|codebook-size|variants|validation-images) \d+", ""),
     (
-        r"( --backbone resnet50)? --finetune-epochs 5",
+        r" --finetune-epochs 5",
         " --weights runs/mine/best.safetensors --freeze --variants 1 --finetune-epochs 1",
     ),
     (r" --recipe (robust|stratified)", ""),
