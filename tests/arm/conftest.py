@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgekit.bundle.manifest import FIELD
 from edgekit.bundle.selftest import SELFTEST
 from edgekit.bundle.store import update_bundle
+from edgekit.compilers.base import LookupForm
 from edgekit.devices.registry import Device, add_device
 from edgekit.field.reference import make_reference
 from edgekit.parity.predictors import open_bundle_predictor
@@ -120,7 +121,8 @@ def _pack(target: str, path: Path, *, here: bool) -> None:
         descriptor = dataclasses.replace(descriptor, arch="host", isa=())
     source = shared.own() / f"{path.name}.onnx"
     onnx.save(graph(target), source)
-    bundles.pack(source, made.card, descriptor, path, lookup="inline")
+    lookup: LookupForm = "plugin" if descriptor.backend == "openvino" else "inline"
+    bundles.pack(source, made.card, descriptor, path, lookup=lookup)
     if here:
         return
     update_bundle(path, reports={SELFTEST: self_test(target).to_bytes()})
