@@ -46,7 +46,7 @@ def extension_path() -> Path:
 
 def extension_for(arch: str) -> Path:
     """The extension for bundles of an architecture: `extension_path`, or a cross-compiled one."""
-    if arch in ("any", host_arch()):
+    if arch in ("any", "host", host_arch()):
         return extension_path()
     command = _CROSS_COMPILED.get(arch)
     if command is None:
