@@ -31,6 +31,7 @@ def compile_nothing(patch: pytest.MonkeyPatch) -> None:
 
 def _patch(there: Path | None, patch: pytest.MonkeyPatch) -> None:
     here = extension_path()
+    patch.setattr(openvino_extension, "checkout", lambda: None)
     patch.setattr(
         openvino_extension, "find_resource", lambda name: there if "aarch64" in name else here
     )

@@ -20,7 +20,7 @@ from typing import Final
 
 from edgekit.core.errors import EdgekitError, ToolchainMissing
 from edgekit.core.host import host_arch
-from edgekit.core.packages import install_command
+from edgekit.core.packages import checkout, install_command
 from edgekit.core.resources import find_resource
 
 _LIBRARY: Final = "libedgekit_openvino.so"
@@ -54,11 +54,14 @@ def extension_for(arch: str) -> Path:
             f"edgekit's OpenVINO extension for {arch} is compiled there: build the bundle on such "
             "a machine"
         )
-    path = find_resource(f"_native/{arch}/{_LIBRARY}")
+    name, folder = f"_native/{arch}/{_LIBRARY}", checkout()
+    path = find_resource(name)
+    if path is None and folder is not None and (folder / "edgekit" / name).exists():
+        path = folder / "edgekit" / name  # installed from there before it was compiled
     if path is None:
         raise ToolchainMissing(
-            f"edgekit's OpenVINO extension is not compiled for {arch}: run '{command}' in its "
-            "checkout"
+            f"edgekit's OpenVINO extension is not compiled for {arch}: run '{command}' in "
+            f"{folder or 'the checkout that edgekit is installed from'}"
         )
     check_release(path, f"run '{command}' again")
     return path
