@@ -57,5 +57,5 @@ def test_the_doctor_misses_only_what_builds_need(
     assert [one for one in checks.values() if one["status"] == "warning"] == []
     native, operator = (checks[name] for name in ("native library", "OpenVINO operator"))
     assert (native["status"], operator["status"]) == ("ok", "ok")
-    assert "lookup correct (neondot path)" in native["found"]
+    assert "lookup correct (neondot" in native["found"]  # in doubles for so small a codebook
     table.add("wheel: edgekit doctor", f"{native['found']}; operator {operator['found']}")
