@@ -95,20 +95,21 @@ wheel: setup
 	$(REPAIR) build/wheel/*.whl
 	mv build/wheel/*.tar.gz dist/
 
-# The same for 64-bit ARM, cross-compiled; beside the other wheel. Debian package: g++-aarch64-linux-gnu
-ARM_WHEEL := build/wheel-aarch64/.made
+# The same for 64-bit ARM, cross-compiled; 'make wheel' removes it. Debian package: g++-aarch64-linux-gnu
+ARM_WHEEL := dist/.aarch64
 wheel-aarch64: $(ARM_WHEEL)
 
 $(ARM_WHEEL): $(STAMP) $(ARM_TOOLCHAIN) tools/arm_wheels.py \
   $(shell git ls-files edgekit calib targets/devices 2>/dev/null)
 	$(BIN)/pip install --quiet --disable-pip-version-check $(WHEEL_TOOLS)
-	rm -rf dist/edgekit-*aarch64.whl $(@D)
+	rm -rf dist/edgekit-*aarch64.whl build/wheel-aarch64
+	mkdir -p build
 	$(BIN)/python -m tools.arm_wheels $(ARM_OPENVINO)
-	_PYTHON_HOST_PLATFORM=linux-aarch64 $(BIN)/python -m build --wheel --outdir $(@D) \
+	_PYTHON_HOST_PLATFORM=linux-aarch64 $(BIN)/python -m build --wheel --outdir build/wheel-aarch64 \
 	  -Ccmake.define.CMAKE_TOOLCHAIN_FILE=$(abspath $(ARM_TOOLCHAIN)) \
 	  -Ccmake.define.OpenVINO_DIR=$(abspath $(ARM_OPENVINO))/openvino/cmake . \
 	  > build/wheel-aarch64.log 2>&1 || (cat build/wheel-aarch64.log; exit 1)
-	$(REPAIR) $(@D)/*.whl
+	$(REPAIR) build/wheel-aarch64/*.whl
 	touch $@
 
 # Checks both, and uses the wheel in an environment of its own.
