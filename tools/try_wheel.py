@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("codebook",) if os.environ.get("EDGEKIT_NO_OPENVINO") else ("codebook", "openvino")
 # Kept out of the sdist by pyproject.toml.
 _NOT_IN_SDIST = (".ci/",)
-_TRIAL = """\
+TRIAL = """\
 import json, sys
 from pathlib import Path
 import numpy as np
@@ -63,7 +63,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--index", action="store_true")
     options = parser.parse_args()
-    wheel, sdist = one(options.folder, "edgekit-*.whl"), one(options.folder, "edgekit-*.tar.gz")
+    wheel = one(options.folder, f"edgekit-*_{platform.machine()}.whl")
+    sdist = one(options.folder, "edgekit-*.tar.gz")
     check_files(wheel, sdist)
     check_tag(wheel)
     with tempfile.TemporaryDirectory(prefix="edgekit-wheel-") as work:
@@ -131,7 +132,7 @@ def try_in(work: Path, wheel: Path, *, from_index: bool) -> None:
             run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
         )
         (site / "others.pth").write_text(f"{Path(click.__file__).parents[1]}\n", encoding="utf-8")
-    tried = json.loads(run(python, "-c", _TRIAL, *LIBRARIES, cwd=work))
+    tried = json.loads(run(python, "-c", TRIAL, *LIBRARIES, cwd=work))
     own = sorted(path.stem for path in (ROOT / "targets/devices").glob("*.toml"))
     assert set(own) <= set(tried["targets"]), tried
     edgekit = environment / "bin/edgekit"

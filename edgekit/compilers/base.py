@@ -39,6 +39,8 @@ class CompiledFiles:
     """The plugins' architecture; "any" without plugins."""
     runtime: RuntimeNeed
     input_name: str
+    without_plugin: str = ""
+    """Why a plugin that would make the bundle faster is not in it."""
     sections: Mapping[str, Any] = field(default_factory=dict)
     """Additional sections of the manifest: a TensorRT engine may be pending."""
 

@@ -7,6 +7,7 @@ stays int8, and nothing is rounded to f16, which would include the codebook and 
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
 from edgekit.data.transforms import Preprocessing
 from edgekit.graph.fused_head import fuse_head
 from edgekit.graph.variants import lookup_node, to_variant
-from edgekit.native.openvino_extension import operators
+from edgekit.native.openvino_extension import extension_for, extension_path, operators
 from edgekit.runtime.openvino import runtime_version
 from edgekit.targets.descriptor import Descriptor
 from edgekit.targets.operators import HEAD
@@ -43,13 +44,14 @@ def compile_model(
     one for the target's architecture and the target is a CPU. The IR takes any number of images.
     """
     graph = onnx.load(onnx_path)
-    plugin = _plugin(descriptor, lookup) if lookup_node(graph) is not None else None
+    has_lookup = lookup_node(graph) is not None
+    plugins, without = _plugins(descriptor, lookup) if has_lookup else (None, "")
     core = ov.Core()
-    if plugin is None:
+    if plugins is None:
         graph = to_variant(graph, "inline")
     else:
-        core.add_extension(str(plugin))
-        if HEAD in operators(plugin):
+        core.add_extension(str(plugins.here))
+        if all(HEAD in operators(plugin) for plugin in (plugins.here, plugins.there)):
             graph = fuse_head(graph) or graph
     names = {name for node in graph.graph.node for name in (node.name, *node.output)}
     names |= {tensor.name for tensor in graph.graph.initializer}
@@ -62,6 +64,7 @@ def compile_model(
         reason = " ".join(str(error).split())
         raise EdgekitError(f"OpenVINO cannot compile {onnx_path.name}: {reason}") from error
     files = [out_dir / "model.xml", out_dir / "model.bin"]
+    plugin = None if plugins is None else plugins.there
     if plugin is not None:
         shutil.copyfile(plugin, out_dir / plugin.name)
         files.append(out_dir / plugin.name)
@@ -72,32 +75,33 @@ def compile_model(
         arch="any" if plugin is None else _arch(plugin),
         runtime=RuntimeNeed("openvino", runtime_version(), "exact"),
         input_name=INPUT,
+        without_plugin=without,
     )
 
 
-def _plugin(descriptor: Descriptor, lookup: LookupForm) -> Path | None:
-    """Our compiled operator for the target's architecture, if requested and installed."""
+@dataclass(frozen=True)
+class _Plugins:
+    """The extension twice; the same file, unless the target's processor is another."""
+
+    here: Path
+    """Reads the graph."""
+    there: Path
+    """Runs it."""
+
+
+def _plugins(descriptor: Descriptor, lookup: LookupForm) -> tuple[_Plugins | None, str]:
+    """Our compiled operators if requested and at hand; else why they are missing, if they are."""
     device = descriptor.openvino_device
     if device != "CPU" and lookup == "plugin":
         raise UsageError(f"the compiled lookup runs on the CPU, {descriptor.name} on {device}")
     if lookup == "inline" or device != "CPU":
-        return None
-    from edgekit.native.openvino_extension import extension_path
-
+        return None, ""
     try:
-        plugin = Path(extension_path())
-    except ToolchainMissing:
+        return _Plugins(extension_path(), extension_for(descriptor.arch)), ""
+    except ToolchainMissing as error:
         if lookup == "plugin":
             raise
-        return None
-    if descriptor.arch in ("any", _arch(plugin)):
-        return plugin
-    if lookup == "plugin":
-        raise ToolchainMissing(
-            f"the compiled lookup here is for {_arch(plugin)}, but {descriptor.name} is "
-            f"{descriptor.arch}: build the bundle on such a machine"
-        )
-    return None
+        return None, str(error)
 
 
 def _arch(plugin: Path) -> str:

@@ -41,6 +41,12 @@ def install_command(extra: str) -> str:
     return f"pip install {'--editable ' if editable else ''}{shlex.quote(f'{origin}[{extra}]')}"
 
 
+def checkout() -> Path | None:
+    """The folder that pip installed this edgekit from, in place or not."""
+    origin = Path(_origin()[1])
+    return origin if origin.is_absolute() and origin.is_dir() else None
+
+
 @functools.cache
 def _origin() -> tuple[bool, str]:
     """Whether pip installed it editable, and the folder or wheel that it came from.

@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Final
 
 from edgekit.core.errors import EdgekitError, ToolchainMissing
-from edgekit.core.packages import install_command
+from edgekit.core.host import host_arch
+from edgekit.core.packages import checkout, install_command
 from edgekit.core.resources import find_resource
 
-_LIBRARY: Final = "_native/libedgekit_openvino.so"
+_LIBRARY: Final = "libedgekit_openvino.so"
+# What `make` calls the extension for a processor other than this machine's.
+_CROSS_COMPILED: Final = {"aarch64": "make arm-plugin"}
 # In the library, each is followed by its value and a semicolon.
 _MARK: Final = b"EDGEKIT_EXTENSION_FOR_OPENVINO="
 _OPERATORS_MARK: Final = b"EDGEKIT_EXTENSION_OPERATORS="
@@ -30,7 +33,7 @@ _OPERATORS_MARK: Final = b"EDGEKIT_EXTENSION_OPERATORS="
 
 def extension_path() -> Path:
     """The path of the compiled extension; an error unless it fits the installed OpenVINO."""
-    path = find_resource(_LIBRARY)
+    path = find_resource(f"_native/{_LIBRARY}")
     if path is None:
         raise ToolchainMissing(
             "this edgekit was built without its OpenVINO extension: run 'pip install "
@@ -38,6 +41,29 @@ def extension_path() -> Path:
             "openvino package to compile against)"
         )
     check_release(path)
+    return path
+
+
+def extension_for(arch: str) -> Path:
+    """The extension for bundles of an architecture: `extension_path`, or a cross-compiled one."""
+    if arch in ("any", "host", host_arch()):
+        return extension_path()
+    command = _CROSS_COMPILED.get(arch)
+    if command is None:
+        raise ToolchainMissing(
+            f"edgekit's OpenVINO extension for {arch} is compiled there: build the bundle on such "
+            "a machine"
+        )
+    name, folder = f"_native/{arch}/{_LIBRARY}", checkout()
+    path = find_resource(name)
+    if path is None and folder is not None and (folder / "edgekit" / name).exists():
+        path = folder / "edgekit" / name  # installed from there before it was compiled
+    if path is None:
+        raise ToolchainMissing(
+            f"edgekit's OpenVINO extension is not compiled for {arch}: run '{command}' in "
+            f"{folder or 'the checkout that edgekit is installed from'}"
+        )
+    check_release(path, f"run '{command}' again")
     return path
 
 
@@ -68,18 +94,18 @@ def _text_after(path: Path, mark: bytes) -> str | None:
     return data[start:end].decode("ascii", errors="replace")
 
 
-def check_release(path: Path) -> None:
+def check_release(path: Path, remedy: str = "") -> None:
     """Refuse an extension that was built for another OpenVINO than the installed package.
 
     Loading it would fail as well, but with a message about a missing library. An OpenVINO that is
-    not a Python package is not checked here.
+    not a Python package is not checked here. ``remedy``: instead of installing what it needs.
     """
     installed = openvino_release()
     needed = built_for(path)
     if installed is not None and installed != needed:
         raise ToolchainMissing(
             f"{path.name} was built for OpenVINO {needed}, but {installed} is installed: "
-            f"run 'pip install openvino=={needed}'"
+            + (remedy or f"run 'pip install openvino=={needed}'")
         )
 
 

@@ -13,9 +13,10 @@ from edgekit.bundle.build_record import build_record
 from edgekit.bundle.manifest import BundleError, Manifest, tool_versions
 from edgekit.bundle.store import open_bundle
 from edgekit.core.documents import SPARSE, DocumentError, plain
-from edgekit.core.errors import UsageError
+from edgekit.core.errors import ToolchainMissing, UsageError
 from edgekit.core.files import file_sha256
 from edgekit.core.json_schema import Describe, Schema, merged
+from edgekit.native.openvino_extension import extension_for
 from edgekit.parity.document import (
     DETAILS,
     ComparisonBeside,
@@ -148,9 +149,20 @@ def build_key(config: BuildConfig, descriptor: Descriptor, checkpoint_sha256: st
         "recipe": asdict(read_recipe(config.recipe)),
         "data": data_fingerprint(config.data),
         "descriptor": asdict(descriptor),
+        "extension": _extension_hash(descriptor),
         "tools": tool_versions(),
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _extension_hash(descriptor: Descriptor) -> str | None:
+    """Of the operators that a bundle for the target would take along."""
+    if (descriptor.backend, descriptor.openvino_device) != ("openvino", "CPU"):
+        return None
+    try:
+        return file_sha256(extension_for(descriptor.arch))
+    except ToolchainMissing:
+        return None
 
 
 def _file_hash(path: str) -> str:

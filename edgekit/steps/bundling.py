@@ -93,6 +93,11 @@ def compile_bundle(
             sections = {**manifest.sections, "guard": closeness.to_dict()}
             manifest = dataclasses.replace(manifest, sections=sections)
         written = write_bundle(path, manifest, files, card.classes)
+    if compiled.without_plugin:
+        context.console.info(
+            f"compile ({descriptor.name}): the lookup and the head run in the runtime's own "
+            f"operators, more slowly: {compiled.without_plugin}"
+        )
     context.console.info(f"compile ({descriptor.name}): wrote {path}")
     built = dataclasses.replace(built, manifest=written)
     if built.why_not_measured() is None:

@@ -158,7 +158,7 @@ class BundleReport(Document):
             ),
             *self._engine_row(),
             ("files", f"{', '.join(sorted(manifest.files))} ({self.file_bytes / 1e6:.1f} MB)"),
-            ("plugins", ", ".join(manifest.plugins) or "none"),
+            ("plugins", self._plugins()),
             ("source checkpoint", manifest.source.checkpoint[:16] or "unknown"),
             ("built with", ", ".join(f"{k} {v}" for k, v in sorted(manifest.versions.items()))),
             ("rebuild", manifest.rebuild_line()),
@@ -189,6 +189,10 @@ class BundleReport(Document):
             return "not measured"
         looks = [looks_line(parity)] if parity.looks > 1 else []
         return "; ".join([*(parity.reasons or [parity.verdict]), *looks])
+
+    def _plugins(self) -> str:
+        names = ", ".join(self.bundle.manifest.plugins)
+        return f"{names} (for {self.bundle.manifest.arch})" if names else "none"
 
     def _engine_row(self) -> list[tuple[str, str]]:
         engine = EngineState.of(self.bundle.manifest)
@@ -225,8 +229,8 @@ def is_bundle(path: Path) -> bool:
 
 
 def inspect_bundle(path: Path) -> BundleReport:
-    """Check a bundle as loading would, without its runtime."""
-    bundle = open_bundle(path)
+    """Check a bundle as loading would, without its runtime and wherever it is to run."""
+    bundle = open_bundle(path, any_arch=True)
     return BundleReport(bundle, sum(file.size for file in bundle.manifest.files.values()))
 
 

@@ -77,7 +77,7 @@ def load_runtime(target: str) -> str:
 
 
 @both
-def test_answers_are_those_of_x86(target: str, table: Table) -> None:
+def test_answers_are_those_of_exact_sums(target: str, table: Table) -> None:
     pixels = bundles.images(48, seed=9)
     here = here_answers(target, pixels)
     with on_device(NAME, int8(target), Console(verbosity=-1)) as model:
@@ -89,11 +89,10 @@ def test_answers_are_those_of_x86(target: str, table: Table) -> None:
     off = np.sqrt(np.mean((here.logits - there.logits) ** 2)) / np.sqrt(np.mean(here.logits**2))
     table.add(
         f"answers {target}",
-        f"{top} of {len(pixels)} top-1 and {codes} codes as on x86, relative RMS {off:.1e}",
+        f"{top} of {len(pixels)} top-1, {codes} codes as in exact sums; relative RMS {off:.1e}",
     )
-    assert top >= 46
-    # OpenVINO's INT8 on ARM rounds differently in between, and this network's codewords lie close.
-    assert codes >= (46 if target == "onnxruntime-cpu" else 36)
+    assert min(top, codes) >= 46
+    assert off < 0.01  # OpenVINO computes one of the three convolutions in f16 there
 
 
 @both
@@ -110,7 +109,7 @@ def test_predict_there(target: str, device: Device, home: Path, table: Table) ->
     model = load(twin(target))
     here = [(one.label, one.code) for one in model.predict(pixels)]
     assert there == here
-    table.add(f"predict {target}", f"{len(there)} of {len(here)} labels and codes as on x86")
+    table.add(f"predict {target}", f"{len(there)} of {len(here)} labels and codes as here")
 
 
 @both
@@ -143,7 +142,7 @@ def test_parity_with_the_float_model(target: str, tmp_path: Path, run: Run, tabl
     assert abs(agreement[0] - agreement[1]) < 0.05
     table.add(
         f"parity {target}",
-        f"{24 * 5} cells, agreement with float {agreement[0]:.1%} ({agreement[1]:.1%} on x86)",
+        f"{24 * 5} cells, agreement with float {agreement[0]:.1%} ({agreement[1]:.1%} here)",
     )
 
 
@@ -169,7 +168,7 @@ def test_watch_there_and_ask_from_here(
     assert code == done.returncode, err
     there = json.loads(out)
     assert (there["images"], there["changed"]) == (len(pixels), here.changed)
-    table.add("watch", f"{there['images']} images, changed: {there['changed']}, as on x86")
+    table.add("watch", f"{there['images']} images, changed: {there['changed']}, as here")
 
 
 def test_the_device_checks_signatures(

@@ -26,7 +26,7 @@ def built(userland: Userland) -> Path:
         *("-DEDGEKIT_TESTS=ON", "-DEDGEKIT_OPENVINO=OFF", "-DEDGEKIT_TEST_ARGUMENTS=--quick"),
     )
     configure: list[str | Path] = ["cmake", "-S", SOURCE, "-B", build, *settings]
-    compile_all: list[str | Path] = ["cmake", "--build", build]
+    compile_all: list[str | Path] = ["cmake", "--build", build, "--parallel", "2"]
     for command in (configure, compile_all):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -20,9 +20,10 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Final
+
+from tools import arm_wheels
 
 VARIABLE: Final = "EDGEKIT_ARM_USERLAND"
 TOOLS: Final = ("proot", "qemu-aarch64-static", "apt-get", "dpkg-deb")
@@ -45,10 +46,6 @@ Acquire::Languages "none";
 _SOURCES: Final = (
     "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] "
     "http://deb.debian.org/debian bookworm main\n"
-)
-_PLATFORMS: Final = (
-    *("manylinux_2_35_aarch64", "manylinux_2_28_aarch64", "manylinux_2_27_aarch64"),
-    *("manylinux_2_17_aarch64", "manylinux2014_aarch64"),
 )
 # What a device installs beside a runtime, and what a workstation has for corruptions.
 _DEVICE: Final = ("numpy", "pillow", "click", "rich")
@@ -123,14 +120,22 @@ class Userland:
         return self.folder / "wheels" / runtime
 
     def run(
-        self, command: Sequence[str | Path], binds: Sequence[Path] = (), seconds: float = 900
+        self,
+        command: Sequence[str | Path],
+        binds: Sequence[Path] = (),
+        packages: Sequence[Path] | None = None,
+        seconds: float = 900,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a workstation's command in there, with edgekit's sources and what they import."""
+        """Run a workstation's command in there.
+
+        It sees edgekit's sources, and imports from ``packages``: if None, from the sources and
+        what they need.
+        """
         shown = (*binds, SOURCE)
         environment = {
             **os.environ,
             "GUEST_BINDS": " ".join(f"-b {shlex.quote(str(path))}" for path in shown),
-            "GUEST_PYTHONPATH": f"{SOURCE}:/opt/workstation",
+            "GUEST_PYTHONPATH": ":".join(map(str, WORKSTATION if packages is None else packages)),
         }
         return subprocess.run(
             [self.enter, *command],
@@ -139,6 +144,7 @@ class Userland:
 
 
 SOURCE: Final = Path(__file__).resolve().parents[2]
+WORKSTATION: Final = (SOURCE, Path("/opt/workstation"))
 
 
 def location() -> Userland | None:
@@ -163,9 +169,9 @@ def prepare(folder: Path) -> Userland:
         partial = Userland(Path(scratch) / "userland")
         _unpack_debian(partial.root, Path(scratch) / "apt")
         for runtime in _RUNTIMES:
-            _download(partial.wheels(runtime), [*_DEVICE, runtime])
+            arm_wheels.download(partial.wheels(runtime), [*_DEVICE, runtime])
         workstation = Path(scratch) / "wheels"
-        _download(workstation, _WORKSTATION)
+        arm_wheels.download(workstation, _WORKSTATION)
         for wheel in workstation.glob("*.whl"):
             zipfile.ZipFile(wheel).extractall(partial.root / "opt" / "workstation")
         (partial.folder / "cpuinfo").write_text(_CPUINFO)
@@ -184,14 +190,10 @@ def prepare(folder: Path) -> Userland:
     return made
 
 
-def _pins(names: Sequence[str]) -> list[str]:
-    """This machine's releases: what differs between the two is then the processor alone."""
-    return [f"{name}=={metadata.version(name)}" for name in names]
-
-
 def _key() -> str:
     """Changes with everything that the userland is made from."""
-    text = Path(__file__).read_text() + " ".join(_pins([*_DEVICE, *_RUNTIMES, *_WORKSTATION]))
+    text = Path(__file__).read_text() + Path(arm_wheels.__file__).read_text()
+    text += " ".join(arm_wheels.pins([*_DEVICE, *_RUNTIMES, *_WORKSTATION]))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -226,17 +228,6 @@ def _unpack_debian(root: Path, folder: Path) -> None:
     (root / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
     (root / "etc" / "machine-id").write_text(hashlib.sha256(str(root).encode()).hexdigest()[:32])
     (root / "etc" / "ssl" / "certs").mkdir(parents=True, exist_ok=True)
-
-
-def _download(folder: Path, names: Sequence[str]) -> None:
-    folder.mkdir(parents=True)
-    platforms = [word for name in _PLATFORMS for word in ("--platform", name)]
-    subprocess.run(
-        [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-         "--only-binary=:all:", "--python-version", "3.11", *platforms, "--dest", folder,
-         *_pins(names)],
-        check=True,
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -47,10 +47,14 @@ FORMS: dict[str, tuple[dict[str, Any], bool, Any]] = {
 
 @pytest.fixture(scope="module", params=list(FORMS))
 def int8(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Int8:
-    options, margin, preset = FORMS[request.param]
+    return calibrated(request.param, tmp_path_factory.mktemp("int8") / "m.onnx")
+
+
+def calibrated(form: str, path: Path) -> Int8:
+    """A network with a head of that form, whose float graph goes to ``path``."""
+    options, margin, preset = FORMS[form]
     model = tiny(**options)
     described = card(model)
-    path = tmp_path_factory.mktemp("int8") / "m.onnx"
     export_onnx(model, described, path, margin=margin)
     generator = np.random.default_rng(5)
     images = generator.integers(0, 256, (24, *described.preprocessing.size, 3), dtype=np.uint8)

@@ -2,9 +2,7 @@
 #   cmake -S . -B build/aarch64 -DCMAKE_TOOLCHAIN_FILE=tests/native/aarch64.cmake -DEDGEKIT_TESTS=ON
 # Debian packages: g++-aarch64-linux-gnu qemu-user-static
 # -DEDGEKIT_EMULATOR= names another program to run them, such as `make test-arm`'s userland.
-set(CMAKE_SYSTEM_NAME Linux)
-set(CMAKE_SYSTEM_PROCESSOR aarch64)
-set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+include(${CMAKE_CURRENT_LIST_DIR}/../../targets/aarch64-linux-gnu.cmake)
 if(EDGEKIT_EMULATOR)
   set(CMAKE_CROSSCOMPILING_EMULATOR ${EDGEKIT_EMULATOR})
 else()

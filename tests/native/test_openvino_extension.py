@@ -14,9 +14,11 @@ import pytest
 
 import edgekit
 from edgekit.core.errors import EdgekitError, ToolchainMissing
+from edgekit.core.host import host_arch
 from edgekit.graph.lookup import LookupSpec, lookup_function
 from edgekit.native import openvino_extension
 from edgekit.native.codebook import Codebook, lookup_reference
+from tests.cross_compiled import compile_nothing
 
 F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
@@ -334,3 +336,23 @@ def test_the_check_is_quick_and_imports_nothing_heavy() -> None:
         done.stdout
         == f"loaded into OpenVINO {openvino_extension.openvino_release()}, lookup correct\n"
     )
+
+
+def test_what_another_processor_needs_is_found_in_the_checkout(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also by an edgekit that was installed from there, not in place."""
+    compile_nothing(monkeypatch)
+    if host_arch() == "aarch64":
+        with pytest.raises(ToolchainMissing, match="for x86_64 is compiled there"):
+            openvino_extension.extension_for("x86_64")
+        return
+    monkeypatch.setattr(openvino_extension, "checkout", lambda: tmp_path)
+    with pytest.raises(ToolchainMissing, match=f"run 'make arm-plugin' in {tmp_path}"):
+        openvino_extension.extension_for("aarch64")
+    path = tmp_path / "edgekit" / "_native" / "aarch64" / edgekit.extension_path().name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(edgekit.extension_path().read_bytes())
+    assert openvino_extension.extension_for("aarch64") == path
+    for own in ("any", "host", host_arch()):
+        assert openvino_extension.extension_for(own) == edgekit.extension_path()

@@ -12,6 +12,7 @@ import openvino as ov
 import pytest
 from numpy.typing import NDArray
 
+from edgekit.bundle.manifest import BundleError
 from edgekit.bundle.store import open_bundle
 from edgekit.compilers.base import LookupForm
 from edgekit.compilers.openvino import compile_model
@@ -23,8 +24,10 @@ from edgekit.runtime.answers import in_chunks
 from edgekit.runtime.openvino import OpenVinoRunner
 from edgekit.runtime.runner import open_runner, run_settings
 from edgekit.targets.descriptor import load_descriptor
+from edgekit.workflows.inspect import inspect_bundle
 from tests import bundles
-from tests.bundles import pack
+from tests.bundles import float_target, pack
+from tests.cross_compiled import compile_for_arm, compile_nothing, only_on_x86
 
 
 def runner(path: Path, cache: Path | None = None, **options: Any) -> OpenVinoRunner:
@@ -216,17 +219,43 @@ def test_the_same_model_gives_the_same_bytes_in_any_process(tmp_path: Path) -> N
     assert str(tmp_path) not in (once / "model.xml").read_text()
 
 
-def test_a_target_of_another_architecture_gets_no_plugin_of_ours(tmp_path: Path) -> None:
+@only_on_x86
+def test_a_target_of_another_architecture_runs_without_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     need_extension()
+    compile_nothing(monkeypatch)
     made = bundles.made()
-    other = "openvino-arm" if host_arch() == "x86_64" else "openvino-cpu-avx2"
-    descriptor = replace(load_descriptor(other), precision="fp32")
+    descriptor = replace(load_descriptor("openvino-arm"), precision="fp32")
     assert pack(made.onnx, made.card, descriptor, tmp_path / "b").plugins == ()
     expected = made.expect(bundles.images(3))
     raw = runner(tmp_path / "b").run(bundles.images(3))  # a graph without plugins runs anywhere
     np.testing.assert_allclose(raw.logits, expected.logits, atol=1e-4)
-    with pytest.raises(ToolchainMissing, match="build the bundle on such a machine"):
+    reason = "OpenVINO extension is not compiled for aarch64: run 'make arm-plugin'"
+    with pytest.raises(ToolchainMissing, match=reason):
         pack(made.onnx, made.card, descriptor, tmp_path / "c", lookup="plugin")
+    compiled = compile_model(made.onnx, made.card.preprocessing, descriptor, tmp_path)
+    assert reason in compiled.without_plugin
+
+
+@only_on_x86
+def test_a_cross_compiled_plugin_goes_into_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_extension()
+    there = compile_for_arm(tmp_path, monkeypatch)
+    content = there.read_bytes()
+    made = bundles.made()
+    manifest = pack(made.onnx, made.card, float_target("openvino-arm"), tmp_path / "b")
+    assert (manifest.arch, manifest.plugins) == ("aarch64", (there.name,))
+    assert (tmp_path / "b" / there.name).read_bytes() == content
+    with pytest.raises(BundleError, match="built for aarch64, this machine is x86_64"):
+        open_bundle(tmp_path / "b")
+    rows = dict(inspect_bundle(tmp_path / "b").rows())  # what it is can be read anywhere
+    assert rows["plugins"] == f"{there.name} (for aarch64)"
+    there.write_bytes(content.replace(manifest.runtime.version.encode(), b"2025.0.0"))
+    with pytest.raises(ToolchainMissing, match=r"for OpenVINO 2025.0.0.*run 'make arm-plugin' ag"):
+        pack(made.onnx, made.card, float_target("openvino-arm"), tmp_path / "c", lookup="plugin")
 
 
 def test_another_release_of_the_runtime_is_refused() -> None:

@@ -80,7 +80,7 @@ def built_for_arm(cmake, nvcc, headers, kit, tmp_path_factory) -> Path:
     return build(
         cmake,
         tmp_path_factory.mktemp("plugin-arm"),
-        f"-DCMAKE_TOOLCHAIN_FILE={SOURCES / 'aarch64-linux-gnu.cmake'}",
+        f"-DCMAKE_TOOLCHAIN_FILE={SOURCES.parent / 'aarch64-linux-gnu.cmake'}",
         f"-DTENSORRT_INCLUDE_DIR={headers}",
         f"-DEDGEKIT_CUDART={cudart}",
         f"-DEDGEKIT_CUDA_ARCHITECTURES={SMS}",

@@ -143,7 +143,7 @@ def test_cmake_says_what_is_missing(cmake, nvcc, headers, tmp_path):
 def test_cmake_wants_the_cuda_runtime_of_the_other_machine(cmake, nvcc, headers, tmp_path):
     if shutil.which("aarch64-linux-gnu-g++") is None:
         pytest.skip("no cross compiler: apt-get install g++-aarch64-linux-gnu")
-    toolchain = Path(__file__).parents[2] / "targets" / "tensorrt" / "aarch64-linux-gnu.cmake"
+    toolchain = Path(__file__).parents[2] / "targets" / "aarch64-linux-gnu.cmake"
     said = refused(
         cmake,
         tmp_path,

@@ -20,12 +20,14 @@ import edgekit.steps.bundling
 import edgekit.workflows.parity
 from edgekit.bundle.store import open_bundle, update_bundle
 from edgekit.cli.build import build as command
+from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context
 from edgekit.steps.step import State, Step, look_at, walk
 from edgekit.steps.step_names import StepName
 from edgekit.workflows.build import BuildPlan, build, plan
+from tests.cross_compiled import compile_for_arm, compile_nothing, only_on_x86
 from tests.training.training_data import CLASSES, QUIET
 from tests.workflows.small_build import ELSEWHERE, HERE, settings
 
@@ -193,6 +195,31 @@ def test_a_target_that_cannot_run_here_is_up_to_date_as_well(
     (again,) = build(config, QUIET)
     assert again.up_to_date
     assert works == []
+
+
+@only_on_x86
+def test_operators_for_another_processor_are_taken_along_once_they_are_there(
+    model: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    config = settings(model, out, target=("openvino-arm",), bench=False, parity=False)
+    line = "is not compiled for aarch64: run 'make arm-plugin' in"
+    compile_nothing(monkeypatch)
+    build(config, Console())
+    assert capsys.readouterr().err.count(line) == 1
+    assert open_bundle(out / "openvino-arm").manifest.plugins == ()
+    assert build(config, Console())[0].up_to_date
+
+    plugin = compile_for_arm(tmp_path, monkeypatch)
+    assert not build(config, Console())[0].up_to_date
+    assert line not in capsys.readouterr().err
+    bundle = open_bundle(out / "openvino-arm", any_arch=True)
+    assert (bundle.manifest.arch, bundle.manifest.plugins) == ("aarch64", (plugin.name,))
+    assert build(config, Console())[0].up_to_date
 
 
 def test_another_comparison_in_the_bundle_is_made_again_and_nothing_else(
