@@ -51,6 +51,13 @@ def current_folder_first() -> Iterator[None]:
             sys.path.append(here)
 
 
+def code_key(backbone: str | None) -> dict[str, str]:
+    """What a cached result depends on besides the weights; nothing for edgekit's own backbones."""
+    if backbone is None or not is_import_path(backbone):
+        return {}
+    return {"backbone code": source_digest(backbone)}
+
+
 def source_digest(name: str) -> str:
     """SHA-256 of the code behind ``name``: its module, and what that imports from beside it.
 

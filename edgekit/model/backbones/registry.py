@@ -58,6 +58,6 @@ def check_name(name: str) -> None:
         if import_timm().is_model(name):
             hint = f" (did you mean '{TIMM_PREFIX}{name}'?)"
     raise UsageError(
-        f"unknown backbone '{name}'{hint}; any timm model is 'timm:NAME', a network of your own "
+        f"unknown backbone {name!r}{hint}; any timm model is 'timm:NAME', a network of your own "
         "'module:function'"
     )
