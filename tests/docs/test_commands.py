@@ -64,6 +64,11 @@ INSTEAD = (
     (r"\bresnet\d+\.pth|\bvit\.safetensors", "runs/plain/best.safetensors"),
     (r" --backbone timm:\S+", ""),
     (r"\.\.\.$", ""),
+    # Another network's build takes seconds; tests/e2e/test_own_backbone.py has one.
+    (
+        r"runs/own/best.safetensors --backbone my_nets:make --data",
+        "runs/mine/best.safetensors --data",
+    ),
     # Networks and training that take minutes.
     (r"^(finetune|train) --data builtin:\S+", r"\1 --data ./photos"),
     (r"^finetune --data", "finetune runs/mine/best.safetensors --data"),

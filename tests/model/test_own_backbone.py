@@ -294,3 +294,20 @@ def test_the_digest_follows_the_code_and_runs_none_of_it(folder: Path) -> None:
     assert after[1] != before[1]
     assert "digested" not in sys.modules
     assert "beside" not in sys.modules
+
+
+def test_a_state_dict_of_ones_own_is_for_training(folder: Path, tmp_path: Path) -> None:
+    name = write_package(folder, "stateful")
+    backbone = create_backbone(name, SIZE)
+    assert isinstance(backbone, ImportedBackbone)
+    path = tmp_path / "plain.pth"
+    torch.save(backbone.network.state_dict(), path)
+    loaded = load_checkpoint(path, backbone=name, to_train=True, size=SIZE).model.backbone
+    assert isinstance(loaded, ImportedBackbone)
+    for key, value in backbone.network.state_dict().items():
+        assert torch.equal(value, loaded.network.state_dict()[key])
+    with pytest.raises(UsageError, match=f"no classifier: 'edgekit train .* --backbone {name}'"):
+        load_checkpoint(path, backbone=name, size=SIZE)
+    torch.save({**backbone.network.state_dict(), "other": torch.ones(1)}, path)
+    with pytest.raises(UsageError, match="unknown key 'other'"):
+        load_checkpoint(path, backbone=name, to_train=True, size=SIZE)
