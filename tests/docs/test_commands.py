@@ -59,16 +59,16 @@ MEASURED = ("build", "build --checkpoint best.pth --data ./photos --target cpu")
 """Builds that measure latency, too: one is shown with its output, the other makes the bundle."""
 
 INSTEAD = (
+    # Building another network takes seconds; tests/e2e/test_own_backbone.py does.
+    (r"^(build .*)runs/own/(\S+) --backbone \S+", r"\1runs/mine/\2"),
     # What the pages call by several names is one checkpoint, or one without codes.
-    (r"(?<!runs/mine/)\bbest\.(pth|safetensors)|\bmine\.pth", "runs/mine/best.safetensors"),
+    (
+        r"(?<!runs/mine/)(?<!runs/own/)\bbest\.(pth|safetensors)|\bmine\.pth",
+        "runs/mine/best.safetensors",
+    ),
     (r"\bresnet\d+\.pth|\bvit\.safetensors", "runs/plain/best.safetensors"),
     (r" --backbone timm:\S+", ""),
     (r"\.\.\.$", ""),
-    # Another network's build takes seconds; tests/e2e/test_own_backbone.py has one.
-    (
-        r"runs/own/best.safetensors --backbone my_nets:make --data",
-        "runs/mine/best.safetensors --data",
-    ),
     # Networks and training that take minutes.
     (r"^(finetune|train) --data builtin:\S+", r"\1 --data ./photos"),
     (r"^finetune --data", "finetune runs/mine/best.safetensors --data"),
