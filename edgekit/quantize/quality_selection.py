@@ -29,10 +29,10 @@ class Measure:
 
         The network's size has lost the grid of a file's blocks, but not what they did.
         """
-        step = None
+        pixels, step = self.prepare(dataset, image), None
         if image.corruption is None and (content := stored_file(dataset, image.index)) is not None:
             step = jpeg_step(content)
-        return measure(self.prepare(dataset, image), step)
+        return measure(pixels, step)
 
 
 def choose_by_quality(

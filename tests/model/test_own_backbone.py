@@ -18,6 +18,7 @@ from edgekit.model.card import ModelCard
 from edgekit.model.checkpoint import load_checkpoint, save_checkpoint
 from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA
+from tests.commands import run
 from tests.own_backbones import inside, write_package
 
 SIZE = (32, 32)
@@ -217,6 +218,18 @@ def test_import_failures_say_whose_they_are(write: Write) -> None:
     with pytest.raises(TheirCodeError) as caught:
         ImportedBackbone(f"{write('1 / 0')}:make", SIZE)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)  # for --verbose
+
+
+def test_only_verbose_shows_where_it_failed(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("train", "--data", "none.npz", "--backbone", f"{write(AROUND)}:fails")
+    for more, lines in ((("-v",), 1), ((), 0)):
+        code, out, err = run(capsys, *words, "--out", tmp_path / "run", *more)
+        assert (code, out) == (2, "")
+        assert err.splitlines()[-1].startswith("error: own_")
+        assert err.count("raise ValueError") == err.count("Traceback") == lines
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_network_that_its_weights_do_not_determine_is_refused(write: Write) -> None:
