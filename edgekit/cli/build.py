@@ -51,7 +51,7 @@ _NOT_PASSED = ("fail", "undecided", "unlabeled")
 @click.option(
     "--checkpoint", help="Trained model, with codes or without; default: the built-in one."
 )
-@click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
+@click.option("--backbone", help="Whose weights they are, if timm:NAME or module:function.")
 @click.option("--labels", help="Text file, one class name per line.")
 @click.option("--data", help="Images: folder, .npz, .csv, .jsonl, URL or builtin:fashion-mnist.")
 @click.option("--target", multiple=True, help="Target device, repeatable; see 'edgekit targets'.")

@@ -70,7 +70,7 @@ _SHOWN = 15  # layers in the table; the report has them all
     show_default=True,
     help="The runtime's dialect: what the graph may contain.",
 )
-@click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
+@click.option("--backbone", help="Whose weights they are, if timm:NAME or module:function.")
 @click.option("--labels", help="Text file, one class name per line.")
 @click.option("--preprocessing", help="Of an .onnx file: imagenet, lite0, timm:NAME or FILE.toml.")
 @click.option(

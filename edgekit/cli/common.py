@@ -29,10 +29,11 @@ class Invocation:
     """What is known of the command line before a command runs: click's ``obj``."""
 
     as_json: bool = False
+    verbose: bool = False
 
 
 def _note_json(ctx: click.Context, params: Sequence[click.Parameter], words: list[str]) -> None:
-    """Note whether ``words`` contain --json as an option, even if they are invalid otherwise.
+    """Note whether ``words`` contain --json and -v as options, even if they are invalid otherwise.
 
     Then the error must be a document, too, and when click fails it has parsed nothing yet.
     """
@@ -46,6 +47,7 @@ def _note_json(ctx: click.Context, params: Sequence[click.Parameter], words: lis
     with click.Context(command, resilient_parsing=True, ignore_unknown_options=True) as aside:
         values, _, _ = command.make_parser(aside).parse_args(words)
     invocation.as_json = bool(values.get("as_json"))
+    invocation.verbose = bool(values.get("verbose"))
 
 
 class OutputFile(click.Path):

@@ -61,7 +61,7 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
 @click.option(
     "--margin/--no-margin", default=True, help="Add an output with each lookup's certainty."
 )
-@click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
+@click.option("--backbone", help="Whose weights they are, if timm:NAME or module:function.")
 @click.option(
     "--labels", type=click.Path(path_type=Path), help="Text file, one class name per line."
 )

@@ -46,7 +46,7 @@ VALIDATION = Table.of(
     type=click.Choice(["auto", *DIALECTS]),
     help="The runtime's dialect; auto: as 'build' takes here.  [auto]",
 )
-@click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
+@click.option("--backbone", help="Whose weights they are, if timm:NAME or module:function.")
 @click.option("--labels", help="Text file, one class name per line.")
 @click.option("--skip-bad/--no-skip-bad", default=None, help="Leave unreadable images out.")
 @click.option(

@@ -26,7 +26,7 @@ from edgekit.core.tables import FACTS
     """,
 )
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--backbone", help="Backbone of a plain timm checkpoint, as timm:NAME.")
+@click.option("--backbone", help="Whose weights they are, if timm:NAME or module:function.")
 @click.option(
     "--labels", type=click.Path(path_type=Path), help="Text file, one class name per line."
 )

@@ -26,7 +26,7 @@ from edgekit.core.console import (
     shortened,
 )
 from edgekit.core.documents import Failure
-from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError
+from edgekit.core.errors import EdgekitError, TheirCodeError, ToolchainMissing, UsageError
 from edgekit.core.packages import missing
 from edgekit.core.typed_toml import meant
 
@@ -137,6 +137,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         _fail(error.format_message(), UsageError.exit_code, invocation)
     except EdgekitError as error:
+        if invocation.verbose and isinstance(error, TheirCodeError):
+            Console().traceback(error.__cause__ or error)
         _fail(str(error), error.exit_code, invocation)
     except BrokenPipeError:  # the reader of a pipe, such as head, has closed it
         sys.stderr.close()

@@ -51,7 +51,9 @@ def _choice(kind: Any) -> click.Choice[str]:
 @click.option("--out", type=_FILE, help="Folder for checkpoints and log; one with a run resumes.")
 @click.option("--restart", is_flag=True, help="Discard the run in --out and start over.")
 @click.option("--cache", type=_FILE, help="Folder for cached features; default: in --out.")
-@click.option("--backbone", help="efficientnet-lite0, resnet18/34/50/101 or timm:NAME.")
+@click.option(
+    "--backbone", help="efficientnet-lite0, resnet18/34/50/101, timm:NAME or module:function."
+)
 @click.option("--weights", help="auto (packaged ImageNet weights), none, or a checkpoint.")
 @click.option("--image-size", type=int, help="Side in pixels; default: that of the weights.")
 @click.option("--crop-ratio", type=float, help="Share of the image the center crop keeps.")

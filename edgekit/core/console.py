@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TextIO
@@ -47,6 +48,10 @@ class Console:
     def error(self, message: str) -> None:
         """Print why the command fails."""
         _to_stderr(f"error: {shortened(printable(message))}")
+
+    def traceback(self, error: BaseException) -> None:
+        """Print where code that is not ours failed."""
+        print(printable("".join(traceback.format_exception(error))), end="", file=sys.stderr)
 
     def document(self, document: Document) -> None:
         """Print the command's only JSON document (only with --json)."""

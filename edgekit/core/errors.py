@@ -19,6 +19,10 @@ class UsageError(EdgekitError):
     exit_code = 2
 
 
+class TheirCodeError(UsageError):
+    """Code that the user brought raised an error, which is the cause; --verbose shows all of it."""
+
+
 class GateFailed(EdgekitError):
     """A parity gate failed or could not be decided (exit code 3)."""
 

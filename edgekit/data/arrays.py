@@ -120,6 +120,11 @@ class NpzDataset:
             pixels = pixels[:, :, None]
         return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
+    def stored(self, i: int) -> bytes | None:
+        """The encoded image ``i``, if the file holds encoded ones."""
+        part, row = self._locate(i)
+        return None if part.offsets is None else _encoded(part, row)
+
     def _locate(self, i: int) -> tuple[_Part, int]:
         if not 0 <= i < len(self):
             raise IndexError(f"{self._name} has {len(self)} images, no number {i}")

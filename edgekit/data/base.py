@@ -7,7 +7,7 @@ pickled, because worker processes get a copy of it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -110,6 +110,10 @@ class Subset:
         """Image ``i`` of this subset."""
         return self._dataset.image(int(self._indices[i]))
 
+    def stored(self, i: int) -> bytes | None:
+        """As `stored_file` of image ``i`` of this subset."""
+        return stored_file(self._dataset, int(self._indices[i]))
+
 
 class Relabeled:
     """A dataset whose labels are indices into another list of classes."""
@@ -154,6 +158,16 @@ class Relabeled:
     def image(self, i: int) -> NDArray[np.uint8]:
         """Image ``i``."""
         return self._dataset.image(i)
+
+    def stored(self, i: int) -> bytes | None:
+        """As `stored_file` of image ``i``."""
+        return stored_file(self._dataset, i)
+
+
+def stored_file(dataset: Dataset, i: int) -> bytes | None:
+    """The encoded file of image ``i``; None where a dataset keeps pixels, or does not say."""
+    stored: Callable[[int], bytes | None] | None = getattr(dataset, "stored", None)
+    return None if stored is None else stored(i)
 
 
 def subset(dataset: Dataset, indices: ArrayLike) -> Dataset:

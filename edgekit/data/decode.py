@@ -116,6 +116,19 @@ def decode(stream: BinaryIO, name: str) -> NDArray[np.uint8]:
             raise BadImage(f"{name} is corrupt or truncated: {detail}") from error
 
 
+def jpeg_step(data: bytes) -> int | None:
+    """The step of a JPEG's luma DC coefficients, from its header; None for anything else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            jpeg = (JpegImagePlugin.JpegImageFile.format,)
+            with Image.open(io.BytesIO(data), formats=jpeg) as image:
+                tables = getattr(image, "quantization", {})
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, *_PARSE_ERRORS):
+            return None
+    return int(tables[0][0]) if tables.get(0) else None
+
+
 def pixels_of(image: Image.Image, name: str) -> NDArray[np.uint8]:
     """A loaded Pillow image as RGB, composited and upright.
 

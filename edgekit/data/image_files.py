@@ -60,6 +60,11 @@ class FileDataset:
         except OSError as error:
             raise BadImage(f"cannot read image {name}: {error.strerror or error}") from error
 
+    def stored(self, i: int) -> bytes:
+        """The file of image ``i``."""
+        with self.root.open(self.paths[i]) as stream:
+            return stream.read()
+
 
 def open_folder(root: Folder, name: str) -> FileDataset:
     """Open a folder of class folders, or of split folders (train, val, ...) of class folders.

@@ -11,7 +11,7 @@ import dataclasses
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +23,11 @@ from torch import Tensor
 from edgekit.core.damage import DAMAGE
 from edgekit.core.errors import UsageError
 from edgekit.core.files import open_regular, write_bytes
-from edgekit.core.typed_toml import meant
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.data.transforms import IMAGENET, LITE0, Preprocessing
 from edgekit.model.backbones.base import Backbone
+from edgekit.model.backbones.import_path import is_import_path
+from edgekit.model.backbones.imported import ImportedBackbone
 from edgekit.model.backbones.registry import check_name, create_backbone
 from edgekit.model.backbones.resnet import ResNet
 from edgekit.model.backbones.timm import TimmBackbone
@@ -38,9 +39,10 @@ from edgekit.model.card import (
     numbered_classes,
 )
 from edgekit.model.config import VQSAConfig
-from edgekit.model.foreign import Recognized, State, recognize, recognize_timm
+from edgekit.model.foreign import Recognized, State, recognize, recognize_named
 from edgekit.model.untrusted import check_tensors, check_unpacked, no_larger_than
 from edgekit.model.vqsa import VQSA
+from edgekit.model.weights import fill_model, rows_of, shape_of
 
 _CARD_KEY = "edgekit"
 _WRAPPERS = ("model", "state_dict", "model_state_dict")  # where trainers put the weights
@@ -62,6 +64,11 @@ class Loaded(NamedTuple):
 def save_checkpoint(path: Path, model: VQSA, card: ModelCard) -> None:
     """Write weights and card to ``path`` atomically."""
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    stored: set[int] = set()
+    for key, value in state.items():  # safetensors takes no weights that two layers share
+        if value.untyped_storage().data_ptr() in stored:
+            state[key] = value.clone()
+        stored.add(state[key].untyped_storage().data_ptr())
     write_bytes(path, safetensors.torch.save(state, metadata={_CARD_KEY: card.to_json()}))
 
 
@@ -71,28 +78,32 @@ def load_checkpoint(
     backbone: str | None = None,
     classes: Sequence[str] | None = None,
     to_train: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> Loaded:
     """Load any layout that edgekit knows, in evaluation mode.
 
-    ``backbone`` is needed only for plain timm checkpoints, ``classes`` are names for a file that
-    has none. A plain classifier is taken as it is, without codes. ``to_train`` also takes a file
-    without a classifier, and gives it one of a single class, which training replaces.
+    ``backbone`` is needed for plain timm checkpoints, and wherever the backbone is imported from
+    outside edgekit: a file's own word is not enough to run that code. ``classes`` are names for a
+    file that has none. A plain classifier is taken as it is, without codes. ``to_train`` also takes
+    a file without a classifier, and gives it one of a single class, which training replaces.
+    ``size`` is that of the images, for an imported backbone whose file does not say.
     """
     state, card = read_checkpoint(path)
     if card is not None:
+        _check_confirmed(path, card, backbone)
         loaded = _load_own(path, state, card)
     else:
-        timm_body = _timm_backbone(backbone)
-        if timm_body is not None:
+        named = _named_backbone(backbone, size)
+        if named is not None:
             assert backbone is not None
-            recognized = recognize_timm(state, backbone, timm_body.classifiers)
+            recognized = recognize_named(state, backbone, named.prefix, named.classifiers)
         else:
             recognized = recognize(state, str(path))
             if backbone not in (None, recognized.backbone):
                 raise UsageError(
                     f"{path} holds a {recognized.backbone}, not the {backbone} asked for"
                 )
-        body = timm_body or create_backbone(recognized.backbone)
+        body = named or create_backbone(recognized.backbone)
         if recognized.layout == "authors":
             loaded = _load_authors(path, recognized, body)
         else:
@@ -129,7 +140,7 @@ def default_preprocessing(backbone: Backbone) -> Preprocessing:
             mean=tuple(255 * value for value in backbone.mean),
             std=tuple(255 * value for value in backbone.std),
         )
-    return IMAGENET if isinstance(backbone, ResNet) else LITE0
+    return IMAGENET if isinstance(backbone, ResNet | ImportedBackbone) else LITE0
 
 
 def _read_safetensors(path: Path) -> tuple[State, ModelCard | None]:
@@ -199,21 +210,24 @@ def _load_own(path: Path, state: State, card: ModelCard) -> Loaded:
             raise UsageError(f"{path}: key '{key}' is missing, expected {rows} rows")
         if state[key].shape[:1] != (rows,):
             raise UsageError(
-                f"{path}: key '{key}' has shape {_shape(state[key])}, expected {rows} rows"
+                f"{path}: key '{key}' has shape {shape_of(state[key])}, expected {rows} rows"
             )
+    imported = None
+    if is_import_path(card.backbone):  # `_check_confirmed`; the user's own code has no limit
+        imported = create_backbone(card.backbone, card.preprocessing.size)
     with no_larger_than(state, str(path)):
-        backbone = create_backbone(card.backbone, card.preprocessing.size)
+        backbone = imported or create_backbone(card.backbone, card.preprocessing.size)
         model = VQSA(backbone, len(card.classes), card.vqsa)
-    _fill(model, state, str, str(path))
+    fill_model(model, state, str, str(path))
     return Loaded(model, card, ())
 
 
 def _load_authors(path: Path, recognized: Recognized, backbone: Backbone) -> Loaded:
-    size = _rows(recognized, "head.codebook.embeddings", str(path))
-    classes = numbered_classes(_rows(recognized, "head.classifier.weight", str(path)))
+    size = rows_of(recognized, "head.codebook.embeddings", str(path))
+    classes = numbered_classes(rows_of(recognized, "head.classifier.weight", str(path)))
     config = VQSAConfig(codebook_size=size)
     model = VQSA(backbone, len(classes), config)
-    _fill(model, recognized.state, recognized.theirs, str(path))
+    fill_model(model, recognized.state, recognized.theirs, str(path))
     card = ModelCard(
         backbone=recognized.backbone,
         width=model.head.width,
@@ -242,7 +256,7 @@ def _load_plain(
             f"{path} has no classifier: 'edgekit train --weights {path} --backbone {name}' trains "
             "one"
         )
-    count = _rows(recognized, key, str(path)) if has_classifier else 1
+    count = rows_of(recognized, key, str(path)) if has_classifier else 1
     config = VQSAConfig(output="none")
     model = VQSA(backbone, count, config)
     width = model.head.width
@@ -253,7 +267,7 @@ def _load_plain(
             "calibrate model.onnx'"
         )
     untrained = set() if has_classifier else {key, "head.classifier.bias"}
-    _fill(model, recognized.state, recognized.theirs, str(path), untrained)
+    fill_model(model, recognized.state, recognized.theirs, str(path), untrained)
     card = ModelCard(
         backbone=name,
         width=width,
@@ -280,87 +294,30 @@ def _rename_classes(path: Path, loaded: Loaded, classes: tuple[str, ...]) -> Loa
     return Loaded(loaded.model, card, loaded.notes)
 
 
-def _rows(recognized: Recognized, key: str, source: str) -> int:
-    if key not in recognized.state:
-        raise UsageError(f"{source}: key '{recognized.theirs(key)}' is missing")
-    tensor = recognized.state[key]
-    if tensor.dim() != 2 or tensor.shape[0] < 1:
-        raise UsageError(
-            f"{source}: key '{recognized.theirs(key)}' has shape {_shape(tensor)}, expected a "
-            "matrix"
-        )
-    return int(tensor.shape[0])
-
-
-def _fill(
-    model: VQSA,
-    state: State,
-    theirs: Callable[[str], str],
-    source: str,
-    untrained: set[str] | frozenset[str] = frozenset(),
-) -> None:
-    """Load ``state`` after checking every key; ``untrained`` ones may be missing.
-
-    ``theirs`` translates our names into the file's.
-    """
-    _check(model.state_dict(), state, theirs, source, untrained)
-    model.load_state_dict(state, strict=False)
-    for key, tensor in model.state_dict().items():  # checked after the copy, which may overflow
-        if key not in state or not tensor.is_floating_point():
-            continue
-        if not bool(torch.isfinite(tensor).all()):
-            raise UsageError(
-                f"{source}: key '{theirs(key)}' holds values beyond {tensor.dtype}: the training "
-                "diverged, use an earlier checkpoint"
-            )
-        if key.endswith("running_var") and bool((tensor < 0).any()):
-            raise UsageError(f"{source}: key '{theirs(key)}' holds negative variances")
-
-
-def _check(
-    expected: Mapping[str, Tensor],
-    state: State,
-    theirs: Callable[[str], str],
-    source: str,
-    untrained: set[str] | frozenset[str],
-) -> None:
-    """Refuse a ``state`` that does not fit the shapes and types of ``expected``."""
-    for key in state:
-        if key not in expected:
-            their_keys = [theirs(name) for name in expected]
-            raise UsageError(
-                f"{source}: unknown key '{theirs(key)}'{meant(theirs(key), their_keys)}"
-            )
-    for key, tensor in expected.items():
-        name = theirs(key)
-        if key not in state:
-            # A batch counter, which is not used with a fixed momentum, as all our layers have.
-            if key in untrained or key.endswith("num_batches_tracked"):
-                continue
-            raise UsageError(f"{source}: key '{name}' is missing, expected {_shape(tensor)}")
-        given = state[key]
-        if given.shape != tensor.shape:
-            raise UsageError(
-                f"{source}: key '{name}' has shape {_shape(given)}, expected {_shape(tensor)}"
-            )
-        if given.is_floating_point() != tensor.is_floating_point():
-            raise UsageError(
-                f"{source}: key '{name}' holds {given.dtype} values, expected {tensor.dtype}"
-            )
-        if given.is_floating_point() and not bool(torch.isfinite(given).all()):
-            raise UsageError(
-                f"{source}: key '{name}' holds NaN or infinite values: the training diverged, "
-                "use an earlier checkpoint"
-            )
-
-
-def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a scalar"
-
-
-def _timm_backbone(name: str | None) -> TimmBackbone | None:
-    if name is None or not name.startswith(TIMM_PREFIX):
-        if name is not None:
-            check_name(name)
+def _named_backbone(
+    name: str | None, size: tuple[int, int] | None
+) -> TimmBackbone | ImportedBackbone | None:
+    """The backbone of a file that does not say what it holds, if the user's name is needed."""
+    if name is None:
         return None
-    return TimmBackbone(name.removeprefix(TIMM_PREFIX))
+    if is_import_path(name):
+        return ImportedBackbone(name, size)
+    if name.startswith(TIMM_PREFIX):
+        return TimmBackbone(name.removeprefix(TIMM_PREFIX))
+    check_name(name)
+    return None
+
+
+def _check_confirmed(path: Path, card: ModelCard, backbone: str | None) -> None:
+    """A file may name a backbone to import, which runs its code; only the user may say so."""
+    named = card.backbone
+    if backbone == named or not any(map(is_import_path, (named, backbone or ""))):
+        return
+    if not is_import_path(named):
+        raise UsageError(f"{path} holds a {named}, not {backbone}: leave out --backbone")
+    other = "" if backbone is None else f", not on {backbone}"
+    raise UsageError(
+        f"{path} is built on {named}{other}: that is code outside the file, which edgekit imports "
+        f"only when you say so: if you trust it, add --backbone {named} (to 'edgekit export', for "
+        "a command without that option)"
+    )

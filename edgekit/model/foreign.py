@@ -79,12 +79,17 @@ def recognize(state: State, source: str) -> Recognized:
     raise UsageError(
         f"{source} is not a checkpoint that edgekit knows (keys: {keys_text}, ...): it reads its "
         "own, the released VQ-SA layout, and plain resnet18/34/50/101 and efficientnet-lite0 "
-        "classifiers; for a timm model add --backbone timm:NAME"
+        "classifiers; for others add --backbone timm:NAME or module:function"
     )
 
 
-def recognize_timm(state: State, backbone: str, classifiers: tuple[str, ...]) -> Recognized:
-    """A timm classifier whose model the user named; ``classifiers`` are its last layers' names."""
+def recognize_named(
+    state: State, backbone: str, prefix: str, classifiers: tuple[str, ...]
+) -> Recognized:
+    """A classifier whose model the user named; ``classifiers`` are its last layers' names.
+
+    ``prefix`` is that of our names for all others.
+    """
     if len(classifiers) > 1:  # distilled models, which answer with the mean of two
         raise UsageError(
             f"{backbone} has {len(classifiers)} classifiers ({', '.join(classifiers)}), of which "
@@ -92,7 +97,7 @@ def recognize_timm(state: State, backbone: str, classifiers: tuple[str, ...]) ->
         )
     prefixes: Prefixes = (
         *((f"{name}.", "head.classifier.") for name in classifiers),
-        ("", "backbone.model."),
+        ("", prefix),
     )
     ours = translate(state, prefixes)
     weight = ours.get("head.classifier.weight")

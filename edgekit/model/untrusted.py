@@ -115,13 +115,14 @@ class _StandIn(dict[Any, Any]):
 def check_tensors(state: Mapping[str, Tensor], path: Path) -> None:
     """Refuse tensors that cannot be copied into a model."""
     for key, tensor in state.items():
-        if problem := _oddity(tensor):
+        if problem := oddity(tensor):
             raise UsageError(
                 f"{path}: key '{key}' holds {problem}: save plain, dense weights (such as float32)"
             )
 
 
-def _oddity(tensor: Tensor) -> str | None:
+def oddity(tensor: Tensor) -> str | None:
+    """What is wrong with a tensor that cannot be copied into a model."""
     if tensor.is_nested:
         return "a nested tensor"
     if tensor.is_meta:

@@ -168,17 +168,15 @@ class AnswerCache:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
-            if self._room_for(len(content), path):
-                partial.replace(path)
-            else:
+            if not self._placed(partial, len(content), path):
                 self._full = True
                 partial.unlink()
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
 
-    def _room_for(self, size: int, path: Path) -> bool:
-        """Count a file of ``size`` bytes in the sum of all writers.
+    def _placed(self, partial: Path, size: int, path: Path) -> bool:
+        """Rename a file of ``size`` bytes, counted in the sum of all writers, if there is room.
 
         Room is taken from it for many files at once, as taking turns costs more than writing one;
         a writer that evicts then does not know of it, and may go so far beyond the bound.
@@ -186,6 +184,7 @@ class AnswerCache:
         more = size - _size(path)
         if more <= self._taken:
             self._taken -= more
+            partial.replace(path)
             return True
         with self._locked():
             total = self._total()
@@ -198,6 +197,7 @@ class AnswerCache:
             # Counted first: a crash in between only makes the sum too large.
             (self.folder / "total").write_text(str(total + more + ahead))
             self._taken += ahead
+            partial.replace(path)  # before another writer evicts, and counts anew
         return True
 
     def _give_back(self) -> None:

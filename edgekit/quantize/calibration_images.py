@@ -24,7 +24,7 @@ from edgekit.data.splits import stratified_sample
 from edgekit.data.transforms import Preprocessing
 from edgekit.quantize.recipes import Recipe
 
-_CANDIDATES = 4  # images per chosen one that a stratified selection looks at
+_CANDIDATES = 4  # images per chosen one that a selection by code or quality looks at
 
 Codes = NDArray[np.int64]  # [M] or [M, positions]
 
@@ -107,13 +107,15 @@ def choose_images(
     if recipe.selection == "balanced":
         chosen = stratified_sample(dataset, recipe.images, seed=seed).tolist()
         return _assigned(dataset, chosen, recipe, seed)
+    if recipe.selection == "quality":
+        raise UsageError("a selection by quality needs the network's size: use 'balanced'")
     if codes_of is None:
         raise UsageError("a stratified selection needs a model with a codebook: use 'balanced'")
     return choose_stratified(candidates(dataset, recipe, seed), recipe, codes_of)
 
 
 def candidates(dataset: Dataset, recipe: Recipe, seed: int) -> tuple[CalibrationImage, ...]:
-    """What a stratified selection chooses from."""
+    """What a selection by code or by quality chooses from."""
     pool = stratified_sample(dataset, _CANDIDATES * recipe.images, seed=seed).tolist()
     return _assigned(dataset, pool, recipe, seed)
 

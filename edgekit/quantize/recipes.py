@@ -16,7 +16,7 @@ from edgekit.targets.dialects import Dialect
 
 RECIPES = ("default", "robust", "stratified", "controlled", "nearest", "clean", "fast")
 
-Selection = Literal["random", "balanced", "stratified"]
+Selection = Literal["random", "balanced", "stratified", "quality"]
 Statistics = Literal["mean-minmax", "minmax", "percentile", "mse"]
 Rule = Literal[
     "attention", "squeeze-excite", "gated-depthwise", "activations", "batch-norms", "normed-sums"
@@ -30,7 +30,8 @@ class Recipe:
     description: str = ""
     images: int = 300
     # random: any; balanced: every class in proportion; stratified: every corruption in proportion
-    # and within each the codewords that the float model uses, as evenly as the images allow.
+    # and within each the codewords that the float model uses, as evenly as the images allow;
+    # quality: likewise sharpness, noise, blockiness and exposure instead of codewords.
     selection: Selection = "balanced"
     # Which fraction of the images is corrupted, how (names or a group), and how strongly.
     corrupted_share: float = 0.0

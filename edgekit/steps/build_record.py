@@ -16,6 +16,7 @@ from edgekit.core.documents import SPARSE, DocumentError, plain
 from edgekit.core.errors import ToolchainMissing, UsageError
 from edgekit.core.files import file_sha256
 from edgekit.core.json_schema import Describe, Schema, merged
+from edgekit.model.backbones.import_path import code_key
 from edgekit.native.openvino_extension import extension_for
 from edgekit.parity.document import (
     DETAILS,
@@ -142,6 +143,7 @@ def build_key(config: BuildConfig, descriptor: Descriptor, checkpoint_sha256: st
     settings["tolerance"] = config.most_drop
     document = {
         "settings": settings,
+        **code_key(config.backbone),
         "checkpoint": checkpoint_sha256,
         "labels": None if config.labels is None else _file_hash(config.labels),
         "plugin": None if config.plugin is None else _file_hash(config.plugin),

@@ -15,6 +15,7 @@ from edgekit.core.step_cache import cached, find, versions_of
 from edgekit.quantize.calibration_images import (
     CalibrationImage,
     ImageList,
+    Prepare,
     candidates,
     choose_images,
     choose_stratified,
@@ -35,7 +36,7 @@ _PROBE_VIEWS = 5  # corrupted variants of each image
 
 @dataclass(frozen=True)
 class ChosenImages:
-    """The calibration images, or the candidates if the model's codes will select among them.
+    """The calibration images, or the candidates for a selection that has yet to look at them.
 
     Choosing reads and hashes every image, so it is done once for all targets.
     """
@@ -45,9 +46,13 @@ class ChosenImages:
     listing: Path | None  # the earlier calibration's list they come from, if any
 
     @property
-    def by_code(self) -> bool:
-        """Whether the float model's codes must still select among them."""
-        return self.recipe.selection == "stratified" and self.listing is None
+    def are_candidates(self) -> bool:
+        """Whether the float model's codes, or their own quality, must still select among them."""
+        return _looks_at_images(self.recipe) and self.listing is None
+
+
+def _looks_at_images(recipe: Recipe) -> bool:
+    return recipe.selection in ("stratified", "quality")
 
 
 def choose_calibration_images(
@@ -57,7 +62,7 @@ def choose_calibration_images(
     part = data.calibration()
     if listing is not None:
         images = listed_images(part, read_list(listing), listing)
-    elif recipe.selection == "stratified":
+    elif _looks_at_images(recipe):
         images = candidates(part, recipe, data.seed)
     else:
         images = choose_images(part, recipe, data.seed)
@@ -154,7 +159,7 @@ def _calibrate_to(context: Context, calibration: Calibration, folder: Path) -> N
     again = "calibrate" in context.forced
     held_out = hold_out(context, exported, data, again=again)
     original = onnx.load(exported.onnx)
-    images = _stratified(exported, data, chosen) if chosen.by_code else chosen.images
+    images = _selected(exported, data, chosen) if chosen.are_candidates else chosen.images
     pixels = _calibration_pixels(exported, data, images)
     listed = ImageList(data.seed, pixels_hash(pixels), recipe, images)
     listing = chosen.listing
@@ -215,10 +220,12 @@ def probe_of(exported: Exported, data: BuildData, images: int) -> Any:
     )
 
 
-def _stratified(
+def _selected(
     exported: Exported, data: BuildData, pool: ChosenImages
 ) -> tuple[CalibrationImage, ...]:
-    """Select from ``pool`` so that all codes of the float model occur."""
+    """Select from ``pool`` so that all codes of the float model occur, or all qualities."""
+    if pool.recipe.selection == "quality":
+        return _by_quality(exported, data, pool)
     import onnx
 
     from edgekit.quantize.engine import answers
@@ -233,6 +240,18 @@ def _stratified(
         return codes
 
     return choose_stratified(pool.images, pool.recipe, codes_of)
+
+
+def _by_quality(
+    exported: Exported, data: BuildData, pool: ChosenImages
+) -> tuple[CalibrationImage, ...]:
+    from edgekit.data.loading import default_workers, load_each
+    from edgekit.quantize.quality_selection import Measure, choose_by_quality
+
+    look = Measure(Prepare(exported.card.preprocessing, data.seed))
+    workers = min(default_workers(), len(pool.images) // 64)
+    qualities = list(load_each(data.calibration(), pool.images, look, workers=workers))
+    return choose_by_quality(pool.images, pool.recipe, qualities)
 
 
 def _calibration_pixels(

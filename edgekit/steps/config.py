@@ -29,7 +29,7 @@ class BuildConfig:
     """``edgekit build``: the command's options, which are also the keys of its TOML file."""
 
     checkpoint: str | None = None  # None: the built-in model, trained on first use
-    backbone: str | None = None  # of a plain timm checkpoint, as timm:NAME
+    backbone: str | None = None  # timm:NAME of a plain checkpoint, or module:function
     labels: str | None = None  # class names for a checkpoint that has none
     data: str = "builtin:fashion-mnist"
     target: tuple[str, ...] = ("cpu",)

@@ -10,6 +10,7 @@ from typing import Any
 from edgekit.core.errors import UsageError
 from edgekit.core.files import file_sha256, write_text
 from edgekit.core.step_cache import cached, find, versions_of
+from edgekit.model.backbones.import_path import code_key
 from edgekit.model.card import card_from_json, numbered_classes
 from edgekit.model.labels import read_labels
 from edgekit.steps.artifacts import Checkpoint, Exported
@@ -94,6 +95,7 @@ def cached_export(
 def _export_inputs(checkpoint: Checkpoint, source: SourceOptions) -> dict[str, Any]:
     """Everything that the exported graph depends on."""
     return {
+        **code_key(source.backbone),
         "checkpoint": checkpoint.sha256,
         "backbone": source.backbone,
         "labels": _labels(source),

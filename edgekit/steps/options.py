@@ -16,7 +16,7 @@ class SourceOptions:
     """The checkpoint, and what it may not record about itself."""
 
     checkpoint: str | None  # None: the built-in model
-    backbone: str | None = None  # of a plain timm checkpoint, as timm:NAME
+    backbone: str | None = None  # timm:NAME of a plain checkpoint, or module:function
     labels: str | None = None  # a file of class names
 
 

@@ -121,7 +121,8 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def share_batch_norm(module: nn.Module) -> None:
-    """Make every batch norm inside ``module`` a shared one; names and weights stay."""
+    """Make the batch norms inside ``module`` shared ones; names and weights stay."""
     for child in module.modules():
-        if type(child) is nn.BatchNorm2d:
+        # Others than these would need another formula; a network of the user's own may have them.
+        if type(child) is nn.BatchNorm2d and child.affine and child.momentum is not None:
             child.__class__ = SharedBatchNorm2d

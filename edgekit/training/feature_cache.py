@@ -54,6 +54,7 @@ class FrozenNetwork:
             {
                 **feature_provenance(),
                 "backbone": weights_hash(backbone),
+                "backbone code": backbone.source,
                 "preprocessing": preprocessing.fingerprint(),
                 "quantize": quantize,
                 "device": device.type,

@@ -13,6 +13,7 @@ from edgekit.core.errors import UsageError
 from edgekit.data.transforms import Preprocessing
 from edgekit.model.backbones.base import Backbone
 from edgekit.model.backbones.efficientnet_lite import lite0_imagenet_file
+from edgekit.model.backbones.imported import ImportedBackbone
 from edgekit.model.backbones.registry import create_backbone
 from edgekit.model.card import ModelCard
 from edgekit.model.checkpoint import default_preprocessing, load_checkpoint
@@ -52,16 +53,18 @@ def starting_point(config: TrainConfig, console: Console) -> Start:
     """Load or create the backbone."""
     if config.weights == "auto" and config.backbone == "efficientnet-lite0":
         return _packaged(config)
+    size = None if config.image_size is None else (config.image_size, config.image_size)
     if config.weights in ("auto", "none"):
+        torch.manual_seed(config.seed)
+        backbone = create_backbone(config.backbone, size)
+        preprocessing = _sized(default_preprocessing(backbone), config)
+        if isinstance(backbone, ImportedBackbone):
+            return _imported(backbone, preprocessing, config, console)
         if config.weights == "auto":
             console.info(f"{config.backbone} comes without weights: it starts from random ones")
-        torch.manual_seed(config.seed)
-        side = config.image_size
-        backbone = create_backbone(config.backbone, None if side is None else (side, side))
-        preprocessing = _sized(default_preprocessing(backbone), config)
         return Start(backbone, preprocessing, False, "random weights")
     path = Path(config.weights)
-    loaded = load_checkpoint(path, backbone=config.backbone, to_train=True)
+    loaded = load_checkpoint(path, backbone=config.backbone, to_train=True, size=size)
     if loaded.card.backbone != config.backbone:
         raise UsageError(
             f"{path} holds a {loaded.card.backbone}: add --backbone {loaded.card.backbone}"
@@ -80,6 +83,19 @@ def _packaged(config: TrainConfig) -> Start:
     loaded = load_checkpoint(lite0_imagenet_file())  # its classifier is discarded
     preprocessing = _sized(loaded.card.preprocessing, config)
     return Start(loaded.model.backbone, preprocessing, True, "ImageNet weights")
+
+
+def _imported(
+    backbone: ImportedBackbone, preprocessing: Preprocessing, config: TrainConfig, console: Console
+) -> Start:
+    """A network that comes as its function makes it: with weights, unless the user says none."""
+    backbone.check_repeatable()
+    layout, is_trained = backbone.layout, config.weights == "auto"
+    console.info(
+        f"{backbone.name}: its feature is a {layout.form} of width {layout.width}, its weights are "
+        f"taken {'as trained ones (--weights none: as random ones)' if is_trained else 'as random'}"
+    )
+    return Start(backbone, preprocessing, is_trained, f"the weights of {backbone.name}")
 
 
 def _sized(preprocessing: Preprocessing, config: TrainConfig) -> Preprocessing:

@@ -145,7 +145,8 @@ class _PhaseRun:
         wrapped = DistributedDataParallel(
             self.learner,
             broadcast_buffers=False,  # batch norm and code counts are summed, not overwritten
-            find_unused_parameters=self._epoch_number() < self.job.config.quantizer_start,
+            find_unused_parameters=self._epoch_number() < self.job.config.quantizer_start
+            or (self.phase.learns_backbone and not self.model.backbone.uses_all_parameters),
         )
         if self.model.head.codebook is not None and not self.job.world.leads:
             self.model.head.codebook.reset_usage()  # wrapping copied the leader's counts into it

@@ -175,7 +175,12 @@ def _job(config: TrainConfig, start: Start, material: Material) -> TrainingJob:
     return TrainingJob(
         config=config,
         identity=identity,
-        provenance=digest_of(training_provenance(torch.get_num_threads())),
+        provenance=digest_of(
+            {
+                **training_provenance(torch.get_num_threads()),
+                "backbone code": model.backbone.source,
+            }
+        ),
         model=model,
         methods=methods,
         card=card,

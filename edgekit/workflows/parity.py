@@ -16,6 +16,7 @@ from edgekit.core.documents import DocumentError
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.data.corruption_grid import Cells, choose_cells
 from edgekit.data.remote_folder import is_url
+from edgekit.model.backbones.import_path import is_import_path
 from edgekit.model.card import TIMM_PREFIX
 from edgekit.parity.compare import Comparison, run_comparison
 from edgekit.parity.document import (
@@ -291,6 +292,10 @@ def _reference(
         named = model_facts(manifest, str(bundle)).backbone
         if named.startswith(TIMM_PREFIX):
             source = dataclasses.replace(source, backbone=named)
+        elif is_import_path(named):  # not imported on a bundle's word, but its build has done it
+            known = cached_original(context.cache, checkpoint.sha256, classes, context.console)
+            if known is not None:
+                return open_reference(known)
     if not options.allow_different_reference:  # before it is exported, which takes a while
         check_source(checkpoint.sha256, manifest.source.checkpoint)
     return open_reference(export(context, checkpoint, source).onnx)

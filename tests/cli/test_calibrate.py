@@ -55,6 +55,15 @@ def test_a_stored_list_repeats_a_calibration_bit_by_bit(
     assert third.read_bytes() == first.read_bytes()
 
 
+def test_a_selection_by_quality_keeps_the_shares(cache: Path, tmp_path: Path) -> None:
+    lines = ("corrupted_share = 0.5", "corruptions='fog'", "bias_correction = 'none'")
+    mine = recipe(tmp_path, "selection = 'quality'", "rounding = 'nearest'", *lines)
+    assert calibrate("--recipe", mine, "-o", tmp_path / "a.onnx") == 0
+    images = json.loads((tmp_path / "a.onnx.images.json").read_text())["images"]
+    assert len({image["sha256"] for image in images}) == 12
+    assert sum(image["corruption"] == "fog" for image in images) == 6
+
+
 def test_too_few_images_are_said(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,8 +59,13 @@ MEASURED = ("build", "build --checkpoint best.pth --data ./photos --target cpu")
 """Builds that measure latency, too: one is shown with its output, the other makes the bundle."""
 
 INSTEAD = (
+    # Building another network takes seconds; tests/e2e/test_own_backbone.py does.
+    (r"^(build .*)runs/own/(\S+) --backbone \S+", r"\1runs/mine/\2"),
     # What the pages call by several names is one checkpoint, or one without codes.
-    (r"(?<!runs/mine/)\bbest\.(pth|safetensors)|\bmine\.pth", "runs/mine/best.safetensors"),
+    (
+        r"(?<!runs/mine/)(?<!runs/own/)\bbest\.(pth|safetensors)|\bmine\.pth",
+        "runs/mine/best.safetensors",
+    ),
     (r"\bresnet\d+\.pth|\bvit\.safetensors", "runs/plain/best.safetensors"),
     (r" --backbone timm:\S+", ""),
     (r"\.\.\.$", ""),

@@ -37,6 +37,7 @@ remember_operators()
 Trace = Callable[[Prepared, tuple[int, int], int, Batch], onnx.ModelProto]
 SPLITS = {"train": 60, "calibration": 20, "val": 60, "test": 40}
 RECIPE = 'images = 3\nbias_correction = "none"\nrounding = "nearest"\n'
+OWN_NETWORK = "from torch import nn\ndef make(): return nn.Conv2d(3, 8, 7, 7)\n"
 BUDGETS = "[budgets]\nmax_drop = 0.5\nmin_agreement = 0.95\nmax_mb = 30\nmax_latency_ratio = 0.6\n"
 
 
@@ -182,6 +183,7 @@ def furnish(folder: Path) -> None:
     write_clip(folder / "clip.mp4")
     write_foreign(folder)
     write_programs(folder)
+    Path("my_nets.py").write_text(OWN_NETWORK)
     Path("tiny.toml").write_text(RECIPE)
     Path("budgets.toml").write_text(BUDGETS)
     Path("photos.toml").write_text("epochs = 1\n")

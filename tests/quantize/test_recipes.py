@@ -41,7 +41,10 @@ def test_the_robust_recipe_corrupts_half() -> None:
         ("smooth_quant = 2.0", "smooth_quant must be 0 to 1"),
         ("max_drop = -1.0", "max_drop must not be negative"),
         ("control_images = 1", "control_images must be at least 2"),
-        ("selection = 'even'", "'selection' must be one of 'random', 'balanced', 'stratified'"),
+        (
+            "selection = 'even'",
+            "'selection' must be one of 'random', 'balanced', 'stratified', 'quality'",
+        ),
         ("statistics = 'kl'", "'statistics' must be one of 'mean-minmax', 'minmax'"),
         ("metric = 'top1'", "'metric' must be one of"),
         ("first_depthwise = 'fp16'", "'first_depthwise' must be one of 'float', 'int8'"),

@@ -11,6 +11,9 @@ class Backbone(nn.Module):
     """An image network without its classifier; `forward` returns a feature map [B, D, h, w]."""
 
     channels: int  # D of the map
+    # False: training must expect parameters without gradients, such as an unused classifier's.
+    uses_all_parameters: bool = True
+    source: str = ""  # a hash of the code outside edgekit that it is made of
 
     def pooled(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, D], the global average."""

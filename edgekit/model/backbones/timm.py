@@ -32,6 +32,8 @@ class TimmBackbone(Backbone):
     size; a model whose position embeddings or windows depend on it is built for this one.
     """
 
+    prefix = "backbone.model."  # of timm's names, in a checkpoint of ours
+
     def __init__(self, name: str, size: tuple[int, int] | None = None) -> None:
         super().__init__()
         timm = import_timm()

@@ -20,7 +20,7 @@ class FinetuneConfig:
     """One fine-tuning run. The defaults take minutes for the built-in model on two cores."""
 
     checkpoint: str | None = None  # None: the built-in model
-    backbone: str | None = None  # of a plain timm checkpoint, as timm:NAME
+    backbone: str | None = None  # timm:NAME of a plain checkpoint, or module:function
     labels: str | None = None  # class names for a checkpoint that has none
     data: str = "builtin:fashion-mnist"
     out: Path = Path("runs/finetune")
