@@ -84,6 +84,7 @@ def both(userland: Userland, graphs: Path) -> Both:
     return x86, arm
 
 
+@pytest.mark.usefixtures("userland")  # `make test-arm`, which has compiled it
 def test_it_is_of_the_same_release_and_has_the_same_operators() -> None:
     here, there = extension_path(), extension_for("aarch64")
     assert elf_arch(there.read_bytes()[:20], there.name) == "aarch64"

@@ -61,6 +61,7 @@ def graph(*, quantized_input: bool = False) -> onnx.ModelProto:
     return helper.make_model(proto, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
+@pytest.mark.every_core
 def test_a_release_that_has_mended_it_is_noticed() -> None:
     """When this fails, OpenVINO computes the graph rightly and `float_fed` may go."""
     model = shared_core().read_model(graph().SerializeToString())
