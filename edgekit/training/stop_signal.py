@@ -7,6 +7,9 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from edgekit.core.errors import Interrupted
+from edgekit.data.pool import WorkerCrashed
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -33,6 +36,9 @@ class StopSignal:
     ) -> None:
         for number, handler in zip(_SIGNALS, self._before, strict=False):
             signal.signal(number, handler)
+        # A signal for the whole group of processes, as a service manager sends, ends workers too.
+        if self.requested and isinstance(error, WorkerCrashed):
+            raise Interrupted("interrupted: run the same command to resume") from error
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
