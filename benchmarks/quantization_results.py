@@ -49,49 +49,22 @@ from edgekit.steps.calibration import Calibration, calibrate, choose_calibration
 from edgekit.steps.context import Context
 from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.steps.options import DataOptions, SourceOptions
-from edgekit.targets.dialects import DIALECTS as KNOWN
-from edgekit.targets.dialects import find_dialect
+from edgekit.targets import dialects as known
 from edgekit.training.builtin_model import BUILTIN
 from edgekit.training.run import run_training
 
 SEEDS = (0, 1, 2)
+NEAREST = 'rounding = "nearest"\nfirst_depthwise = "int8"\n'
+PLAIN = f'{NEAREST}bias_correction = "fast"\n'
+HALF = 'corrupted_share = 0.5\ncorruptions = "benchmark15"\n'
 # What the shipped recipes are compared with: their parts, one at a time.
 RECIPES = {
-    "plain": """
-rounding = "nearest"
-bias_correction = "fast"
-first_depthwise = "int8"
-""",
-    "plain-corrupted": """
-rounding = "nearest"
-bias_correction = "fast"
-first_depthwise = "int8"
-corrupted_share = 0.5
-corruptions = "benchmark15"
-""",
-    "biases-corrupted": """
-rounding = "nearest"
-first_depthwise = "int8"
-corrupted_share = 0.5
-corruptions = "benchmark15"
-""",
-    "biases-stratified": """
-rounding = "nearest"
-first_depthwise = "int8"
-selection = "stratified"
-corrupted_share = 0.5
-corruptions = "benchmark15"
-""",
-    "all-int8": """
-first_depthwise = "int8"
-corrupted_share = 0.5
-corruptions = "benchmark15"
-""",
-    "quality": """
-selection = "quality"
-corrupted_share = 0.5
-corruptions = "benchmark15"
-""",
+    "plain": PLAIN,
+    "plain-corrupted": PLAIN + HALF,
+    "biases-corrupted": NEAREST + HALF,
+    "biases-stratified": f'{NEAREST}selection = "stratified"\n{HALF}',
+    "all-int8": f'first_depthwise = "int8"\n{HALF}',
+    "quality": f'selection = "quality"\n{HALF}',
 }
 TEST_IMAGES = 1000
 DIALECTS = ("openvino", "tensorrt")
@@ -177,7 +150,7 @@ def int8_graph(bench: Bench, row: Row, seed: int, dialect: str) -> onnx.ModelPro
         data = open_data(bench.images, exported.card.classes)
         recipe = read_recipe(bench.recipe(row.recipe))
         chosen = choose_calibration_images(bench.console, data, recipe)
-        calibration = Calibration(exported, data, chosen, find_dialect(dialect))
+        calibration = Calibration(exported, data, chosen, known.find_dialect(dialect))
         graph = onnx.load(calibrate(bench.context, calibration).onnx)
         return legalize(graph, calibration.dialect)
     from edgekit.quantize.qat.config import FinetuneConfig
@@ -370,7 +343,7 @@ def main() -> None:
     parser.add_argument(
         "--rows", nargs="+", choices=[_slug(row) for row in ROWS], help="only these"
     )
-    parser.add_argument("--dialects", nargs="+", choices=list(KNOWN), default=DIALECTS)
+    parser.add_argument("--dialects", nargs="+", choices=[*known.DIALECTS], default=DIALECTS)
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many of the seeds")
     parser.add_argument(
         "--images", type=int, default=TEST_IMAGES, help="test images; other numbers, other --work"
