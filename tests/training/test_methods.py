@@ -25,7 +25,7 @@ from edgekit.training.methods.preserve import Preserve
 from edgekit.training.run import run_training
 from tests.export.models import TinyBackbone, card, tiny
 from tests.training.test_run import assert_same, log_of, weights
-from tests.training.training_data import QUIET, write_data
+from tests.training.training_data import QUIET, frozen_config
 
 BOTH = {"preserve": 0.5, "denoise": 2.0}
 
@@ -193,20 +193,11 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, objec
     model = tiny(output="none")
     save_checkpoint(tmp_path / "tiny.safetensors", model, card(model))
     return {
-        "data": str(write_data(tmp_path)),
-        "out": tmp_path / "run",
+        **vars(frozen_config(tmp_path)),
         "backbone": "tiny",
         "weights": str(tmp_path / "tiny.safetensors"),
         "freeze": False,
-        "codebook_size": 12,
-        "seen": "gaussian_noise,contrast",
-        "batch_size": 12,
-        "epochs": 3,
-        "lr": 0.02,
-        "ema": 0.5,
-        "workers": 0,
-        "threads": 1,
-        "device": "cpu",
+        "cache": None,
         **BOTH,
     }
 
