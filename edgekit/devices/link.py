@@ -50,6 +50,8 @@ class Limits:
     """A call, or the next piece of an answer."""
     command: float = 6 * 3600.0
     """A command, to its end."""
+    closing: float = 6.0
+    """From the end of our data to ssh's; the agent gives its processes four of them."""
 
 
 LIMITS: Final = Limits()
@@ -166,7 +168,7 @@ class Link:
                 finally:
                     self._writing.release()
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._ssh.wait(timeout=6)  # the agent gives its processes four seconds
+                    self._ssh.wait(timeout=self.limits.closing)
         finally:  # also when Ctrl-C is pressed again
             self._ssh.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):

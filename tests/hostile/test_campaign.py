@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.campaign import faulty
+from tests.hostile.campaign import case, faulty
 from tests.hostile.campaign.case import ROOT, Ended, Hazard, Verdict, judge, run_limited
 from tests.hostile.campaign.forked import Forked, server
 from tests.hostile.campaign.registry import hazards
@@ -54,8 +54,11 @@ def forked(name: str, folder: Path) -> Ended:
 
 @pytest.mark.parametrize("run", [real, forked])
 @pytest.mark.parametrize("name", FAULTS)
-def test_every_fault_is_seen(name: str, run: object, tmp_path: Path) -> None:
+def test_every_fault_is_seen(
+    name: str, run: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert callable(run)
+    monkeypatch.setattr(case, "HELPERS_GO", 1.0)
     verdict = judge(run(name, tmp_path / "campaign" / "case"))
     assert verdict.kind == "fault"
     assert FAULTS[name] in verdict.detail

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 )
 PRESSES = f"{presses.__name__}:main"
 QUICK = (
-    *("kill train at a operation", "kill sign at a operation", "kill build again at a operation"),
+    *("kill train at a operation", "kill sign at a operation", "kill build anew at a operation"),
     *("power cut in sign", "power cut in train", "full disk in train", "full disk in sign"),
     *("together sign and sign", "together train and train"),
     *("kill device add again at a operation", "power cut in device add again"),

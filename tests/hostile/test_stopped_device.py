@@ -34,10 +34,10 @@ def test_it_stops_reading_in_the_middle_of_a_copy(network: Network, tmp_path: Pa
     source.write_bytes(bytes(8 << 20))
     blob = Blob("noise", file_sha256(source), 8 << 20, source)
     begin = time.monotonic()
-    said = r"enemy has not taken any data \(call\) in 2 s, though it is reachable"
+    said = r"enemy has not taken any data \(call\) in 1 s, though it is reachable"
     with (
         pytest.raises(DeviceUnreachable, match=said) as caught,
-        Session(network.enemy(script), Limits(taking=2)) as session,
+        Session(network.enemy(script), Limits(taking=1, closing=1)) as session,
     ):
         send(session, "/tmp", "/tmp/staging", "", [blob], QUIET)
     assert "\n" not in str(caught.value)
@@ -47,13 +47,13 @@ def test_it_stops_reading_in_the_middle_of_a_copy(network: Network, tmp_path: Pa
 @pytest.mark.parametrize(
     ("script", "limits", "said"),
     [
-        ("write(MAGIC); pinging(); time.sleep(1000)", Limits(answer=2), r"not answered \(load\)"),
-        ("write(MAGIC); time.sleep(1000)", Limits(silence=2), "silent for 2 s"),
-        ("time.sleep(1000)", Limits(start=2), "not started edgekit's agent in 2 s"),
+        ("write(MAGIC); pinging(); time.sleep(1000)", Limits(answer=1), r"not answered \(load\)"),
+        ("write(MAGIC); time.sleep(1000)", Limits(silence=1), "silent for 1 s"),
+        ("time.sleep(1000)", Limits(start=1), "not started edgekit's agent in 1 s"),
         (
             "while True:\n    write(b'Welcome! '); time.sleep(0.1)",
-            Limits(start=2),
-            "not started edgekit's agent in 2 s",
+            Limits(start=1),
+            "not started edgekit's agent in 1 s",
         ),
     ],
 )
@@ -68,11 +68,11 @@ def test_it_says_nothing(script: str, limits: Limits, said: str, network: Networ
 
 
 def test_a_command_that_does_not_end(network: Network) -> None:
-    said = "good has not finished 'sh -c .*' in 3 s"
+    said = "good has not finished 'sh -c .*' in 2 s"
     script = "while :; do echo working; sleep 0.2; done"
     with (
         pytest.raises(DeviceUnreachable, match=said),
-        Session(network.good(), Limits(command=3)) as session,
+        Session(network.good(), Limits(command=2)) as session,
     ):
         session.run(["sh", "-c", script])
 
@@ -83,17 +83,17 @@ def test_one_that_does_not_finish_leaves_the_others(network: Network) -> None:
     def work(session: Session, console: Console) -> str:
         return session.call(remote_files, "home", "/x").text()
 
-    late, good = on_all([slow, network.good()], QUIET, work, seconds=5)
+    late, good = on_all([slow, network.good()], QUIET, work, seconds=3)
     assert good == "/x"
     assert isinstance(late, DeviceUnreachable)
-    assert str(late).startswith("enemy has not finished in 5 s")
+    assert str(late).startswith("enemy has not finished in 3 s")
 
 
 def test_closing_ends_a_write_that_waits(network: Network) -> None:
     """Ctrl-C is another thread's: the one that copies is stuck in a full pipe."""
     device = network.enemy("write(MAGIC); pinging(); time.sleep(1000)")
     begin = time.monotonic()
-    with Session(device) as session:
+    with Session(device, Limits(closing=1)) as session:
         stuck = threading.Thread(target=lambda: session.feed(bytes(8 << 20)), daemon=True)
         stuck.start()
         time.sleep(0.5)

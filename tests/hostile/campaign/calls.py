@@ -70,4 +70,5 @@ def impatient(words: list[str]) -> None:
     os.environ["PATH"] = f"{Path.cwd() / 'network'}{os.pathsep}{os.environ['PATH']}"
     for name in ("silence", "start", "taking", "answer", "command"):
         object.__setattr__(LIMITS, name, 4.0)
+    object.__setattr__(LIMITS, "closing", 1.0)
     main(words)

@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[3]
 MIB = 1 << 20
 REFUSED = (2,)
 """The exit codes of what is somebody else's fault."""
+HELPERS_GO = 5.0
+"""Seconds that helpers of multiprocessing have to see the end of a command."""
 _PATIENCE = 4
 
 
@@ -241,9 +243,9 @@ def _kill(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _alone(pid: int, seconds: float = 5) -> bool:
+def _alone(pid: int) -> bool:
     """Whether nothing of the session lives on; helpers of multiprocessing see its end and go."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + HELPERS_GO
     while time.monotonic() < deadline:
         try:
             os.killpg(pid, 0)
