@@ -78,10 +78,11 @@ def finetune(config: FinetuneConfig, console: Console, *, restart: bool = False)
     started = time.monotonic()
     config = _with_dialect(config, console, restart)
     check_inputs(config.data, config.labels, config.recipe)  # before anything is written
-    _prepare_folder(config, restart)
+    if not restart:
+        _refuse_other_run(config)
     device = choose_device(config.device, 0)
     with StopSignal() as stop, reproducible(config.seed, config.threads):
-        start = _starting_point(config, console)
+        start = _starting_point(config, console, restart)
         with _job(config, start, device, console, stop) as job:
             state = _resumable(job)
             if state is not None and state.progress.finished:
@@ -138,27 +139,35 @@ def _with_dialect(config: FinetuneConfig, console: Console, restart: bool) -> Fi
     return replace(config, dialect=dialect)
 
 
-def _prepare_folder(config: FinetuneConfig, restart: bool) -> None:
-    """Make ``out`` this run's folder; refuse a folder of another run."""
-    out, path = config.out, config.out / "config.toml"
-    if restart:
-        for name in _FILES:
-            (out / name).unlink(missing_ok=True)
+def _refuse_other_run(config: FinetuneConfig) -> None:
+    path = config.out / "config.toml"
     if not path.exists():
-        if (out / "state.pt").exists():
-            raise UsageError(f"{out} holds another kind of run: choose another --out")
-        write_text(path, to_toml(config))
+        if (config.out / "state.pt").exists():
+            raise UsageError(f"{config.out} holds another kind of run: choose another --out")
         return
     different = differences(config.decisive(), read_toml(path, FinetuneConfig).decisive())
     if different:
         raise UsageError(
-            f"{out} holds a run with other settings ({'; '.join(different[:3])}): choose "
+            f"{config.out} holds a run with other settings ({'; '.join(different[:3])}): choose "
             "another --out, or add --restart to start over"
         )
 
 
-def _starting_point(config: FinetuneConfig, console: Console) -> _Start:
-    """Export and calibrate, through the cache; the calibration is kept in the run's folder."""
+def _take_folder(config: FinetuneConfig, restart: bool) -> None:
+    """Make ``out`` this run's folder."""
+    path = config.out / "config.toml"
+    if restart:
+        for name in _FILES:
+            (config.out / name).unlink(missing_ok=True)
+    if not path.exists():
+        write_text(path, to_toml(config))
+
+
+def _starting_point(config: FinetuneConfig, console: Console, restart: bool) -> _Start:
+    """Export and calibrate, through the cache; the calibration is kept in the run's folder.
+
+    The folder is taken only then: a run that cannot start leaves no files, and deletes none.
+    """
     context = Context(console, cache_root())
     source = SourceOptions(config.checkpoint, config.backbone, config.labels)
     exported = export(context, obtain_checkpoint(context, source), source)
@@ -174,6 +183,7 @@ def _starting_point(config: FinetuneConfig, console: Console) -> _Start:
     dialect = find_dialect(config.dialect)
     chosen = choose_calibration_images(console, data, read_recipe(config.recipe))
     quantized = calibrate(context, Calibration(exported, data, chosen, dialect))
+    _take_folder(config, restart)
     stored = config.out / CALIBRATED
     if not stored.exists():
         write_bytes(config.out / LISTING, quantized.onnx.with_name(LISTING).read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -263,7 +264,8 @@ def test_the_dialect_is_the_one_that_build_takes_here(
     with pytest.raises(UsageError, match="tpu"):
         finetune(config, Console())
     assert f"dialect {dialect}: " in capsys.readouterr().err
-    assert f'dialect = "{dialect}"' in (tmp_path / "out" / "config.toml").read_text()
+    config.out.mkdir()
+    (config.out / "config.toml").write_text(to_toml(dataclasses.replace(config, dialect=dialect)))
     # A run goes on in its dialect, whatever machine it has come to.
     monkeypatch.setattr(descriptors, "host_isa", lambda: ())
     with pytest.raises(UsageError, match="tpu"):
@@ -294,3 +296,11 @@ def test_mistakes_are_one_line(
     with pytest.raises(UsageError, match=message) as caught:
         finetune(settings(work, tmp_path / "out", **changes), QUIET)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mistake_does_not_delete_the_run_that_it_was_to_replace(work: Path, whole: Path) -> None:
+    before = {path.name: path.read_bytes() for path in whole.iterdir()}
+    with pytest.raises(UsageError, match="absent"):
+        finetune(settings(work, whole, checkpoint="absent.pth"), QUIET, restart=True)
+    assert {path.name: path.read_bytes() for path in whole.iterdir()} == before
