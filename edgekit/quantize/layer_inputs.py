@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -18,7 +18,7 @@ from edgekit.graph.view import attributes
 from edgekit.quantize.engine import compile_graph
 from edgekit.quantize.tables import leading_to
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 
 _POSITIONS = 64  # per image, of a layer's output: enough, as neighbors are nearly the same
 _HELD_OUT_POSITIONS = 16  # where rounding is only checked
@@ -31,14 +31,14 @@ _BLOCK = 64  # rows mirrored at once; they fit into the CPU's cache
 class Layer:
     """A convolution whose weights are stored in 8 bits.
 
-    It refers to its tensors instead of converting them: in float64 those of all layers would take
-    16 bytes per weight.
+    It refers to its tensors instead of converting them: in float32 those of all layers would take
+    8 bytes per weight.
     """
 
     node: onnx.NodeProto  # of the float graph
     exact: onnx.TensorProto  # the float weights [G * R, ...]
     stored: onnx.TensorProto  # the levels, of the same shape
-    scale: Floats  # [G, R]
+    scale: NDArray[np.float32]  # [G, R]
     centered: bool  # whether a bias corrects the mean of the error
 
     @property
@@ -49,14 +49,14 @@ class Layer:
 
     def weights(self) -> Floats:
         """The float weights [G, R, K]."""
-        return self._doubles(self.exact)
+        return self._singles(self.exact)
 
     def levels(self) -> Floats:
         """The rounded weights, in steps of ``scale``: [G, R, K]."""
-        return self._doubles(self.stored)
+        return self._singles(self.stored)
 
-    def _doubles(self, tensor: onnx.TensorProto) -> Floats:
-        values: Floats = numpy_helper.to_array(tensor).astype(np.float64)
+    def _singles(self, tensor: onnx.TensorProto) -> Floats:
+        values: Floats = numpy_helper.to_array(tensor).astype(np.float32)
         return values.reshape(self.shape)
 
     @property
@@ -91,20 +91,21 @@ class Inputs:
             # Transposed, both are in Fortran order, and the upper triangle is the lower one.
             ssyrk(1.0, some.T, 1.0, products.T, overwrite_c=1)
 
-    def covariance(self, centered: bool) -> Floats:
-        """[G, K, K]; the second moments if not ``centered``."""
-        moments: Floats = self._products / np.float64(self._count)
-        if self._triangular:
-            for one in moments:
-                for start in range(0, len(one), _BLOCK):
-                    stop = min(start + _BLOCK, len(one))
+    def covariance(self, centered: bool) -> NDArray[np.float32]:
+        """[G, K, K]; the second moments if not ``centered``. The products become it, in place."""
+        moments = self._products
+        moments /= self._count
+        mean = (self._total / self._count).astype(np.float32)
+        for one, of in zip(moments, mean, strict=True):
+            for start in range(0, len(one), _BLOCK):
+                stop = min(start + _BLOCK, len(one))
+                if self._triangular:
                     inner = np.tril(one[start:stop, start:stop])
                     one[start:stop, start:stop] = inner + np.tril(inner, -1).T
                     one[start:stop, stop:] = one[stop:, start:stop].T
-        if centered:
-            mean = self._total / self._count
-            for one, of in zip(moments, mean, strict=True):
-                one -= np.outer(of, of)
+                if centered:
+                    one[start:stop, start:] -= np.outer(of[start:stop], of[start:])
+                    one[stop:, start:stop] = one[start:stop, stop:].T
         return moments
 
 

@@ -21,6 +21,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from scipy.linalg import get_lapack_funcs
+from threadpoolctl import threadpool_limits
 
 from edgekit.core.console import Console
 from edgekit.core.progress import track
@@ -65,6 +67,20 @@ def round_weights(
     layers = _layers(calibrated, original, biases_follow)
     if not layers:
         return Rounded(0, 0, 0, 0)
+    # In one thread BLAS sums in the same order wherever it runs on such a CPU. More threads would
+    # also spin between the many small products, which costs more than they save.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _round(layers, original, images, held_out, preprocessing, console)
+
+
+def _round(
+    layers: list[Layer],
+    original: onnx.ModelProto,
+    images: NDArray[np.uint8],
+    held_out: NDArray[np.uint8],
+    preprocessing: Preprocessing,
+    console: Console,
+) -> Rounded:
     parts = _parts(layers)
     total = len(parts) * (len(images) + len(held_out))
     progress = iter(track(console, range(total), total, "round weights"))
@@ -130,21 +146,22 @@ def least_error(weights: Floats, nearest: Floats, scale: Floats, covariance: Flo
     variances = np.diagonal(covariance, axis1=1, axis2=2)
     damping = _DAMPING * variances.mean(axis=1)
     damping[damping <= 0] = 1.0  # an input that is always 0: any rounding will do
-    order = np.argsort(-variances, axis=1, kind="stable")  # the largest errors, passed on first
+    # The largest errors are passed on first. So the inputs are stored in the order of their
+    # variances and visited from the last on: the factor is then an ordinary lower triangle.
+    order = np.argsort(-variances, axis=1, kind="stable")[:, ::-1]
     factor = _factor(covariance, damping, order)
     # Inputs before rows, so that one step reads contiguous memory: [G, K, R].
     exact = np.take_along_axis(weights.transpose(0, 2, 1), order[:, :, None], axis=1)
     rounded, errors = np.empty_like(exact), np.empty_like(exact)
-    count = exact.shape[1]
-    for start in range(0, count, _BLOCK):
-        stop = min(start + _BLOCK, count)
+    for stop in range(exact.shape[1], 0, -_BLOCK):
+        start = max(stop - _BLOCK, 0)
         # First what earlier blocks' errors ask of this one, all at once; then those inside it.
-        correction = factor[:, :start, start:stop].transpose(0, 2, 1) @ errors[:, :start]
-        for j in range(start, stop):
+        correction = factor[:, stop:, start:stop].transpose(0, 2, 1) @ errors[:, stop:]
+        for j in range(stop - 1, start - 1, -1):
             target = exact[:, j] + correction[:, j - start] / factor[:, j, j, None]
             rounded[:, j] = np.clip(np.rint(target / scale), -limit, limit)
             errors[:, j] = exact[:, j] - rounded[:, j] * scale
-            correction[:, j - start + 1 :] += factor[:, j, j + 1 : stop, None] * errors[:, None, j]
+            correction[:, : j - start] += factor[:, j, start:j, None] * errors[:, None, j]
     levels = np.empty_like(nearest)
     np.put_along_axis(
         levels,
@@ -159,28 +176,34 @@ def least_error(weights: Floats, nearest: Floats, scale: Floats, covariance: Flo
 
 
 def _factor(covariance: Floats, damping: Floats, order: NDArray[np.intp]) -> Floats:
-    """Upper triangles M [G, K, K] with M Mᵀ the damped covariance, its inputs in ``order``.
+    """Lower triangles M [G, K, K] with M Mᵀ the damped covariance, its inputs in ``order``.
 
-    With C = M Mᵀ and the errors of the inputs before j fixed, eᵀCe is minimal where that of j is
-    -Σᵢ Mᵢⱼ eᵢ / Mⱼⱼ and the later ones follow in turn. So column j is all that step j needs, and
-    the inverse covariance, whose factor other forms of the method use, is never computed.
+    With C = M Mᵀ and the errors of the inputs after j fixed, eᵀCe is minimal where that of j is
+    -Σᵢ Mᵢⱼ eᵢ / Mⱼⱼ and the earlier ones follow in turn. So column j is all that step j needs,
+    and the inverse covariance, whose factor other forms of the method use, is never computed.
+    What is above the triangles is left as it was.
     """
-    backwards = order[:, ::-1]
-    matrix = np.stack([one[np.ix_(by, by)] for one, by in zip(covariance, backwards, strict=True)])
-    diagonal = np.arange(matrix.shape[1])
+    diagonal = np.arange(covariance.shape[1])
     added = damping
     while True:
+        matrix = np.stack(
+            [
+                one.take(by, axis=0).take(by, axis=1)
+                for one, by in zip(covariance, order, strict=True)
+            ]
+        )
         matrix[:, diagonal, diagonal] += added[:, None]
-        try:
-            factor: Floats = np.linalg.cholesky(matrix)[:, ::-1, ::-1]  # backwards, lower is upper
-        except np.linalg.LinAlgError:
-            # Where inputs hardly vary around a large mean, what float32 leaves of their
-            # covariance need not be positive definite.
-            added = 10 * added
-            if not np.isfinite(added).all():
-                raise
-        else:
-            return factor
+        # Not numpy's, which copies and takes three times as long.
+        (factorize,) = get_lapack_funcs(("potrf",), (matrix,))
+        # Transposed, it is in Fortran order, and its upper triangle the lower one.
+        results = [factorize(one.T, lower=0, clean=0, overwrite_a=1) for one in matrix]
+        if not any(failed for _, failed in results):
+            return matrix
+        # Where inputs hardly vary around a large mean, what float32 leaves of their covariance
+        # need not be positive definite.
+        added = 10 * added
+        if not np.isfinite(added).all():
+            raise np.linalg.LinAlgError("a covariance of a layer's inputs is not finite")
 
 
 def output_error(weights: Floats, levels: Floats, scale: Floats, covariance: Floats) -> Floats:
@@ -227,11 +250,11 @@ def _layer(
     centered: bool,
 ) -> Layer | None:
     """None where the levels are not those of the original weights, as SmoothQuant changed these."""
-    levels: Floats = numpy_helper.to_array(stored).astype(np.float64)
+    levels = numpy_helper.to_array(stored).astype(np.float32)
     if node.input[1] not in exact or levels.ndim != 4:
         return None
-    weights: Floats = numpy_helper.to_array(exact[node.input[1]]).astype(np.float64)
-    steps: Floats = numpy_helper.to_array(scale).astype(np.float64).reshape(-1)
+    weights = numpy_helper.to_array(exact[node.input[1]]).astype(np.float32)
+    steps = numpy_helper.to_array(scale).astype(np.float32).reshape(-1)
     if weights.shape != levels.shape or steps.size not in (1, len(weights)):
         return None
     each = np.broadcast_to(steps, (len(weights),))

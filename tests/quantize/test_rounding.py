@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
+from threadpoolctl import threadpool_limits
 
 from edgekit.core.console import Console
+from edgekit.quantize import rounding
 from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.engine import compile_graph, run_compiled
 from edgekit.quantize.layer_inputs import patches
@@ -222,6 +224,29 @@ def test_convolutions_err_less_on_other_images(centered: bool) -> None:
     assert [node.op_type for node in model.graph.node] == [
         node.op_type for node in nearest.graph.node
     ]
+
+
+def test_the_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BLAS splits sums among its threads, and what it says of the inputs changes with them."""
+    made, nearest = bundles.made(), made_with("nearest", "none")[0]
+    found: dict[int, list[NDArray[Any]]] = {1: [], 2: []}
+    for threads, kept in found.items():
+        monkeypatch.setattr(
+            rounding,
+            "least_error",
+            lambda *given, kept=kept: kept.append(given[-1].copy()) or least_error(*given),
+        )
+        model = onnx.ModelProto()
+        model.CopyFrom(nearest)
+        images, others = bundles.images(8), bundles.images(4, seed=1)
+        with threadpool_limits(limits=threads, user_api="blas"):
+            round_weights(
+                model, onnx.load(made.onnx), images, others, made.card.preprocessing, QUIET,
+                biases_follow=True,
+            )  # fmt: skip
+    assert len(found[1]) == 3
+    for one, two in zip(found[1], found[2], strict=True):
+        assert np.array_equal(one, two)
 
 
 def test_a_calibration_says_what_it_corrected() -> None:
