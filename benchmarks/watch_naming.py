@@ -6,12 +6,13 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from watch_answers import Random, Watched
 
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.field.outlook import outlook
 
 if TYPE_CHECKING:
-    from watch import Pool, Random, Watched
+    from watch import Pool
 
 
 def naming(pool: Pool, random: Random, repeat: int) -> None:
