@@ -37,7 +37,7 @@ from watch_answers import (
     stored_answers,
 )
 from watch_batch import alarms, check_batch
-from watch_naming import naming
+from watch_naming import Tried, naming
 
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.field.reference import places
@@ -283,7 +283,7 @@ def main() -> None:
     limits = [thresholds(pool, random) for random in randoms]
     delays(pool, limits, randoms, given.repeat)
     false_alarms(pool, limits, randoms)
-    naming(pool, randoms[0], 3 * given.repeat)
+    naming(Tried(pool.cells, pool.wrong), pool.monitors, randoms[0], 3 * given.repeat)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from watch_answers import Watched
 
 from edgekit.field.detector import KEPT, LEVELS, Detector, Experts
 from edgekit.field.monitor import Monitor
+from edgekit.field.reference import Cell
 from edgekit.field.state import chance_of
 from edgekit.runtime.model import Prediction
 
@@ -85,20 +87,33 @@ def _learned(learned: Floats, values: Floats) -> Floats:
     return np.asarray(density)
 
 
-def check_batch(monitor: Watched, promise: float, streams: Ints) -> None:
+def check_batch(
+    monitor: Watched, promise: float, streams: Ints, normal: Ints | None = None
+) -> None:
     """Stop the program unless `edgekit.Monitor` alarms at the same images; rows of answers."""
     real, seeds = [], []
-    for rows in streams:
+    for number, rows in enumerate(streams):
+        reference = monitor.experts.reference
+        if normal is not None:
+            reference = replace(reference, normal=_cell(monitor.symbol[normal[number]]))
         with tempfile.TemporaryDirectory() as folder:
             state = Path(folder) / "state.json"
-            watching = Monitor(monitor.experts.reference, state=state, images_a_false_alarm=promise)
+            watching = Monitor(reference, state=state, images_a_false_alarm=promise)
             watching.save()
             seeds.append(int(json.loads(state.read_text())["seed"]))
             real.append(_first_alarm(watching, monitor, rows))
     chances = [[chance_of(seed, image) for image in range(streams.shape[1])] for seed in seeds]
-    found = alarms(monitor.experts, promise, monitor.symbol[streams], np.array(chances))
+    own = None if normal is None else monitor.symbol[normal]
+    found = alarms(monitor.experts, promise, monitor.symbol[streams], np.array(chances), own)
     if found.tolist() != real:
         raise SystemExit(f"alarms at {found.tolist()}, those of edgekit.Monitor are at {real}")
+    print(f"alarms at the same images as edgekit.Monitor, promise {promise:,}: {real}", flush=True)
+
+
+def _cell(symbols: Ints) -> Cell:
+    """Clean images with these symbols, as a reference holds them."""
+    values, counts = np.unique(symbols, return_counts=True)
+    return Cell("", 0, len(symbols), None, tuple(values.tolist()), tuple(counts.tolist()))
 
 
 def _first_alarm(watching: Monitor, monitor: Watched, rows: Ints) -> int:
