@@ -21,36 +21,28 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from watch_answers import (
+    PROMISE,
+    SEVERITIES,
+    Collected,
+    Random,
+    Rows,
+    Watched,
+    monitors,
+    stored_answers,
+)
 from watch_batch import alarms, check_batch
-from watch_naming import naming
+from watch_naming import Tried, naming
 
-from edgekit.bundle.build_record import build_record
-from edgekit.core.console import Console
-from edgekit.data.corruption_grid import Cells, MakeVariants
 from edgekit.data.corruptions import BENCHMARK15
-from edgekit.data.loading import default_workers, epoch_order, load_each
-from edgekit.field.detector import Experts
-from edgekit.field.reference import make_reference, places
-from edgekit.parity.predictors import open_bundle_predictor
-from edgekit.report.model_facts import model_facts
-from edgekit.runtime.answers import Answers, join
-from edgekit.steps.build_data import open_data
-from edgekit.steps.field_reference import FieldOptions, Lab, lab_answers
-from edgekit.steps.options import DataOptions
+from edgekit.field.reference import places
 
 Floats = NDArray[np.float64]
-Rows = NDArray[np.int64]
-Random = np.random.Generator
-SEVERITIES = (1, 2, 3, 4, 5)
-PROMISE = 100_000  # images a false alarm
 CLEAN_FIRST = 500  # images before the change
 LONGEST = 1500  # images after it
 CLEAN_LENGTH, CLEAN_STREAMS = 2000, 100  # of each seed
@@ -58,88 +50,18 @@ TUNING_STREAMS, DIVISIONS = 300, 30
 WINDOW = 200  # images that a sliding window holds
 
 
-def collect(bundle: Path, uri: str | None, work: Path, clean: int, corrupted: int) -> None:
-    """Answers to validation and to test images, kept in ``work``."""
-    if (work / "lab.pickle").exists() and (work / "answers.npz").exists():
-        return
-    work.mkdir(parents=True, exist_ok=True)
-    model = open_bundle_predictor(bundle)
-    build = build_record(model.model.manifest, str(bundle))
-    data = open_data(DataOptions(uri or str(build.data), build.seed, False), model.classes)
-    facts = model_facts(model.model.manifest, model.name).vqsa
-    validation = data.splits.part("validation", data.dataset)
-    lab = lab_answers(model, validation, Console(), FieldOptions(), labeled=data.labeled)
-    with (work / "lab.pickle").open("wb") as stream:
-        pickle.dump((lab, facts.codebook_size if facts.has_codebook else 0), stream)
-    if (work / "answers.npz").exists():
-        return
-    test = data.test()
-    cells = Cells(BENCHMARK15, SEVERITIES, seed=1)
-    rows = epoch_order(len(test), 0, 0)[:clean].tolist()
-    every = tuple(range(1 + cells.count))
-    tasks = [(row, every if i < corrupted else (0,)) for i, row in enumerate(rows)]
-    parts: list[Answers] = []
-    numbers: list[int] = []
-    labels: list[int] = []
-    light: list[float] = []
-    make = MakeVariants(model.preprocessing, cells)
-    with closing(load_each(test, tasks, make, workers=default_workers(), chunk=1)) as images:
-        for (row, which), pixels in zip(tasks, images, strict=True):
-            parts.append(model.run(pixels))
-            numbers += which
-            labels += [test.label(row)] * len(which)
-            light += pixels.mean(axis=(1, 2, 3)).tolist()
-    answers = join(parts)
-    own = {"number": numbers, "label": labels, "light": light}
-    np.savez(work / "answers.npz", **{**answers.arrays(), **own})  # type: ignore[arg-type] # its stub
-
-
-@dataclass(frozen=True)
-class Watched:
-    """What one monitor looks at: codewords, or as without a codebook, classes."""
-
-    experts: Experts
-    symbol: Rows  # of each of the pool's answers
-
-
 class Pool:
     """The answers by cell, as every detector needs them; clean ones in two halves."""
 
     def __init__(self, work: Path) -> None:
-        found = np.load(work / "answers.npz")
-        answers = Answers.of({name: found[name] for name in found.files})
-        with (work / "lab.pickle").open("rb") as stream:
-            lab, size = pickle.load(stream)
-        self.monitors = {"monitor": watched(lab, size, answers)}
-        if self.monitors["monitor"].experts.reference.kind == "code":
-            self.monitors["monitor, no codes"] = watched(without_codes(lab), 0, answers)
+        self.monitors = monitors(work)
+        answers, found = stored_answers(work)
         _, self.top = places(answers, "class")
-        self.light = found["light"]
+        self.light = found["light"].astype(np.float64)
         self.wrong = answers.logits.argmax(axis=1) != found["label"]
         rows = [np.flatnonzero(found["number"] == number) for number in range(76)]
         self.tuning, self.clean, self.cells = rows[0][::2], rows[0][1::2], rows[1:]
         self.reference = self.tuning[::2]  # the baselines'
-
-
-def watched(lab: Lab, codebook_size: int, answers: Answers) -> Watched:
-    """A monitor with the reference that the lab's answers give."""
-    reference = make_reference(lab.normal, lab.clean, lab.cells, codebook_size)
-    seen = zip(*places(answers, reference.kind), strict=True)
-    symbols = [reference.symbol(int(place), float(clear)) for place, clear in seen]
-    return Watched(Experts(reference), np.array(symbols, np.int64))
-
-
-def without_codes(lab: Lab) -> Lab:
-    """The same answers of a model that has no codebook."""
-
-    def plain(answers: Answers) -> Answers:
-        return answers._replace(code=None, margin=None)
-
-    return Lab(
-        (plain(lab.normal[0]), lab.normal[1]),
-        (plain(lab.clean[0]), lab.clean[1]),
-        tuple((name, level, plain(given), labels) for name, level, given, labels in lab.cells),
-    )
 
 
 def monitor_alarms(monitor: Watched, streams: Rows, random: Random) -> Rows:
@@ -151,8 +73,7 @@ def check(pool: Pool, random: Random) -> None:
     """Many streams at once are calculated as the monitor calculates one."""
     streams = np.stack([changed(pool, random, cell, 1.0) for cell in (4, 24, 44, 74)])
     for monitor in pool.monitors.values():
-        chances = random.random(streams.shape)
-        check_batch(monitor.experts, PROMISE, monitor.symbol[streams], chances)
+        check_batch(monitor, PROMISE, streams)
 
 
 def cusum(pool: Pool, rows: Rows, reference: Rows) -> Floats:
@@ -338,12 +259,15 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", help="images, unless the build's own")
+    parser.add_argument(
+        "--part", default="test", help="of the images; calibration: to choose a design on"
+    )
     parser.add_argument("--clean", type=int, default=5000, help="test images, at most")
     parser.add_argument("--corrupted", type=int, default=200, help="of them in every cell")
     parser.add_argument("--repeat", type=int, default=1, help="streams for each cell and seed")
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
-    collect(given.bundle, given.data, given.work, given.clean, given.corrupted)
+    Collected(given.bundle, given.data, given.work, given.clean, given.corrupted, given.part).open()
     pool = Pool(given.work)
     randoms = [np.random.default_rng(seed) for seed in range(given.seeds)]
     for name, monitor in pool.monitors.items():
@@ -359,7 +283,7 @@ def main() -> None:
     limits = [thresholds(pool, random) for random in randoms]
     delays(pool, limits, randoms, given.repeat)
     false_alarms(pool, limits, randoms)
-    naming(pool, randoms[0], 3 * given.repeat)
+    naming(Tried(pool.cells, pool.wrong), pool.monitors, randoms[0], 3 * given.repeat)
 
 
 if __name__ == "__main__":

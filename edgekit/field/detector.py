@@ -32,6 +32,7 @@ Ints = NDArray[np.int64]
 SHARES: Final = (1.0, 0.3)  # of the images that an expert believes to have changed
 LEVELS: Final = 16  # of how typical a symbol is; bets are constant on a level
 _PRIOR_IMAGES: Final = 8.0  # weight of the pooled frequencies in a distribution's own
+_CELL_IMAGES: Final = 32.0  # that of what a cell should be like, in its own frequencies
 _UNIFORM: Final = 0.02  # share of the uniform distribution in the pooled frequencies
 _LEARNERS: Final = (50.0, 200.0)  # images that an expert without knowledge remembers
 KEPT: Final = (1 - 1 / np.array(_LEARNERS))[:, None]  # of what they remember, after an image
@@ -83,11 +84,38 @@ class Experts:
         return clean, cells.reshape(-1, size)
 
     @cached_property
-    def frequencies(self) -> tuple[Floats, Floats, Floats]:
-        """Smoothed frequencies of the symbols: clean [symbols], in each cell, and in all."""
+    def frequencies(self) -> tuple[Floats, Floats]:
+        """Smoothed frequencies of the symbols: of clean images, and of all."""
         clean, cells = self._counts
         pooled = _pooled(clean, cells.sum(axis=0))
-        return _smooth(clean, pooled), _smooth(cells, pooled), pooled
+        return _smooth(clean, pooled), pooled
+
+    @cached_property
+    def by_cell(self) -> Floats:
+        """Frequencies of the symbols in each cell [cells, symbols], to tell cells apart by.
+
+        A few dozen images leave most symbols of a cell unseen, but tell how often it has each
+        codeword and each margin; what a cell lacks is taken from these as if they were
+        independent, and these in part from the corruption's other severities.
+        """
+        _, cells = self._counts
+        found = np.empty_like(cells)
+        for rows in self.corruptions:
+            every = cells[rows].sum(axis=0)
+            alike = self._independent(every + _PRIOR_IMAGES * self.frequencies[1])
+            alike = _smooth(every, alike, _CELL_IMAGES)
+            own = self._independent(cells[rows] + _CELL_IMAGES * alike)
+            found[rows] = _smooth(cells[rows], own, _CELL_IMAGES)
+        return found
+
+    def _independent(self, counts: Floats) -> Floats:
+        """Frequencies of symbols [..., symbols] whose codewords and margins are independent."""
+        table = counts.reshape(*counts.shape[:-1], -1, self.reference.bins)
+        codes, margins = (
+            _smooth(table.sum(axis=axis), np.full(table.shape[other], 1 / table.shape[other]), 2.0)
+            for axis, other in ((-1, -2), (-2, -1))
+        )
+        return np.asarray(codes[..., :, None] * margins[..., None, :]).reshape(counts.shape)
 
     @cached_property
     def levels(self) -> NDArray[np.uint8]:
@@ -105,7 +133,7 @@ class Experts:
             pooled = _pooled(one, other)
             ratio = np.log(_smooth(other, pooled) / _smooth(one, pooled))
             scores += ratio if axis == 0 else ratio[:, None]
-        mass = _smooth(_pooled(clean, corrupted) * _PRIOR_IMAGES, self.frequencies[2])
+        mass = _smooth(_pooled(clean, corrupted) * _PRIOR_IMAGES, self.frequencies[1])
         order = np.argsort(-scores.ravel(), kind="stable")
         middle = np.cumsum(mass[order]) - mass[order] / 2
         levels = np.empty(len(clean), np.uint8)
@@ -180,8 +208,8 @@ def _pooled(clean: Floats, corrupted: Floats) -> Floats:
     return np.asarray((1 - _UNIFORM) * np.mean(frequencies, axis=0) + _UNIFORM / len(clean))
 
 
-def _smooth(counts: Floats, prior: Floats) -> Floats:
-    counts = counts + _PRIOR_IMAGES * prior
+def _smooth(counts: Floats, prior: Floats, images: float = _PRIOR_IMAGES) -> Floats:
+    counts = counts + images * prior
     return np.asarray(counts / counts.sum(axis=-1, keepdims=True))
 
 

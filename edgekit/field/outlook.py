@@ -84,7 +84,8 @@ def _posterior(experts: Experts, shares: list[Expert], symbols: NDArray[np.int64
     """
     reference = experts.reference
     seen, counts = np.unique(symbols, return_counts=True)
-    clean, cells, pooled = experts.frequencies
+    clean, pooled = experts.frequencies
+    cells = experts.by_cell
     likelihoods = []
     for one in shares:
         mixed = one.share * cells[one.cell][seen] + (1 - one.share) * clean[seen]
