@@ -30,7 +30,8 @@ TOOLS: Final = ("proot", "qemu-aarch64-static", "apt-get", "dpkg-deb")
 
 _PACKAGES: Final = (
     *("base-files", "bash", "coreutils", "dash", "grep", "libc-bin", "sed"),
-    *("python3", "python3-venv", "openssh-client", "libstdc++6", "libgomp1", "libasan8"),
+    *("python3", "python3-venv", "openssh-client", "libstdc++6", "libgomp1"),
+    *("libasan8", "libubsan1"),  # for the native tests under sanitizers
 )
 _APT: Final = """
 Dir::State "{folder}/state";
