@@ -63,6 +63,8 @@ class _Start:
 
     exported: Exported
     data: BuildData
+    seen: tuple[str, ...]  # the corruptions of the paired images
+    validated_on: tuple[str, ...]
     calibrated: onnx.ModelProto  # in the dialect's form
     original: onnx.ModelProto
     recipe: str
@@ -180,6 +182,10 @@ def _starting_point(config: FinetuneConfig, console: Console, restart: bool) -> 
         raise UsageError(
             f"{config.data}: its labels do not match the model's classes: give --labels"
         )
+    for part in ("train", "validation"):
+        data.splits.part(part, data.dataset)  # refuses an empty part, in words
+    seen = _corruptions(config, exported.card.training.seen)
+    validated_on = seen if config.validate_on == "seen" else parse_seen(config.validate_on)
     dialect = find_dialect(config.dialect)
     chosen = choose_calibration_images(console, data, read_recipe(config.recipe))
     quantized = calibrate(context, Calibration(exported, data, chosen, dialect))
@@ -192,6 +198,8 @@ def _starting_point(config: FinetuneConfig, console: Console, restart: bool) -> 
     return _Start(
         exported,
         data,
+        seen,
+        validated_on,
         onnx.load(stored),
         onnx.load(exported.onnx),
         quantized.recipe,
@@ -210,11 +218,7 @@ def _job(
 ) -> Iterator[FinetuneJob]:
     """Networks, images and workers."""
     dataset, splits = start.data.dataset, start.data.splits
-    for part in ("train", "validation"):
-        splits.part(part, dataset)  # refuses an empty part, in words
-    card = start.exported.card
-    corruptions = _corruptions(config, card.training.seen)
-    validated_on = corruptions if config.validate_on == "seen" else parse_seen(config.validate_on)
+    preprocessing = start.exported.card.preprocessing
 
     def sample(indices: IndexArray, limit: int | None) -> IndexArray:
         count = len(indices) if limit is None else limit
@@ -233,12 +237,12 @@ def _job(
     workers = default_workers() if config.workers is None else config.workers
     skipped = Skipped()
     options = BatchOptions(
-        pairing="paired" if corruptions else "clean",
+        pairing="paired" if start.seen else "clean",
         batch_size=config.batch_size,
         seed=config.seed,
         data_seed=config.data_seed,
     )
-    with Pool(dataset, ViewLoader(card.preprocessing), workers) as pool:
+    with Pool(dataset, ViewLoader(preprocessing), workers) as pool:
         world = World()
         train = sample(splits.train, config.train_images)
         validation = sample(splits.validation, config.validation_images)
@@ -251,10 +255,10 @@ def _job(
             original=original,
             train=train,
             source=ImageSource(
-                dataset, train, typed, card.preprocessing, options, corruptions, world, skipped
+                dataset, train, typed, preprocessing, options, start.seen, world, skipped
             ),
             validate=Validator(
-                validation, validated_on, card.preprocessing, typed, original, device, stop
+                validation, start.validated_on, preprocessing, typed, original, device, stop
             ),
             device=device,
             console=console,
@@ -342,7 +346,6 @@ def _record(
     job: FinetuneJob, start: _Start, progress: Progress, best: Validation
 ) -> FinetuneRecord:
     config = job.config
-    trained = start.exported.card.training.seen
     return FinetuneRecord(
         checkpoint=start.exported.checkpoint.sha256,
         dialect=config.dialect,
@@ -350,7 +353,7 @@ def _record(
         recipe_name=Path(config.recipe).name,
         images=start.images,
         data=config.data,
-        seen=_corruptions(config, trained),
+        seen=start.seen,
         train_images=len(job.train),
         epochs=config.epochs,
         best_epoch=progress.best_epoch + 1,
