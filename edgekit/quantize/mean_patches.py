@@ -61,21 +61,20 @@ def average_inputs(model: onnx.ModelProto, node: onnx.NodeProto, shape: Sequence
     if any(pads):
         borders = numbers([0, 0, *pads[:2], 0, 0, *pads[2:]])
         source = add("Pad", [source, borders], f"{node.name}/padded")
+
+    def taken(value: str, axis: int, place: int, name: str) -> str:
+        """What the weights of one row or column (``axis`` 2 or 3) multiply, averaged over it."""
+        # The last position ends at the edge: this weight then is at its own place before it.
+        start = place * dilations[axis - 2]
+        behind = (shape[axis] - 1 - place) * dilations[axis - 2]
+        if start or behind or strides[axis - 2] != 1:
+            limits = ([start], [-behind if behind else _EVERYTHING], [axis], [strides[axis - 2]])
+            value = add("Slice", [value, *map(numbers, limits)], f"{name}/taken")
+        return add("ReduceMean", [value, numbers([axis])], f"{name}/mean", keepdims=1)
+
     rows = []
-    for down in range(shape[2]):
-        row = []
-        for right in range(shape[3]):
-            # The last position ends at the edge: this weight then is at its own place before it.
-            places = [down, right]
-            starts = [place * dilations[axis] for axis, place in enumerate(places)]
-            behind = [
-                (shape[2 + axis] - 1 - place) * dilations[axis] for axis, place in enumerate(places)
-            ]
-            taken, name = source, f"{node.name}/{down},{right}"
-            if any(starts) or any(behind) or strides != [1, 1]:
-                ends = [-size if size else _EVERYTHING for size in behind]
-                given = [numbers(values) for values in (starts, ends, [2, 3], strides)]
-                taken = add("Slice", [source, *given], f"{name}/taken")
-            row.append(add("ReduceMean", [taken, numbers([2, 3])], f"{name}/mean", keepdims=1))
-        rows.append(add("Concat", row, f"{node.name}/{down}/means", axis=3))
+    for down in range(shape[2]):  # first along the columns, which leaves a single row to slice
+        row = taken(source, 2, down, f"{node.name}/{down}")
+        across = [taken(row, 3, right, f"{node.name}/{down},{right}") for right in range(shape[3])]
+        rows.append(add("Concat", across, f"{node.name}/{down}/means", axis=3))
     node.input[0] = add("Concat", rows, f"{node.name}/means", axis=2)
