@@ -15,6 +15,7 @@ from edgekit.model.backbones.base import Backbone
 from edgekit.model.backbones.efficientnet_lite import lite0_imagenet_file
 from edgekit.model.backbones.imported import ImportedBackbone
 from edgekit.model.backbones.registry import create_backbone
+from edgekit.model.backbones.timm import TimmBackbone
 from edgekit.model.card import ModelCard
 from edgekit.model.checkpoint import default_preprocessing, load_checkpoint
 from edgekit.model.vqsa import VQSA, VQSAHead
@@ -69,8 +70,11 @@ def starting_point(config: TrainConfig, console: Console) -> Start:
         raise UsageError(
             f"{path} holds a {loaded.card.backbone}: add --backbone {loaded.card.backbone}"
         )
+    backbone = loaded.model.backbone
+    if size is not None and isinstance(backbone, TimmBackbone):
+        backbone = backbone.at_size(size)
     return Start(
-        loaded.model.backbone,
+        backbone,
         _sized(loaded.card.preprocessing, config),
         True,
         path.name,

@@ -110,17 +110,17 @@ def test_training_that_cannot_begin_leaves_nothing(
 
 @pytest.mark.parametrize("words", ["--data nope", "--labels nope", "--recipe nope"])
 def test_a_build_is_refused_before_the_built_in_model_is_trained(
-    tmp_path: Path, words: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "edgekit", "build", *words.split()], cwd=tmp_path,
-        env={**os.environ, "EDGEKIT_CACHE": str(tmp_path / "cache")},
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "nope" in done.stderr
-    assert "training" not in done.stderr
-    assert not (tmp_path / "cache").exists()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(SystemExit) as stop:
+        main(["build", *words.split()])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "nope" in said
+    assert "training" not in said
+    assert not list(tmp_path.iterdir())
 
 
 class Wanting:

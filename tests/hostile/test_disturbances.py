@@ -28,7 +28,6 @@ QUICK = (
     *("power cut in sign", "power cut in train", "full disk in train", "full disk in sign"),
     *("together sign and sign", "together train and train"),
     *("kill device add again at a operation", "power cut in device add again"),
-    *("operators: graphs of OpenVINO", "operators: heads of OpenVINO"),
 )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.data.transforms import Preprocessing
 from edgekit.model.backbones.registry import BACKBONES, create_backbone
@@ -18,6 +19,8 @@ from edgekit.model.codebook import Codebook, normalize_rows, perplexity
 from edgekit.model.config import VQSAConfig
 from edgekit.model.vqsa import VQSA, VQSAHead
 from edgekit.native.codebook import lookup_reference
+from edgekit.training.config import TrainConfig
+from edgekit.training.initial_weights import starting_point
 
 # Looked up, not imported: importing timm without edgekit's help may fail in torchvision.
 needs_timm = pytest.mark.skipif(
@@ -241,6 +244,26 @@ def test_timm_backbones_for_other_sizes(name: str, positions: int, tmp_path: Pat
     with torch.no_grad():
         assert loaded.backbone.vectors(images).shape[1] == positions
         assert torch.equal(loaded(images).logits, model(images).logits)
+
+
+@needs_timm
+def test_trained_weights_for_another_size(tmp_path: Path) -> None:
+    """Of training's start: its result could not be loaded, as it kept the embeddings of 160 px."""
+    there = cast(TimmBackbone, create_backbone("timm:test_vit"))
+    torch.save(there.model.state_dict(), tmp_path / "vit.pth")
+    config = TrainConfig(
+        data="x", out=tmp_path, backbone="timm:test_vit", weights=str(tmp_path / "vit.pth"),
+        image_size=64,
+    )  # fmt: skip
+    here = cast(TimmBackbone, starting_point(config, Console(verbosity=-1)).backbone)
+    assert (here.input_size, there.input_size) == ((64, 64), (160, 160))
+    fresh = create_backbone("timm:test_vit", (64, 64))
+    fresh.load_state_dict(here.state_dict())  # as a checkpoint is loaded
+    kept = "model.blocks.0.attn.qkv.weight"
+    assert torch.equal(here.state_dict()[kept], there.state_dict()[kept])
+    assert here.at_size((64, 64)) is here
+    convolutions = cast(TimmBackbone, create_backbone("timm:test_convnext"))
+    assert convolutions.at_size((64, 64)) is convolutions
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ class TimmBackbone(Backbone):
             close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:3]
             hint = f" (such as {', '.join(close)})" if close else ""
             raise UsageError(f"timm has no model '{name}'{hint}; see timm.list_models()")
-        has_fixed_size = getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
-        options = {"img_size": size} if size is not None and has_fixed_size else {}
+        self.name = name
+        self._is_sized = bool(getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False))
+        options = {"img_size": size} if size is not None and self._is_sized else {}
         self.model = timm.create_model(name, pretrained=False, num_classes=0, **options)
         data: dict[str, Any] = timm.data.resolve_model_data_config(self.model)
         self.input_size: tuple[int, int] = size or (data["input_size"][1], data["input_size"][2])
@@ -85,6 +87,22 @@ class TimmBackbone(Backbone):
     def width(self, quantize: Quantize) -> int:
         """D of `pooled` or of `vectors`."""
         return self._widths[quantize]
+
+    def at_size(self, size: tuple[int, int]) -> TimmBackbone:
+        """This network for images of that size, with position embeddings resampled where needed."""
+        if not self._is_sized or size == self.input_size:
+            return self
+        other = TimmBackbone(self.name, size)
+        family = sys.modules[type(other.model).__module__]
+        adapt = getattr(family, "checkpoint_filter_fn", lambda state, _: state)
+        try:
+            other.model.load_state_dict(adapt(self.model.state_dict(), other.model))
+        except RuntimeError as error:
+            raise UsageError(
+                f"timm:{self.name} has weights for images of {self.input_size[0]} x "
+                f"{self.input_size[1]}, which timm cannot adapt: leave out --image-size"
+            ) from error
+        return other
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As bytes, which `_unpacked` reads after `import_timm`: in a worker process, importing
