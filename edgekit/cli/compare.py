@@ -25,7 +25,9 @@ from edgekit.core.console import Console
 @click.argument("b", type=click.Path(path_type=Path))
 @common
 def compare(console: Console, a: Path, b: Path) -> None:
-    """Show what differs between A and B: bundles (folders or .zip), or runs of 'edgekit train'.
+    """Show what differs between A and B: bundles (folders or .zip), or runs.
+
+    Runs are folders of 'edgekit train', or of 'edgekit finetune'.
 
     First what differs, in one line; then the facts that do (weights, target, options, versions,
     classes, calibration), and the evidence side by side: sizes, robustness, speed. Of runs, the
@@ -42,7 +44,7 @@ def compare(console: Console, a: Path, b: Path) -> None:
     runs = [is_run(path) for path in (a, b)]
     if runs[0] != runs[1]:
         run, other = (a, b) if runs[0] else (b, a)
-        raise UsageError(f"{run} is a training run, {other} is not: name two of the same kind")
+        raise UsageError(f"{run} is a run, {other} is none: name two of the same kind")
     report = compare_runs(a, b) if runs[0] else compare_bundles(a, b)
     console.document(report)
     show(console, report)

@@ -1,9 +1,14 @@
-"""Two training runs: the settings in which they differ, and the results of their best epochs."""
+"""Two trainings or two fine-tunings: the settings in which they differ, and their best epochs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.core.errors import UsageError
+from edgekit.quantize.qat.config import FinetuneConfig
+from edgekit.quantize.qat.run_log import is_finetune, read_finetune
 from edgekit.report.compared import (
     ComparedReport,
     Facts,
@@ -14,37 +19,101 @@ from edgekit.report.compared import (
     subjects,
 )
 from edgekit.training.config import TrainConfig
-from edgekit.training.run_log import LoggedRun, read_run
+from edgekit.training.run_log import read_run
 
 _PLACES = ("out", "cache")  # where a run lies is no difference
 
 
 def compare_runs(first: Path, second: Path) -> ComparedReport:
-    """Read both, finished or not, and compare them."""
-    a, b = read_run(first), read_run(second)
-    different = differences(_facts(a), _facts(b))
-    figures = tuple(_figures(a, b))
+    """Read both, finished or not, and compare them: two trainings, or two fine-tunings."""
+    kinds = is_finetune(first), is_finetune(second)
+    if kinds[0] != kinds[1]:
+        one, other = (first, second) if kinds[0] else (second, first)
+        raise UsageError(
+            f"{one} is a run of 'edgekit finetune', {other} one of 'edgekit train': name two of "
+            "the same kind"
+        )
+    a, b = (_finetuning(first), _finetuning(second)) if kinds[0] else (_run(first), _run(second))
+    different = differences(a.facts, b.facts)
+    figures = tuple(_figures(a.figures, b.figures))
     differ = subjects(different, figures)
     return ComparedReport(
         kind="runs",
         a=first,
         b=second,
         identical=not differ,
-        same_model=a.checkpoint == b.checkpoint != "",
+        same_model=a.model == b.model != "",
         differ=differ,
         differences=different,
         figures=figures,
-        notes=tuple(_notes(a, b)) if differ else (),
+        notes=() if a.judged_on == b.judged_on else (_OTHER_IMAGES,),
     )
 
 
-def _facts(run: LoggedRun) -> Facts:
+_Figures = dict[tuple[str, str, bool], float | None]
+"""By name, unit and whether it is a detail."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a run says of itself."""
+
+    facts: Facts
+    figures: _Figures
+    model: str
+    """The hash of its result; empty while there is none."""
+    judged_on: tuple[object, ...]
+    """Which images, under which corruptions."""
+
+
+def _run(folder: Path) -> _Told:
+    run = read_run(folder)
+    figures: _Figures = {
+        ("best epoch", "", False): run.best_epoch or None,
+        ("epochs", "", False): run.epochs,
+    }
+    if run.best is not None:
+        figures |= {
+            ("clean error", "%", False): _percent(run.best.clean_error),
+            ("mean corruption error", "%", False): _percent(run.best.mean_corruption_error),
+            ("codes used", "", False): run.best.used_codes,
+            ("same code as the clean image", "%", False): _percent(run.best.code_agreement),
+        }
+        for name, error in run.best.corruption_errors.items():
+            figures[f"error under {name.replace('_', ' ')}", "%", True] = _percent(error)
+    facts = _facts(run.config, {("checkpoint", "best"): run.checkpoint})
+    return _Told(facts, figures, run.checkpoint, _judged_on(run.config))
+
+
+def _finetuning(folder: Path) -> _Told:
+    run = read_finetune(folder)
+    figures: _Figures = {("epochs", "", False): run.epochs}
+    if run.best is not None:
+        best = run.best
+        figures = {("best epoch", "", False): run.best_epoch, **figures}
+        figures |= {
+            ("clean error", "%", False): _percent(best.clean_error),
+            ("mean corruption error", "%", False): _percent(best.mean_corruption_error),
+            ("the same of the float model", "%", False): _percent(best.float_mean_corruption_error),
+            ("same code as the float model", "%", False): _percent(best.code_agreement_clean),
+            ("same code, corrupted", "%", False): _percent(best.code_agreement_corrupted),
+            ("same class as the float model", "%", False): _percent(best.top1_agreement),
+        }
+    facts = _facts(run.config, {("graph", "INT8"): run.graph})
+    return _Told(facts, figures, run.graph, _judged_on(run.config))
+
+
+def _judged_on(config: TrainConfig | FinetuneConfig) -> tuple[object, ...]:
+    return tuple(getattr(config, name) for name in _IMAGES)
+
+
+def _facts(config: TrainConfig | FinetuneConfig, results: Facts) -> Facts:
     settings = {
         ("settings", name): _text(value)
-        for name, value in vars(run.config).items()
+        for name, value in vars(config).items()
         if name not in _PLACES
     }
-    return {**settings, **({("checkpoint", "best"): run.checkpoint} if run.checkpoint else {})}
+    return {**settings, **{name: value for name, value in results.items() if value}}
 
 
 def _text(value: object) -> str:
@@ -53,40 +122,19 @@ def _text(value: object) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def _figures(a: LoggedRun, b: LoggedRun) -> list[Figure]:
-    def row(name: str, unit: str, of: tuple[float | None, float | None], *, detail: bool) -> None:
-        one, other = (None if value is None else Measured(value) for value in of)
-        rows.append(figure("validation", name, unit, one, other, detail=detail))
-
-    rows: list[Figure] = []
-    best = a.best, b.best
-    row("best epoch", "", (a.best_epoch or None, b.best_epoch or None), detail=False)
-    row("epochs", "", (a.epochs, b.epochs), detail=False)
-    errors = [None if one is None else one.mean_corruption_error for one in best]
-    clean = [None if one is None else one.clean_error for one in best]
-    row("clean error", "%", (_percent(clean[0]), _percent(clean[1])), detail=False)
-    row("mean corruption error", "%", (_percent(errors[0]), _percent(errors[1])), detail=False)
-    used = [None if one is None else one.used_codes for one in best]
-    same = [None if one is None else one.code_agreement for one in best]
-    row("codes used", "", (used[0], used[1]), detail=False)
-    row("same code as the clean image", "%", (_percent(same[0]), _percent(same[1])), detail=False)
-    under = [{} if one is None else one.corruption_errors for one in best]
-    for name in dict.fromkeys((*under[0], *under[1])):
-        words = f"error under {name.replace('_', ' ')}"
-        values = _percent(under[0].get(name)), _percent(under[1].get(name))
-        row(words, "%", values, detail=True)
-    return [one for one in rows if one.a is not None or one.b is not None]
+def _figures(a: _Figures, b: _Figures) -> Iterator[Figure]:
+    for name, unit, detail in dict.fromkeys((*a, *b)):
+        values = a.get((name, unit, detail)), b.get((name, unit, detail))
+        one, other = (None if value is None else Measured(value) for value in values)
+        if one is not None or other is not None:
+            yield figure("validation", name, unit, one, other, detail=detail)
 
 
 def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
-def _notes(a: LoggedRun, b: LoggedRun) -> list[str]:
-    if any(getattr(a.config, name) != getattr(b.config, name) for name in _IMAGES):
-        return ["Errors are of different validation images or corruptions: do not compare them."]
-    return []
-
-
+_OTHER_IMAGES = "Errors are of different validation images or corruptions: do not compare them."
 _IMAGES = ("data", "data_seed", "validation_images", "seen", "validate_on")
-assert set(_IMAGES) <= TrainConfig.__dataclass_fields__.keys()
+for _config in (TrainConfig, FinetuneConfig):
+    assert set(_IMAGES) <= _config.__dataclass_fields__.keys()

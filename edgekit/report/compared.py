@@ -61,7 +61,7 @@ class ComparedReport(Document):
     """Whether everything is the same but when they were made."""
     same_model: bool
     """Whether both must give the same answers: of bundles, all that takes part in running is the
-    same; of runs, the best checkpoint."""
+    same; of runs, the best checkpoint or the INT8 graph."""
     differ: tuple[str, ...]
     """The subjects in which they differ, the most important first."""
     differences: tuple[Difference, ...]

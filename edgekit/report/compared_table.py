@@ -44,7 +44,7 @@ def headline(report: ComparedReport) -> str:
     if report.identical:
         all_of = "model, files and evidence" if report.kind == "bundles" else "settings and results"
         return f"identical: the same {all_of}"
-    same = "what runs" if report.kind == "bundles" else "the best checkpoint"
+    same = "what runs" if report.kind == "bundles" else "the result"
     first = f"{same} is the same; different" if report.same_model else "different"
     return f"{first}: {', '.join(report.differ)}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,31 +37,25 @@ class LoggedRun:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether `edgekit train` has worked there."""
-    # A fine-tuning's folder has a result as well, and settings of another kind.
+    """Whether `edgekit train` or `edgekit finetune` has worked there."""
     return (folder / LOG).is_file() and (folder / CONFIG).is_file()
 
 
 def read_run(folder: Path) -> LoggedRun:
-    """The run in ``folder``."""
-    if (folder / "result.json").is_file():
-        raise UsageError(f"{folder} is a run of 'edgekit finetune': name runs of 'edgekit train'")
+    """The run of `edgekit train` in ``folder``."""
     config = read_toml(folder / CONFIG, TrainConfig)
-    epochs = [one for one in _events(folder / LOG) if one.get("event") == "epoch"]
-    best = next((one for one in reversed(epochs) if one.get("best") is True), None)
-    number, evaluation = 0, None
-    if best is not None:
-        source = f"{folder / LOG}: its best epoch"
-        evaluation = part(Evaluation, best.get("validation"), source)
-        number = part(_Epoch, best, source).epoch
-    checkpoint = folder / _BEST
+    found = logged_events(folder / LOG)
+    number, validation = best_of(found, folder / LOG)
+    source = f"{folder / LOG}: its best epoch"
     return LoggedRun(
         config=config,
-        epochs=len(epochs),
+        epochs=len(epochs_of(found)),
         best_epoch=number,
-        best=evaluation,
-        seconds=sum(part(_Epoch, one, f"{folder / LOG}: an epoch").seconds for one in epochs),
-        checkpoint=file_sha256(checkpoint) if checkpoint.is_file() else "",
+        best=part(Evaluation, validation, source) if number else None,
+        seconds=sum(
+            part(_Epoch, one, f"{folder / LOG}: an epoch").seconds for one in epochs_of(found)
+        ),
+        checkpoint=hash_of(folder / _BEST),
     )
 
 
@@ -71,7 +65,29 @@ class _Epoch:
     seconds: float = 0.0
 
 
-def _events(path: Path) -> list[Mapping[str, Any]]:
+Event = Mapping[str, Any]
+
+
+def epochs_of(events: Sequence[Event]) -> list[Event]:
+    """The epochs that have ended."""
+    return [one for one in events if one.get("event") == "epoch"]
+
+
+def best_of(events: Sequence[Event], log: Path) -> tuple[int, Any]:
+    """The best epoch's number, from 1, and its validation; 0 while no epoch was best."""
+    best = next((one for one in reversed(epochs_of(events)) if one.get("best") is True), None)
+    if best is None:
+        return 0, None
+    return part(_Epoch, best, f"{log}: its best epoch").epoch, best.get("validation")
+
+
+def hash_of(file: Path) -> str:
+    """SHA-256; empty without the file."""
+    return file_sha256(file) if file.is_file() else ""
+
+
+def logged_events(path: Path) -> list[Event]:
+    """All lines of a run's log."""
     try:
         lines = read_regular(path).decode("utf-8").splitlines()
         events = [json.loads(line) for line in lines if line.strip()]

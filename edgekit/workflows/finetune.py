@@ -31,6 +31,7 @@ from edgekit.quantize.qat.loop import BEST, FinetuneJob, FinetuneLoop
 from edgekit.quantize.qat.network import Network
 from edgekit.quantize.qat.record import FinetuneRecord, write_record
 from edgekit.quantize.qat.results import FinetuneResult, Validation
+from edgekit.quantize.qat.run_log import INT8
 from edgekit.quantize.recipes import read_recipe
 from edgekit.steps.artifacts import Exported
 from edgekit.steps.build_data import BuildData, check_inputs, open_data
@@ -50,7 +51,6 @@ from edgekit.training.run_state import Progress, RunState, resumable
 from edgekit.training.stop_signal import StopSignal
 from edgekit.training.views import LoadedViews, Unreadable, View, ViewLoader
 
-INT8 = "model-int8.onnx"
 CALIBRATED = "calibrated.onnx"
 LISTING = "images.json"  # of the calibration images
 _FILES = ("state.pt", "log.jsonl", BEST, "config.toml", INT8, CALIBRATED, LISTING, "result.json")

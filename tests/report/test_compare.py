@@ -316,5 +316,19 @@ def test_unfinished_and_damaged_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
         code, out, err = run(capsys, *runs)
         assert (code, out) == (2, "")
         assert message in err
-    (tmp_path / "two" / "result.json").write_text("{}")
-    assert "edgekit finetune" in run(capsys, *runs)[2]
+
+
+def test_a_training_and_a_finetuning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "one")
+    write_run(tmp_path / "two")
+    calibrated = {
+        "images": 40, "clean_error": 0.2, "float_clean_error": 0.19, "mean_corruption_error": 0.3,
+        "float_mean_corruption_error": 0.28, "code_agreement_clean": 0.9,
+        "code_agreement_corrupted": 0.8, "top1_agreement": 0.95,
+    }  # fmt: skip
+    start = {"event": "start", "calibrated": calibrated, "seed": 0}
+    (tmp_path / "two" / "log.jsonl").write_text(json.dumps(start))
+    code, out, err = run(capsys, tmp_path / "one", tmp_path / "two")
+    assert (code, out) == (2, "")
+    two, one = f"{tmp_path / 'two'} is a run of 'edgekit finetune'", f"{tmp_path / 'one'} one of"
+    assert f"{two}, {one} 'edgekit train': name two of the same kind" in err

@@ -26,6 +26,9 @@ from edgekit.quantize.qat import loop
 from edgekit.quantize.qat.config import FinetuneConfig
 from edgekit.quantize.qat.record import read_finetuned
 from edgekit.quantize.qat.results import Validation
+from edgekit.quantize.qat.run_log import INT8
+from edgekit.report.compare_runs import compare_runs
+from edgekit.report.compared import Measured
 from edgekit.steps.artifacts import Checkpoint, Exported, Quantized
 from edgekit.steps.bundling import compile_bundle
 from edgekit.steps.calibration import legal_onnx, take_finetuned
@@ -35,7 +38,7 @@ from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.targets import descriptor as descriptors
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.workflows.build import plan
-from edgekit.workflows.finetune import INT8, finetune
+from edgekit.workflows.finetune import finetune
 from tests.training.training_data import QUIET, write_data
 from tests.workflows.small_build import save_model
 
@@ -215,6 +218,27 @@ def test_a_build_takes_the_graph_in_the_place_of_a_calibration(work: Path, whole
     other = Exported(Checkpoint(Path("b.pth"), "ab" * 32), exported.onnx, exported.card, {})
     with pytest.raises(UsageError, match=r"from another checkpoint .* than b\.pth"):
         take("openvino", other)
+
+
+def test_two_runs_are_compared(
+    work: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare_runs(whole, whole).identical
+    early = settings(work, tmp_path / "early", epochs=9, patience=1, lr=1e-30, scale_lr=0.0)
+    finetune(early, QUIET)
+    report = compare_runs(whole, early.out)
+    assert ("settings", "patience", "0", "1") in [
+        (one.subject, one.name, one.a, one.b) for one in report.differences
+    ]
+    figures = {one.name: (one.a, one.b) for one in report.figures}
+    result = json.loads((whole / "result.json").read_text())
+    kept, calibrated = figures["mean corruption error"]
+    assert kept is not None
+    assert calibrated is not None
+    assert kept.value == 100 * result["finetuned"]["mean_corruption_error"]
+    assert calibrated.value == 100 * result["calibrated"]["mean_corruption_error"]
+    assert figures["best epoch"][1] == Measured(0)
+    assert not report.same_model
 
 
 def test_files_that_are_no_finetuned_graph(work: Path, whole: Path, tmp_path: Path) -> None:
