@@ -79,7 +79,8 @@ def recognize(state: State, source: str) -> Recognized:
     raise UsageError(
         f"{source} is not a checkpoint that edgekit knows (keys: {keys_text}, ...): it reads its "
         "own, the released VQ-SA layout, and plain resnet18/34/50/101 and efficientnet-lite0 "
-        "classifiers; for others add --backbone timm:NAME or module:function"
+        "classifiers; for others add --backbone timm:NAME or module:function (to "
+        "'edgekit export', for a command without that option)"
     )
 
 
