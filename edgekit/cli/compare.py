@@ -44,7 +44,7 @@ def compare(console: Console, a: Path, b: Path) -> None:
     runs = [is_run(path) for path in (a, b)]
     if runs[0] != runs[1]:
         run, other = (a, b) if runs[0] else (b, a)
-        raise UsageError(f"{run} is a run, {other} is none: name two of the same kind")
+        raise UsageError(f"{run} holds a run, {other} does not: name two of the same kind")
     report = compare_runs(a, b) if runs[0] else compare_bundles(a, b)
     console.document(report)
     show(console, report)

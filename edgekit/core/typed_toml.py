@@ -48,24 +48,35 @@ def closest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
 
 def read_toml(path: Path, cls: type[T]) -> T:
     """Read ``path`` into ``cls``; every mistake names the file, its line and the key."""
+    return parse_toml(_text_of(path), cls, str(path))
+
+
+def keys_of(path: Path) -> frozenset[str]:
+    """The names at the top of a TOML file."""
+    return frozenset(_table(_text_of(path), str(path)))
+
+
+def _text_of(path: Path) -> str:
     try:
-        text = read_regular(path).decode("utf-8")
+        return read_regular(path).decode("utf-8")
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text: save it as UTF-8 TOML") from error
-    return parse_toml(text, cls, str(path))
 
 
 def parse_toml(text: str, cls: type[T], source: str) -> T:
     """Like `read_toml`, from text; ``source`` is what error messages call it."""
+    return _build(cls, _table(text, source), (), _Source(source, text))
+
+
+def _table(text: str, source: str) -> dict[str, Any]:
     try:
-        table = tomllib.loads(text)
+        return tomllib.loads(text)
     except RecursionError as error:
         raise UsageError(f"{source} is not valid TOML: its values are nested too deep") from error
     except ValueError as error:  # TOMLDecodeError, and numbers of 5,000 digits
         raise UsageError(f"{source} is not valid TOML: {error}") from error
-    return _build(cls, table, (), _Source(source, text))
 
 
 def from_dict(cls: type[T], table: dict[str, Any], source: str) -> T:

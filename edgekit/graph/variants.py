@@ -15,7 +15,7 @@ import onnx
 from edgekit.core.errors import UsageError
 from edgekit.core.typed_toml import nearest
 from edgekit.graph.lookup import LookupSpec, is_lookup, lookup_function
-from edgekit.graph.view import Graph, attributes, copied, set_nodes
+from edgekit.graph.view import Graph, attributes, copied, opset, set_nodes
 from edgekit.targets.operators import DOMAIN, LOOKUP, LOOKUP_NODE, Variant
 
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -41,9 +41,9 @@ def with_body(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     whole, own = copied(model), attributes(node)
     rows = Graph(model).constants[node.input[1]].dims[0]
-    opset = next(entry.version for entry in model.opset_import if not entry.domain)
+    version = opset(model)
     spec = LookupSpec(own["metric"].decode(), margin=bool(own["margin"]), rows=rows)
-    whole.functions.append(lookup_function(spec, opset))
+    whole.functions.append(lookup_function(spec, version))
     return whole
 
 

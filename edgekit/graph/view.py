@@ -232,3 +232,9 @@ def drop_unused_nodes(model: onnx.ModelProto) -> set[str]:
         else:
             del nodes[place]
     return needed
+
+
+def opset(model: onnx.ModelProto) -> int:
+    """The version of the standard operators."""
+    standard = (entry for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return int(next(standard).version)

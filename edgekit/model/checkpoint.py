@@ -86,14 +86,14 @@ def load_checkpoint(
     outside edgekit: a file's own word is not enough to run that code. ``classes`` are names for a
     file that has none. A plain classifier is taken as it is, without codes. ``to_train`` also takes
     a file without a classifier, and gives it one of a single class, which training replaces.
-    ``size`` is that of the images, for an imported backbone whose file does not say.
+    ``size`` is that of the images, for a named backbone: plain files do not say.
     """
     state, card = read_checkpoint(path)
     if card is not None:
         _check_confirmed(path, card, backbone)
         loaded = _load_own(path, state, card)
     else:
-        named = _named_backbone(backbone, size)
+        named = _named_backbone(backbone, size, state)
         if named is not None:
             assert backbone is not None
             recognized = recognize_named(state, backbone, named.prefix, named.classifiers)
@@ -295,7 +295,7 @@ def _rename_classes(path: Path, loaded: Loaded, classes: tuple[str, ...]) -> Loa
 
 
 def _named_backbone(
-    name: str | None, size: tuple[int, int] | None
+    name: str | None, size: tuple[int, int] | None, state: State
 ) -> TimmBackbone | ImportedBackbone | None:
     """The backbone of a file that does not say what it holds, if the user's name is needed."""
     if name is None:
@@ -303,7 +303,10 @@ def _named_backbone(
     if is_import_path(name):
         return ImportedBackbone(name, size)
     if name.startswith(TIMM_PREFIX):
-        return TimmBackbone(name.removeprefix(TIMM_PREFIX))
+        backbone = TimmBackbone(name.removeprefix(TIMM_PREFIX))
+        if size is None or backbone.fits(state):
+            return backbone
+        return TimmBackbone(backbone.name, size)
     check_name(name)
     return None
 

@@ -33,7 +33,7 @@ from edgekit.graph.view import (
 )
 from edgekit.quantize.emulation import make_float
 from edgekit.quantize.engine import BATCH, CompiledGraph, compile_graph, run_compiled
-from edgekit.quantize.mean_patches import average_inputs, can_average
+from edgekit.quantize.mean_patches import average_inputs, can_average, mean_over
 
 Floats = NDArray[np.float64]
 
@@ -65,7 +65,7 @@ def correct_biases(
     if not layers:
         return CorrectedBiases(0, 0, 0)
     branches = _with_branches(calibrated, original, layers)
-    make_float(branches)  # float32 adds these integers exactly, and saturates on no machine
+    make_float(branches)  # which saturates on no machine
     compiled = compile_graph(branches)
     del branches  # OpenVINO has its own copy, and a codebook may be large
     name = original.graph.input[0].name
@@ -171,8 +171,6 @@ def _with_branches(
     model = copied(original)
     del model.graph.output[:]
     needed: dict[str, onnx.TensorProto] = {}
-    axes = numpy_helper.from_array(np.array([2, 3], np.int64), "biases/axes")
-    model.graph.initializer.append(axes)
     repeated = (*PAIR, *PASS_THROUGH)
 
     stored = constants(original)
@@ -204,10 +202,10 @@ def _with_branches(
         return branch
 
     def add_output(source: str, name: str, positions: bool) -> None:
-        inputs = [source, "biases/axes"] if positions else [source]
-        kind = "ReduceMean" if positions else "Identity"
-        attributes = {"keepdims": 0} if positions else {}
-        model.graph.node.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        if positions:
+            mean_over(model, source, [2, 3], name, keep=False)
+        else:
+            model.graph.node.append(helper.make_node("Identity", [source], [name], name=name))
         add_outputs(model, [name])
 
     for node in layers:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgekit.core.errors import UsageError
 from edgekit.quantize.qat.config import FinetuneConfig
-from edgekit.quantize.qat.run_log import is_finetune, read_finetune
+from edgekit.quantize.qat.run_log import read_finetune
 from edgekit.report.compared import (
     ComparedReport,
     Facts,
@@ -19,21 +19,21 @@ from edgekit.report.compared import (
     subjects,
 )
 from edgekit.training.config import TrainConfig
-from edgekit.training.run_log import read_run
+from edgekit.training.run_log import command_of, read_run
 
 _PLACES = ("out", "cache")  # where a run lies is no difference
 
 
 def compare_runs(first: Path, second: Path) -> ComparedReport:
     """Read both, finished or not, and compare them: two trainings, or two fine-tunings."""
-    kinds = is_finetune(first), is_finetune(second)
-    if kinds[0] != kinds[1]:
-        one, other = (first, second) if kinds[0] else (second, first)
+    commands = command_of(first), command_of(second)
+    if commands[0] != commands[1]:
         raise UsageError(
-            f"{one} is a run of 'edgekit finetune', {other} one of 'edgekit train': name two of "
-            "the same kind"
+            f"{first} holds a run of 'edgekit {commands[0]}', {second} one of "
+            f"'edgekit {commands[1]}': name two of the same kind"
         )
-    a, b = (_finetuning(first), _finetuning(second)) if kinds[0] else (_run(first), _run(second))
+    read = _finetuning if commands[0] == "finetune" else _training
+    a, b = read(first), read(second)
     different = differences(a.facts, b.facts)
     figures = tuple(_figures(a.figures, b.figures))
     differ = subjects(different, figures)
@@ -66,7 +66,7 @@ class _Told:
     """Which images, under which corruptions."""
 
 
-def _run(folder: Path) -> _Told:
+def _training(folder: Path) -> _Told:
     run = read_run(folder)
     figures: _Figures = {
         ("best epoch", "", False): run.best_epoch or None,
@@ -94,13 +94,15 @@ def _finetuning(folder: Path) -> _Told:
         figures |= {
             ("clean error", "%", False): _percent(best.clean_error),
             ("mean corruption error", "%", False): _percent(best.mean_corruption_error),
-            ("the same of the float model", "%", False): _percent(best.float_mean_corruption_error),
+            ("mean corruption error, float model", "%", False): _percent(
+                best.float_mean_corruption_error
+            ),
             ("same code as the float model", "%", False): _percent(best.code_agreement_clean),
             ("same code, corrupted", "%", False): _percent(best.code_agreement_corrupted),
             ("same class as the float model", "%", False): _percent(best.top1_agreement),
         }
     facts = _facts(run.config, {("graph", "INT8"): run.graph})
-    return _Told(facts, figures, run.graph, _judged_on(run.config))
+    return _Told(facts, figures, run.graph, (*_judged_on(run.config), run.validated_on))
 
 
 def _judged_on(config: TrainConfig | FinetuneConfig) -> tuple[object, ...]:

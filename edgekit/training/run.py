@@ -26,6 +26,7 @@ from edgekit.training.methods.base import create_methods
 from edgekit.training.phases import Material, make_phases
 from edgekit.training.provenance import digest_of, training_provenance, weights_hash
 from edgekit.training.results import Evaluation, TrainResult
+from edgekit.training.run_log import refuse_other_command
 from edgekit.training.run_state import Progress, RunState, resumable
 from edgekit.training.stop_signal import StopSignal
 
@@ -45,6 +46,7 @@ def run_training(
     can decide of it, once the model is built. Under torchrun every process calls this.
     """
     started = time.monotonic()
+    refuse_other_command(config.out, "train")
     with (
         join_world(config.device) as world,
         StopSignal() as stop,
@@ -88,6 +90,8 @@ def _take_folder(config: TrainConfig, world: World, restart: bool) -> None:
         if restart:
             for name in _FILES:
                 (config.out / name).unlink(missing_ok=True)
+        else:
+            _refuse_other_run(config)  # another may have begun since
         if not path.exists():
             write_text(path, to_toml(config))
     world.wait()

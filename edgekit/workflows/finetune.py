@@ -16,6 +16,7 @@ import torch
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.core.files import file_sha256, write_bytes, write_text
+from edgekit.core.folders import check_writable
 from edgekit.core.step_cache import cache_root
 from edgekit.core.typed_toml import differences, read_toml, to_toml
 from edgekit.data.base import IndexArray
@@ -47,13 +48,14 @@ from edgekit.training.config import BatchOptions
 from edgekit.training.determinism import choose_device, reproducible
 from edgekit.training.distributed import World
 from edgekit.training.provenance import digest_of, training_provenance
+from edgekit.training.run_log import CONFIG, refuse_other_command
 from edgekit.training.run_state import Progress, RunState, resumable
 from edgekit.training.stop_signal import StopSignal
 from edgekit.training.views import LoadedViews, Unreadable, View, ViewLoader
 
 CALIBRATED = "calibrated.onnx"
 LISTING = "images.json"  # of the calibration images
-_FILES = ("state.pt", "log.jsonl", BEST, "config.toml", INT8, CALIBRATED, LISTING, "result.json")
+_FILES = ("state.pt", "log.jsonl", BEST, CONFIG, INT8, CALIBRATED, LISTING, "result.json")
 _PROOF_VIEWS = 64
 
 
@@ -66,6 +68,7 @@ class _Start:
     seen: tuple[str, ...]  # the corruptions of the paired images
     validated_on: tuple[str, ...]
     calibrated: onnx.ModelProto  # in the dialect's form
+    listing: bytes  # of the calibration images
     original: onnx.ModelProto
     recipe: str
     images: str
@@ -78,14 +81,16 @@ def finetune(config: FinetuneConfig, console: Console, *, restart: bool = False)
     ``restart`` discards the earlier call.
     """
     started = time.monotonic()
+    refuse_other_command(config.out, "finetune")
     config = _with_dialect(config, console, restart)
-    check_inputs(config.data, config.labels, config.recipe)  # before anything is written
+    check_inputs(config.data, config.labels, config.recipe)
+    check_writable(config.out)
     if not restart:
         _refuse_other_run(config)
     device = choose_device(config.device, 0)
     with StopSignal() as stop, reproducible(config.seed, config.threads):
         start = _starting_point(config, console, restart)
-        with _job(config, start, device, console, stop) as job:
+        with _job(config, start, device, console, stop, restart) as job:
             state = _resumable(job)
             if state is not None and state.progress.finished:
                 progress = state.progress
@@ -133,7 +138,7 @@ def _with_dialect(config: FinetuneConfig, console: Console, restart: bool) -> Fi
     if config.dialect != AUTO:
         find_dialect(config.dialect)
         return config
-    earlier = config.out / "config.toml"
+    earlier = config.out / CONFIG
     if earlier.exists() and not restart:
         return replace(config, dialect=read_toml(earlier, FinetuneConfig).dialect)
     dialect = load_descriptor("cpu").dialect
@@ -142,7 +147,7 @@ def _with_dialect(config: FinetuneConfig, console: Console, restart: bool) -> Fi
 
 
 def _refuse_other_run(config: FinetuneConfig) -> None:
-    path = config.out / "config.toml"
+    path = config.out / CONFIG
     if not path.exists():
         if (config.out / "state.pt").exists():
             raise UsageError(f"{config.out} holds another kind of run: choose another --out")
@@ -155,21 +160,23 @@ def _refuse_other_run(config: FinetuneConfig) -> None:
         )
 
 
-def _take_folder(config: FinetuneConfig, restart: bool) -> None:
-    """Make ``out`` this run's folder."""
-    path = config.out / "config.toml"
+def _take_folder(config: FinetuneConfig, start: _Start, restart: bool) -> None:
+    """Make ``out`` this run's folder, which keeps the calibration."""
+    path, calibrated = config.out / CONFIG, config.out / CALIBRATED
     if restart:
         for name in _FILES:
             (config.out / name).unlink(missing_ok=True)
+    else:
+        _refuse_other_run(config)  # another may have begun since
     if not path.exists():
         write_text(path, to_toml(config))
+    if not calibrated.exists():
+        write_bytes(config.out / LISTING, start.listing)
+        write_bytes(calibrated, start.calibrated.SerializeToString(deterministic=True))
 
 
 def _starting_point(config: FinetuneConfig, console: Console, restart: bool) -> _Start:
-    """Export and calibrate, through the cache; the calibration is kept in the run's folder.
-
-    The folder is taken only then: a run that cannot start leaves no files, and deletes none.
-    """
+    """Export and calibrate, through the cache; a run that goes on has its calibration already."""
     context = Context(console, cache_root())
     source = SourceOptions(config.checkpoint, config.backbone, config.labels)
     exported = export(context, obtain_checkpoint(context, source), source)
@@ -189,18 +196,18 @@ def _starting_point(config: FinetuneConfig, console: Console, restart: bool) -> 
     dialect = find_dialect(config.dialect)
     chosen = choose_calibration_images(console, data, read_recipe(config.recipe))
     quantized = calibrate(context, Calibration(exported, data, chosen, dialect))
-    _take_folder(config, restart)
     stored = config.out / CALIBRATED
-    if not stored.exists():
-        write_bytes(config.out / LISTING, quantized.onnx.with_name(LISTING).read_bytes())
-        graph = legalize(onnx.load(quantized.onnx), dialect)
-        write_bytes(stored, graph.SerializeToString(deterministic=True))
+    if stored.exists() and not restart:
+        calibrated = onnx.load(stored)
+    else:
+        calibrated = legalize(onnx.load(quantized.onnx), dialect)
     return _Start(
         exported,
         data,
         seen,
         validated_on,
-        onnx.load(stored),
+        calibrated,
+        quantized.onnx.with_name(LISTING).read_bytes(),
         onnx.load(exported.onnx),
         quantized.recipe,
         quantized.images,
@@ -215,8 +222,13 @@ def _job(
     device: torch.device,
     console: Console,
     stop: StopSignal,
+    restart: bool,
 ) -> Iterator[FinetuneJob]:
-    """Networks, images and workers."""
+    """Networks, images and workers.
+
+    The folder is taken once the networks are there: a run that cannot start leaves no files, and
+    deletes none.
+    """
     dataset, splits = start.data.dataset, start.data.splits
     preprocessing = start.exported.card.preprocessing
 
@@ -224,6 +236,9 @@ def _job(
         count = len(indices) if limit is None else limit
         return stratified_sample(dataset, count, seed=config.data_seed, indices=indices)
 
+    network = Network(start.calibrated, start.original).to(device)
+    original = Network(start.original).to(device).requires_grad_(False)
+    _take_folder(config, start, restart)
     identity = digest_of(
         {
             **{name: repr(value) for name, value in config.decisive().items()},
@@ -232,8 +247,6 @@ def _job(
             "calibrated": file_sha256(config.out / CALIBRATED),
         }
     )
-    network = Network(start.calibrated, start.original).to(device)
-    original = Network(start.original).to(device).requires_grad_(False)
     workers = default_workers() if config.workers is None else config.workers
     skipped = Skipped()
     options = BatchOptions(

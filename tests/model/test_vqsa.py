@@ -262,6 +262,11 @@ def test_trained_weights_for_another_size(tmp_path: Path) -> None:
     kept = "model.blocks.0.attn.qkv.weight"
     assert torch.equal(here.state_dict()[kept], there.state_dict()[kept])
     assert here.at_size((64, 64)) is here
+    torch.save(here.model.state_dict(), tmp_path / "vit.pth")  # of a model for this size
+    again = cast(TimmBackbone, starting_point(config, Console(verbosity=-1)).backbone)
+    assert torch.equal(again.model.pos_embed, here.model.pos_embed)
+    with pytest.raises(UsageError, match=r"does not take images of 100 x 100: .*divisible"):
+        there.at_size((100, 100))
     convolutions = cast(TimmBackbone, create_backbone("timm:test_convnext"))
     assert convolutions.at_size((64, 64)) is convolutions
 

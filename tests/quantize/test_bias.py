@@ -39,7 +39,7 @@ class Pair:
         return result
 
 
-def convolution(*, pool: bool = False, kernel: int = 3, groups: int = 3) -> Pair:
+def convolution(*, pool: bool = False, kernel: int = 3, groups: int = 3, version: int = 18) -> Pair:
     """Weights of 4 bits, so that the shift is clear; ``pool`` puts a MaxPool behind the pair."""
     random = np.random.default_rng(0)
     weight = random.normal(0, 1, (3, 3 // groups, kernel, kernel)).astype(np.float32)
@@ -83,7 +83,9 @@ def convolution(*, pool: bool = False, kernel: int = 3, groups: int = 3) -> Pair
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3, None, None])],
             [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
         )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        return helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", version)], ir_version=10
+        )
 
     return Pair(model(True), model(False))
 
@@ -95,9 +97,10 @@ def assert_all_is_read(model: onnx.ModelProto) -> None:
 
 @pytest.mark.parametrize("pool", [False, True], ids=["direct", "behind a MaxPool"])
 @pytest.mark.parametrize("form", [(3, 3), (1, 1)], ids=["depthwise", "1x1"])
-def test_a_shift_is_taken_back(pool: bool, form: tuple[int, int]) -> None:
+@pytest.mark.parametrize("version", [13, 18])  # the oldest that is calibrated, and ours
+def test_a_shift_is_taken_back(pool: bool, form: tuple[int, int], version: int) -> None:
     kernel, groups = form
-    pair = convolution(pool=pool, kernel=kernel, groups=groups)
+    pair = convolution(pool=pool, kernel=kernel, groups=groups, version=version)
     images, others = bundles.images(64), bundles.images(64, seed=1)
     before = np.square(pair.off(others)).mean()
     found = correct_biases(pair.int8, pair.exact, images, others, PREPROCESSING)

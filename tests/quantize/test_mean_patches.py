@@ -24,8 +24,9 @@ from edgekit.quantize.mean_patches import average_inputs, can_average
         ((7, 7), 1, {"pads": [3, 3, 3, 3], "strides": [2, 2]}),
     ],
 )
+@pytest.mark.parametrize("version", [13, 18])
 def test_the_mean_is_that_over_all_positions(
-    kernel: tuple[int, int], groups: int, options: dict[str, Any]
+    kernel: tuple[int, int], groups: int, options: dict[str, Any], version: int
 ) -> None:
     random = np.random.default_rng(0)
     weight = random.normal(0, 1, (16, 4 // groups, *kernel)).astype(np.float32)
@@ -39,7 +40,7 @@ def test_the_mean_is_that_over_all_positions(
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * 4)],
             [numpy_helper.from_array(value, name) for name, value in constants.items()],
         ),
-        opset_imports=[helper.make_opsetid("", 18)],
+        opset_imports=[helper.make_opsetid("", version)],
         ir_version=10,
     )
     averaged = onnx.ModelProto()

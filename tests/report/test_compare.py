@@ -14,6 +14,7 @@ from edgekit.bundle.store import open_bundle, update_bundle, write_bundle, zip_b
 from edgekit.core.typed_toml import to_toml
 from edgekit.parity.document import GRAPH_FILE, GRAPH_SECTION, ParityDocument
 from edgekit.parity.examples import EXAMPLES, Answered, Example, ExampleCell, Examples, Picture
+from edgekit.quantize.qat.config import FinetuneConfig
 from edgekit.report.compare_bundles import compare_bundles
 from edgekit.report.compared import ComparedReport
 from edgekit.training.config import TrainConfig
@@ -326,9 +327,23 @@ def test_a_training_and_a_finetuning(tmp_path: Path, capsys: pytest.CaptureFixtu
         "float_mean_corruption_error": 0.28, "code_agreement_clean": 0.9,
         "code_agreement_corrupted": 0.8, "top1_agreement": 0.95,
     }  # fmt: skip
-    start = {"event": "start", "calibrated": calibrated, "seed": 0}
-    (tmp_path / "two" / "log.jsonl").write_text(json.dumps(start))
+    for name in ("two", "three"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        config = FinetuneConfig(dialect="openvino", out=tmp_path / name)
+        (tmp_path / name / "config.toml").write_text(to_toml(config))
+        (tmp_path / name / "log.jsonl").write_text("")  # calibration is being validated
     code, out, err = run(capsys, tmp_path / "one", tmp_path / "two")
     assert (code, out) == (2, "")
-    two, one = f"{tmp_path / 'two'} is a run of 'edgekit finetune'", f"{tmp_path / 'one'} one of"
-    assert f"{two}, {one} 'edgekit train': name two of the same kind" in err
+    one, two = f"{tmp_path / 'one'} holds a run of 'edgekit train'", f"{tmp_path / 'two'} one of"
+    assert f"{one}, {two} 'edgekit finetune': name two of the same kind" in err
+    runs = tmp_path / "two", tmp_path / "three"
+    assert run(capsys, *runs)[1] == "identical: the same settings and results\n"
+    for folder, seen in zip(runs, (["fog"], ["fog", "snow"]), strict=True):
+        start = {"event": "start", "calibrated": calibrated, "validated_on": seen, "seed": 0}
+        (folder / "log.jsonl").write_text(json.dumps(start))
+        (folder / "model-int8.onnx").write_text(seen[-1])
+    _, out, _ = run(capsys, *runs)
+    assert "same class as the float model, %" in out
+    assert "do not compare them" in out  # each checkpoint brings its own corruptions
+    (tmp_path / "two" / "log.jsonl").write_text('{"event": "start", "calibrated": 3}')
+    assert "what calibration achieved must be an object" in run(capsys, *runs)[2]

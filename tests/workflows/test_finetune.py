@@ -37,6 +37,7 @@ from edgekit.steps.context import Context
 from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.targets import descriptor as descriptors
 from edgekit.targets.descriptor import load_descriptor
+from edgekit.training.config import TrainConfig
 from edgekit.workflows.build import plan
 from edgekit.workflows.finetune import finetune
 from tests.training.training_data import QUIET, write_data
@@ -47,6 +48,7 @@ import sys
 from pathlib import Path
 
 from edgekit.core.console import Console
+from edgekit.training.config import TrainConfig
 from edgekit.workflows.finetune import finetune
 from edgekit.quantize.qat.config import FinetuneConfig
 from edgekit.core.typed_toml import read_toml
@@ -321,6 +323,24 @@ def test_mistakes_are_one_line(
         finetune(settings(work, tmp_path / "out", **changes), QUIET)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_training_is_neither_resumed_nor_deleted(work: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "config.toml").write_text(to_toml(TrainConfig(out=out)))
+    (out / "best.safetensors").write_bytes(b"weights")
+    for restart in (False, True):
+        with pytest.raises(UsageError, match="holds a run of 'edgekit train'"):
+            finetune(settings(work, out), QUIET, restart=restart)
+    assert {path.name for path in out.iterdir()} == {"config.toml", "best.safetensors"}
+
+
+def test_a_folder_that_cannot_be_made_is_refused_at_once(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    config = settings(work, tmp_path / "file" / "out", checkpoint="absent.pth")
+    with pytest.raises(UsageError, match=r"cannot write .*: name another folder"):
+        finetune(config, QUIET)
 
 
 def test_a_mistake_does_not_delete_the_run_that_it_was_to_replace(work: Path, whole: Path) -> None:

@@ -6,6 +6,8 @@ import copy
 import importlib.util
 import pickle
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,8 @@ class TimmBackbone(Backbone):
         self.name = name
         self._is_sized = bool(getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False))
         options = {"img_size": size} if size is not None and self._is_sized else {}
-        self.model = timm.create_model(name, pretrained=False, num_classes=0, **options)
+        with _refused(name, size):
+            self.model = timm.create_model(name, pretrained=False, num_classes=0, **options)
         data: dict[str, Any] = timm.data.resolve_model_data_config(self.model)
         self.input_size: tuple[int, int] = size or (data["input_size"][1], data["input_size"][2])
         self.mean: tuple[float, ...] = tuple(data["mean"])
@@ -56,7 +59,7 @@ class TimmBackbone(Backbone):
         self.classifiers: tuple[str, ...] = (last,) if isinstance(last, str) else tuple(last)
         was_training = self.model.training
         self.model.eval()  # batch norm refuses one image in training mode
-        with torch.no_grad():
+        with torch.no_grad(), _refused(name, size):
             probe = torch.zeros(1, 3, *self.input_size)
             self._widths: dict[Quantize, int] = {
                 "pooled": self.pooled(probe).shape[-1],
@@ -95,14 +98,14 @@ class TimmBackbone(Backbone):
         other = TimmBackbone(self.name, size)
         family = sys.modules[type(other.model).__module__]
         adapt = getattr(family, "checkpoint_filter_fn", lambda state, _: state)
-        try:
+        with _refused(self.name, size):
             other.model.load_state_dict(adapt(self.model.state_dict(), other.model))
-        except RuntimeError as error:
-            raise UsageError(
-                f"timm:{self.name} has weights for images of {self.input_size[0]} x "
-                f"{self.input_size[1]}, which timm cannot adapt: leave out --image-size"
-            ) from error
         return other
+
+    def fits(self, state: Mapping[str, Tensor]) -> bool:
+        """Whether timm's ``state`` is of this size, as far as their shapes can tell."""
+        own = self.model.state_dict()
+        return all(own[name].shape == one.shape for name, one in state.items() if name in own)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As bytes, which `_unpacked` reads after `import_timm`: in a worker process, importing
@@ -115,6 +118,21 @@ class TimmBackbone(Backbone):
         memo[id(self)] = twin
         twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return twin
+
+
+@contextmanager
+def _refused(name: str, size: tuple[int, int] | None) -> Iterator[None]:
+    """What timm raises because images of this size do not suit the model, as a line."""
+    try:
+        yield
+    except (RuntimeError, AssertionError, ValueError) as error:
+        if size is None:
+            raise
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UsageError(
+            f"timm:{name} does not take images of {size[0]} x {size[1]}: {reason.rstrip('.:')}: "
+            "choose another size, or leave it out"
+        ) from error
 
 
 def _unpacked(state: bytes) -> TimmBackbone:

@@ -34,7 +34,7 @@ class Validator:
         device: torch.device,
         stop: StopSignal,
     ) -> None:
-        self._indices, self._corruptions = indices, tuple(corruptions)
+        self._indices, self.corruptions = indices, tuple(corruptions)
         self._preprocessing, self._pool, self._original = preprocessing, pool, original
         self._device, self._stop = device, stop
         self._float_choices: dict[int, Choices] = {}  # by the number of the group
@@ -42,14 +42,14 @@ class Validator:
     def groups(self) -> Iterator[Group]:
         """The images in groups, each clean and under every corruption."""
         return image_groups(
-            self._indices, self._corruptions, self._preprocessing, self._pool, World()
+            self._indices, self.corruptions, self._preprocessing, self._pool, World()
         )
 
     @torch.inference_mode()
     def __call__(self, network: Network) -> Validation:
         """Validate one network. Ctrl-C interrupts it, so save the state before."""
-        each = 1 + len(self._corruptions)
-        tally, float_tally = Tally(self._corruptions, None), Tally(self._corruptions, None)
+        each = 1 + len(self.corruptions)
+        tally, float_tally = Tally(self.corruptions, None), Tally(self.corruptions, None)
         agreement = _Agreement()
         for number, group in enumerate(self.groups()):
             if self._stop.requested:

@@ -103,7 +103,12 @@ class FinetuneLoop:
         """What calibration alone achieves: the bar that every epoch has to clear."""
         validation = self.job.validate(self.job.network)
         self._note_best(validation, -1)
-        self.journal.write("start", calibrated=validation.to_dict(), seed=self.job.config.seed)
+        self.journal.write(
+            "start",
+            calibrated=validation.to_dict(),
+            validated_on=self.job.validate.corruptions,
+            seed=self.job.config.seed,
+        )
         self.job.console.info(f"calibrated: {validation.describe()}")
         self._save()
 

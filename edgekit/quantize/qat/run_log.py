@@ -26,14 +26,15 @@ class LoggedFinetune:
     """From 1; 0 is calibration alone."""
     best: Validation | None
     """None before calibration was validated."""
+    validated_on: tuple[str, ...] | None
+    """The corruptions; None if the log does not say."""
     graph: str
     """SHA-256 of the INT8 graph; empty while there is none."""
 
 
-def is_finetune(folder: Path) -> bool:
-    """Whether a run, as `is_run` knows them, is one of `edgekit finetune`."""
-    start = logged_events(folder / LOG)[:1]
-    return any("calibrated" in event for event in start) or (folder / INT8).is_file()
+@dataclass(frozen=True)
+class _Start:
+    validated_on: tuple[str, ...] | None = None
 
 
 def read_finetune(folder: Path) -> LoggedFinetune:
@@ -42,12 +43,18 @@ def read_finetune(folder: Path) -> LoggedFinetune:
     log = folder / LOG
     events = logged_events(log)
     number, validation = best_of(events, log)
-    if not number:  # no epoch was better than calibration
-        validation = next((one["calibrated"] for one in events if "calibrated" in one), None)
+    best = part(Validation, validation, f"{log}: its best epoch") if number else None
+    validated_on = None
+    start = next((one for one in events if one.get("event") == "start"), None)
+    if start is not None:
+        validated_on = part(_Start, start, f"{log}: its start").validated_on
+        if not number:  # no epoch was better than calibration
+            best = part(Validation, start.get("calibrated"), f"{log}: what calibration achieved")
     return LoggedFinetune(
         config=config,
         epochs=len(epochs_of(events)),
         best_epoch=number,
-        best=None if validation is None else part(Validation, validation, f"{log}: its best epoch"),
+        best=best,
+        validated_on=validated_on,
         graph=hash_of(folder / INT8),
     )
