@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -26,13 +27,14 @@ from edgekit.data.loading import default_workers
 from edgekit.graph.layers import quantized_layers, weight_names
 from edgekit.metrics.codes import code_agreement
 from edgekit.quantize.accuracy_control import control
-from edgekit.quantize.calibrate import _functions_carried_through, calibrate
+from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.calibration_images import choose_images, load_images
 from edgekit.quantize.engine import answers
 from edgekit.quantize.float_scope import head_nodes
 from edgekit.quantize.probe import Probe, difference, load_probe
 from edgekit.quantize.recipes import Recipe
 from edgekit.quantize.results import interval_text
+from edgekit.quantize.statistics import lean_statistics
 from edgekit.steps.build_data import open_data
 from edgekit.steps.calibration import probe_of
 from edgekit.steps.context import Context
@@ -110,7 +112,7 @@ def nncfs(work: Work) -> onnx.ModelProto:
         return float(found.mean()), found.tolist()
 
     images = nncf.Dataset([{name: normalize(image[np.newaxis])} for image in work.pixels])
-    with _functions_carried_through():
+    with lean_statistics(Path()):
         model: onnx.ModelProto = nncf.quantize_with_accuracy_control(
             work.original,
             images,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgekit.data.transforms import Preprocessing
+from edgekit.graph.reductions import reduce_over
 from edgekit.graph.view import (
     PAIR,
     PASS_THROUGH,
@@ -33,7 +34,7 @@ from edgekit.graph.view import (
 )
 from edgekit.quantize.emulation import make_float
 from edgekit.quantize.engine import BATCH, CompiledGraph, compile_graph, run_compiled
-from edgekit.quantize.mean_patches import average_inputs, can_average, mean_over
+from edgekit.quantize.mean_patches import average_inputs, can_average
 
 Floats = NDArray[np.float64]
 
@@ -203,7 +204,7 @@ def _with_branches(
 
     def add_output(source: str, name: str, positions: bool) -> None:
         if positions:
-            mean_over(model, source, [2, 3], name, keep=False)
+            reduce_over(model, "ReduceMean", source, [2, 3], name, keep=False)
         else:
             model.graph.node.append(helper.make_node("Identity", [source], [name], name=name))
         add_outputs(model, [name])

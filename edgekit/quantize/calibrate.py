@@ -30,6 +30,7 @@ from edgekit.quantize.corrections import correct
 from edgekit.quantize.float_scope import float_scope
 from edgekit.quantize.recipes import Recipe, check_dialect
 from edgekit.quantize.results import CalibrationReport
+from edgekit.quantize.statistics import lean_statistics
 from edgekit.quantize.tables import restore_tables, tables_in_files
 from edgekit.targets.dialects import Dialect
 
@@ -81,8 +82,8 @@ def calibrate(
     )
     with (
         _quiet_nncf(console),
-        _functions_carried_through(),
         tables_in_files(model) as (light, folder),
+        lean_statistics(folder),
     ):
         advanced.backend_params = {BackendParameters.EXTERNAL_DATA_DIR: str(folder)}
         try:
@@ -222,26 +223,3 @@ def _quiet_nncf(console: Console) -> Iterator[None]:
             yield
     finally:
         logger.setLevel(before)
-
-
-@contextlib.contextmanager
-def _functions_carried_through() -> Iterator[None]:
-    """Let NNCF's intermediate models keep the model-local functions.
-
-    To collect statistics NNCF copies the graph with more outputs but without ``functions``, and
-    ONNX Runtime no longer knows edgekit::CodebookLookup.
-    """
-    from nncf.onnx.graph.model_transformer import ONNXModelTransformer
-
-    original = ONNXModelTransformer._insert_outputs
-
-    def with_functions(model: onnx.ModelProto, outputs: list[str] | set[str]) -> onnx.ModelProto:
-        copy: onnx.ModelProto = original(model, outputs)
-        copy.functions.extend(model.functions)
-        return copy
-
-    ONNXModelTransformer._insert_outputs = staticmethod(with_functions)
-    try:
-        yield
-    finally:
-        ONNXModelTransformer._insert_outputs = staticmethod(original)

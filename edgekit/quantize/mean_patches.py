@@ -8,40 +8,17 @@ thousands of positions'.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from edgekit.graph.view import attributes, opset
+from edgekit.graph.reductions import numbers, reduce_over
+from edgekit.graph.view import attributes
 
 # With fewer output channels per group, the convolution costs less than the mean of its patches.
 _WORTH = 8
 _EVERYTHING = np.iinfo(np.int64).max
-
-
-def mean_over(
-    model: onnx.ModelProto, source: str, axes: Sequence[int], name: str, *, keep: bool
-) -> str:
-    """Append the mean over these axes, in the form that the graph's opset has, and name it so."""
-    inputs: list[str] = [source]
-    options: dict[str, Any] = {"keepdims": int(keep)}
-    if opset(model) < 18:
-        options["axes"] = list(axes)
-    else:
-        inputs.append(_numbers(model, axes))
-    model.graph.node.append(helper.make_node("ReduceMean", inputs, [name], name=name, **options))
-    return name
-
-
-def _numbers(model: onnx.ModelProto, values: Sequence[int]) -> str:
-    """A constant of the graph, each only once."""
-    name = f"edgekit/numbers/{','.join(map(str, values))}"
-    if all(tensor.name != name for tensor in model.graph.initializer):
-        tensor = numpy_helper.from_array(np.array(values, np.int64), name)
-        model.graph.initializer.append(tensor)
-    return name
 
 
 def can_average(node: onnx.NodeProto, shape: Sequence[int]) -> bool:
@@ -74,7 +51,7 @@ def average_inputs(model: onnx.ModelProto, node: onnx.NodeProto, shape: Sequence
 
     source = node.input[0]
     if any(pads):
-        borders = _numbers(model, [0, 0, *pads[:2], 0, 0, *pads[2:]])
+        borders = numbers(model, [0, 0, *pads[:2], 0, 0, *pads[2:]])
         source = add("Pad", [source, borders], f"{node.name}/padded")
 
     def taken(value: str, axis: int, place: int, name: str) -> str:
@@ -84,9 +61,9 @@ def average_inputs(model: onnx.ModelProto, node: onnx.NodeProto, shape: Sequence
         behind = (shape[axis] - 1 - place) * dilations[axis - 2]
         if start or behind or strides[axis - 2] != 1:
             limits = ([start], [-behind if behind else _EVERYTHING], [axis], [strides[axis - 2]])
-            given = [_numbers(model, numbers) for numbers in limits]
+            given = [numbers(model, each) for each in limits]
             value = add("Slice", [value, *given], f"{name}/taken")
-        return mean_over(model, value, [axis], f"{name}/mean", keep=True)
+        return reduce_over(model, "ReduceMean", value, [axis], f"{name}/mean", keep=True)
 
     rows = []
     for down in range(shape[2]):  # first along the columns, which leaves a single row to slice

@@ -19,7 +19,8 @@ from edgekit.report.compared import (
     subjects,
 )
 from edgekit.training.config import TrainConfig
-from edgekit.training.run_log import command_of, read_run
+from edgekit.training.run_folder import command_of
+from edgekit.training.run_log import read_run
 
 _PLACES = ("out", "cache")  # where a run lies is no difference
 
@@ -50,8 +51,14 @@ def compare_runs(first: Path, second: Path) -> ComparedReport:
     )
 
 
-_Figures = dict[tuple[str, str, bool], float | None]
-"""By name, unit and whether it is a detail."""
+@dataclass(frozen=True)
+class _Value:
+    """A number that a run says of itself; None while it has none."""
+
+    name: str
+    value: float | None
+    unit: str = ""
+    detail: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class _Told:
     """What a run says of itself."""
 
     facts: Facts
-    figures: _Figures
+    figures: tuple[_Value, ...]
     model: str
     """The hash of its result; empty while there is none."""
     judged_on: tuple[object, ...]
@@ -68,41 +75,40 @@ class _Told:
 
 def _training(folder: Path) -> _Told:
     run = read_run(folder)
-    figures: _Figures = {
-        ("best epoch", "", False): run.best_epoch or None,
-        ("epochs", "", False): run.epochs,
-    }
+    figures = [_Value("best epoch", run.best_epoch or None), _Value("epochs", run.epochs)]
     if run.best is not None:
-        figures |= {
-            ("clean error", "%", False): _percent(run.best.clean_error),
-            ("mean corruption error", "%", False): _percent(run.best.mean_corruption_error),
-            ("codes used", "", False): run.best.used_codes,
-            ("same code as the clean image", "%", False): _percent(run.best.code_agreement),
-        }
-        for name, error in run.best.corruption_errors.items():
-            figures[f"error under {name.replace('_', ' ')}", "%", True] = _percent(error)
+        best = run.best
+        figures += [
+            _percent("clean error", best.clean_error),
+            _percent("mean corruption error", best.mean_corruption_error),
+            _Value("codes used", best.used_codes),
+            _percent("same code as the clean image", best.code_agreement),
+        ]
+        figures += [
+            _percent(f"error under {name.replace('_', ' ')}", error, detail=True)
+            for name, error in best.corruption_errors.items()
+        ]
     facts = _facts(run.config, {("checkpoint", "best"): run.checkpoint})
-    return _Told(facts, figures, run.checkpoint, _judged_on(run.config))
+    return _Told(facts, tuple(figures), run.checkpoint, _judged_on(run.config))
 
 
 def _finetuning(folder: Path) -> _Told:
     run = read_finetune(folder)
-    figures: _Figures = {("epochs", "", False): run.epochs}
+    figures = [_Value("epochs", run.epochs)]
     if run.best is not None:
         best = run.best
-        figures = {("best epoch", "", False): run.best_epoch, **figures}
-        figures |= {
-            ("clean error", "%", False): _percent(best.clean_error),
-            ("mean corruption error", "%", False): _percent(best.mean_corruption_error),
-            ("mean corruption error, float model", "%", False): _percent(
-                best.float_mean_corruption_error
-            ),
-            ("same code as the float model", "%", False): _percent(best.code_agreement_clean),
-            ("same code, corrupted", "%", False): _percent(best.code_agreement_corrupted),
-            ("same class as the float model", "%", False): _percent(best.top1_agreement),
-        }
+        figures = [
+            _Value("best epoch", run.best_epoch),
+            *figures,
+            _percent("clean error", best.clean_error),
+            _percent("mean corruption error", best.mean_corruption_error),
+            _percent("mean corruption error, float model", best.float_mean_corruption_error),
+            _percent("same code as the float model", best.code_agreement_clean),
+            _percent("same code, corrupted", best.code_agreement_corrupted),
+            _percent("same class as the float model", best.top1_agreement),
+        ]
     facts = _facts(run.config, {("graph", "INT8"): run.graph})
-    return _Told(facts, figures, run.graph, (*_judged_on(run.config), run.validated_on))
+    return _Told(facts, tuple(figures), run.graph, (*_judged_on(run.config), run.validated_on))
 
 
 def _judged_on(config: TrainConfig | FinetuneConfig) -> tuple[object, ...]:
@@ -124,16 +130,20 @@ def _text(value: object) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def _figures(a: _Figures, b: _Figures) -> Iterator[Figure]:
-    for name, unit, detail in dict.fromkeys((*a, *b)):
-        values = a.get((name, unit, detail)), b.get((name, unit, detail))
-        one, other = (None if value is None else Measured(value) for value in values)
+def _figures(a: tuple[_Value, ...], b: tuple[_Value, ...]) -> Iterator[Figure]:
+    for each in {value.name: value for value in (*a, *b)}.values():
+        one, other = _measured(a, each.name), _measured(b, each.name)
         if one is not None or other is not None:
-            yield figure("validation", name, unit, one, other, detail=detail)
+            yield figure("validation", each.name, each.unit, one, other, detail=each.detail)
 
 
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
+def _measured(values: tuple[_Value, ...], name: str) -> Measured | None:
+    found = next((each.value for each in values if each.name == name), None)
+    return None if found is None else Measured(found)
+
+
+def _percent(name: str, share: float | None, *, detail: bool = False) -> _Value:
+    return _Value(name, None if share is None else 100 * share, "%", detail)
 
 
 _OTHER_IMAGES = "Errors are of different validation images or corruptions: do not compare them."

@@ -22,6 +22,7 @@ from edgekit.data.base import content_hash
 from edgekit.data.datasets import open_dataset
 from edgekit.training.config import TrainConfig
 from edgekit.training.provenance import training_provenance
+from edgekit.training.run_folder import BEST, LOG
 
 STEP = "train-builtin"
 
@@ -58,20 +59,20 @@ def train_builtin(
         console.info("training the built-in model (once; a few minutes on two cores)")
         result = run_training(dataclasses.replace(config, out=work), console)
         console.info(f"built-in model: {describe(result.validation)}")
-        shutil.copyfile(result.best, folder / "best.safetensors")
-        shutil.copyfile(work / "log.jsonl", folder / "log.jsonl")
+        shutil.copyfile(result.best, folder / BEST)
+        shutil.copyfile(work / LOG, folder / LOG)
 
     with _exclusive(cache_dir / f"{STEP}.lock", console):
         entry = cached(cache_dir, STEP, inputs, make, console, force=force)
         if work.exists():
             shutil.rmtree(work)
-    return entry / "best.safetensors"
+    return entry / BEST
 
 
 def builtin_checkpoint(cache_dir: Path, console: Console) -> Path | None:
     """The built-in checkpoint if it is in the cache; does not import torch."""
     entry = find(cache_dir, STEP, _inputs(BUILTIN), console)
-    return None if entry is None else entry / "best.safetensors"
+    return None if entry is None else entry / BEST
 
 
 def _inputs(config: TrainConfig) -> dict[str, Any]:

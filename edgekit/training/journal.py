@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.errors import EdgekitError
+from edgekit.training.run_folder import LOG
 
 
 class Journal:
     """Appends to ``log.jsonl``; a resumed run first drops what was logged after its last state."""
 
     def __init__(self, folder: Path, keep_bytes: int, enabled: bool) -> None:
-        self._path = folder / "log.jsonl"
+        self._path = folder / LOG
         self._enabled = enabled
         self._board: Any = None
         if not enabled:

@@ -38,6 +38,7 @@ from edgekit.training.optimizer import (
     set_learning_rate,
 )
 from edgekit.training.results import Evaluation
+from edgekit.training.run_folder import STATE
 from edgekit.training.run_state import Progress, RunState, save_state
 from edgekit.training.stop_signal import StopSignal
 from edgekit.training.summary import curves, epoch_line
@@ -365,7 +366,7 @@ class _PhaseRun:
             usage=usage,
             sums=self.sums,
         )
-        save_state(self.job.out / "state.pt", state)
+        save_state(self.job.out / STATE, state)
 
     def _own_part(self, model: VQSA) -> dict[str, Tensor]:
         """The weights that this run changes; a frozen backbone need not be saved."""

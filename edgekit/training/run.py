@@ -8,8 +8,6 @@ import torch
 
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
-from edgekit.core.files import write_text
-from edgekit.core.typed_toml import differences, read_toml, to_toml
 from edgekit.data.base import IndexArray
 from edgekit.data.corruptions import parse_seen
 from edgekit.data.datasets import open_dataset
@@ -26,11 +24,19 @@ from edgekit.training.methods.base import create_methods
 from edgekit.training.phases import Material, make_phases
 from edgekit.training.provenance import digest_of, training_provenance, weights_hash
 from edgekit.training.results import Evaluation, TrainResult
-from edgekit.training.run_log import refuse_other_command
+from edgekit.training.run_folder import (
+    BEST,
+    CONFIG,
+    LOG,
+    STATE,
+    refuse_other_command,
+    refuse_other_run,
+    take_folder,
+)
 from edgekit.training.run_state import Progress, RunState, resumable
 from edgekit.training.stop_signal import StopSignal
 
-_FILES = ("state.pt", "log.jsonl", "best.safetensors", "last.safetensors", "config.toml")
+_FILES = (STATE, LOG, BEST, "last.safetensors", CONFIG)
 
 
 def run_training(
@@ -56,45 +62,21 @@ def run_training(
         device = choose_device(config.device, world.local_rank)
         precision_for(config.precision, device)  # refuses a precision that the device lacks
         if not restart:
-            _refuse_other_run(config)
+            refuse_other_run(config)
         start = starting_point(config, console)
         material = _material(config, start, device, world, console, stop)
         if tolerance is not None:
             console.info(outlook(len(material.splits.test), tolerance))
         job = _job(config, start, material)
-        _take_folder(config, world, restart)  # last: a run that cannot start leaves no files
+        if world.leads:  # last: a run that cannot start leaves no files
+            take_folder(config, _FILES, restart=restart)
+        world.wait()
         state = _resumable(job)
         if state is not None and state.progress.finished:
             progress = state.progress
         else:
             progress = train(job, state)
         return _result(job, material, progress, time.monotonic() - started)
-
-
-def _refuse_other_run(config: TrainConfig) -> None:
-    path = config.out / "config.toml"
-    if not path.exists():
-        return
-    different = differences(config.decisive(), read_toml(path, TrainConfig).decisive())
-    if different:
-        raise UsageError(
-            f"{config.out} holds a run with other settings ({'; '.join(different[:3])}): choose "
-            "another --out, or add --restart to start over"
-        )
-
-
-def _take_folder(config: TrainConfig, world: World, restart: bool) -> None:
-    """Make ``out`` this run's folder."""
-    path = config.out / "config.toml"
-    if world.leads:
-        if restart:
-            for name in _FILES:
-                (config.out / name).unlink(missing_ok=True)
-        else:
-            _refuse_other_run(config)  # another may have begun since
-        if not path.exists():
-            write_text(path, to_toml(config))
-    world.wait()
 
 
 def _material(
@@ -241,7 +223,7 @@ def _result(
         job.console.warn(f"{progress.skipped_images} images could not be read and were left out")
     return TrainResult(
         out=job.out,
-        best=job.out / "best.safetensors",
+        best=job.out / BEST,
         last=job.out / "last.safetensors",
         best_epoch=progress.best_epoch + 1,
         epochs=sum(phase.epochs for phase in job.phases),

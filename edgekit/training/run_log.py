@@ -6,18 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 from edgekit.core.documents import DocumentError, part
 from edgekit.core.errors import UsageError
 from edgekit.core.files import file_sha256, read_regular
-from edgekit.core.typed_toml import keys_of, read_toml
+from edgekit.core.typed_toml import read_toml
 from edgekit.training.config import TrainConfig
 from edgekit.training.results import Evaluation
-
-CONFIG: Final = "config.toml"
-LOG: Final = "log.jsonl"
-_BEST: Final = "best.safetensors"
+from edgekit.training.run_folder import BEST, CONFIG, LOG
 
 
 @dataclass(frozen=True)
@@ -36,27 +33,9 @@ class LoggedRun:
     """SHA-256 of the best checkpoint; empty while there is none."""
 
 
-Command = Literal["train", "finetune"]
-
-
 def is_run(folder: Path) -> bool:
     """Whether `edgekit train` or `edgekit finetune` has worked there."""
     return (folder / LOG).is_file() and (folder / CONFIG).is_file()
-
-
-def command_of(folder: Path) -> Command | None:
-    """Which of the two has taken this folder; None if neither has."""
-    config = folder / CONFIG
-    if not config.exists():
-        return None
-    return "finetune" if "dialect" in keys_of(config) else "train"
-
-
-def refuse_other_command(folder: Path, command: Command) -> None:
-    """Refuse a folder that the other command has taken: neither resumes nor deletes its files."""
-    other = command_of(folder)
-    if other not in (None, command):
-        raise UsageError(f"{folder} holds a run of 'edgekit {other}': choose another --out")
 
 
 def read_run(folder: Path) -> LoggedRun:
@@ -73,7 +52,7 @@ def read_run(folder: Path) -> LoggedRun:
         seconds=sum(
             part(_Epoch, one, f"{folder / LOG}: an epoch").seconds for one in epochs_of(found)
         ),
-        checkpoint=hash_of(folder / _BEST),
+        checkpoint=hash_of(folder / BEST),
     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.core.files import write_atomically
+from edgekit.training.run_folder import STATE
 
 # What reading raises for a file that `save_state` did not write, or that is damaged.
 _DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, KeyError, ValueError)
@@ -99,7 +100,7 @@ def resumable(
 
     ``restart_does`` describes --restart in messages: "start over".
     """
-    state = load_state(out / "state.pt")
+    state = load_state(out / STATE)
     if state is None:
         return None
     if state.identity != identity:

@@ -18,7 +18,7 @@ from edgekit.core.errors import UsageError
 from edgekit.core.files import file_sha256, write_bytes, write_text
 from edgekit.core.folders import check_writable
 from edgekit.core.step_cache import cache_root
-from edgekit.core.typed_toml import differences, read_toml, to_toml
+from edgekit.core.typed_toml import read_toml
 from edgekit.data.base import IndexArray
 from edgekit.data.corruptions import parse_seen
 from edgekit.data.loading import Skipped, default_workers
@@ -28,7 +28,7 @@ from edgekit.graph.legalize import legalize
 from edgekit.quantize.qat.config import AUTO, FinetuneConfig
 from edgekit.quantize.qat.equivalence import prove
 from edgekit.quantize.qat.evaluation import Validator
-from edgekit.quantize.qat.loop import BEST, FinetuneJob, FinetuneLoop
+from edgekit.quantize.qat.loop import FinetuneJob, FinetuneLoop
 from edgekit.quantize.qat.network import Network
 from edgekit.quantize.qat.record import FinetuneRecord, write_record
 from edgekit.quantize.qat.results import FinetuneResult, Validation
@@ -48,14 +48,22 @@ from edgekit.training.config import BatchOptions
 from edgekit.training.determinism import choose_device, reproducible
 from edgekit.training.distributed import World
 from edgekit.training.provenance import digest_of, training_provenance
-from edgekit.training.run_log import CONFIG, refuse_other_command
+from edgekit.training.run_folder import (
+    BEST,
+    CONFIG,
+    LOG,
+    STATE,
+    refuse_other_command,
+    refuse_other_run,
+    take_folder,
+)
 from edgekit.training.run_state import Progress, RunState, resumable
 from edgekit.training.stop_signal import StopSignal
 from edgekit.training.views import LoadedViews, Unreadable, View, ViewLoader
 
 CALIBRATED = "calibrated.onnx"
 LISTING = "images.json"  # of the calibration images
-_FILES = ("state.pt", "log.jsonl", BEST, CONFIG, INT8, CALIBRATED, LISTING, "result.json")
+_FILES = (STATE, LOG, BEST, CONFIG, INT8, CALIBRATED, LISTING, "result.json")
 _PROOF_VIEWS = 64
 
 
@@ -86,7 +94,7 @@ def finetune(config: FinetuneConfig, console: Console, *, restart: bool = False)
     check_inputs(config.data, config.labels, config.recipe)
     check_writable(config.out)
     if not restart:
-        _refuse_other_run(config)
+        refuse_other_run(config)
     device = choose_device(config.device, 0)
     with StopSignal() as stop, reproducible(config.seed, config.threads):
         start = _starting_point(config, console, restart)
@@ -146,30 +154,10 @@ def _with_dialect(config: FinetuneConfig, console: Console, restart: bool) -> Fi
     return replace(config, dialect=dialect)
 
 
-def _refuse_other_run(config: FinetuneConfig) -> None:
-    path = config.out / CONFIG
-    if not path.exists():
-        if (config.out / "state.pt").exists():
-            raise UsageError(f"{config.out} holds another kind of run: choose another --out")
-        return
-    different = differences(config.decisive(), read_toml(path, FinetuneConfig).decisive())
-    if different:
-        raise UsageError(
-            f"{config.out} holds a run with other settings ({'; '.join(different[:3])}): choose "
-            "another --out, or add --restart to start over"
-        )
-
-
 def _take_folder(config: FinetuneConfig, start: _Start, restart: bool) -> None:
     """Make ``out`` this run's folder, which keeps the calibration."""
-    path, calibrated = config.out / CONFIG, config.out / CALIBRATED
-    if restart:
-        for name in _FILES:
-            (config.out / name).unlink(missing_ok=True)
-    else:
-        _refuse_other_run(config)  # another may have begun since
-    if not path.exists():
-        write_text(path, to_toml(config))
+    take_folder(config, _FILES, restart=restart)
+    calibrated = config.out / CALIBRATED
     if not calibrated.exists():
         write_bytes(config.out / LISTING, start.listing)
         write_bytes(calibrated, start.calibrated.SerializeToString(deterministic=True))
@@ -386,7 +374,7 @@ def _record(
 
 def _calibrated(out: Path) -> Validation:
     """The calibrated graph's evaluation, from the first line of the log."""
-    first = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    first = (out / LOG).read_text(encoding="utf-8").splitlines()[0]
     return Validation(**json.loads(first)["calibrated"])
 
 

@@ -103,6 +103,34 @@ def registered(device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     add_device(device)
 
 
+@dataclass(frozen=True)
+class Likeness:
+    """How alike two engines answered the same images."""
+
+    images: int
+    codes: int  # equal ones
+    top: int  # images with the same most likely class
+    off: float  # RMS of the logits' difference, relative to their own
+
+    @classmethod
+    def of(cls, here: Answers, there: Answers) -> Likeness:
+        assert here.code is not None
+        assert there.code is not None
+        difference = np.sqrt(np.mean((here.logits - there.logits) ** 2))
+        return cls(
+            len(here.logits),
+            int((here.code == there.code).sum()),
+            int((here.logits.argmax(1) == there.logits.argmax(1)).sum()),
+            float(difference / np.sqrt(np.mean(here.logits**2))),
+        )
+
+    def text(self, other: str) -> str:
+        return (
+            f"{self.top} of {self.images} top-1, {self.codes} codes as {other}; "
+            f"relative RMS {self.off:.1e}"
+        )
+
+
 @functools.cache
 def int8(target: str) -> Path:
     """An INT8 bundle for ARM with a self-test and what `watch` needs."""

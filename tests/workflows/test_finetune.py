@@ -22,7 +22,6 @@ from edgekit.core.errors import EdgekitError, Interrupted, UsageError
 from edgekit.core.files import file_sha256
 from edgekit.core.progress import ProgressBar
 from edgekit.core.typed_toml import to_toml
-from edgekit.quantize.qat import loop
 from edgekit.quantize.qat.config import FinetuneConfig
 from edgekit.quantize.qat.record import read_finetuned
 from edgekit.quantize.qat.results import Validation
@@ -38,6 +37,7 @@ from edgekit.steps.float_model import export, obtain_checkpoint
 from edgekit.targets import descriptor as descriptors
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.training.config import TrainConfig
+from edgekit.training.run_folder import BEST
 from edgekit.workflows.build import plan
 from edgekit.workflows.finetune import finetune
 from tests.training.training_data import QUIET, write_data
@@ -107,7 +107,7 @@ def assert_same_run(one: Path, two: Path) -> None:
     states = [torch.load(folder / "state.pt", weights_only=True) for folder in (one, two)]
     for name, expected in states[0]["model"].items():
         assert torch.equal(expected, states[1]["model"][name]), name
-    best = [load_file(folder / loop.BEST) for folder in (one, two)]
+    best = [load_file(folder / BEST) for folder in (one, two)]
     assert best[0].keys() == best[1].keys()
     assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
     assert (one / INT8).read_bytes() == (two / INT8).read_bytes()

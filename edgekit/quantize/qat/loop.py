@@ -29,10 +29,10 @@ from edgekit.training.batches import Batch, ImageSource
 from edgekit.training.determinism import step_seed
 from edgekit.training.journal import Journal
 from edgekit.training.optimizer import learning_rate
+from edgekit.training.run_folder import BEST, STATE
 from edgekit.training.run_state import Progress, RunState, save_state
 from edgekit.training.stop_signal import StopSignal
 
-BEST = "best.safetensors"
 _SUMS = ("loss", "task", "distill", "code", "feature", "error", "flipped")
 
 
@@ -231,7 +231,7 @@ class FinetuneLoop:
             usage=torch.zeros(0),
             sums=self.sums,
         )
-        save_state(self.job.out / "state.pt", state)
+        save_state(self.job.out / STATE, state)
 
 
 def _cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:

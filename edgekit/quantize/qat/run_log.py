@@ -10,7 +10,8 @@ from edgekit.core.documents import part
 from edgekit.core.typed_toml import read_toml
 from edgekit.quantize.qat.config import FinetuneConfig
 from edgekit.quantize.qat.results import Validation
-from edgekit.training.run_log import CONFIG, LOG, best_of, epochs_of, hash_of, logged_events
+from edgekit.training.run_folder import CONFIG, LOG
+from edgekit.training.run_log import best_of, epochs_of, hash_of, logged_events
 
 INT8: Final = "model-int8.onnx"
 
