@@ -19,7 +19,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgekit.core.host import runtime_threads
 from edgekit.graph.reductions import reduce_over
 from edgekit.graph.view import add_outputs, constants, copied
 
@@ -79,6 +78,8 @@ class _Wanted:
 
 def _collect(aggregator: Any, model: onnx.ModelProto, graph: Any, folder: Path) -> None:
     """What NNCF's method of that name is for."""
+    from edgekit.runtime.onnxruntime import open_session
+
     stored = constants(model)
     measured: list[_Wanted] = []
     for each in _wanted(aggregator.statistic_points, model, graph):
@@ -88,7 +89,8 @@ def _collect(aggregator: Any, model: onnx.ModelProto, graph: Any, folder: Path) 
             measured.append(each)
     if not measured:
         return
-    session = _session(_measuring(model, measured), folder)
+    # It uses as many threads as this process may; NNCF's would be as many as the machine has cores.
+    session = open_session(_measuring(model, measured).SerializeToString(), tables=folder)
     names = [output.name for output in session.get_outputs()]
     images = aggregator.dataset.get_inference_data()
     for image in islice(images, aggregator._get_iterations_number()):
@@ -131,21 +133,6 @@ def _measuring(model: onnx.ModelProto, wanted: list[_Wanted]) -> onnx.ModelProto
             reduce_over(copy, "ReduceMax", each.name, each.axes, each.highest, keep=True)
         add_outputs(copy, each.outputs)
     return copy
-
-
-def _session(model: onnx.ModelProto, folder: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = runtime_threads(0)
-    # Threads that wait busily take time from the reductions between two inferences.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(folder)
-    )
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
 
 
 def _give(collector: Any, array: NDArray[Any]) -> None:

@@ -58,6 +58,7 @@ def open_session(
     provider: str = CPU,
     place_nodes: bool = False,
     integers: bool = True,
+    tables: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """A session for the ONNX file of this name, or with these bytes.
 
@@ -65,6 +66,7 @@ def open_session(
     computes node by node exactly what ONNX defines. Node times go to a file whose name begins with
     ``profile``. What ``provider`` does not take runs on the CPU; with ``place_nodes`` the session
     can say which nodes those are. Without ``integers`` a quantized graph is computed in floats.
+    Files that a graph in bytes names lie in the folder ``tables``.
 
     On an x86 CPU without VNNI its kernels for signed weights add pairs of products in 16 bits,
     which overflow: logits were off by half the difference between images. Its precise mode uses
@@ -83,6 +85,10 @@ def open_session(
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     if place_nodes:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if tables is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(tables)
+        )
     providers = [CPU] if provider == CPU else [provider, CPU]
     return onnxruntime.InferenceSession(model, options, providers=providers)
 

@@ -11,13 +11,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-MOMENTS = ("begins", "infers", "inserts")
+MOMENTS = ("begins", "collects", "inserts")
 SAID = "NNCF is at work"
 
 
 def main(words: list[str]) -> Any:
     """A moment, and the command that is interrupted then."""
-    from nncf.onnx.engine import ONNXEngine
+    from nncf.common.tensor_statistics.collectors import TensorCollector
     from nncf.onnx.graph.model_transformer import ONNXModelTransformer
 
     from edgekit.cli.main import main as edgekit
@@ -26,8 +26,8 @@ def main(words: list[str]) -> Any:
     match words[0]:
         case "begins":
             _pressing(calibrate._Counted, "__iter__", 1)
-        case "infers":
-            _pressing(ONNXEngine, "infer", 3)
+        case "collects":
+            _pressing(TensorCollector, "register_inputs", 16)
         case "inserts":
             _pressing(ONNXModelTransformer, "transform", 1)
     return edgekit(words[1:])
