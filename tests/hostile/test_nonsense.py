@@ -1,6 +1,8 @@
 """A device that answers nonsense is its own line, and the others' work is done."""
 
+import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,17 @@ def test_good_facts_come_through() -> None:
     assert json.loads(json.dumps(plain(facts))) == GOOD
 
 
+def without_pip(folder: Path) -> Path:
+    """A Python whose environments lack pip: most of the time that making one takes."""
+    path = folder / "python"
+    path.write_text(
+        f'#!/bin/sh\n[ "$1 $2" = "-m venv" ] && set -- "$@" --without-pip\n'
+        f'exec {sys.executable} "$@"\n'
+    )
+    path.chmod(0o755)
+    return path
+
+
 @pytest.mark.parametrize("command", ["check", "deploy"])
 def test_the_others_are_served(command: str, network: Network, tmp_path: Path, run: Run) -> None:
     deep = "[" * 900 + "]" * 900
@@ -65,7 +78,7 @@ def test_the_others_are_served(command: str, network: Network, tmp_path: Path, r
     names = [*scripts, "good"]
     for name, script in scripts.items():
         add_device(network.enemy(script, name))
-    add_device(network.good())
+    add_device(dataclasses.replace(network.good(), python=str(without_pip(tmp_path))))
     if command == "check":
         code, out, err = run("device", "check", *names, "--json")
         documents = {entry["name"]: entry for entry in json.loads(out)["devices"]}

@@ -188,8 +188,11 @@ def watch(
     megabytes: float,
     *,
     fork_of: tuple[float, float] | None = None,
+    patience: float | None = None,
 ) -> Watched:
     """Wait for a leader of a session; kill all of it at a limit.
+
+    ``patience`` is what is given to those whom it leaves behind, instead of `HELPERS_GO`.
 
     ``fork_of`` says that it is a fork that runs no program of its own: MiB, in all and without
     pages of files, that it shares with the process that it came from. Pages of files come to it
@@ -218,7 +221,7 @@ def watch(
     if not stopped and peak > megabytes:
         stopped = f"took {peak:.0f} MB, more than {megabytes:g} MB"
     code = os.waitstatus_to_exitcode(status)
-    if not stopped and not _alone(pid):
+    if not stopped and not _alone(pid, HELPERS_GO if patience is None else patience):
         stopped = "left processes behind"
     _kill(pid)
     return Watched(code, peak, took, stopped)
@@ -243,9 +246,9 @@ def _kill(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _alone(pid: int) -> bool:
+def _alone(pid: int, patience: float) -> bool:
     """Whether nothing of the session lives on; helpers of multiprocessing see its end and go."""
-    deadline = time.monotonic() + HELPERS_GO
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         try:
             os.killpg(pid, 0)

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edgekit.core.errors import EdgekitError
+from tests.hostile.campaign import case
 from tests.hostile.campaign.case import (
     REFUSED,
     ROOT,
@@ -67,6 +68,8 @@ class Order:
     megabytes: float
     out: str
     err: str
+    patience: float
+    """Seconds for those whom it leaves behind to go."""
 
 
 class Server:
@@ -102,7 +105,7 @@ class Server:
             order = Order(
                 function, tuple(os.fspath(word) for word in words), str(work),
                 {**places.environment, **(environment or {})},
-                seconds, megabytes, out.name, err.name,
+                seconds, megabytes, out.name, err.name, case.HELPERS_GO,
             )  # fmt: skip
             watched = self._ask(order)
             said = [text_of(stream) for stream in (out, err)]
@@ -184,7 +187,9 @@ def _serve() -> None:
         if not pid:
             answers.close()
             _child(order)
-        watched = watch(pid, begin, order.seconds, order.megabytes, fork_of=memory)
+        watched = watch(
+            pid, begin, order.seconds, order.megabytes, fork_of=memory, patience=order.patience
+        )
         print(json.dumps(asdict(watched)), file=answers, flush=True)
 
 
