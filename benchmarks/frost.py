@@ -81,7 +81,8 @@ def _wrong(
     """[draws, images]."""
     parts = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
     found = np.concatenate([model.run(np.stack(part)).logits.argmax(axis=1) for part in parts])
-    return found.reshape(-1, len(expected)) != expected
+    wrong: NDArray[np.bool_] = found.reshape(-1, len(expected)) != expected
+    return wrong
 
 
 def _interval(differences: NDArray[np.float64]) -> tuple[float, float]:
