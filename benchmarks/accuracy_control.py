@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -112,7 +111,7 @@ def nncfs(work: Work) -> onnx.ModelProto:
         return float(found.mean()), found.tolist()
 
     images = nncf.Dataset([{name: normalize(image[np.newaxis])} for image in work.pixels])
-    with lean_statistics(Path()):
+    with lean_statistics():
         model: onnx.ModelProto = nncf.quantize_with_accuracy_control(
             work.original,
             images,

@@ -5,8 +5,8 @@
 
 Every test image gets frost of each severity a few times, at the network's size as in `edgekit
 parity`, once with edgekit's textures and once with the photographs (frost1.png to frost5.jpg in a
-folder of yours). Positions are drawn alike, but say nothing in a picture that is another one. The
-interval is that of the difference, from resampled images.
+folder of yours). Both draw the same positions, but the pictures differ, so that images can only be
+compared on average. The interval is that of the difference, from resampled images.
 """
 
 from __future__ import annotations

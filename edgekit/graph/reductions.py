@@ -14,7 +14,7 @@ from edgekit.graph.view import opset
 
 def reduce_over(
     model: onnx.ModelProto,
-    operator: Literal["ReduceMean", "ReduceMin", "ReduceMax"],
+    operator: Literal["ReduceMean", "ReduceMin", "ReduceMax", "ReduceSum"],
     source: str,
     axes: Sequence[int] | None,
     name: str,
@@ -22,10 +22,11 @@ def reduce_over(
     keep: bool,
 ) -> str:
     """Append the reduction of ``source`` over these axes (None: all) and name its value so."""
+    assert axes is None or len(axes)  # ONNX would take none for all
     inputs: list[str] = [source]
     options: dict[str, Any] = {"keepdims": int(keep)}
     if axes is not None:
-        if opset(model) < 18:
+        if opset(model) < (13 if operator == "ReduceSum" else 18):
             options["axes"] = list(axes)
         else:
             inputs.append(numbers(model, axes))

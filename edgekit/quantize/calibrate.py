@@ -83,7 +83,7 @@ def calibrate(
     with (
         _quiet_nncf(console),
         tables_in_files(model) as (light, folder),
-        lean_statistics(folder),
+        lean_statistics(),
     ):
         advanced.backend_params = {BackendParameters.EXTERNAL_DATA_DIR: str(folder)}
         try:

@@ -54,10 +54,7 @@ def refuse_other_run(config: RunConfig) -> None:
     path = config.out / CONFIG
     if not path.exists():
         if (config.out / STATE).exists():
-            raise UsageError(
-                f"{config.out} holds a run without its {CONFIG}: choose another --out, or add "
-                "--restart to start over"
-            )
+            raise UsageError(f"{config.out} holds a run without its {CONFIG}: choose another --out")
         return
     different = differences(config.decisive(), read_toml(path, type(config)).decisive())
     if different:

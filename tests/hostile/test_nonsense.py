@@ -59,7 +59,7 @@ def without_pip(folder: Path) -> Path:
     path = folder / "python"
     path.write_text(
         f'#!/bin/sh\n[ "$1 $2" = "-m venv" ] && set -- "$@" --without-pip\n'
-        f'exec {sys.executable} "$@"\n'
+        f'exec "{sys.executable}" "$@"\n'
     )
     path.chmod(0o755)
     return path

@@ -2,8 +2,8 @@
 
 The photographs that the reference blends over images carry no license or origin, so edgekit
 does not ship them. It grows its own frost: feathery crystals of many sizes, given the octave
-spectrum and the color distribution that were measured on the photographs. Strength and texture
-scale are the reference's, the pattern is not.
+spectrum and the color distribution that were measured on the photographs. Strength, texture scale
+and difficulty are the reference's, the pattern is not.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from edgekit.data.corruptions.random_fields import Draws, KeyedDraws, Reals
 COUNT = 5  # the reference has a sixth photograph and never draws it
 _HEIGHT, _WIDTH = 512, 768
 _TWIG_GAP = 5  # pixels
+_LIGHT = 1.5  # pixels of the coarsest octave over which light changes
 _SUBPIXEL_BITS = 4  # fractional bits of OpenCV's line coordinates
 _SHRUNK = {224: 1.0, 64: 0.3, 32: 0.2}  # textures shrink with the image size of the table
 
 # Red, green and blue levels at these shares of the pixels of each photograph (the second and
-# third are the same picture), each pixel counted as often as 224 px crops hold it; and the
-# standard deviation of its octaves from finest to coarsest.
+# third are the same picture), each pixel counted as often as 224 px crops hold it.
 _SHARES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
 _WHITE = (
     (55, 137, 160, 187, 201, 212, 225, 232, 253),
@@ -54,12 +54,14 @@ _COLORS = (
         (36, 57, 69, 97, 120, 148, 191, 222, 255),
     ),
 )
+# The standard deviation that each octave is given, from finest to coarsest. Coloring and adding up
+# change them; what comes out has the octaves of the photographs, in proportion.
 _OCTAVES = (
-    (8.1, 3.9, 2.7, 2.9, 3.6, 4.3, 11.9),
-    (9.1, 6.2, 5.3, 4.3, 3.7, 3.4, 13.9),
-    (9.1, 6.2, 5.3, 4.3, 3.7, 3.4, 13.9),
-    (15.1, 8.9, 6.5, 4.9, 3.7, 4.2, 17.1),
-    (18.5, 12.2, 11.1, 10.5, 8.7, 6.8, 27.2),
+    (7.4, 3.6, 2.4, 2.4, 2.9, 6.8, 12.3),
+    (8.7, 7.1, 6.1, 2.9, 3.1, 4.1, 14.4),
+    (8.6, 7.0, 6.1, 2.9, 2.9, 4.4, 12.5),
+    (14.4, 10.6, 6.9, 3.8, 2.0, 5.6, 17.9),
+    (16.9, 16.0, 14.1, 10.4, 7.1, 3.3, 35.9),
 )
 
 
@@ -146,16 +148,24 @@ def with_octaves(field: Floats, deviations: tuple[float, ...], draws: Draws) -> 
 
     The coarsest octave, a few pixels that tint whole regions, is drawn anew.
     """
-    details = []
-    for _ in deviations[:-1]:
-        coarser = cv2.pyrDown(field)
-        details.append(field - cv2.pyrUp(coarser, dstsize=field.shape[::-1]))
-        field = coarser
-    rebuilt = _with_deviation(draws.normal(field.shape).astype(np.float32), deviations[-1])
+    *details, field = octaves(field, len(deviations))
+    # Smooth, as light is: what differs from pixel to pixel would be lost in making it larger.
+    light = cv2.GaussianBlur(draws.normal(field.shape).astype(np.float32), (0, 0), _LIGHT)
+    rebuilt = _with_deviation(light, deviations[-1])
     for detail, deviation in zip(reversed(details), reversed(deviations[:-1]), strict=True):
         rebuilt = cv2.pyrUp(rebuilt, dstsize=detail.shape[::-1])
         rebuilt += _with_deviation(detail, deviation)
     return rebuilt
+
+
+def octaves(field: Floats, count: int) -> list[Floats]:
+    """What each halving of the resolution loses, finest first, and what is left in the end."""
+    details = []
+    for _ in range(count - 1):
+        coarser = cv2.pyrDown(field)
+        details.append(field - cv2.pyrUp(coarser, dstsize=field.shape[::-1]))
+        field = coarser
+    return [*details, field]
 
 
 def _with_deviation(field: Floats, deviation: float) -> Floats:

@@ -11,7 +11,7 @@ import pytest
 from edgekit.data.corruptions import ALL19, corrupt
 from edgekit.data.corruptions.apply import apply
 from edgekit.data.corruptions.common import Level
-from edgekit.data.corruptions.frost_textures import COUNT, texture
+from edgekit.data.corruptions.frost_textures import COUNT, octaves, texture
 from edgekit.data.corruptions.weather import frosted
 from tests.data.corruption_reference import ReferenceDraws, cells, fixtures, rms
 
@@ -27,6 +27,14 @@ REFERENCE_FROST = {
     224: (60.70, 74.89, 82.79, 80.58, 84.95),
     32: (32.48, 47.86, 54.23, 50.36, 50.92),
 }
+# The standard deviation of their octaves, finest first; the second and third are one picture.
+PHOTOGRAPHS_OCTAVES = (
+    (8.1, 3.9, 2.7, 2.9, 3.6, 4.3, 11.9),
+    (9.1, 6.2, 5.3, 4.3, 3.7, 3.4, 13.9),
+    (9.1, 6.2, 5.3, 4.3, 3.7, 3.4, 13.9),
+    (15.1, 8.9, 6.5, 4.9, 3.7, 4.2, 17.1),
+    (18.5, 12.2, 11.1, 10.5, 8.7, 6.8, 27.2),
+)
 
 
 def test_fixtures_cover_every_corruption():
@@ -89,6 +97,15 @@ def test_generated_frost_is_as_strong_as_the_photographs(side, severity):
                 part = np.ascontiguousarray(ice[top : top + side, left : left + side])
                 strengths.append(rms(frosted(image, part, Level(side, severity)), image))
     assert np.mean(strengths) == pytest.approx(REFERENCE_FROST[side][severity - 1], rel=0.03)
+
+
+@pytest.mark.parametrize("which", range(COUNT))
+def test_generated_frost_has_the_octaves_of_the_photographs_in_proportion(which):
+    expected = np.array(PHOTOGRAPHS_OCTAVES[which])
+    gray = texture(which, 224, None).astype(np.float32).mean(axis=2)
+    found = np.array([octave.std() for octave in octaves(gray, len(expected))])
+    shares = (found / expected) / np.mean(found / expected)
+    assert shares == pytest.approx(1, abs=0.06)
 
 
 def test_the_texture_that_one_frost_image_shows_predicts_the_others():
