@@ -18,7 +18,7 @@ from families_schedule import Step, run_all  # noqa: E402 - beside the script th
 
 
 def run(work: Path) -> str:
-    command = [sys.executable, "benchmarks/families.py", "--quick", "--seconds", "10"]
+    command = [sys.executable, "benchmarks/families.py", "--quick", "--seconds", "60"]
     done = subprocess.run(
         [*command, "--work", str(work), "--data", str(CIFAR10)],
         cwd=ROOT,
@@ -53,8 +53,7 @@ def test_from_images_to_table_and_nothing_twice(tmp_path: Path) -> None:
         assert change["estimate"] == pytest.approx(difference, abs=1e-6)
         # An INT8 graph that answers at all like its float model, and not by being it.
         assert 1e-4 < row["relative_rms"] < 0.3
-        # It has learned next to nothing, so many answers are close calls; by chance 0.1 are equal.
-        assert row["top1_equal"] > 0.4
+        assert row["top1_equal"] > 0.7
     default, bare = rows[2], rows[3]
     assert len(default["kept_float"]) == 1  # the first depthwise convolution
     assert bare["kept_float"] == []
