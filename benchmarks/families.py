@@ -299,13 +299,13 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print what is finished, run nothing")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    sizes = (1024, 80, 4, 16) if arguments.quick else (16000, 400, 15, 300)
+    sizes = (512, 80, 4, 64) if arguments.quick else (16000, 400, 15, 300)
     settings = Settings(
         arguments.work,
         arguments.data,
         arguments.device,
         arguments.seconds,
-        12 if arguments.quick else 60,
+        4 if arguments.quick else 60,
         *sizes,
     )
     if arguments.step:
