@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 
 from edgekit.core.console import Console
 from edgekit.data.transforms import Preprocessing
+from edgekit.graph.padding import with_explicit_pads
 from edgekit.graph.variants import lookup_node
 from edgekit.graph.view import copied
 from edgekit.quantize.bias import CorrectedBiases, correct_biases
 from edgekit.quantize.emulation import make_float
 from edgekit.quantize.engine import outputs
+from edgekit.quantize.layer_inputs import measure
+from edgekit.quantize.layer_means import Values, graph_of_means
 from edgekit.quantize.pixel_step import fit_pixels
 from edgekit.quantize.recipes import Recipe
 from edgekit.quantize.rounding import Rounded, round_weights
@@ -119,6 +122,7 @@ def correct(
     ``plain`` is NNCF's graph with every weight rounded to the nearest level, ``original`` the
     float graph; ``images`` and ``held_out`` are uint8 [M, height, width, 3].
     """
+    original = with_explicit_pads(original)
     rounds = recipe.rounding == "least-error"
     shifts = recipe.bias_correction == "full"
 
@@ -126,8 +130,12 @@ def correct(
         graph = copied(plain)
         pixels = with_biases and fit_pixels(graph, images, held_out, preprocessing)
         rounded, biases = _UNROUNDED, _UNCORRECTED
+        # What the biases ask of the images is measured in the pass that the rounding takes.
+        means = graph_of_means(graph, original) if with_biases else None
+        values: Values = {}
+        held_out_values: Values = {}
         if with_rounding:
-            rounded = round_weights(
+            rounded, values, held_out_values = round_weights(
                 graph,
                 original,
                 images,
@@ -135,9 +143,14 @@ def correct(
                 preprocessing,
                 console,
                 biases_follow=with_biases,
+                means=means,
             )
-        if with_biases:
-            biases = correct_biases(graph, original, images, held_out, preprocessing)
+        elif means is not None:
+            values, held_out_values = measure(
+                means, original, images, held_out, preprocessing, console
+            )
+        if means is not None:
+            biases = correct_biases(graph, means.layers, values, held_out_values)
         return graph, Corrections(pixels, rounded, biases)
 
     attempts: dict[str, Attempt] = {

@@ -8,9 +8,11 @@ however a runtime lays out its integers.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgekit.graph.view import Graph, attributes, copied, drop_unused, set_nodes
@@ -43,6 +45,17 @@ def make_float(model: onnx.ModelProto, readers: Collection[str] | None = None) -
         )
     set_nodes(model.graph, nodes)
     drop_unused(model)
+
+
+def represented(graph: Graph, name: str) -> NDArray[Any] | None:
+    """What a stored value stands for, be it in floats or in 8 bits; None if it is computed."""
+    stored = graph.constants
+    node = graph.producer.get(name)
+    if node is None:
+        return numpy_helper.to_array(stored[name]) if name in stored else None
+    if node.op_type != "DequantizeLinear" or any(each not in stored for each in node.input):
+        return None
+    return _dequantized(node, [numpy_helper.to_array(stored[each]) for each in node.input])
 
 
 def _dequantized(node: onnx.NodeProto, inputs: list[np.ndarray]) -> np.ndarray:

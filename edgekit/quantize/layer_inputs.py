@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from scipy.linalg.blas import ssyrk
 
+from edgekit.core.console import Console
+from edgekit.core.progress import track
 from edgekit.data.transforms import Preprocessing
+from edgekit.graph.padding import pads_of
 from edgekit.graph.view import attributes
 from edgekit.quantize.engine import compile_graph
+from edgekit.quantize.layer_means import MeansGraph, Values
 from edgekit.quantize.tables import leading_to
 
 Floats = NDArray[np.floating[Any]]
@@ -151,13 +155,20 @@ def collect_inputs(
     preprocessing: Preprocessing,
     progress: Iterator[int],
     collect: Callable[[Layer], Collector],
-) -> dict[str, Collector]:
-    """Run ``original`` on the images and collect each layer's inputs, by the name of its node."""
+    means: MeansGraph | None = None,
+) -> tuple[dict[str, Collector], Values]:
+    """Run ``original`` on the images and collect each layer's inputs, by the name of its node.
+
+    The values of ``means`` are computed beside it and returned for every image.
+    """
     source = original.graph.input[0].name
-    inner = sorted({layer.node.input[0] for layer in layers} - {source})
+    kept: dict[str, list[NDArray[Any]]] = {name: [] for name in (means.values if means else ())}
+    inner = sorted({*kept, *(layer.node.input[0] for layer in layers)} - {source})
     request = None
     if inner:
-        request = compile_graph(leading_to(original, inner)).model.create_infer_request()
+        graph = leading_to(original, inner, means.added if means else None)
+        request = compile_graph(graph).model.create_infer_request()
+        del graph  # OpenVINO has its own copy
     collectors = {layer.node.name: collect(layer) for layer in layers}
     # One generator per layer: the result does not depend on which layers share a pass.
     random = {layer.node.name: np.random.default_rng(0) for layer in layers}
@@ -176,9 +187,31 @@ def collect_inputs(
             name = layer.node.name
             rows = patches(values[layer.node.input[0]], layer.node, kernel, random[name])
             collectors[name].add(rows, len(block))
+        for name, parts in kept.items():
+            parts.append(values[name].copy())
         for _ in block:
             next(progress)
-    return collectors
+    return collectors, {name: np.concatenate(parts) for name, parts in kept.items()}
+
+
+def measure(
+    means: MeansGraph,
+    original: onnx.ModelProto,
+    images: NDArray[np.uint8],
+    held_out: NDArray[np.uint8],
+    preprocessing: Preprocessing,
+    console: Console,
+) -> tuple[Values, Values]:
+    """The values of ``means`` beside ``original`` in ``images`` and in ``held_out``."""
+    total = len(images) + len(held_out)
+    progress = iter(track(console, range(total), total, "measure biases"))
+    found = [
+        collect_inputs([], original, some, preprocessing, progress, HeldOutInputs, means)[1]
+        for some in (images, held_out)
+    ]
+    for _ in progress:  # the bar closes when it is exhausted
+        pass
+    return found[0], found[1]
 
 
 def damped(
@@ -216,7 +249,8 @@ def patches(
     options = attributes(node)
     strides = options.get("strides", [1, 1])
     dilations = options.get("dilations", [1, 1])
-    pads = options.get("pads", [0] * 4)  # top, left, bottom, right
+    pads = pads_of(node)
+    assert pads is not None
     groups = options.get("group", 1)
     channels, sizes = values.shape[1], values.shape[2:]
     height, width = (

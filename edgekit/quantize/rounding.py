@@ -27,8 +27,10 @@ from threadpoolctl import threadpool_limits
 from edgekit.core.console import Console
 from edgekit.core.progress import track
 from edgekit.data.transforms import Preprocessing
+from edgekit.graph.padding import pads_of
 from edgekit.graph.view import Graph, attributes, constants
 from edgekit.quantize.layer_inputs import Floats, HeldOutInputs, Inputs, Layer, collect_inputs
+from edgekit.quantize.layer_means import MeansGraph, Values
 
 # New levels must bring the held-out error below this fraction of nearest rounding's. A smaller gain
 # is luck: of thousands of channels, half seem better on a few dozen images and are worse on others.
@@ -57,20 +59,22 @@ def round_weights(
     console: Console,
     *,
     biases_follow: bool,
-) -> Rounded:
+    means: MeansGraph | None = None,
+) -> tuple[Rounded, Values, Values]:
     """Round the weights of ``calibrated``'s convolutions anew, in place.
 
     ``original`` is the float graph that was calibrated. ``images`` and ``held_out``, which decide
     what is kept, are uint8 [M, height, width, 3]. ``biases_follow``: the biases will be corrected
-    afterwards, so only variances count.
+    afterwards, so only variances count. The values of ``means`` are measured by the way: they are
+    returned for ``images`` and for ``held_out``.
     """
     layers = _layers(calibrated, original, biases_follow)
-    if not layers:
-        return Rounded(0, 0, 0, 0)
+    if not layers and not (means and means.layers):
+        return Rounded(0, 0, 0, 0), {}, {}
     # In one thread BLAS sums in the same order wherever it runs on such a CPU. More threads would
     # also spin between the many small products, which costs more than they save.
     with threadpool_limits(limits=1, user_api="blas"):
-        return _round(layers, original, images, held_out, preprocessing, console)
+        return _round(layers, original, images, held_out, preprocessing, console, means)
 
 
 def _round(
@@ -80,23 +84,26 @@ def _round(
     held_out: NDArray[np.uint8],
     preprocessing: Preprocessing,
     console: Console,
-) -> Rounded:
+    means: MeansGraph | None,
+) -> tuple[Rounded, Values, Values]:
     parts = _parts(layers)
     total = len(parts) * (len(images) + len(held_out))
     progress = iter(track(console, range(total), total, "round weights"))
     count = channels = changed = refused = 0
     for part in parts:
-        held_out_inputs = collect_inputs(
-            part, original, held_out, preprocessing, progress, HeldOutInputs
+        also = means if part is parts[-1] else None
+        held_out_inputs, held_out_values = collect_inputs(
+            part, original, held_out, preprocessing, progress, HeldOutInputs, also
         )
         typical = {name: check.typical for name, check in held_out_inputs.items()}
-        inputs = collect_inputs(
+        inputs, values = collect_inputs(
             part,
             original,
             images,
             preprocessing,
             progress,
             functools.partial(_inputs, typical),
+            also,
         )
         for layer in part:
             covariance = inputs.pop(layer.node.name).covariance(layer.centered)
@@ -115,7 +122,7 @@ def _round(
             layer.stored.CopyFrom(numpy_helper.from_array(rounded, layer.stored.name))
     for _ in progress:  # the bar closes when it is exhausted
         pass
-    return Rounded(count, channels, changed, refused)
+    return Rounded(count, channels, changed, refused), values, held_out_values
 
 
 def _inputs(typical: dict[str, float], layer: Layer) -> Inputs:
@@ -249,9 +256,12 @@ def _layer(
     *,
     centered: bool,
 ) -> Layer | None:
-    """None where the levels are not those of the original weights, as SmoothQuant changed these."""
+    """None where the levels are not those of the original weights, as SmoothQuant changed these.
+
+    Or where the padding is not known.
+    """
     levels = numpy_helper.to_array(stored).astype(np.float32)
-    if node.input[1] not in exact or levels.ndim != 4:
+    if node.input[1] not in exact or levels.ndim != 4 or pads_of(node) is None:
         return None
     weights = numpy_helper.to_array(exact[node.input[1]]).astype(np.float32)
     steps = numpy_helper.to_array(scale).astype(np.float32).reshape(-1)

@@ -73,13 +73,22 @@ def without_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def leading_to(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """A copy of the part of ``model`` that computes the float values ``names``, its outputs."""
+def leading_to(
+    model: onnx.ModelProto, names: list[str], added: onnx.GraphProto | None = None
+) -> onnx.ModelProto:
+    """A copy of the part of ``model`` that computes the float values ``names``, its outputs.
+
+    Nodes and constants that are ``added`` may compute some of them from the model's values.
+    """
     copy = without_constants(model)
     del copy.graph.output[:]
     add_outputs(copy, names)
+    graphs = [model.graph] if added is None else [model.graph, added]
+    if added is not None:
+        copy.graph.node.extend(added.node)
     needed = drop_unused_nodes(copy)
-    copy.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
+    for graph in graphs:
+        copy.graph.initializer.extend(t for t in graph.initializer if t.name in needed)
     return copy
 
 

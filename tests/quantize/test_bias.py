@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekit.core.console import Console
 from edgekit.data.transforms import Preprocessing
-from edgekit.quantize.bias import correct_biases, trimmed_mean
+from edgekit.graph.padding import with_explicit_pads
+from edgekit.quantize.bias import CorrectedBiases, correct_biases, trimmed_mean
 from edgekit.quantize.emulation import in_float
 from edgekit.quantize.engine import compile_graph, run_compiled
+from edgekit.quantize.layer_inputs import measure
+from edgekit.quantize.layer_means import graph_of_means
 from tests import bundles
 
 PREPROCESSING: Preprocessing = dataclasses.replace(bundles.made().card.preprocessing)
@@ -37,6 +41,13 @@ class Pair:
         ]
         result: NDArray[np.float64] = (found[0] - found[1]).mean(axis=(2, 3))
         return result
+
+
+def correct(pair: Pair, images: NDArray[np.uint8], held_out: NDArray[np.uint8]) -> CorrectedBiases:
+    exact = with_explicit_pads(pair.exact)
+    means = graph_of_means(pair.int8, exact)
+    values = measure(means, exact, images, held_out, PREPROCESSING, Console(verbosity=-1))
+    return correct_biases(pair.int8, means.layers, *values)
 
 
 def convolution(*, pool: bool = False, kernel: int = 3, groups: int = 3, version: int = 18) -> Pair:
@@ -103,18 +114,36 @@ def test_a_shift_is_taken_back(pool: bool, form: tuple[int, int], version: int) 
     pair = convolution(pool=pool, kernel=kernel, groups=groups, version=version)
     images, others = bundles.images(64), bundles.images(64, seed=1)
     before = np.square(pair.off(others)).mean()
-    found = correct_biases(pair.int8, pair.exact, images, others, PREPROCESSING)
+    found = correct(pair, images, others)
     assert (found.layers, found.channels) == (1, 3)
     assert found.changed > 0
     assert np.square(pair.off(others)).mean() < 0.8 * before
     assert_all_is_read(pair.int8)  # the replaced bias is gone
 
 
+@pytest.mark.parametrize("size", ["known", "any"])
+def test_padding_that_depends_on_the_size(size: str) -> None:
+    """A convolution pads what its input's size asks for; where that is not known, it is left."""
+    pair = convolution()
+    for model in (pair.int8, pair.exact):
+        (conv,) = (node for node in model.graph.node if node.op_type == "Conv")
+        conv.attribute.append(helper.make_attribute("auto_pad", "SAME_UPPER"))
+        if size == "any":
+            for axis, side in ((2, "height"), (3, "width")):
+                model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = side
+    images, others = bundles.images(64), bundles.images(64, seed=1)
+    before = np.square(pair.off(others)).mean()
+    found = correct(pair, images, others)
+    assert found.layers == (size == "known")
+    after = np.square(pair.off(others)).mean()
+    assert after < 0.8 * before if size == "known" else after == before
+
+
 def test_the_bias_stays_in_the_range_of_what_the_layer_gives_out() -> None:
     """Behind a MaxPool the weights' scale once got lost, and biases of 2,690 came of it."""
     pair = convolution(pool=True, kernel=1, groups=1)
     images = bundles.images(32)
-    correct_biases(pair.int8, pair.exact, images, images, PREPROCESSING)
+    correct(pair, images, images)
     (bias,) = (t for t in pair.int8.graph.initializer if t.name == "conv/bias")
     taken = 1 - numpy_helper.to_array(bias)
     batch = {"images": PREPROCESSING.normalize(images)}
@@ -152,7 +181,7 @@ def test_no_images_make_it_worse(kind: str, count: int) -> None:
     size = np.square(exact, dtype=np.float64).mean(axis=(1, 2, 3))
     weights = 1 / np.maximum(size, np.median(size))
     before = weights @ np.square(pair.off(others))
-    correct_biases(pair.int8, pair.exact, hostile(kind, count), others, PREPROCESSING)
+    correct(pair, hostile(kind, count), others)
     assert (weights @ np.square(pair.off(others)) <= before * (1 + 1e-6)).all()
 
 
@@ -168,9 +197,7 @@ def test_layers_that_share_a_bias_are_corrected_each() -> None:
         model.graph.output.append(
             helper.make_tensor_value_info("y2", TensorProto.FLOAT, ["batch", 3, None, None])
         )
-    found = correct_biases(
-        pair.int8, pair.exact, bundles.images(16), bundles.images(16, seed=1), PREPROCESSING
-    )
+    found = correct(pair, bundles.images(16), bundles.images(16, seed=1))
     assert found.layers == 2
     biases = {node.input[2] for node in pair.int8.graph.node if node.op_type == "Conv"}
     assert biases == {"conv/bias", "conv2/bias"}

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -177,9 +178,12 @@ def test_ignored_layers_stay_float_and_are_named() -> None:
     assert "1 in float (backbone.second.weight)" in report.message()
 
 
-def test_smooth_quant_still_gives_the_same_model() -> None:
-    recipe = Recipe(images=16, bias_correction="none", smooth_quant=0.5)
+@pytest.mark.parametrize("bias_correction", ["none", "full"])
+def test_smooth_quant_still_gives_the_same_model(bias_correction: Literal["none", "full"]) -> None:
+    """It scales what is rounded; the biases are then corrected for what is rounded so."""
+    recipe = Recipe(images=16, bias_correction=bias_correction, smooth_quant=0.5)
     smoothed = run(bundles.made(), recipe)
+    assert smoothed.report.corrected == (4 if bias_correction == "full" else 0)
     before = answers(smoothed.float_graph, smoothed.made)
     after = answers(smoothed.graph, smoothed.made)
     assert np.abs(after[0] - before[0]).max() / np.abs(before[0]).max() < 0.15

@@ -204,7 +204,7 @@ def test_convolutions_err_less_on_other_images(centered: bool) -> None:
     nearest, plain = made_with("nearest", "none")
     model = onnx.ModelProto()
     model.CopyFrom(nearest)
-    found = round_weights(
+    found, _, _ = round_weights(
         model,
         onnx.load(made.onnx),
         bundles.images(64, seed=3),
@@ -282,7 +282,9 @@ def test_weights_that_smoothing_changed_are_left_alone() -> None:
     copy.CopyFrom(model)
     preprocessing = bundles.made().card.preprocessing
     images, others = bundles.images(8), bundles.images(32, seed=1)
-    found = round_weights(copy, original, images, others, preprocessing, QUIET, biases_follow=False)
+    found, _, _ = round_weights(
+        copy, original, images, others, preprocessing, QUIET, biases_follow=False
+    )
     assert found.layers == 2
 
 
@@ -295,7 +297,7 @@ def test_a_graph_without_such_layers_is_left_alone() -> None:
     del float_graph.graph.node[:]
     for node in model.graph.node:
         float_graph.graph.node.append(node)
-    found = round_weights(
+    found, _, _ = round_weights(
         model, float_graph, images, images, preprocessing, QUIET, biases_follow=True
     )
     assert found.layers == found.channels == 0
@@ -313,7 +315,7 @@ def test_no_channel_errs_more_on_the_images_held_out(count: int, centered: bool)
     others = bundles.images(64, seed=9)
     model = onnx.ModelProto()
     model.CopyFrom(made_with("nearest", "none")[0])
-    found = round_weights(
+    found, _, _ = round_weights(
         model, original, noise, others, preprocessing, QUIET, biases_follow=centered
     )
     assert found.refused > 0
