@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from threadpoolctl import threadpool_limits
 
 from edgekit.graph.view import Graph, attributes, drop_unused
 from edgekit.quantize.emulation import represented
@@ -54,10 +55,11 @@ def correct_biases(
         weights = represented(graph, node.input[1])
         assert weights is not None
         bias = numpy_helper.to_array(graph.constants[node.input[2]])
-        fit, check = (
-            _Shifts.of(LayerMeans.of(name, measured), node, weights, bias)
-            for measured in (values, held_out)
-        )
+        with threadpool_limits(limits=1, user_api="blas"):  # the same sums on every machine
+            fit, check = (
+                _Shifts.of(LayerMeans.of(name, measured), node, weights, bias)
+                for measured in (values, held_out)
+            )
         shift = trimmed_mean(fit.off, fit.weights).clip(-fit.spread, fit.spread)
         helps = check.error(shift) < check.error(np.zeros_like(shift))
         channels += len(shift)
