@@ -29,21 +29,35 @@ class Hidden:
 
 sys.meta_path.insert(0, Hidden())
 from edgekit.cli.main import main
-main(sys.argv[1:])
+"""
+ONE = "main(sys.argv[1:])\n"
+# Each argument is a command line: what each said, and its exit code.
+EACH = """
+import contextlib, io, json
+found = []
+for words in sys.argv[1:]:
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        try:
+            main(words.split())
+            code = None
+        except SystemExit as stop:
+            code = stop.code
+    found.append([code, said.getvalue()])
+print(json.dumps(found))
 """
 
 
-def base(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def base(folder: Path, *words: str, run: str = ONE) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", BASE, *words], cwd=folder,
+        [sys.executable, "-c", BASE + run, *words], cwd=folder,
         env={**os.environ, "EDGEKIT_CACHE": str(folder / "cache")},
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
+def test_the_base_install_says_what_to_install(tmp_path: Path) -> None:
+    commands = [
         "build",
         "build --dry-run",
         "train --data photos",
@@ -53,18 +67,18 @@ def base(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         "finetune",
         "check model.onnx",
         "inspect model.pth",
-    ],
-)
-def test_the_base_install_says_what_to_install(tmp_path: Path, words: str) -> None:
+    ]
     (tmp_path / "model.pth").write_bytes(b"x")
     (tmp_path / "model.onnx").write_bytes(b"x")
     write(tmp_path / "photos" / "cat" / "1.png")
     before = sorted(tmp_path.rglob("*"))
-    done = base(tmp_path, *words.split())
-    assert done.returncode == 4, done.stderr
-    assert done.stderr.count("\n") == 1
-    extra = "parity" if words.startswith("parity") else "build"
-    assert f"which is not installed: run {install_command(extra)}" in done.stderr
+    done = base(tmp_path, *commands, run=EACH)
+    assert done.returncode == 0, done.stderr
+    for words, (code, said) in zip(commands, json.loads(done.stdout), strict=True):
+        assert code == 4, (words, said)
+        assert said.count("\n") == 1, words
+        extra = "parity" if words.startswith("parity") else "build"
+        assert f"which is not installed: run {install_command(extra)}" in said, words
     assert sorted(tmp_path.rglob("*")) == before
 
 

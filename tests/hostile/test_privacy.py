@@ -41,7 +41,7 @@ if __name__ == "__main__":  # and not again in the worker
     nncf.telemetry.telemetry.send_event("nncf_onnx", "compress_to", "ptq")
     with Pool(open_dataset("builtin:fashion-mnist"), imports_openvino, 1) as pool:
         assert list(pool.map([0])) == [0]
-time.sleep(1.5)
+        time.sleep(1.5)
 """
 
 
