@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgekit.graph.view import Graph, attributes, copied, drop_unused, set_nodes
+from edgekit.graph.view import Graph, attributes, constants, copied, drop_unused, set_nodes
 
 
 def in_float(model: onnx.ModelProto, readers: Collection[str] | None = None) -> onnx.ModelProto:
@@ -45,6 +45,14 @@ def make_float(model: onnx.ModelProto, readers: Collection[str] | None = None) -
         )
     set_nodes(model.graph, nodes)
     drop_unused(model)
+
+
+def has_8_bit_weights(model: onnx.ModelProto) -> bool:
+    """Whether anything is stored in 8 bits."""
+    stored = constants(model)
+    return any(
+        node.op_type == "DequantizeLinear" and node.input[0] in stored for node in model.graph.node
+    )
 
 
 def represented(graph: Graph, name: str) -> NDArray[Any] | None:

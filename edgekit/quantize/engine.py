@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgekit.core.errors import EdgekitError
 from edgekit.data.transforms import Preprocessing
-from edgekit.quantize.emulation import in_float
+from edgekit.quantize.emulation import has_8_bit_weights, in_float
 from edgekit.runtime.answers import Answers, join
 from edgekit.runtime.openvino_core import shared_core
 from edgekit.targets.descriptor import host_saturates
@@ -46,10 +46,11 @@ def compile_graph(graph: onnx.ModelProto, hint: str = "THROUGHPUT") -> CompiledG
             "compute wrongly: quantize its input as well, or keep its weights in float"
         )
     outputs = tuple(output.name for output in graph.graph.output)
-    if host_saturates():
+    if host_saturates() and has_8_bit_weights(graph):
         graph = in_float(graph)
     core = shared_core()
     model = _read(core, graph)
+    del graph  # if nobody else wants it: OpenVINO has its own copy
     # Without the hint OpenVINO computes in bf16 where it can, and codes flip.
     compiled = core.compile_model(
         model, "CPU", {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": "f32"}

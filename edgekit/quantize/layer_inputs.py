@@ -26,7 +26,7 @@ Floats = NDArray[np.floating[Any]]
 
 _POSITIONS = 64  # per image, of a layer's output: enough, as neighbors are nearly the same
 _HELD_OUT_POSITIONS = 16  # where rounding is only checked
-_BATCH = 4  # images whose activations are held at once
+_BATCH = 2  # images whose activations are held at once
 _WIDE = 64  # from this many inputs on, a BLAS call per group pays
 _BLOCK = 64  # rows mirrored at once; they fit into the CPU's cache
 
@@ -148,41 +148,57 @@ class HeldOutInputs:
 Collector = TypeVar("Collector", Inputs, HeldOutInputs)
 
 
+class Network:
+    """The float graph, compiled as far as it leads to some layers' inputs, and means beside it."""
+
+    def __init__(
+        self, layers: list[Layer], original: onnx.ModelProto, means: MeansGraph | None = None
+    ) -> None:
+        self.layers = layers
+        self.measured = means.values if means else []
+        self._source = original.graph.input[0].name
+        inner = {*self.measured, *(layer.node.input[0] for layer in layers)} - {self._source}
+        self._inner = sorted(inner)
+        self._request = None
+        if inner:
+            compiled = compile_graph(
+                leading_to(original, self._inner, means.added if means else None)
+            )
+            self._request = compiled.model.create_infer_request()
+
+    def values(self, pixels: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """The layers' inputs and the means of these images by name, until the next call."""
+        values: dict[str, NDArray[Any]] = {self._source: pixels}
+        if self._request is not None:
+            self._request.start_async(dict(values))
+            self._request.wait()  # with one thread, infer() loses errors
+            # Not copied: a ResNet-50 has 40 MB per image, of which patches take little.
+            values |= {
+                name: self._request.get_output_tensor(place).data
+                for place, name in enumerate(self._inner)
+            }
+        return values
+
+
 def collect_inputs(
-    layers: list[Layer],
-    original: onnx.ModelProto,
+    network: Network,
     images: NDArray[np.uint8],
     preprocessing: Preprocessing,
     progress: Iterator[int],
     collect: Callable[[Layer], Collector],
-    means: MeansGraph | None = None,
 ) -> tuple[dict[str, Collector], Values]:
-    """Run ``original`` on the images and collect each layer's inputs, by the name of its node.
+    """Run the network on the images and collect each layer's inputs, by the name of its node.
 
-    The values of ``means`` are computed beside it and returned for every image.
+    The means are returned for every image.
     """
-    source = original.graph.input[0].name
-    kept: dict[str, list[NDArray[Any]]] = {name: [] for name in (means.values if means else ())}
-    inner = sorted({*kept, *(layer.node.input[0] for layer in layers)} - {source})
-    request = None
-    if inner:
-        graph = leading_to(original, inner, means.added if means else None)
-        request = compile_graph(graph).model.create_infer_request()
-        del graph  # OpenVINO has its own copy
-    collectors = {layer.node.name: collect(layer) for layer in layers}
+    kept: dict[str, list[NDArray[Any]]] = {name: [] for name in network.measured}
+    collectors = {layer.node.name: collect(layer) for layer in network.layers}
     # One generator per layer: the result does not depend on which layers share a pass.
-    random = {layer.node.name: np.random.default_rng(0) for layer in layers}
+    random = {name: np.random.default_rng(0) for name in collectors}
     for start in range(0, len(images), _BATCH):
         block = images[start : start + _BATCH]
-        values = {source: preprocessing.normalize(block)}
-        if request is not None:
-            request.start_async(dict(values))
-            request.wait()  # with one thread, infer() loses errors
-            # Not copied: a ResNet-50 has 40 MB per image, of which patches take little.
-            values |= {
-                name: request.get_output_tensor(place).data for place, name in enumerate(inner)
-            }
-        for layer in layers:
+        values = network.values(preprocessing.normalize(block))
+        for layer in network.layers:
             kernel = layer.stored.dims[2:]
             name = layer.node.name
             rows = patches(values[layer.node.input[0]], layer.node, kernel, random[name])
@@ -205,13 +221,14 @@ def measure(
     """The values of ``means`` beside ``original`` in ``images`` and in ``held_out``."""
     total = len(images) + len(held_out)
     progress = iter(track(console, range(total), total, "measure biases"))
-    found = [
-        collect_inputs([], original, some, preprocessing, progress, HeldOutInputs, means)[1]
+    network = Network([], original, means)
+    values, held_out_values = (
+        collect_inputs(network, some, preprocessing, progress, HeldOutInputs)[1]
         for some in (images, held_out)
-    ]
+    )
     for _ in progress:  # the bar closes when it is exhausted
         pass
-    return found[0], found[1]
+    return values, held_out_values
 
 
 def damped(

@@ -29,7 +29,14 @@ from edgekit.core.progress import track
 from edgekit.data.transforms import Preprocessing
 from edgekit.graph.padding import pads_of
 from edgekit.graph.view import Graph, attributes, constants
-from edgekit.quantize.layer_inputs import Floats, HeldOutInputs, Inputs, Layer, collect_inputs
+from edgekit.quantize.layer_inputs import (
+    Floats,
+    HeldOutInputs,
+    Inputs,
+    Layer,
+    Network,
+    collect_inputs,
+)
 from edgekit.quantize.layer_means import MeansGraph, Values
 
 # New levels must bring the held-out error below this fraction of nearest rounding's. A smaller gain
@@ -91,20 +98,15 @@ def _round(
     progress = iter(track(console, range(total), total, "round weights"))
     count = channels = changed = refused = 0
     for part in parts:
-        also = means if part is parts[-1] else None
+        network = Network(part, original, means if part is parts[-1] else None)
         held_out_inputs, held_out_values = collect_inputs(
-            part, original, held_out, preprocessing, progress, HeldOutInputs, also
+            network, held_out, preprocessing, progress, HeldOutInputs
         )
         typical = {name: check.typical for name, check in held_out_inputs.items()}
         inputs, values = collect_inputs(
-            part,
-            original,
-            images,
-            preprocessing,
-            progress,
-            functools.partial(_inputs, typical),
-            also,
+            network, images, preprocessing, progress, functools.partial(_inputs, typical)
         )
+        del network
         for layer in part:
             covariance = inputs.pop(layer.node.name).covariance(layer.centered)
             check = held_out_inputs.pop(layer.node.name)
