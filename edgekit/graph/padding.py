@@ -13,28 +13,33 @@ _SAME = (b"SAME_UPPER", b"SAME_LOWER")
 def pads_of(node: onnx.NodeProto) -> list[int] | None:
     """Top, left, bottom, right of a 2-D ``Conv``; None where they depend on the input's size."""
     options = attributes(node)
-    if options.get("auto_pad") in _SAME:
+    kind = options.get("auto_pad", b"NOTSET")
+    if kind in _SAME:
         return None
-    return list(options.get("pads", [0] * 4))  # none with VALID
+    return [0] * 4 if kind == b"VALID" else list(options.get("pads", [0] * 4))
 
 
-def with_explicit_pads(model: onnx.ModelProto) -> onnx.ModelProto:
-    """``model``, or a copy whose 2-D convolutions have pads where their inputs' sizes are known.
+def with_explicit_pads(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
+    """``model``, or a copy whose 2-D convolutions have pads, for images of this height and width.
 
-    With ``auto_pad`` there are as many positions as the input has, divided by the stride.
+    With ``auto_pad`` there are as many positions as the input has, divided by the stride. Where an
+    input's size cannot be told, the convolution stays as it is.
     """
     if all(node.op_type != "Conv" or pads_of(node) is not None for node in model.graph.node):
         return model
     result = copied(model)
     stored = constants(result)
+    for dim, side in zip(result.graph.input[0].type.tensor_type.shape.dim[2:], size, strict=False):
+        dim.dim_value = side
+    del result.graph.value_info[:]  # which may name what is now known
     sizes = _sizes(result)
     for node in result.graph.node:
         if node.op_type != "Conv" or pads_of(node) is not None or node.input[1] not in stored:
             continue
-        kernel, size = stored[node.input[1]].dims[2:], sizes.get(node.input[0])
-        if size is None or len(kernel) != 2:
+        kernel, inner = stored[node.input[1]].dims[2:], sizes.get(node.input[0])
+        if inner is None or len(kernel) != 2:
             continue
-        pads = _pads(node, kernel, size)
+        pads = _pads(node, kernel, inner)
         kept = [item for item in node.attribute if item.name not in ("auto_pad", "pads")]
         del node.attribute[:]
         node.attribute.extend([*kept, helper.make_attribute("pads", pads)])
@@ -59,7 +64,7 @@ def _sizes(model: onnx.ModelProto) -> dict[str, tuple[int, int]]:
     """Height and width of all values [batch, channels, height, width] of which both are known."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     found = {}
-    for value in (*graph.input, *graph.value_info):
+    for value in (*graph.input, *graph.value_info, *graph.output):
         dims = value.type.tensor_type.shape.dim
         if len(dims) == 4 and dims[2].dim_value and dims[3].dim_value:
             found[value.name] = (dims[2].dim_value, dims[3].dim_value)

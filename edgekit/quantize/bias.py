@@ -28,6 +28,7 @@ from edgekit.quantize.emulation import represented
 from edgekit.quantize.layer_means import Floats, LayerMeans, Values
 
 _TRIMMED = 0.1  # of the images, left out at either end
+_NOISE = 2e-6  # of a layer's output: what float32 leaves uncertain of its mean
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,21 @@ def correct_biases(
         weights = represented(graph, node.input[1])
         assert weights is not None
         bias = numpy_helper.to_array(graph.constants[node.input[2]])
-        with threadpool_limits(limits=1, user_api="blas"):  # the same sums on every machine
+        # In one thread BLAS sums in the same order wherever it runs on such a CPU.
+        with threadpool_limits(limits=1, user_api="blas"):
             fit, check = (
                 _Shifts.of(LayerMeans.of(name, measured), node, weights, bias)
                 for measured in (values, held_out)
             )
-        shift = trimmed_mean(fit.off, fit.weights).clip(-fit.spread, fit.spread)
-        helps = check.error(shift) < check.error(np.zeros_like(shift))
+            shift = trimmed_mean(fit.off, fit.weights).clip(-fit.spread, fit.spread)
+            helps = check.error(shift) < check.error(np.zeros_like(shift))
+        helps &= np.abs(shift) > _NOISE * fit.size
         channels += len(shift)
         changed += int(helps.sum())
         # Another layer, with another shift or none, may share this bias: each gets its own.
         own = f"{name}/bias"
-        corrected = (bias - np.where(helps, shift, 0.0)).astype(bias.dtype)
+        taken = shift / attributes(node).get("beta", 1.0)
+        corrected = (bias - np.where(helps, taken, 0.0)).astype(bias.dtype)
         calibrated.graph.initializer.append(numpy_helper.from_array(corrected, own))
         node.input[2] = own
     drop_unused(calibrated)  # biases that no layer reads any more
@@ -80,6 +84,7 @@ class _Shifts:
     off: Floats  # [M, channels]
     weights: Floats  # [M], sum 1: less where the layer's output is larger than the median
     spread: Floats  # [channels]: standard deviation of the layer's output
+    size: Floats  # [channels]: its root mean square
 
     @classmethod
     def of(
@@ -90,11 +95,13 @@ class _Shifts:
         bias: NDArray[np.floating],
     ) -> _Shifts:
         """The shifts of a layer, a node of the calibrated graph with these weights and bias."""
-        size = means.squares.mean(axis=1)
-        share = 1 / np.maximum(size, max(float(np.median(size)), 1e-30))
+        strength = means.squares.mean(axis=1)
+        share = 1 / np.maximum(strength, max(float(np.median(strength)), 1e-30))
         variance = means.squares.mean(axis=0) - np.square(means.outputs.mean(axis=0))
-        off = mean_outputs(node, means.inputs, weights) + bias - means.outputs
-        return cls(off, share / share.sum(), np.sqrt(variance.clip(0)))
+        added = attributes(node).get("beta", 1.0) * bias.astype(np.float64)
+        off = mean_outputs(node, means.inputs, weights) + added - means.outputs
+        size = np.sqrt(means.squares.mean(axis=0))
+        return cls(off, share / share.sum(), np.sqrt(variance.clip(0)), size)
 
     def error(self, shift: Floats) -> Floats:
         """The mean squared error of every channel after this correction: [channels]."""
@@ -121,7 +128,8 @@ def mean_outputs(node: onnx.NodeProto, means: Floats, weights: NDArray[np.floati
     options = attributes(node)
     matrix = weights.astype(np.float64)
     if node.op_type == "Gemm":
-        return means @ (matrix.T if options.get("transB", 0) else matrix)
+        product: Floats = means @ (matrix.T if options.get("transB", 0) else matrix)
+        return product * float(options.get("alpha", 1.0))
     groups = options.get("group", 1)
     patches = means.reshape(len(means), groups, -1).transpose(1, 0, 2)  # [G, M, K]
     by_group = matrix.reshape(groups, len(matrix) // groups, -1)  # [G, R, K]

@@ -122,7 +122,7 @@ def correct(
     ``plain`` is NNCF's graph with every weight rounded to the nearest level, ``original`` the
     float graph; ``images`` and ``held_out`` are uint8 [M, height, width, 3].
     """
-    original = with_explicit_pads(original)
+    original = with_explicit_pads(original, images.shape[1:3])
     rounds = recipe.rounding == "least-error"
     shifts = recipe.bias_correction == "full"
 
@@ -145,7 +145,7 @@ def correct(
                 biases_follow=with_biases,
                 means=means,
             )
-        elif means is not None:
+        elif means is not None and means.layers:
             values, held_out_values = measure(
                 means, original, images, held_out, preprocessing, console
             )

@@ -56,11 +56,19 @@ def has_8_bit_weights(model: onnx.ModelProto) -> bool:
 
 
 def represented(graph: Graph, name: str) -> NDArray[Any] | None:
-    """What a stored value stands for, be it in floats or in 8 bits; None if it is computed."""
+    """What a stored value stands for, be it in floats or in 8 bits; None if it is computed.
+
+    Exporters may pass weights on under another name, or transposed.
+    """
     stored = graph.constants
     node = graph.producer.get(name)
     if node is None:
         return numpy_helper.to_array(stored[name]) if name in stored else None
+    if node.op_type in ("Identity", "Transpose"):
+        value = represented(graph, node.input[0])
+        if value is None or node.op_type == "Identity":
+            return value
+        return value.transpose(attributes(node).get("perm"))
     if node.op_type != "DequantizeLinear" or any(each not in stored for each in node.input):
         return None
     return _dequantized(node, [numpy_helper.to_array(stored[each]) for each in node.input])

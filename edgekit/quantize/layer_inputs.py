@@ -191,7 +191,7 @@ def collect_inputs(
 
     The means are returned for every image.
     """
-    kept: dict[str, list[NDArray[Any]]] = {name: [] for name in network.measured}
+    kept: Values = {}
     collectors = {layer.node.name: collect(layer) for layer in network.layers}
     # One generator per layer: the result does not depend on which layers share a pass.
     random = {name: np.random.default_rng(0) for name in collectors}
@@ -203,11 +203,14 @@ def collect_inputs(
             name = layer.node.name
             rows = patches(values[layer.node.input[0]], layer.node, kernel, random[name])
             collectors[name].add(rows, len(block))
-        for name, parts in kept.items():
-            parts.append(values[name].copy())
+        for name in network.measured:
+            measured: NDArray[Any] = values[name]
+            if name not in kept:
+                kept[name] = np.empty((len(images), *measured.shape[1:]), measured.dtype)
+            kept[name][start : start + _BATCH] = measured
         for _ in block:
             next(progress)
-    return collectors, {name: np.concatenate(parts) for name, parts in kept.items()}
+    return collectors, kept
 
 
 def measure(

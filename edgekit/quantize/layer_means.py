@@ -68,7 +68,7 @@ def graph_of_means(calibrated: onnx.ModelProto, original: onnx.ModelProto) -> Me
             continue
         inputs, outputs, squares = _names(node.name)
         source, made = branches.value(node.input[0]), before.output[0]
-        square = f"{node.name}/squared"
+        square = f"{squares}/all"
         model.graph.node.append(helper.make_node("Mul", [made, made], [square], name=square))
         if node.op_type == "Conv":
             weights = represented(branches.calibrated, node.input[1])
@@ -98,7 +98,7 @@ def _has_a_bias_to_correct(node: onnx.NodeProto, before: onnx.NodeProto, graph: 
     if node.op_type == "Conv":
         return weights.ndim == 4 and pads_of(before) is not None
     options = attributes(node)
-    return not options.get("transA", 0) and options.get("alpha", 1) == options.get("beta", 1) == 1
+    return not options.get("transA", 0) and options.get("beta", 1.0) != 0
 
 
 class _Branches:
@@ -121,7 +121,7 @@ class _Branches:
         producer = graph.producer.get(name)
         if name not in graph.constants and (producer is None or (rounded and name in self._exact)):
             return name
-        own = f"int8/{name}"
+        own = f"edgekit/int8/{name}"
         if own in self._made:
             return own
         self._made.add(own)
@@ -132,17 +132,20 @@ class _Branches:
             return own
         node = onnx.NodeProto()
         node.CopyFrom(producer)
-        node.name = f"int8/{producer.name}"
+        node.name = f"edgekit/int8/{producer.name}"
         rounded = rounded or producer.op_type == "QuantizeLinear"
         # Other inputs than the first say how: a shape, a scale.
         node.input[:] = [
             self.value(each, rounded or place > 0) if each else ""
             for place, each in enumerate(producer.input)
         ]
-        node.output[:] = [f"int8/{each}" if each else "" for each in producer.output]
+        node.output[:] = [f"edgekit/int8/{each}" if each else "" for each in producer.output]
         self._graph.node.append(node)
         return own
 
 
 def _names(layer: str) -> tuple[str, str, str]:
-    return f"{layer}/inputs", f"{layer}/outputs", f"{layer}/squares"
+    inputs, outputs, squares = (
+        f"edgekit/means/{layer}/{what}" for what in ("inputs", "outputs", "squares")
+    )
+    return inputs, outputs, squares

@@ -45,7 +45,7 @@ def run(model: onnx.ModelProto, size: tuple[int, int]) -> NDArray[np.float32]:
 @pytest.mark.parametrize("size", [(9, 8), (12, 11)])
 def test_the_same_in_numbers(kind: str, strides: list[int], size: tuple[int, int]) -> None:
     model = convolution(size, auto_pad=kind, strides=strides)
-    found = with_explicit_pads(model)
+    found = with_explicit_pads(model, size)
     pads = pads_of(found.graph.node[1])
     assert pads is not None
     assert sum(pads) > 0
@@ -55,16 +55,33 @@ def test_the_same_in_numbers(kind: str, strides: list[int], size: tuple[int, int
 
 def test_dilations_count() -> None:
     model = convolution((9, 8), auto_pad="SAME_UPPER", dilations=[2, 2])
-    assert pads_of(with_explicit_pads(model).graph.node[1]) == [2, 3, 2, 3]
+    assert pads_of(with_explicit_pads(model, (9, 8)).graph.node[1]) == [2, 3, 2, 3]
 
 
 def test_what_needs_nothing_is_not_copied() -> None:
     for options in ({"pads": [1, 2, 3, 4]}, {"auto_pad": "VALID"}, {}):
         model = convolution((9, 8), **options)
-        assert with_explicit_pads(model) is model
+        assert with_explicit_pads(model, (9, 8)) is model
         assert pads_of(model.graph.node[1]) == options.get("pads", [0, 0, 0, 0])
 
 
-def test_an_input_of_any_size_keeps_its_padding_to_itself() -> None:
-    model = convolution(("height", "width"), auto_pad="SAME_UPPER")
-    assert pads_of(with_explicit_pads(model).graph.node[1]) is None
+def test_a_file_for_any_size_is_told_the_images() -> None:
+    model = convolution(("height", "width"), auto_pad="SAME_UPPER", strides=[2, 3])
+    found = with_explicit_pads(model, (9, 8))
+    assert pads_of(found.graph.node[1]) == [1, 1, 1, 1]
+    np.testing.assert_array_equal(run(found, (9, 8)), run(model, (9, 8)))
+
+
+def test_a_value_that_is_also_an_output() -> None:
+    model = convolution((9, 8), auto_pad="SAME_UPPER")
+    output = helper.make_tensor_value_info("r", TensorProto.FLOAT, ["batch", 3, 9, 8])
+    model.graph.output.append(output)
+    assert pads_of(with_explicit_pads(model, (9, 8)).graph.node[1]) == [1, 1, 1, 2]
+
+
+def test_what_cannot_be_told_stays() -> None:
+    """Behind an operator whose output's shape nobody can infer."""
+    model = convolution((9, 8), auto_pad="SAME_UPPER")
+    model.graph.node[0].domain = "somebody"
+    model.opset_import.append(helper.make_opsetid("somebody", 1))
+    assert pads_of(with_explicit_pads(model, (9, 8)).graph.node[1]) is None

@@ -58,9 +58,10 @@ def test_the_mean_is_that_over_all_positions(
 
 
 @pytest.mark.parametrize("transposed", [0, 1])
-def test_a_product_takes_its_weights_as_they_are_stored(transposed: int) -> None:
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_a_product_takes_its_weights_as_they_are_stored(transposed: int, alpha: float) -> None:
     random = np.random.default_rng(0)
     inputs, weight = random.normal(0, 1, (3, 5)), random.normal(0, 1, (5, 2))
-    product = helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=transposed)
+    product = helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=transposed, alpha=alpha)
     found = mean_outputs(product, inputs, weight.T if transposed else weight)
-    np.testing.assert_allclose(found, inputs @ weight)
+    np.testing.assert_allclose(found, alpha * inputs @ weight)
