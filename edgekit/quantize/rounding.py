@@ -180,7 +180,11 @@ def least_error(weights: Floats, nearest: Floats, scale: Floats, covariance: Flo
     )
     # a'Ca - b'Cb with one product of the covariance instead of two.
     one, two = (candidate * scale[:, :, None] - weights for candidate in (levels, nearest))
-    better = (((one - two) @ covariance) * (one + two)).sum(axis=2) < 0
+    gain = -(((one - two) @ covariance) * (one + two)).sum(axis=2)
+    # Where inputs are the same, so are the errors of many levels, but for what their sums round:
+    # a share of eps of their terms, whose sizes add up to no more than this.
+    sizes = np.square((np.abs(two) * np.sqrt(variances.clip(0))[:, None]).sum(axis=2))
+    better = gain > np.finfo(gain.dtype).eps * sizes
     return np.where(better[:, :, None], levels, nearest)
 
 

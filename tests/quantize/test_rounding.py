@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
@@ -51,6 +51,7 @@ def layer(
     inputs=st.integers(1, 12),
     alike=st.floats(0, 1),
 )
+@example(seed=2790, groups=1, rows=2, inputs=8, alike=1.0)  # equal but for the sums' rounding
 def test_no_output_errs_more_than_by_nearest_rounding(
     seed: int, groups: int, rows: int, inputs: int, alike: float
 ) -> None:
@@ -59,11 +60,7 @@ def test_no_output_errs_more_than_by_nearest_rounding(
     assert np.array_equal(levels, np.rint(levels))
     assert np.abs(levels).max() <= np.abs(nearest).max()
     before = output_error(weights, nearest, scale, covariance)
-    # Where inputs are the same, so are the errors of many levels, but for the sums' own rounding.
-    size = np.abs(nearest * scale[:, :, None] - weights)
-    rounding_of_sums = 1e-13 * ((size @ np.abs(covariance)) * size).sum(axis=2)
-    after = output_error(weights, levels, scale, covariance)
-    assert (after <= before + rounding_of_sums).all()
+    assert (output_error(weights, levels, scale, covariance) <= before).all()
 
 
 def test_inputs_that_are_alike_let_errors_cancel() -> None:
