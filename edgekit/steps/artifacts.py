@@ -34,8 +34,10 @@ class Exported:
     report: Mapping[str, Any]
 
     def describe(self) -> str:
-        """The result of folding, in a line."""
-        return f"export: {self.report['fold']}"
+        """What became of the model, in a line."""
+        text = f"export: {self.report['fold']}"
+        removed = self.report["zero_channels"]
+        return f"{text}; {removed} channels that are always zero removed" if removed else text
 
 
 @dataclass(frozen=True)

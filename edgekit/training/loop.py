@@ -194,8 +194,6 @@ class _PhaseRun:
         job, progress = self.job, self.progress
         # What layers draw (dropout, for example) follows from the step alone: no state to save.
         torch.manual_seed(step_seed(job.config.seed, progress.phase, progress.step, job.world.rank))
-        for method in self.methods:
-            method.advance(self.model, self.shares[progress.step])
         inputs, labels = batch.inputs.to(job.device), batch.labels.to(job.device)
         with self._autocast():
             losses: Losses = wrapped(inputs, labels, are_images, progress.quantizes)
@@ -215,6 +213,8 @@ class _PhaseRun:
             nn.utils.clip_grad_norm_(self.model.parameters(), job.config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        for method in self.methods:
+            method.advance(self.model, self.shares[progress.step])
         self.average.update(self.model, progress.step)
         self.sums += losses.sums(images).cpu()
         self.last_features = losses.features

@@ -14,7 +14,8 @@ from edgekit.model.vqsa import VQSA
 from edgekit.training.config import TrainConfig
 from edgekit.training.methods.denoise import Denoise
 from edgekit.training.methods.preserve import Preserve
-from edgekit.training.methods.prune import Prune, prunable
+from edgekit.training.methods.prunable import prunable
+from edgekit.training.methods.prune import Prune
 
 
 class Method(Protocol):
@@ -31,7 +32,10 @@ class Method(Protocol):
         """Add the method's modules, in the state in which training starts."""
 
     def advance(self, model: VQSA, share: float) -> None:
-        """Prepare for a step, which has this share of the learning that is left of the phase."""
+        """Close a step, which had this share of the learning that was left of the phase.
+
+        The model's gradients are those of the step.
+        """
 
     def loss(self, images: Tensor, features: Tensor) -> Tensor:
         """Its weighted term, a mean over the images of which ``features`` were just computed."""
