@@ -16,7 +16,7 @@ from edgekit.parity.document import GRAPH_SECTION
 from edgekit.quantize.recipes import Recipe, check_dialect
 from edgekit.report.page import write_report
 from edgekit.steps.artifacts import Built, Checkpoint, Exported, Quantized
-from edgekit.steps.build_data import BuildData, open_data
+from edgekit.steps.build_data import BuildData, SplitImages, split_images
 from edgekit.steps.build_record import (
     BuildParity,
     bench_of_build,
@@ -102,24 +102,33 @@ class Export(Step[Original]):
         super().__init__(context, loaded, writes=context.cache / "export")
         self.loaded, self.images = loaded, images
         self.tolerance, self.watch = tolerance, watch
+        self.reads: set[str] = set()  # parts of the images that later steps cannot do without
 
     def _stored(self) -> Original | None:
         exported = cached_export(self.context, self.loaded.result, self.loaded.source)
-        return None if exported is None else self._with_images(exported)
+        return None if exported is None else self._with_images(exported, self._opened())
 
     def _make(self) -> Original:
+        images = self._opened()  # before the export, whose half a minute would be in vain
         checkpoint, source = self.loaded.result, self.loaded.source
-        return self._with_images(export(self.context, checkpoint, source, again=True))
+        exported = export(self.context, checkpoint, source, check=images.matched, again=True)
+        return self._with_images(exported, images)
 
     def _describe(self, result: Original) -> str:
         return result.exported.describe()
 
-    def _with_images(self, exported: Exported) -> Original:
-        data = open_data(self.images, exported.card.classes)
+    def _opened(self) -> SplitImages:
+        """The images, if each part that a later step reads has some."""
+        images = split_images(self.images)
+        images.need(*sorted(self.reads))
+        if self.watch:
+            check_enough(images.splits.part("validation", images.dataset))
+        return images
+
+    def _with_images(self, exported: Exported, images: SplitImages) -> Original:
+        data = images.matched(exported.card.classes)
         if data.note:
             self.context.console.warn(data.note)
-        if self.watch:  # before calibration takes minutes
-            check_enough(data.splits.part("validation", data.dataset))
         if self.tolerance is not None and data.labeled:
             self.context.console.info(outlook(len(data.splits.test), self.tolerance))
         return Original(name_classes(exported, data), data)
