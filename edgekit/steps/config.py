@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from edgekit.bench.options import check_duration
 from edgekit.core.errors import UsageError
 from edgekit.metrics.budgets import Budgets
 from edgekit.parity.tolerance import TOLERANCE, check_tolerance
@@ -73,8 +74,7 @@ class BuildConfig:
         if self.quantized is not None and self.precision == "fp32":
             raise UsageError("quantized names an INT8 graph: precision must not be fp32")
         check_tolerance(self.most_drop)
-        if self.bench_seconds <= 0:
-            raise UsageError(f"bench_seconds must be positive, not {self.bench_seconds}")
+        check_duration("bench_seconds", self.bench_seconds)
         if self.parity_images < 0:
             raise UsageError(f"parity_images must not be negative, not {self.parity_images}")
 
