@@ -37,10 +37,11 @@ from edgekit.steps.calibration import (
 )
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context
+from edgekit.steps.field_options import FieldOptions
 from edgekit.steps.field_reference import (
-    FieldOptions,
     check_enough,
     leave_out_reference,
+    options_for,
     store_reference,
     why_too_few,
 )
@@ -342,15 +343,22 @@ class Watch(Measurement[FieldOptions]):
         self.optional = optional  # too few images are no error
 
     def _stored(self) -> FieldOptions | None:
-        options, earlier = FieldOptions(), self.place.earlier
-        if earlier is None or self._section("field") != options.to_dict():
+        options, earlier = self._asked(), self.place.earlier
+        if earlier is None or not options.made(self._section("field")):
             return None
         return options if self.optional or FIELD in earlier.files else None
 
+    def _asked(self) -> FieldOptions:
+        """Of any model; how many images one can afford is not known before its export."""
+        images = self.place.config.watch_images
+        return FieldOptions() if images is None else FieldOptions(images=images)
+
     def _make(self) -> FieldOptions:
-        options, data = FieldOptions(), self.compiled.exported.result.data
+        original, asked = self.compiled.exported.result, self.place.config.watch_images
+        data = original.data
         validation = data.splits.part("validation", data.dataset)
         path, console = self.compiled.result.path, self.context.console
+        options = options_for(original.exported, asked, len(validation), console)
         if self.optional and (why := why_too_few(validation)):
             console.info(f"watch: no reference for a monitor: {why}")
             leave_out_reference(path, options)
