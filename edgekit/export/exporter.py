@@ -23,6 +23,7 @@ from edgekit.export.tracing import Prepared, prepare, trace, weight_bytes
 from edgekit.export.verify import check_agreement, check_structure
 from edgekit.graph.lookup import lookup_function
 from edgekit.graph.variants import VARIANTS, lookup_node, to_variant
+from edgekit.graph.zero_channels import remove_zero_channels
 from edgekit.model.card import ModelCard
 from edgekit.model.vqsa import VQSA
 from edgekit.targets.operators import LOOKUP_NODE, Variant
@@ -63,6 +64,7 @@ def export_onnx(
         graph = trace(prepared, card.preprocessing.size, opset, batch)
         _finish(graph, prepared, opset)
         outputs, message = prepared.model.outputs, prepared.fold.message
+        removed = remove_zero_channels(graph)
         del prepared  # saves a copy of its tables, which are in the graph now
         _describe(graph, card, source)
         data = serialize(to_variant(graph, vq))
@@ -83,6 +85,7 @@ def export_onnx(
         vq=vq,
         outputs=outputs,
         fold=message,
+        zero_channels=removed,
         agreement=agreement,
         seconds=time.monotonic() - start,
     )

@@ -48,5 +48,7 @@ class ExportReport(Document):
     outputs: tuple[str, ...]
     fold: str
     """What the fold did, in words."""
+    zero_channels: int
+    """Channels of convolutions that were zero whatever the image, and were removed."""
     agreement: Agreement
     seconds: float

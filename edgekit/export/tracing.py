@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 
 import onnx
@@ -22,6 +17,7 @@ from edgekit.model import codebook as training
 from edgekit.model.backbones.base import Backbone
 from edgekit.model.config import Quantize
 from edgekit.model.fold import FOLDABLE, FoldReport, fold
+from edgekit.model.onnx_graph import onnx_graph
 from edgekit.model.vqsa import VQSA
 from edgekit.targets.operators import DOMAIN, LOOKUP
 
@@ -134,37 +130,11 @@ def weight_bytes(model: VQSA, *, tables: bool) -> int:
 
 def trace(prepared: Prepared, size: tuple[int, int], opset: int, batch: Batch) -> onnx.ModelProto:
     """The ONNX graph of a prepared model, for images of ``size`` (height, width)."""
+    dynamic = batch == "dynamic"
     example = torch.zeros(2 if batch == "dynamic" else batch, 3, *size)
     try:
-        with _quiet():
-            program = torch.onnx.export(
-                prepared.model.eval(),
-                (example,),
-                dynamo=True,
-                opset_version=opset,
-                input_names=["images"],
-                output_names=list(prepared.model.outputs),
-                dynamic_shapes=({0: "batch"},) if batch == "dynamic" else None,
-                verbose=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        advice = "; try --batch 1" if batch == "dynamic" else ""
-        raise EdgekitError(f"PyTorch cannot export this model: {reason}{advice}") from error
-    assert program is not None
-    proto: onnx.ModelProto = program.model_proto
-    return proto
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the exporter's messages, which are for its developers; errors still raise."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()) as printed:
-            warnings.simplefilter("ignore")
-            with redirect_stderr(printed):
-                yield
-    finally:
-        logging.disable(before)
+        return onnx_graph(
+            prepared.model, example, prepared.model.outputs, opset, any_number=dynamic
+        )
+    except EdgekitError as error:
+        raise EdgekitError(f"{error}; try --batch 1") if dynamic else error from error

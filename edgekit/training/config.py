@@ -16,8 +16,10 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Augment = Literal["none", "flip", "crop"]
 AttentionStart = Literal["self", "random"]
 
-# Settings that are the weight of a training method; its term of the loss has the same name.
-METHODS = ("preserve", "denoise")
+# Settings that are a training method's weight or extent; its term of the loss has the same name.
+METHODS = ("preserve", "denoise", "prune")
+
+_MOST_PRUNED = 0.9  # of the channels
 
 # Settings that change how a run is executed, but not its result.
 _NOT_DECISIVE = ("out", "cache", "workers", "save_every")
@@ -95,6 +97,7 @@ class TrainConfig:
     # Weights of methods that act while the backbone learns and cost nothing afterwards; 0 is none.
     preserve: float = 0.0  # feature preservation, which needs pairs
     denoise: float = 0.0  # DenoiseRep
+    prune: float = 0.0  # not a weight: the share of channels that go
     precision: Precision = "auto"  # auto: bf16 or fp16 on a GPU, fp32 on a CPU
 
     seed: int = 0  # of weights and order
@@ -114,6 +117,8 @@ class TrainConfig:
         nonnegative = ("finetune_epochs", "quantizer_start", "patience", "clip_norm", "save_every")
         for name in (*nonnegative, "weight_decay", *METHODS):
             at_least(0, name, getattr(self, name))
+        if self.prune > _MOST_PRUNED:
+            raise UsageError(f"prune must be 0 to {_MOST_PRUNED}, not {self.prune}")
         for name in ("ema", "label_smoothing", "momentum", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} must be 0 or more and below 1, not {getattr(self, name)}")

@@ -36,6 +36,7 @@ from edgekit.training.optimizer import (
     forget_rows,
     learning_rate,
     set_learning_rate,
+    shares_of_the_rest,
 )
 from edgekit.training.results import Evaluation
 from edgekit.training.run_folder import STATE
@@ -128,6 +129,7 @@ class _PhaseRun:
         self.learner = Learner(self.model, job.config.label_smoothing, self.methods)
         self.saved_at = time.monotonic()
         self.last_features: Tensor | None = None
+        self.shares: list[float] = []
 
     def run(self) -> None:
         """Train until the phase's last epoch, or until improvement stops."""
@@ -135,6 +137,7 @@ class _PhaseRun:
         with self.phase.open() as source:
             wrapped = self._wrapped(source)
             total = source.batches_per_epoch() * self.phase.epochs
+            self.shares = shares_of_the_rest(total, self.job.config.warmup)
             with ProgressBar(self.job.console, self.phase.name, total, progress.step) as bar:
                 while progress.epoch < self.phase.epochs and not progress.stopped_early:
                     self._epoch(source, wrapped, total, bar)
@@ -191,6 +194,8 @@ class _PhaseRun:
         job, progress = self.job, self.progress
         # What layers draw (dropout, for example) follows from the step alone: no state to save.
         torch.manual_seed(step_seed(job.config.seed, progress.phase, progress.step, job.world.rank))
+        for method in self.methods:
+            method.advance(self.model, self.shares[progress.step])
         inputs, labels = batch.inputs.to(job.device), batch.labels.to(job.device)
         with self._autocast():
             losses: Losses = wrapped(inputs, labels, are_images, progress.quantizes)

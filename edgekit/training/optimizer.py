@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 
 import torch
@@ -45,6 +46,13 @@ def learning_rate(peak: float, step: int, steps: int, warmup: float) -> float:
     if step < rise:
         return peak * (step + 1) / rise
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def shares_of_the_rest(steps: int, warmup: float) -> list[float]:
+    """The part that each step has of the learning, in sums of rates, that is left before it."""
+    rates = [learning_rate(1.0, step, steps, warmup) for step in range(steps)]
+    rest = list(itertools.accumulate(reversed(rates)))[::-1]
+    return [rate / left for rate, left in zip(rates, rest, strict=True)]
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:

@@ -27,7 +27,7 @@ from tests.export.models import TinyBackbone, card, tiny
 from tests.training.test_run import assert_same, log_of, weights
 from tests.training.training_data import QUIET, frozen_config
 
-BOTH = {"preserve": 0.5, "denoise": 2.0}
+ALL = {"preserve": 0.5, "denoise": 2.0, "prune": 0.4}
 
 
 class Assorted(Backbone):
@@ -198,7 +198,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, objec
         "weights": str(tmp_path / "tiny.safetensors"),
         "freeze": False,
         "cache": None,
-        **BOTH,
+        **ALL,
     }
 
 
@@ -209,7 +209,7 @@ def config(settings: dict[str, object], **changes: object) -> TrainConfig:
 def test_a_run_logs_every_term_and_leaves_a_plain_model(settings: dict[str, object]) -> None:
     first = run_training(config(settings), QUIET)
     epochs = [entry for entry in log_of(first.out) if entry["event"] == "epoch"]
-    terms = ("classification", "codebook", "commitment", *BOTH)
+    terms = ("classification", "codebook", "commitment", *ALL)
     for epoch in epochs:
         assert epoch["loss"] == pytest.approx(sum(epoch[term] for term in terms))
     assert epochs[-1]["denoise"] < epochs[0]["denoise"]
@@ -225,10 +225,11 @@ def test_a_run_logs_every_term_and_leaves_a_plain_model(settings: dict[str, obje
         ema=0.0,
         preserve=0.0,
         denoise=0.0,
+        prune=0.0,
     )
     assert run_training(again, QUIET).validation == first.validation
     plain = log_of(again.out)[-1]
-    assert not BOTH.keys() & plain.keys()
+    assert not ALL.keys() & plain.keys()
     assert load_checkpoint(first.best).card.backbone == "tiny"
 
 
@@ -237,8 +238,8 @@ def test_methods_act_after_the_backbone_was_frozen(settings: dict[str, object]) 
         config(settings, freeze=True, epochs=1, finetune_epochs=1, precision="bf16"), QUIET
     )
     head, whole = (entry for entry in log_of(result.out) if entry["event"] == "epoch")
-    assert not BOTH.keys() & head.keys()
-    assert whole.keys() > BOTH.keys()
+    assert not ALL.keys() & head.keys()
+    assert whole.keys() > ALL.keys()
     assert weights(result.out).keys() == tiny(codebook_size=12).state_dict().keys()
 
 
@@ -287,6 +288,11 @@ def test_a_weight_is_part_of_the_run_and_of_nan_reports(settings: dict[str, obje
         ({"denoise": float("nan")}, "denoise must be at least 0"),
         ({"pairing": "sampled"}, "preserve compares .* set pairing to 'paired', or preserve to 0"),
         ({"weights": "none"}, "random weights: give --weights, or leave --preserve out"),
+        (
+            {"preserve": 0, "weights": "none"},
+            "random weights: give --weights, or leave --prune out",
+        ),
+        ({"prune": 0.95}, r"prune must be 0 to 0\.9, not 0\.95"),
         ({"freeze": True}, "frozen: add --finetune-epochs, or --no-freeze"),
     ],
 )

@@ -9,10 +9,12 @@ from typing import Protocol
 from torch import Tensor
 
 from edgekit.core.errors import UsageError
+from edgekit.core.packages import require
 from edgekit.model.vqsa import VQSA
 from edgekit.training.config import TrainConfig
 from edgekit.training.methods.denoise import Denoise
 from edgekit.training.methods.preserve import Preserve
+from edgekit.training.methods.prune import Prune, prunable
 
 
 class Method(Protocol):
@@ -28,6 +30,9 @@ class Method(Protocol):
     def attach(self, model: VQSA) -> None:
         """Add the method's modules, in the state in which training starts."""
 
+    def advance(self, model: VQSA, share: float) -> None:
+        """Prepare for a step, which has this share of the learning that is left of the phase."""
+
     def loss(self, images: Tensor, features: Tensor) -> Tensor:
         """Its weighted term, a mean over the images of which ``features`` were just computed."""
 
@@ -36,9 +41,12 @@ class Method(Protocol):
 
 
 def create_methods(
-    config: TrainConfig, model: VQSA, *, is_trained: bool, freezes: bool
+    config: TrainConfig, model: VQSA, size: tuple[int, int], *, is_trained: bool, freezes: bool
 ) -> tuple[Method, ...]:
-    """The methods of a run that starts from ``model``, whose backbone ``is_trained`` or not."""
+    """The methods of a run that starts from ``model``, whose backbone ``is_trained`` or not.
+
+    ``size`` is the height and width of its images.
+    """
     methods: list[Method] = []
     if config.preserve:
         if not is_trained:
@@ -49,6 +57,14 @@ def create_methods(
         methods.append(Preserve(config.preserve, model))
     if config.denoise:
         methods.append(Denoise(config.denoise, model, pairs=config.pairing == "paired"))
+    if config.prune:
+        if not is_trained:
+            raise UsageError(
+                "prune removes the channels that a trained backbone needs least, and this one "
+                "starts from random weights: give --weights, or leave --prune out"
+            )
+        require(("onnx", "onnxscript"), "--prune")
+        methods.append(Prune(config.prune, prunable(model.backbone, size)))
     if methods and freezes and not config.finetune_epochs:
         raise UsageError(
             f"{methods[0].name} acts on a backbone that learns, but this one is frozen: add "

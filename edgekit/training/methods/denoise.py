@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgekit.core.errors import UsageError
 from edgekit.model.backbones.efficientnet_lite import SamePadConv2d
 from edgekit.model.vqsa import VQSA
+from edgekit.training.methods.replacing import replace
 
 SHARE = 0.5  # c: what is subtracted of the predicted noise
 NOISE = 0.3  # standard deviation of the added noise, of outputs whose mean square is 1
@@ -130,8 +131,11 @@ class Denoise:
         for name, module in list(model.backbone.named_modules(remove_duplicate=False)):
             if _is_chosen(module):
                 twins.setdefault(module, Denoised(module))
-                _replace(model.backbone, name, twins[module])
+                replace(model.backbone, name, twins[module])
         self._layers = list(twins.values())
+
+    def advance(self, model: VQSA, share: float) -> None:
+        """Nothing: every step is alike."""
 
     def loss(self, images: Tensor, features: Tensor) -> Tensor:
         """See `Method`: the mean over the layers. Only D learns from it."""
@@ -150,7 +154,7 @@ class Denoise:
             if isinstance(module, Denoised):
                 if module not in fused:
                     fused[module] = module.fused()
-                _replace(model.backbone, name, fused[module])
+                replace(model.backbone, name, fused[module])
 
 
 def _is_chosen(module: nn.Module) -> bool:
@@ -163,8 +167,3 @@ def _is_chosen(module: nn.Module) -> bool:
     assert isinstance(module, nn.Conv2d | nn.Linear)
     groups = module.groups if isinstance(module, nn.Conv2d) else 1
     return 1 < len(module.weight) // groups <= module.weight[0].numel()
-
-
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(network.get_submodule(parent), own, module)

@@ -34,6 +34,9 @@ class Preserve:
     def attach(self, model: VQSA) -> None:
         """Nothing: the teacher is no part of the model."""
 
+    def advance(self, model: VQSA, share: float) -> None:
+        """Nothing: every step is alike."""
+
     def loss(self, images: Tensor, features: Tensor) -> Tensor:
         """See `Method`."""
         with torch.no_grad():
