@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgekit.bundle.build_record import build_record
 from edgekit.core.console import Console
+from edgekit.data.base import Dataset
 from edgekit.data.corruption_grid import Cells, MakeVariants
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.data.loading import default_workers, epoch_order, load_each
@@ -21,7 +22,8 @@ from edgekit.parity.predictors import open_bundle_predictor, open_onnx
 from edgekit.report.model_facts import model_facts
 from edgekit.runtime.answers import Answers, join
 from edgekit.steps.build_data import BuildData, open_data
-from edgekit.steps.field_reference import FieldOptions, Lab, lab_answers
+from edgekit.steps.field_options import FieldOptions
+from edgekit.steps.field_reference import Lab, lab_answers
 from edgekit.steps.options import DataOptions
 
 Rows = NDArray[np.int64]
@@ -88,6 +90,11 @@ class Collected:
                 pickle.dump(lab, stream)
         with kept.open("rb") as stream:
             return pickle.load(stream), size
+
+    def validation(self) -> Dataset:
+        """The images that the reference is made of."""
+        data = self._images(open_bundle_predictor(self.bundle).classes)
+        return data.splits.part("validation", data.dataset)
 
     def _images(self, classes: tuple[str, ...]) -> BuildData:
         build = build_record(open_bundle_predictor(self.bundle).model.manifest, str(self.bundle))

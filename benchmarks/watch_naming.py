@@ -83,7 +83,7 @@ def naming(answers: Tried, watching: Mapping[str, Watched], random: Random, repe
     drawn = [(images, draws(answers, images, random, repeat)) for images in AFTER]
     for called, monitor in watching.items():
         for images, rows in drawn:
-            shown = " | ".join(f"{share:.0%}" for share in _shares(answers, looks(monitor, rows)))
+            shown = " | ".join(f"{share:.0%}" for share in shares(answers, looks(monitor, rows)))
             print(f"| {images} images, {called} | {shown} |", flush=True)
 
 
@@ -102,7 +102,7 @@ def looks(monitor: Watched, drawn: list[tuple[int, Rows]]) -> list[Case]:
     return [Case(cell, outlook(monitor.experts, monitor.symbol[rows])) for cell, rows in drawn]
 
 
-def _shares(answers: Tried, cases: list[Case]) -> tuple[float, ...]:
+def shares(answers: Tried, cases: list[Case]) -> tuple[float, ...]:
     """The columns of `naming`."""
     covered, possible = [], []
     for case in cases:

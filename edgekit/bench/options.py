@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -12,6 +11,14 @@ from edgekit.core.typed_toml import nearest
 Scenario = Literal["latency", "throughput", "cold-start", "memory", "sustained"]
 SCENARIOS: Final[tuple[Scenario, ...]] = get_args(Scenario)
 USUAL: Final[tuple[Scenario, ...]] = ("latency", "throughput", "cold-start", "memory")
+_LONGEST: Final = {"second": 86_400, "minute": 10_080}  # a day, and a week of sustained load
+
+
+def check_duration(name: str, value: float, unit: Literal["second", "minute"] = "second") -> None:
+    """Refuse what is no time to measure for: what was meant for another option, or a slip."""
+    longest = _LONGEST[unit]
+    if not 0 < value <= longest:  # nor what is not a number
+        raise UsageError(f"{name} must be above 0 and at most {longest:,}, not {value:g}")
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,8 @@ class BenchOptions:
                 raise UsageError(
                     f"unknown scenario '{scenario}'{nearest(scenario, list(SCENARIOS))}"
                 )
-        for name, value in (("seconds", self.seconds), ("minutes", self.minutes)):
-            if not math.isfinite(value) or value <= 0:
-                raise UsageError(f"{name} must be above 0, not {value:g}")
+        check_duration("seconds", self.seconds)
+        check_duration("minutes", self.minutes, "minute")
         if self.batch is not None and self.batch < 1:
             raise UsageError(f"batch must be at least 1, not {self.batch}")
         if self.threads is not None and self.threads < 0:

@@ -89,6 +89,11 @@ _NOT_PASSED = ("fail", "undecided", "unlabeled")
     help="Prepare the bundle for 'edgekit watch'; default: if there are enough images.",
 )
 @click.option(
+    "--watch-images",
+    type=int,
+    help="Most images to use for that.  [2000, or fewer if the model is expensive]",
+)
+@click.option(
     "--guard/--no-guard",
     default=None,
     help="Refuse an INT8 model whose answers differ from float's.  [guard]",

@@ -18,6 +18,8 @@ from edgekit.steps.config import BuildConfig
 from edgekit.targets.dialects import DEFAULT_DIALECT, DIALECTS, find_dialect
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgekit.quantize.recipes import Recipe
     from edgekit.steps.artifacts import Exported, Quantized
     from edgekit.steps.build_data import BuildData
@@ -155,16 +157,18 @@ class _Request:
     def calibrate(self) -> tuple[Quantized, BuildData]:
         """Calibrate, or use the cached result; also returns the images."""
         from edgekit.steps import calibration as step
-        from edgekit.steps.build_data import open_data
+        from edgekit.steps.build_data import split_images
 
-        exported = self._exported()
-        data = open_data(self.data, exported.card.classes)
+        images = split_images(self.data)
+        images.need("calibration")
+        exported = self._exported(images.matched)
+        data = images.matched(exported.card.classes)
         console = self.context.console
         chosen = step.choose_calibration_images(console, data, self.recipe, self.listing)
         calibration = step.Calibration(exported, data, chosen, self.dialect)
         return step.calibrate(self.context, calibration), data
 
-    def _exported(self) -> Exported:
+    def _exported(self, check: Callable[[tuple[str, ...]], object]) -> Exported:
         from edgekit.foreign.open import ForeignOptions
         from edgekit.model.labels import read_labels
         from edgekit.steps.float_model import export, obtain_checkpoint
@@ -172,7 +176,8 @@ class _Request:
 
         source = self.source
         if not is_onnx(source.checkpoint):
-            return export(self.context, obtain_checkpoint(self.context, source), source)
+            checkpoint = obtain_checkpoint(self.context, source)
+            return export(self.context, checkpoint, source, check=check)
         assert source.checkpoint is not None
         if source.backbone is not None:
             raise UsageError("--backbone is for checkpoints: leave it out with an .onnx file")

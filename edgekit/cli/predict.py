@@ -135,8 +135,10 @@ class _Count:
         if not self.images:
             raise EdgekitError(f"{', '.join(names)}: no frame that OpenCV can read")
         if self.bad == self.images:
-            what = "the image" if self.bad == 1 else f"any of the {self.bad} images"
-            raise EdgekitError(f"cannot read {what}: {self.first_error}")
+            first = self.first_error  # a sentence of its own
+            raise EdgekitError(
+                first if self.bad == 1 else f"none of the {self.bad} images can be read: {first}"
+            )
 
 
 def _print_csv(console: Console, answers: Iterator[Prediction], top: int) -> None:

@@ -248,7 +248,11 @@ def own_signers(session: Session, place: Place, allow_rollback: bool) -> list[st
 
 
 def _blobs(bundle: Bundle) -> list[Blob]:
-    """The manifest first, then the files it lists."""
+    """The manifest first, then the files it lists, be they reports that no device reads.
+
+    Opening the bundle there checks every file of its manifest. Without the reports it would need a
+    manifest of its own, and no longer be the bundle that was built.
+    """
     manifest = bundle.folder / MANIFEST
     blobs = [Blob(MANIFEST, file_sha256(manifest), manifest.stat().st_size, manifest)]
     blobs += [

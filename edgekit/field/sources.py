@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edgekit.core.errors import EdgekitError, ToolchainMissing, UsageError, one_line
 from edgekit.core.files import read_regular
 from edgekit.data.folder import EXTENSIONS
+from edgekit.data.opencv_log import quiet_opencv
 
 if TYPE_CHECKING:
     from edgekit.runtime.model import Item
@@ -140,7 +141,8 @@ def _frames(name: str) -> Iterator[Item]:
 
     try:
         while True:
-            good, frame = capture.read()
+            with quiet_opencv():
+                good, frame = capture.read()
             if not good or frame is None:
                 return
             yield _rgb(frame)
@@ -168,7 +170,9 @@ def _open(name: str) -> Any:
         if len(camera) > _CAMERA_DIGITS:
             raise UsageError(f"there is no {name}: count cameras from camera:0")
         source = int(camera)
-    capture = _opencv().VideoCapture(source)
+    cv2 = _opencv()
+    with quiet_opencv():
+        capture = cv2.VideoCapture(source)
     if not capture.isOpened():
         raise UsageError(f"OpenCV cannot open {name}: see whether a player does")
     return capture

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from edgekit.core.errors import UsageError
+from edgekit.metrics.gate_figures import in_words
 
 State = Literal["held", "broken", "undecided"]
 
@@ -100,9 +101,14 @@ class Judged:
         """What was measured, with its interval."""
         if self.measured is None:
             return "not measured"
+        return in_words(self.measured, self.interval, self.limit)
+
+    @property
+    def interval(self) -> tuple[float, float] | tuple[()]:
+        """The measurement's interval; empty without one."""
         if self.lower is None or self.upper is None:
-            return f"{self.measured:.4g}"
-        return f"{self.measured:.4g} [{self.lower:.4g}, {self.upper:.4g}]"
+            return ()
+        return self.lower, self.upper
 
     def sentence(self) -> str:
         """All of it, for a message of one line."""

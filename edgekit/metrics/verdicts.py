@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from edgekit.core.errors import UsageError
 from edgekit.metrics.budgets import State, side
+from edgekit.metrics.gate_figures import in_words
 from edgekit.metrics.intervals import CorruptionDeltas, Interval
 
 Outcome = Literal["pass", "fail", "undecided"]
@@ -107,7 +108,7 @@ def _gate(
 ) -> GateResult:
     reasons, more = [], []
     for name, (outcome, i) in outcomes.items():
-        figures = f"{name} {i.estimate:.4g} [{i.lower:.4g}, {i.upper:.4g}]"
+        figures = f"{name} {in_words(i.estimate, (i.lower, i.upper), bound)}"
         if outcome == "fail":
             reasons.append(f"{figures} is {beyond} {limit}")
         elif outcome == "undecided":

@@ -14,7 +14,6 @@ error on held-out images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from edgekit.graph.view import Graph, attributes, drop_unused
 from edgekit.quantize.emulation import represented
-from edgekit.quantize.layer_means import Floats, LayerMeans, Values
+from edgekit.quantize.layer_means import Floats, LayerMeans, MeasuredMeans
 
 _TRIMMED = 0.1  # of the images, left out at either end
 _NOISE = 2e-6  # of a layer's output: what float32 leaves uncertain of its mean
@@ -40,18 +39,12 @@ class CorrectedBiases:
     changed: int  # channels whose bias was corrected
 
 
-def correct_biases(
-    calibrated: onnx.ModelProto, layers: Sequence[str], values: Values, held_out: Values
-) -> CorrectedBiases:
-    """Change the biases of these ``layers`` of ``calibrated`` in place.
-
-    They are the layers of a measured graph. The shifts are computed from its ``values`` for some
-    images, and those for others, ``held_out``, decide which are kept.
-    """
+def correct_biases(calibrated: onnx.ModelProto, measured: MeasuredMeans) -> CorrectedBiases:
+    """Change the biases of the measured layers of ``calibrated`` in place."""
     graph = Graph(calibrated)
     nodes = {node.name: node for node in calibrated.graph.node}
     channels = changed = 0
-    for name in layers:
+    for name in measured.layers:
         node = nodes[name]
         weights = represented(graph, node.input[1])
         assert weights is not None
@@ -59,8 +52,8 @@ def correct_biases(
         # In one thread BLAS sums in the same order wherever it runs on such a CPU.
         with threadpool_limits(limits=1, user_api="blas"):
             fit, check = (
-                _Shifts.of(LayerMeans.of(name, measured), node, weights, bias)
-                for measured in (values, held_out)
+                _Shifts.of(LayerMeans.of(name, values), node, weights, bias)
+                for values in (measured.values, measured.held_out)
             )
             shift = trimmed_mean(fit.off, fit.weights).clip(-fit.spread, fit.spread)
             helps = check.error(shift) < check.error(np.zeros_like(shift))
@@ -74,7 +67,7 @@ def correct_biases(
         calibrated.graph.initializer.append(numpy_helper.from_array(corrected, own))
         node.input[2] = own
     drop_unused(calibrated)  # biases that no layer reads any more
-    return CorrectedBiases(len(layers), channels, changed)
+    return CorrectedBiases(len(measured.layers), channels, changed)
 
 
 @dataclass(frozen=True)

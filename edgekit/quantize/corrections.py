@@ -26,7 +26,7 @@ from edgekit.quantize.bias import CorrectedBiases, correct_biases
 from edgekit.quantize.emulation import make_float
 from edgekit.quantize.engine import outputs
 from edgekit.quantize.layer_inputs import measure
-from edgekit.quantize.layer_means import Values, graph_of_means
+from edgekit.quantize.layer_means import MeasuredMeans, graph_of_means
 from edgekit.quantize.pixel_step import fit_pixels
 from edgekit.quantize.recipes import Recipe
 from edgekit.quantize.rounding import Rounded, round_weights
@@ -132,10 +132,9 @@ def correct(
         rounded, biases = _UNROUNDED, _UNCORRECTED
         # What the biases ask of the images is measured in the pass that the rounding takes.
         means = graph_of_means(graph, original) if with_biases else None
-        values: Values = {}
-        held_out_values: Values = {}
+        measured: MeasuredMeans | None = None
         if with_rounding:
-            rounded, values, held_out_values = round_weights(
+            rounded, measured = round_weights(
                 graph,
                 original,
                 images,
@@ -146,11 +145,9 @@ def correct(
                 means=means,
             )
         elif means is not None and means.layers:
-            values, held_out_values = measure(
-                means, original, images, held_out, preprocessing, console
-            )
-        if means is not None:
-            biases = correct_biases(graph, means.layers, values, held_out_values)
+            measured = measure(means, original, images, held_out, preprocessing, console)
+        if measured is not None:
+            biases = correct_biases(graph, measured)
         return graph, Corrections(pixels, rounded, biases)
 
     attempts: dict[str, Attempt] = {

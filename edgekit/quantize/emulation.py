@@ -7,7 +7,7 @@ however a runtime lays out its integers.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,22 +56,53 @@ def has_8_bit_weights(model: onnx.ModelProto) -> bool:
 
 
 def represented(graph: Graph, name: str) -> NDArray[Any] | None:
-    """What a stored value stands for, be it in floats or in 8 bits; None if it is computed.
+    """What a stored value stands for, be it in floats or in 8 bits; None if it is computed."""
+    origin, orders = _origin(graph, name)
+    inputs = _stored_inputs(graph, origin)
+    if not inputs:
+        return None
+    arrays = [numpy_helper.to_array(each) for each in inputs]
+    node = graph.producer.get(origin)
+    value = arrays[0] if node is None else _dequantized(node, arrays)
+    for order in orders:
+        value = value.transpose(order)
+    return value
+
+
+def represented_shape(graph: Graph, name: str) -> tuple[int, ...] | None:
+    """The shape of what `represented` returns, without computing it."""
+    origin, orders = _origin(graph, name)
+    inputs = _stored_inputs(graph, origin)
+    if not inputs:
+        return None
+    shape = tuple(inputs[0].dims)
+    for order in orders:
+        shape = shape[::-1] if order is None else tuple(shape[axis] for axis in order)
+    return shape
+
+
+def _origin(graph: Graph, name: str) -> tuple[str, list[Sequence[int] | None]]:
+    """Where a value comes from, and the transpositions on its way, the first one first.
 
     Exporters may pass weights on under another name, or transposed.
     """
-    stored = graph.constants
-    node = graph.producer.get(name)
-    if node is None:
-        return numpy_helper.to_array(stored[name]) if name in stored else None
-    if node.op_type in ("Identity", "Transpose"):
-        value = represented(graph, node.input[0])
-        if value is None or node.op_type == "Identity":
-            return value
-        return value.transpose(attributes(node).get("perm"))
-    if node.op_type != "DequantizeLinear" or any(each not in stored for each in node.input):
-        return None
-    return _dequantized(node, [numpy_helper.to_array(stored[each]) for each in node.input])
+    orders: list[Sequence[int] | None] = []
+    while (node := graph.producer.get(name)) and node.op_type in ("Identity", "Transpose"):
+        if node.op_type == "Transpose":
+            orders.insert(0, attributes(node).get("perm"))
+        name = node.input[0]
+    return name, orders
+
+
+def _stored_inputs(graph: Graph, name: str) -> list[onnx.TensorProto]:
+    """The tensors that a stored value consists of, its levels first; none if it is computed."""
+    node, stored = graph.producer.get(name), graph.constants
+    names = [name] if node is None else node.input
+    if (node is not None and node.op_type != "DequantizeLinear") or any(
+        each not in stored for each in names
+    ):
+        return []
+    return [stored[each] for each in names]
 
 
 def _dequantized(node: onnx.NodeProto, inputs: list[np.ndarray]) -> np.ndarray:

@@ -19,7 +19,7 @@ from edgekit.data.transforms import Preprocessing
 from edgekit.graph.padding import pads_of
 from edgekit.graph.view import attributes
 from edgekit.quantize.engine import compile_graph
-from edgekit.quantize.layer_means import MeansGraph, Values
+from edgekit.quantize.layer_means import MeansGraph, MeasuredMeans, Values
 from edgekit.quantize.tables import leading_to
 
 Floats = NDArray[np.floating[Any]]
@@ -220,7 +220,7 @@ def measure(
     held_out: NDArray[np.uint8],
     preprocessing: Preprocessing,
     console: Console,
-) -> tuple[Values, Values]:
+) -> MeasuredMeans:
     """The values of ``means`` beside ``original`` in ``images`` and in ``held_out``."""
     total = len(images) + len(held_out)
     progress = iter(track(console, range(total), total, "measure biases"))
@@ -231,7 +231,7 @@ def measure(
     )
     for _ in progress:  # the bar closes when it is exhausted
         pass
-    return values, held_out_values
+    return MeasuredMeans(means.layers, values, held_out_values)
 
 
 def damped(

@@ -17,7 +17,7 @@ from onnx import helper
 from edgekit.graph.padding import pads_of
 from edgekit.graph.reductions import reduce_over
 from edgekit.graph.view import Graph, attributes
-from edgekit.quantize.emulation import represented
+from edgekit.quantize.emulation import represented_shape
 from edgekit.quantize.mean_patches import add_mean_patch
 
 Floats = NDArray[np.float64]
@@ -35,6 +35,15 @@ class MeansGraph:
     def values(self) -> list[str]:
         """The names of the values that make up the means."""
         return [name for layer in self.layers for name in _names(layer)]
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredMeans:
+    """The values of a `MeansGraph`, in two sets of images."""
+
+    layers: tuple[str, ...]
+    values: Values  # in the images that shifts are computed from
+    held_out: Values  # in those that decide which shifts are kept
 
 
 @dataclass(frozen=True)
@@ -71,9 +80,9 @@ def graph_of_means(calibrated: onnx.ModelProto, original: onnx.ModelProto) -> Me
         square = f"{squares}/all"
         model.graph.node.append(helper.make_node("Mul", [made, made], [square], name=square))
         if node.op_type == "Conv":
-            weights = represented(branches.calibrated, node.input[1])
-            assert weights is not None
-            add_mean_patch(model, before, weights.shape[2:], source, inputs)
+            shape = represented_shape(branches.calibrated, node.input[1])
+            assert shape is not None
+            add_mean_patch(model, before, shape[2:], source, inputs)
             reduce_over(model, "ReduceMean", made, [2, 3], outputs, keep=False)
             reduce_over(model, "ReduceMean", square, [2, 3], squares, keep=False)
         else:
@@ -92,11 +101,11 @@ def _has_a_bias_to_correct(node: onnx.NodeProto, before: onnx.NodeProto, graph: 
         return False
     if not graph.is_quantized(node.input[0]) or node.input[2] not in graph.constants:
         return False
-    weights = represented(graph, node.input[1])
-    if weights is None or len(graph.constants[node.input[2]].dims) != 1:
+    shape = represented_shape(graph, node.input[1])
+    if shape is None or len(graph.constants[node.input[2]].dims) != 1:
         return False
     if node.op_type == "Conv":
-        return weights.ndim == 4 and pads_of(before) is not None
+        return len(shape) == 4 and pads_of(before) is not None
     options = attributes(node)
     return not options.get("transA", 0) and options.get("beta", 1.0) != 0
 

@@ -37,7 +37,7 @@ from edgekit.quantize.layer_inputs import (
     Network,
     collect_inputs,
 )
-from edgekit.quantize.layer_means import MeansGraph, Values
+from edgekit.quantize.layer_means import MeansGraph, MeasuredMeans
 
 # New levels must bring the held-out error below this fraction of nearest rounding's. A smaller gain
 # is luck: of thousands of channels, half seem better on a few dozen images and are worse on others.
@@ -67,17 +67,16 @@ def round_weights(
     *,
     biases_follow: bool,
     means: MeansGraph | None = None,
-) -> tuple[Rounded, Values, Values]:
+) -> tuple[Rounded, MeasuredMeans | None]:
     """Round the weights of ``calibrated``'s convolutions anew, in place.
 
     ``original`` is the float graph that was calibrated. ``images`` and ``held_out``, which decide
     what is kept, are uint8 [M, height, width, 3]. ``biases_follow``: the biases will be corrected
-    afterwards, so only variances count. The values of ``means`` are measured by the way: they are
-    returned for ``images`` and for ``held_out``.
+    afterwards, so only variances count. The values of ``means`` are measured by the way.
     """
     layers = _layers(calibrated, original, biases_follow)
     if not layers and not (means and means.layers):
-        return Rounded(0, 0, 0, 0), {}, {}
+        return Rounded(0, 0, 0, 0), None
     # In one thread BLAS sums in the same order wherever it runs on such a CPU. More threads would
     # also spin between the many small products, which costs more than they save.
     with threadpool_limits(limits=1, user_api="blas"):
@@ -92,7 +91,7 @@ def _round(
     preprocessing: Preprocessing,
     console: Console,
     means: MeansGraph | None,
-) -> tuple[Rounded, Values, Values]:
+) -> tuple[Rounded, MeasuredMeans | None]:
     parts = _parts(layers)
     total = len(parts) * (len(images) + len(held_out))
     progress = iter(track(console, range(total), total, "round weights"))
@@ -124,7 +123,8 @@ def _round(
             layer.stored.CopyFrom(numpy_helper.from_array(rounded, layer.stored.name))
     for _ in progress:  # the bar closes when it is exhausted
         pass
-    return Rounded(count, channels, changed, refused), values, held_out_values
+    measured = None if means is None else MeasuredMeans(means.layers, values, held_out_values)
+    return Rounded(count, channels, changed, refused), measured
 
 
 def _inputs(typical: dict[str, float], layer: Layer) -> Inputs:

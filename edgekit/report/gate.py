@@ -12,6 +12,7 @@ from edgekit.core.console import Console
 from edgekit.core.documents import INLINE, SPARSE, Document
 from edgekit.core.tables import Column, Table
 from edgekit.metrics.budgets import Judged, LeftOut, State, overall
+from edgekit.metrics.gate_figures import figures
 from edgekit.parity.document import CorruptionChange, ParityDocument, Subject
 from edgekit.report.page import REPORT
 
@@ -193,8 +194,8 @@ def report_of(bundle: Path) -> str | None:
 
 
 def _cells(row: Judged) -> list[str]:
-    measured = "-" if row.measured is None else f"{row.measured:.4g}"
-    between = ""
-    if row.lower is not None and row.upper is not None:
-        between = f"[{row.lower:.4g}, {row.upper:.4g}]"
+    measured, between = "-", ""
+    if row.measured is not None:
+        measured, *ends = figures(row.measured, row.interval, row.limit)
+        between = f"[{', '.join(ends)}]" if ends else ""
     return [row.name, row.bound, measured, between, row.state, row.note]

@@ -40,14 +40,41 @@ class BuildData:
         return self.splits.part("test", self.dataset)
 
 
+@dataclass(frozen=True)
+class SplitImages:
+    """A build's images before its model is known: what is wrong with them shows at once."""
+
+    dataset: Dataset
+    splits: Splits
+    seed: int
+
+    def need(self, *parts: str) -> None:
+        """Refuse them if one of the parts is empty."""
+        for part in parts:
+            self.splits.part(part, self.dataset)
+
+    def matched(self, classes: tuple[str, ...]) -> BuildData:
+        """With labels translated to the model's classes, all of which the data's must be."""
+        named = match_classes(self.dataset, classes)
+        return BuildData(
+            named.dataset,
+            self.splits,
+            named.labeled,
+            self.dataset.classes,
+            named.note,
+            self.seed,
+        )
+
+
+def split_images(options: DataOptions) -> SplitImages:
+    """Open and split a build's images."""
+    dataset = open_dataset(options.data, skip_bad=options.skip_bad)
+    return SplitImages(dataset, split_dataset(dataset, seed=options.seed), options.seed)
+
+
 def open_data(options: DataOptions, classes: tuple[str, ...]) -> BuildData:
     """Open and split a build's images, with labels translated to the model's classes."""
-    dataset = open_dataset(options.data, skip_bad=options.skip_bad)
-    splits = split_dataset(dataset, seed=options.seed)
-    named = match_classes(dataset, classes)
-    return BuildData(
-        named.dataset, splits, named.labeled, dataset.classes, named.note, options.seed
-    )
+    return split_images(options).matched(classes)
 
 
 def check_inputs(data: str, labels: str | None, recipe: str) -> None:

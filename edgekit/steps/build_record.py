@@ -32,7 +32,8 @@ from edgekit.targets.descriptor import Descriptor
 
 # Settings that do not change a bundle, and those whose content counts instead of their name.
 _OUTSIDE_KEY = (
-    *("out", "target", "zip", "require_engine", "baseline", "budgets", "watch"),
+    *("out", "target", "zip", "require_engine", "baseline", "budgets"),
+    *("watch", "watch_images"),
     *("checkpoint", "labels", "recipe", "plugin", "quantized"),
 )
 

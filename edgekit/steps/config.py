@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from edgekit.bench.options import check_duration
 from edgekit.core.errors import UsageError
 from edgekit.metrics.budgets import Budgets
 from edgekit.parity.tolerance import TOLERANCE, check_tolerance
 from edgekit.quantize.metric import Metric
+from edgekit.steps.field_options import LEAST_IMAGES
 from edgekit.steps.options import BundleOptions, DataOptions, SourceOptions
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ class BuildConfig:
     # Put into the bundle what a monitor of the deployed model compares with. None: if there are
     # enough validation images.
     watch: bool | None = None
+    # Most images that this is made of; None: 2,000, or fewer if the model is expensive.
+    watch_images: int | None = None
     plugin: str | None = None  # TensorRT plugin, compiled for the device, to include
     require_engine: bool = False  # fail if a TensorRT engine can only be built on its device
     baseline: str | None = None  # an earlier bundle, or a folder with one for every target
@@ -73,10 +77,13 @@ class BuildConfig:
         if self.quantized is not None and self.precision == "fp32":
             raise UsageError("quantized names an INT8 graph: precision must not be fp32")
         check_tolerance(self.most_drop)
-        if self.bench_seconds <= 0:
-            raise UsageError(f"bench_seconds must be positive, not {self.bench_seconds}")
+        check_duration("bench_seconds", self.bench_seconds)
         if self.parity_images < 0:
             raise UsageError(f"parity_images must not be negative, not {self.parity_images}")
+        if self.watch_images is not None and self.watch_images < LEAST_IMAGES:
+            raise UsageError(
+                f"watch_images must be at least {LEAST_IMAGES}, not {self.watch_images}"
+            )
 
     @property
     def most_drop(self) -> float:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,27 +26,30 @@ from edgekit.field.reference import FieldReference, make_reference
 from edgekit.parity.predictors import Predictor, open_bundle_predictor
 from edgekit.report.model_facts import model_facts
 from edgekit.runtime.answers import Answers, join
+from edgekit.steps.artifacts import Exported
+from edgekit.steps.field_options import LEAST_IMAGES, FieldOptions, affordable
 
 SECTION: Final = "field"
-LEAST_IMAGES: Final = 50  # below that, everything looks normal
 _NORMAL: Final = -1
 _TOGETHER: Final = 8  # images whose variants are answered at a time
 
 
-@dataclass(frozen=True)
-class FieldOptions:
-    """How much the reference looks at."""
+def options_for(
+    exported: Exported, asked: int | None, available: int, console: Console
+) -> FieldOptions:
+    """As many images as were ``asked`` for, or else as the float model's price allows."""
+    from edgekit.graph.multiply_adds import multiply_adds  # loads onnx
 
-    images: int = 2000  # at most
-    corrupted: int = 200  # of these, or half of them, also under every corruption
-    severities: tuple[int, ...] = (1, 3, 5)
-    # Severities of a corruption that an image gets. A corruption's images together give its order
-    # of symbols, and only what is left differs by severity: all three would be no better for it.
-    levels: int = 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """As the manifest records it."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+    if asked is not None:
+        return FieldOptions(images=asked)
+    options = affordable(multiply_adds(exported.onnx), exported.card.preprocessing.size)
+    usual = min(available, FieldOptions().images)
+    if options.price is not None and options.images < usual:
+        console.info(
+            f"watch: {options.images:,} of {usual:,} validation images: an answer costs "
+            f"{options.price / 1e6:,.0f} million multiply-adds (--watch-images {usual} for all)"
+        )
+    return options
 
 
 def store_reference(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,17 @@ def _hashed(path: Path) -> Checkpoint:
 
 
 def export(
-    context: Context, checkpoint: Checkpoint, source: SourceOptions, *, again: bool = False
+    context: Context,
+    checkpoint: Checkpoint,
+    source: SourceOptions,
+    *,
+    check: Callable[[tuple[str, ...]], object] | None = None,
+    again: bool = False,
 ) -> Exported:
     """Fold the model and write it as float ONNX, checked against torch.
 
-    ``again`` does so even if the result is in the cache.
+    ``check`` gets the checkpoint's classes before any of that, which takes half a minute, and
+    raises if the images have others. ``again`` exports even if the result is in the cache.
     """
     labels = _labels(source)
 
@@ -67,6 +74,8 @@ def export(
 
         context.console.info("export: folding the model and writing float ONNX")
         loaded = load_checkpoint(checkpoint.path, backbone=source.backbone, classes=labels)
+        if check is not None:
+            check(loaded.card.classes)
         for note in loaded.notes:
             context.console.info(f"note: {note}")
         report = export_onnx(

@@ -26,9 +26,6 @@ from edgekit.training.provenance import digest_of, training_provenance, weights_
 from edgekit.training.results import Evaluation, TrainResult
 from edgekit.training.run_folder import (
     BEST,
-    CONFIG,
-    LOG,
-    STATE,
     refuse_other_command,
     refuse_other_run,
     take_folder,
@@ -36,7 +33,7 @@ from edgekit.training.run_folder import (
 from edgekit.training.run_state import Progress, RunState, resumable
 from edgekit.training.stop_signal import StopSignal
 
-_FILES = (STATE, LOG, BEST, "last.safetensors", CONFIG)
+_LAST = "last.safetensors"
 
 
 def run_training(
@@ -69,7 +66,7 @@ def run_training(
             console.info(outlook(len(material.splits.test), tolerance))
         job = _job(config, start, material)
         if world.leads:  # last: a run that cannot start leaves no files
-            take_folder(config, _FILES, restart=restart)
+            take_folder(config, [_LAST], restart=restart)
         world.wait()
         state = _resumable(job)
         if state is not None and state.progress.finished:
@@ -226,7 +223,7 @@ def _result(
     return TrainResult(
         out=job.out,
         best=job.out / BEST,
-        last=job.out / "last.safetensors",
+        last=job.out / _LAST,
         best_epoch=progress.best_epoch + 1,
         epochs=sum(phase.epochs for phase in job.phases),
         stopped_early=progress.stopped_early,

@@ -17,6 +17,7 @@ CONFIG: Final = "config.toml"
 STATE: Final = "state.pt"
 LOG: Final = "log.jsonl"
 BEST: Final = "best.safetensors"
+_ALWAYS: Final = (STATE, LOG, BEST, CONFIG)
 
 Command = Literal["train", "finetune"]
 
@@ -64,10 +65,13 @@ def refuse_other_run(config: RunConfig) -> None:
         )
 
 
-def take_folder(config: RunConfig, files: Iterable[str], *, restart: bool) -> None:
-    """Make it this run's folder; with ``restart``, delete what an earlier run left of ``files``."""
+def take_folder(config: RunConfig, others: Iterable[str], *, restart: bool) -> None:
+    """Make it this run's folder; with ``restart``, delete what an earlier run left there.
+
+    ``others`` are the files that only runs of this command have.
+    """
     if restart:
-        for name in files:
+        for name in (*_ALWAYS, *others):
             (config.out / name).unlink(missing_ok=True)
     else:
         refuse_other_run(config)  # another may have begun since

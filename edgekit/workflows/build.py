@@ -114,9 +114,10 @@ def pipeline(
     if config.plugin is not None and all(item.backend != "tensorrt" for item in descriptors):
         raise UsageError("--plugin is for TensorRT, and no --target is: leave it out")
     recipe = config.calibration()
-    if known_checkpoint(context, config.source()) is None:  # training it first takes minutes
-        check_inputs(config.data, config.labels, config.recipe)
     loaded = Load(context, config.source())
+    trains = "load" in forced and not loaded.given
+    if trains or known_checkpoint(context, config.source()) is None:  # which first takes minutes
+        check_inputs(config.data, config.labels, config.recipe)
     tolerance = config.most_drop if config.parity else None
     exported = Export(context, loaded, config.data_options(), tolerance, watch=config.watch is True)
     steps: list[Step[Any]] = [loaded, exported]
@@ -132,6 +133,7 @@ def pipeline(
         elif config.precision_of(descriptor) == "int8":
             quantized = Calibrate(context, exported, descriptor, recipe, tuple(calibrations))
             calibrations.append(quantized)
+            exported.reads.add("calibration")
         compiled = Compile(context, place, exported, quantized)
         measured: list[Measurement[Any]] = []
         if config.bench:
@@ -140,6 +142,8 @@ def pipeline(
             measured.append(Parity(context, compiled))
             if engine_elsewhere(descriptor):
                 measured.append(GraphParity(context, compiled))
+            if any(not step.why for step in measured if isinstance(step, Parity | GraphParity)):
+                exported.reads.add("test")
         if config.watch is not False:
             measured.append(Watch(context, compiled, optional=config.watch is None))
         ends: list[Step[Any]] = [compiled, *measured, Finish(context, compiled, measured)]

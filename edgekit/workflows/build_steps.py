@@ -16,7 +16,7 @@ from edgekit.parity.document import GRAPH_SECTION
 from edgekit.quantize.recipes import Recipe, check_dialect
 from edgekit.report.page import write_report
 from edgekit.steps.artifacts import Built, Checkpoint, Exported, Quantized
-from edgekit.steps.build_data import BuildData, open_data
+from edgekit.steps.build_data import BuildData, SplitImages, split_images
 from edgekit.steps.build_record import (
     BuildParity,
     bench_of_build,
@@ -37,10 +37,11 @@ from edgekit.steps.calibration import (
 )
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context
+from edgekit.steps.field_options import FieldOptions
 from edgekit.steps.field_reference import (
-    FieldOptions,
     check_enough,
     leave_out_reference,
+    options_for,
     store_reference,
     why_too_few,
 )
@@ -102,24 +103,33 @@ class Export(Step[Original]):
         super().__init__(context, loaded, writes=context.cache / "export")
         self.loaded, self.images = loaded, images
         self.tolerance, self.watch = tolerance, watch
+        self.reads: set[str] = set()  # parts of the images that later steps cannot do without
 
     def _stored(self) -> Original | None:
         exported = cached_export(self.context, self.loaded.result, self.loaded.source)
-        return None if exported is None else self._with_images(exported)
+        return None if exported is None else self._with_images(exported, self._opened())
 
     def _make(self) -> Original:
+        images = self._opened()  # before the export, whose half a minute would be in vain
         checkpoint, source = self.loaded.result, self.loaded.source
-        return self._with_images(export(self.context, checkpoint, source, again=True))
+        exported = export(self.context, checkpoint, source, check=images.matched, again=True)
+        return self._with_images(exported, images)
 
     def _describe(self, result: Original) -> str:
         return result.exported.describe()
 
-    def _with_images(self, exported: Exported) -> Original:
-        data = open_data(self.images, exported.card.classes)
+    def _opened(self) -> SplitImages:
+        """The images, if each part that a later step reads has some."""
+        images = split_images(self.images)
+        images.need(*sorted(self.reads))
+        if self.watch:
+            check_enough(images.splits.part("validation", images.dataset))
+        return images
+
+    def _with_images(self, exported: Exported, images: SplitImages) -> Original:
+        data = images.matched(exported.card.classes)
         if data.note:
             self.context.console.warn(data.note)
-        if self.watch:  # before calibration takes minutes
-            check_enough(data.splits.part("validation", data.dataset))
         if self.tolerance is not None and data.labeled:
             self.context.console.info(outlook(len(data.splits.test), self.tolerance))
         return Original(name_classes(exported, data), data)
@@ -333,15 +343,22 @@ class Watch(Measurement[FieldOptions]):
         self.optional = optional  # too few images are no error
 
     def _stored(self) -> FieldOptions | None:
-        options, earlier = FieldOptions(), self.place.earlier
-        if earlier is None or self._section("field") != options.to_dict():
+        options, earlier = self._asked(), self.place.earlier
+        if earlier is None or not options.made(self._section("field")):
             return None
         return options if self.optional or FIELD in earlier.files else None
 
+    def _asked(self) -> FieldOptions:
+        """Of any model; how many images one can afford is not known before its export."""
+        images = self.place.config.watch_images
+        return FieldOptions() if images is None else FieldOptions(images=images)
+
     def _make(self) -> FieldOptions:
-        options, data = FieldOptions(), self.compiled.exported.result.data
+        original, asked = self.compiled.exported.result, self.place.config.watch_images
+        data = original.data
         validation = data.splits.part("validation", data.dataset)
         path, console = self.compiled.result.path, self.context.console
+        options = options_for(original.exported, asked, len(validation), console)
         if self.optional and (why := why_too_few(validation)):
             console.info(f"watch: no reference for a monitor: {why}")
             leave_out_reference(path, options)

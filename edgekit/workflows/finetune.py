@@ -35,7 +35,7 @@ from edgekit.quantize.qat.results import FinetuneResult, Validation
 from edgekit.quantize.qat.run_log import INT8
 from edgekit.quantize.recipes import read_recipe
 from edgekit.steps.artifacts import Exported
-from edgekit.steps.build_data import BuildData, check_inputs, open_data
+from edgekit.steps.build_data import BuildData, check_inputs, split_images
 from edgekit.steps.calibration import Calibration, calibrate, choose_calibration_images
 from edgekit.steps.context import Context
 from edgekit.steps.float_model import export, name_classes, obtain_checkpoint
@@ -52,7 +52,6 @@ from edgekit.training.run_folder import (
     BEST,
     CONFIG,
     LOG,
-    STATE,
     refuse_other_command,
     refuse_other_run,
     take_folder,
@@ -63,7 +62,7 @@ from edgekit.training.views import LoadedViews, Unreadable, View, ViewLoader
 
 CALIBRATED = "calibrated.onnx"
 LISTING = "images.json"  # of the calibration images
-_FILES = (STATE, LOG, BEST, CONFIG, INT8, CALIBRATED, LISTING, "result.json")
+_OWN_FILES = (INT8, CALIBRATED, LISTING, "result.json")
 _PROOF_VIEWS = 64
 
 
@@ -156,7 +155,7 @@ def _with_dialect(config: FinetuneConfig, console: Console, restart: bool) -> Fi
 
 def _take_folder(config: FinetuneConfig, start: _Start, restart: bool) -> None:
     """Make ``out`` this run's folder, which keeps the calibration."""
-    take_folder(config, _FILES, restart=restart)
+    take_folder(config, _OWN_FILES, restart=restart)
     calibrated = config.out / CALIBRATED
     if not calibrated.exists():
         write_bytes(config.out / LISTING, start.listing)
@@ -167,9 +166,11 @@ def _starting_point(config: FinetuneConfig, console: Console, restart: bool) -> 
     """Export and calibrate, through the cache; a run that goes on has its calibration already."""
     context = Context(console, cache_root())
     source = SourceOptions(config.checkpoint, config.backbone, config.labels)
-    exported = export(context, obtain_checkpoint(context, source), source)
-    images = DataOptions(config.data, config.data_seed, config.skip_bad)
-    data = open_data(images, exported.card.classes)
+    checkpoint = obtain_checkpoint(context, source)
+    images = split_images(DataOptions(config.data, config.data_seed, config.skip_bad))
+    images.need("train", "validation", "calibration")
+    exported = export(context, checkpoint, source, check=images.matched)
+    data = images.matched(exported.card.classes)
     if data.note:
         console.warn(data.note)
     exported = name_classes(exported, data)
@@ -177,8 +178,6 @@ def _starting_point(config: FinetuneConfig, console: Console, restart: bool) -> 
         raise UsageError(
             f"{config.data}: its labels do not match the model's classes: give --labels"
         )
-    for part in ("train", "validation"):
-        data.splits.part(part, data.dataset)  # refuses an empty part, in words
     seen = _corruptions(config, exported.card.training.seen)
     validated_on = seen if config.validate_on == "seen" else parse_seen(config.validate_on)
     dialect = find_dialect(config.dialect)

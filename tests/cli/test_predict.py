@@ -284,10 +284,23 @@ def test_what_is_no_file_is_no_video(capsys: pytest.CaptureFixture[str], tmp_pat
 def test_predict_fails_when_no_image_can_be_read(
     capsys: pytest.CaptureFixture[str], photos: Path
 ) -> None:
-    with pytest.raises(EdgekitError, match=r"cannot read the image: .*bad\.jpg") as caught:
+    with pytest.raises(EdgekitError, match=r"^/\S*bad\.jpg is ") as caught:
         run(capsys, predict, str(bundles.bundle()), str(photos / "bad.jpg"), "--json")
     assert caught.value.exit_code == 1
     assert capsys.readouterr().out == ""  # the one JSON document is the error's
+
+
+def test_why_no_image_can_be_read_is_said_once(
+    capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone.jpg"
+    gone.symlink_to("nowhere")
+    why = f"cannot read image {gone}: No such file or directory"
+    bundle, bad = str(bundles.bundle()), str(photos / "bad.jpg")
+    for names, said in (([gone], why), ([gone, bad], f"none of the 2 images can be read: {why}")):
+        with pytest.raises(EdgekitError) as caught:
+            run(capsys, predict, bundle, *map(str, names), "--csv")
+        assert str(caught.value) == said
 
 
 def test_predict_says_what_is_wrong(

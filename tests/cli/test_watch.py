@@ -29,7 +29,8 @@ from edgekit.field.monitor import Monitor, reference_of
 from edgekit.field.sources import open_source
 from edgekit.runtime.document import PredictedImage
 from edgekit.runtime.model import load
-from edgekit.steps.field_reference import FieldOptions, store_reference
+from edgekit.steps.field_options import FieldOptions
+from edgekit.steps.field_reference import store_reference
 from tests import bundles, commands
 from tests.field.exposition import read_exposition
 

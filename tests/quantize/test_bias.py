@@ -46,8 +46,8 @@ class Pair:
 def correct(pair: Pair, images: NDArray[np.uint8], held_out: NDArray[np.uint8]) -> CorrectedBiases:
     exact = with_explicit_pads(pair.exact, bundles.SIZE)
     means = graph_of_means(pair.int8, exact)
-    values = measure(means, exact, images, held_out, PREPROCESSING, Console(verbosity=-1))
-    return correct_biases(pair.int8, means.layers, *values)
+    measured = measure(means, exact, images, held_out, PREPROCESSING, Console(verbosity=-1))
+    return correct_biases(pair.int8, measured)
 
 
 def convolution(*, pool: bool = False, kernel: int = 3, groups: int = 3, version: int = 18) -> Pair:

@@ -13,9 +13,11 @@ import pytest
 
 from edgekit.bench.options import SCENARIOS, BenchOptions
 from edgekit.bundle.store import open_bundle, update_bundle
+from edgekit.parity.document import MarginGroup, MarginHistogram, Margins
+from edgekit.report.figures.margins import margins
 from edgekit.report.page import report_page
 from edgekit.report.several import several_page
-from edgekit.report.style import DARK, LIGHT
+from edgekit.report.style import DARK, LIGHT, STYLE
 from tests import bundles
 from tests.bench import example as bench_example
 from tests.parity import example as parity_example
@@ -105,6 +107,39 @@ def test_no_width_cuts_anything_off_and_the_console_is_silent(
         assert not one["cut"]
         assert all(250 < figure < width for figure in one["figures"])
         assert all(120 < picture < width / 2 for picture in one["pictures"])
+
+
+GAPS = """
+<script>
+onload = () => {
+  const gaps = [...document.querySelectorAll("svg")].map(svg => {
+    const texts = [...svg.querySelectorAll("text.quiet")];
+    const labels = texts.map(text => text.getBoundingClientRect());
+    return labels.flatMap(one => labels.filter(other => other !== one && other.top === one.top &&
+      other.left >= one.left).map(other => other.left - one.right));
+  });
+  document.body.textContent = JSON.stringify(gaps);
+};
+</script>
+"""
+
+
+def test_the_labels_of_margins_keep_apart_on_a_phone(tmp_path: Path) -> None:
+    figures = []
+    for low, high in ((1e-5, 2.0), (1e-5, 1.0), (1e-4, 1.0), (1e-3, 9.0), (1e-9, 1.0), (1e-9, 1e4)):
+        edges = (0.0, *(low * (high / low) ** (part / 40) for part in range(41)))
+        counts, group = (1,) * 41, MarginGroup(41, None)
+        histogram = MarginHistogram(edges, counts, counts)
+        figures.append(margins(Margins((0.25, 0.5, 0.75), group, group, histogram)))
+    path = tmp_path / "page.html"
+    page = f"<!DOCTYPE html><meta charset=utf-8><style>{STYLE}</style>"
+    path.write_text(f'{page}<div style="width: 320px">{"".join(figures)}</div>{GAPS}')
+    done = browse(tmp_path, "--dump-dom", path.as_uri())
+    found = re.search(r"<body>(\[.*\])</body>", done.stdout)
+    assert found is not None, done.stdout[-500:]
+    gaps = json.loads(found[1])
+    assert len(gaps) == len(figures)
+    assert all(len(each) > 1 and min(each) > 6 for each in gaps), gaps
 
 
 COLORS = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.field.monitor import reference_of
+from edgekit.steps import field_options
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.step import State
 from edgekit.workflows.build import BuildPlan, build, plan
@@ -65,3 +67,34 @@ def test_too_few_validation_images_are_no_error_unless_a_reference_was_asked_for
     assert states(plan(quick(model, out), QUIET))["watch"] == "up to date"
     with pytest.raises(UsageError, match="reference needs 50"):
         build(asked, QUIET)
+
+
+def test_a_model_that_is_expensive_gets_fewer_images_unless_asked_for(
+    model: Path,
+    empty: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(field_options, "_AFFORDED", 1)  # so that no number of images is cheap
+    (tmp_path / "data").mkdir()
+    write_data(tmp_path / "data", train=6, validation=54)
+    data, out = str(tmp_path / "data" / "levels.npz"), tmp_path / "out"
+
+    def images() -> int:
+        reference = reference_of(out / HERE)
+        return reference.normal.images + reference.clean.images
+
+    usual = quick(model, out, data=data)
+    build(usual, Console())
+    said = r"watch: 50 of 54 validation images: an answer costs \d\d million multiply-adds "
+    assert re.search(said + r"\(--watch-images 54 for all\)", capsys.readouterr().err)
+    assert images() == 50
+    assert states(plan(usual, QUIET))["watch"] == "up to date"
+    asked = quick(model, out, data=data, watch_images=54)
+    todo = states(plan(asked, QUIET))
+    assert (todo["compile"], todo["watch"]) == ("up to date", "to do")
+    build(asked, Console())
+    assert "of 54 validation images" not in capsys.readouterr().err
+    assert images() == 54
+    assert states(plan(asked, QUIET))["watch"] == "up to date"

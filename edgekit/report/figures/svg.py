@@ -103,6 +103,9 @@ AXIS: Final = 40.0
 def number(value: float) -> str:
     """A tick's value, as short as it is exact; a true minus sign."""
     text = f"{0.0 if abs(value) < 1e-12 else value:.6g}"
+    if 1e-12 <= abs(value) < 1e-3:  # 1e-4: neighbors of 0.0001 and of 1e-05 touch on a phone
+        mantissa, power = f"{value:.5e}".split("e")
+        text = f"{float(mantissa):g}e{int(power)}"
     return text.replace("-", "\N{MINUS SIGN}") if "e" not in text else text
 
 
