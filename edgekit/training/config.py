@@ -16,8 +16,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Augment = Literal["none", "flip", "crop"]
 AttentionStart = Literal["self", "random"]
 
-# Settings that are the weight of a training method; its term of the loss has the same name.
-METHODS = ("preserve", "denoise")
+# Settings that turn on a training method, 0 being none; its term of the loss has the same name.
+METHODS = ("preserve", "denoise", "remove_paths")
 
 # Settings that change how a run is executed, but not its result.
 _NOT_DECISIVE = ("out", "cache", "workers", "save_every")
@@ -95,6 +95,7 @@ class TrainConfig:
     # Weights of methods that act while the backbone learns and cost nothing afterwards; 0 is none.
     preserve: float = 0.0  # feature preservation, which needs pairs
     denoise: float = 0.0  # DenoiseRep
+    remove_paths: int = 0  # path ensemble: so many branches of a transformer are removed
     precision: Precision = "auto"  # auto: bf16 or fp16 on a GPU, fp32 on a CPU
 
     seed: int = 0  # of weights and order

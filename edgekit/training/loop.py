@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ class Phase:
     learns_backbone: bool
     learns_batch_norm: bool  # whether the backbone's running statistics move
     open: Callable[[], AbstractContextManager[Source]]
-    evaluate: Callable[[VQSA], Evaluation]
+    evaluate: Callable[[Sequence[VQSA]], list[Evaluation]]  # several on the same images
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,9 @@ class _PhaseRun:
         """Train until the phase's last epoch, or until improvement stops."""
         progress = self.progress
         with self.phase.open() as source:
+            if not progress.step:  # else what a method decides is in the state
+                for method in self.methods:
+                    method.start(self.model, self.phase.evaluate, self.job.console)
             wrapped = self._wrapped(source)
             total = source.batches_per_epoch() * self.phase.epochs
             with ProgressBar(self.job.console, self.phase.name, total, progress.step) as bar:
@@ -273,7 +276,7 @@ class _PhaseRun:
                 record["reset_codes"] = self._reset_dead_codes()
             codebook.reset_usage()
         plain = self._deployable()
-        validation = self.phase.evaluate(plain)
+        (validation,) = self.phase.evaluate([plain])
         record["validation"] = validation.to_dict()
         record["seconds"] = round(seconds, 2)
         improved = progress.best is None or validation.criterion < progress.best

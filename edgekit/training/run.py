@@ -154,7 +154,9 @@ def _job(config: TrainConfig, start: Start, material: Material) -> TrainingJob:
     )
     model.to(material.device)
     freezes = _freezes(config, start)
-    methods = create_methods(config, model, is_trained=start.is_trained, freezes=freezes)
+    methods = create_methods(
+        config, model, is_trained=start.is_trained, has_head=continues, freezes=freezes
+    )
     phases = make_phases(material, model, freezes)
     if material.world.size > 1 and any(phase.learns_batch_norm for phase in phases):
         share_batch_norm(model.backbone)

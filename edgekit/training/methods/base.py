@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from torch import Tensor
 
+from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.model.vqsa import VQSA
 from edgekit.training.config import TrainConfig
 from edgekit.training.methods.denoise import Denoise
+from edgekit.training.methods.paths import Paths
 from edgekit.training.methods.preserve import Preserve
+from edgekit.training.results import Evaluation
 
 
 class Method(Protocol):
@@ -28,6 +31,14 @@ class Method(Protocol):
     def attach(self, model: VQSA) -> None:
         """Add the method's modules, in the state in which training starts."""
 
+    def start(
+        self,
+        model: VQSA,
+        evaluate: Callable[[Sequence[VQSA]], list[Evaluation]],
+        console: Console,
+    ) -> None:
+        """Before the first step, once: decide what validation images have to tell."""
+
     def loss(self, images: Tensor, features: Tensor) -> Tensor:
         """Its weighted term, a mean over the images of which ``features`` were just computed."""
 
@@ -36,10 +47,21 @@ class Method(Protocol):
 
 
 def create_methods(
-    config: TrainConfig, model: VQSA, *, is_trained: bool, freezes: bool
+    config: TrainConfig, model: VQSA, *, is_trained: bool, has_head: bool, freezes: bool
 ) -> tuple[Method, ...]:
-    """The methods of a run that starts from ``model``, whose backbone ``is_trained`` or not."""
+    """The methods of a run that starts from ``model``, whose backbone ``is_trained`` or not.
+
+    ``has_head``: so is its head; if not, one that ``freezes`` trains it before the backbone learns.
+    """
     methods: list[Method] = []
+    if config.remove_paths:
+        if not (has_head or freezes):
+            raise UsageError(
+                "remove_paths goes by the errors of a trained model, and this one starts without "
+                "a trained head: give --weights with these classes and this head, or train it "
+                "first, with --freeze and --finetune-epochs"
+            )
+        methods.append(Paths(config.remove_paths, model))
     if config.preserve:
         if not is_trained:
             raise UsageError(

@@ -9,14 +9,17 @@ A batch norm that follows a layer follows both, so whatever it does, the fusion 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.model.backbones.efficientnet_lite import SamePadConv2d
 from edgekit.model.vqsa import VQSA
+from edgekit.training.results import Evaluation
 
 SHARE = 0.5  # c: what is subtracted of the predicted noise
 NOISE = 0.3  # standard deviation of the added noise, of outputs whose mean square is 1
@@ -132,6 +135,14 @@ class Denoise:
                 twins.setdefault(module, Denoised(module))
                 _replace(model.backbone, name, twins[module])
         self._layers = list(twins.values())
+
+    def start(
+        self,
+        model: VQSA,
+        evaluate: Callable[[Sequence[VQSA]], list[Evaluation]],
+        console: Console,
+    ) -> None:
+        """Nothing."""
 
     def loss(self, images: Tensor, features: Tensor) -> Tensor:
         """See `Method`: the mean over the layers. Only D learns from it."""

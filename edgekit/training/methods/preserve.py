@@ -7,11 +7,14 @@ which reconstructs a pre-trained network's feature of the complete image from a 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from edgekit.core.console import Console
 from edgekit.model.vqsa import VQSA
+from edgekit.training.results import Evaluation
 
 _TINY = 1e-12  # a feature may be all zeros, behind a ReLU
 
@@ -33,6 +36,14 @@ class Preserve:
 
     def attach(self, model: VQSA) -> None:
         """Nothing: the teacher is no part of the model."""
+
+    def start(
+        self,
+        model: VQSA,
+        evaluate: Callable[[Sequence[VQSA]], list[Evaluation]],
+        console: Console,
+    ) -> None:
+        """Nothing."""
 
     def loss(self, images: Tensor, features: Tensor) -> Tensor:
         """See `Method`."""
