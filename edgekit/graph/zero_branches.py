@@ -15,7 +15,7 @@ from edgekit.graph.view import SHAPES, constants, drop_unused, set_nodes
 
 # Zero if all inputs are, if any is, or if the first is. 0 times infinity or NaN is NaN, so a branch
 # that overflows would have spoiled the whole answer; without it the answer is the other's.
-_ALL = ("Add", "Sub", "Concat")
+_ALL = ("Add", "Concat")
 _ANY = ("MatMul", "Mul")
 _FIRST = (*SHAPES, "Slice")
 

@@ -102,7 +102,8 @@ class Paths:
                 key=lambda pair: (pair[1].criterion, pair[1].clean_error),
             )
             kept[name].kept.fill_(False)
-            console.info(f"removed {_branch(name)}: {_change(whole, left)}")
+            branch = name.rpartition(".")[0]
+            console.info(f"removed {branch}: {_change(whole, left)}")
 
     def loss(self, images: Tensor, features: Tensor) -> Tensor:
         """Zero: the scales learn from the classification alone."""
@@ -142,11 +143,6 @@ def _without(model: VQSA, name: str) -> VQSA:
 
 def _is_silent(layer: nn.Linear) -> bool:
     return not layer.weight.any() and (layer.bias is None or not layer.bias.any())
-
-
-def _branch(name: str) -> str:
-    """``blocks.3.attn`` of ``model.blocks.3.attn.proj``."""
-    return name.removeprefix("model.").rpartition(".")[0]
 
 
 def _change(before: Evaluation, after: Evaluation) -> str:
