@@ -65,7 +65,9 @@ BASE = TrainConfig(
     threads=1,
     save_every=600.0,
 )
-FINE_TUNING = dataclasses.replace(BASE, pairing="paired", train_images=1000, epochs=2, lr=0.0003)
+FINE_TUNING = dataclasses.replace(
+    BASE, pairing="paired", train_images=500, validation_images=80, epochs=2, lr=0.0003
+)
 
 
 def vit() -> nn.Module:
