@@ -148,7 +148,9 @@ def step_costs(repeats: int = 12) -> dict[str, float]:
         config = dataclasses.replace(BASE, **weights)  # type: ignore[arg-type]
         model, _ = starting_point(config, Console()).model_for(("a", "b"), config)
         model.backbone.eval()
-        methods = create_methods(config, model, (48, 48), is_trained=True, freezes=False)
+        methods = create_methods(
+            config, model, (48, 48), is_trained=True, has_head=False, freezes=False
+        )
         for one in methods:
             one.attach(model)
         learners[method] = Learner(model, 0.0, methods)

@@ -38,7 +38,7 @@ from edgekit.training.feature_cache import FeatureCache, FrozenNetwork, usable_r
 from edgekit.training.results import Evaluation
 from edgekit.training.run import run_training
 from edgekit.training.stop_signal import StopSignal
-from edgekit.training.validation import evaluate_images
+from edgekit.training.validation import evaluate_images, image_groups
 from edgekit.training.views import ViewLoader
 
 SEEDS = (0, 1, 2)
@@ -123,9 +123,8 @@ def test(config: TrainConfig, console: Console) -> Evaluation:
     with StopSignal() as stop, reproducible(0, config.threads):
         if config.finetune_epochs:
             with Pool(dataset, ViewLoader(preprocessing), default_workers()) as pool:
-                return evaluate_images(
-                    model, dataset, rows, BENCHMARK15, preprocessing, pool, CPU, World()
-                )
+                groups = image_groups(rows, BENCHMARK15, preprocessing, pool, World())
+                return evaluate_images([model], groups, BENCHMARK15, CPU, World())[0]
         assert config.cache is not None
         held_out = subset(dataset, rows)
         cache = FeatureCache(

@@ -23,6 +23,7 @@ from edgekit.export.tracing import Prepared, prepare, trace, weight_bytes
 from edgekit.export.verify import check_agreement, check_structure
 from edgekit.graph.lookup import lookup_function
 from edgekit.graph.variants import VARIANTS, lookup_node, to_variant
+from edgekit.graph.zero_branches import drop_zero_branches
 from edgekit.graph.zero_channels import remove_zero_channels
 from edgekit.model.card import ModelCard
 from edgekit.model.vqsa import VQSA
@@ -63,6 +64,7 @@ def export_onnx(
         prepared = prepare(model, tables=tables, margin=margin, folded=folded)
         graph = trace(prepared, card.preprocessing.size, opset, batch)
         _finish(graph, prepared, opset)
+        drop_zero_branches(graph)
         outputs, message = prepared.model.outputs, prepared.fold.message
         removed = remove_zero_channels(graph)
         del prepared  # saves a copy of its tables, which are in the graph now

@@ -16,8 +16,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Augment = Literal["none", "flip", "crop"]
 AttentionStart = Literal["self", "random"]
 
-# Settings that are a training method's weight or extent; its term of the loss has the same name.
-METHODS = ("preserve", "denoise", "prune")
+# Settings that turn on a training method, 0 being none; its term of the loss has the same name.
+METHODS = ("preserve", "denoise", "prune", "remove_paths")
 
 _MOST_PRUNED = 0.9  # of the channels
 
@@ -98,6 +98,7 @@ class TrainConfig:
     preserve: float = 0.0  # feature preservation, which needs pairs
     denoise: float = 0.0  # DenoiseRep
     prune: float = 0.0  # not a weight: the share of channels that go
+    remove_paths: int = 0  # path ensemble: so many branches of a transformer are removed
     precision: Precision = "auto"  # auto: bf16 or fp16 on a GPU, fp32 on a CPU
 
     seed: int = 0  # of weights and order

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,8 @@ from edgekit.training.determinism import precision_for, step_seed
 from edgekit.training.distributed import World
 from edgekit.training.journal import Journal
 from edgekit.training.losses import SUMS, Learner, Losses
-from edgekit.training.methods.base import Method, deployable
+from edgekit.training.methods.base import deployable
+from edgekit.training.methods.method import Method
 from edgekit.training.optimizer import (
     AveragedWeights,
     create_optimizer,
@@ -55,7 +56,7 @@ class Phase:
     learns_backbone: bool
     learns_batch_norm: bool  # whether the backbone's running statistics move
     open: Callable[[], AbstractContextManager[Source]]
-    evaluate: Callable[[VQSA], Evaluation]
+    evaluate: Callable[[Sequence[VQSA]], list[Evaluation]]  # several on the same images
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,9 @@ class _PhaseRun:
         """Train until the phase's last epoch, or until improvement stops."""
         progress = self.progress
         with self.phase.open() as source:
+            if not progress.step:  # else what a method decides is in the state
+                for method in self.methods:
+                    method.start(self.model, self.phase.evaluate, self.job.console)
             wrapped = self._wrapped(source)
             total = source.batches_per_epoch() * self.phase.epochs
             self.shares = shares_of_the_rest(total, self.job.config.warmup)
@@ -278,7 +282,7 @@ class _PhaseRun:
                 record["reset_codes"] = self._reset_dead_codes()
             codebook.reset_usage()
         plain = self._deployable()
-        validation = self.phase.evaluate(plain)
+        (validation,) = self.phase.evaluate([plain])
         record["validation"] = validation.to_dict()
         record["seconds"] = round(seconds, 2)
         improved = progress.best is None or validation.criterion < progress.best

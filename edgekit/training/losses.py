@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekit.model.vqsa import VQSA, Output
-from edgekit.training.methods.base import Method
+from edgekit.training.methods.method import Method
 
 # What `Losses.sums` has before the methods' terms.
 SUMS = ("loss", "classification", "codebook", "commitment", "error")

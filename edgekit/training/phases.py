@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from edgekit.core.console import Console
+from edgekit.core.errors import Interrupted
+from edgekit.core.progress import ProgressBar
 from edgekit.data.base import Dataset, IndexArray, labels, subset
 from edgekit.data.decode import BadImage
 from edgekit.data.loading import Skipped
@@ -27,7 +29,7 @@ from edgekit.training.feature_store import ArrayStore
 from edgekit.training.loop import Phase
 from edgekit.training.results import Evaluation
 from edgekit.training.stop_signal import StopSignal
-from edgekit.training.validation import evaluate_images
+from edgekit.training.validation import Group, evaluate_images, image_groups
 from edgekit.training.views import LoadedViews, Unreadable, View, ViewLoader
 
 
@@ -125,14 +127,17 @@ class _CachedPhase:
             m.world.wait()
         return stores
 
-    def _evaluate(self, model: VQSA) -> Evaluation:
+    def _evaluate(self, models: Sequence[VQSA]) -> list[Evaluation]:
         m = self._material
         truth = labels(m.dataset, m.validation)
         rows = usable_rows(list(self._stores.values()))
-        codebook = model.head.codebook
+        codebook = models[0].head.codebook
         size = None if codebook is None else len(codebook.usage)
         with torch.inference_mode():
-            return evaluate_features(model.head, self._stores, truth, rows, size, m.device, m.world)
+            return [
+                evaluate_features(model.head, self._stores, truth, rows, size, m.device, m.world)
+                for model in models
+            ]
 
 
 class _ImagePhase:
@@ -161,16 +166,21 @@ class _ImagePhase:
                 m.skipped,
             )
 
-    def _evaluate(self, model: VQSA) -> Evaluation:
-        m = self._material
+    def _evaluate(self, models: Sequence[VQSA]) -> list[Evaluation]:
+        m, corruptions = self._material, self._material.validation_corruptions
         assert self._pool is not None
-        return evaluate_images(
-            model,
-            m.dataset,
-            m.validation,
-            m.validation_corruptions,
-            m.preprocessing,
-            self._pool,
-            m.device,
-            m.world,
-        )
+        groups = image_groups(m.validation, corruptions, m.preprocessing, self._pool, m.world)
+        if len(models) > 1:
+            groups = self._shown(groups, f"validating {len(models)} variants")
+        return evaluate_images(models, groups, corruptions, m.device, m.world)
+
+    def _shown(self, groups: Iterator[Group], title: str) -> Iterator[Group]:
+        """What takes long shows its progress, and can be interrupted."""
+        m = self._material
+        count = len(m.validation[m.world.share(len(m.validation))])
+        with ProgressBar(m.console, title, count) as bar:
+            for group in groups:
+                if m.stop.requested:
+                    raise Interrupted("interrupted: run the same command to resume")
+                yield group
+                bar.advance(len(group.labels))

@@ -152,7 +152,12 @@ def _job(config: TrainConfig, start: Start, material: Material) -> TrainingJob:
     model.to(material.device)
     freezes = _freezes(config, start)
     methods = create_methods(
-        config, model, start.preprocessing.size, is_trained=start.is_trained, freezes=freezes
+        config,
+        model,
+        start.preprocessing.size,
+        is_trained=start.is_trained,
+        has_head=continues,
+        freezes=freezes,
     )
     phases = make_phases(material, model, freezes)
     if material.world.size > 1 and any(phase.learns_batch_norm for phase in phases):

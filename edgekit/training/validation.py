@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgekit.data.base import Dataset, IndexArray
+from edgekit.data.base import IndexArray
 from edgekit.data.corruption_grid import rotated_severities
 from edgekit.data.loading import batched
 from edgekit.data.pool import Pool
@@ -60,22 +60,26 @@ def image_groups(
 
 @torch.inference_mode()
 def evaluate_images(
-    model: VQSA,
-    dataset: Dataset,
-    indices: IndexArray,
+    models: Sequence[VQSA],
+    groups: Iterable[Group],
     corruptions: Sequence[str],
-    preprocessing: Preprocessing,
-    pool: Pool[View, LoadedViews | Unreadable],
     device: torch.device,
     world: World,
-) -> Evaluation:
-    """Evaluate on images ``indices``, as `evaluate_features` does on features."""
-    was_training = model.training
-    model.eval()
-    codebook = model.head.codebook
-    tally = Tally(corruptions, None if codebook is None else len(codebook.usage))
-    for group in image_groups(indices, corruptions, preprocessing, pool, world):
-        output = model(torch.from_numpy(group.pixels).to(device))
-        tally.add(group.labels, group.severities, choices(output, 1 + len(corruptions)))
-    model.train(was_training)
-    return tally.result(world, device)
+) -> list[Evaluation]:
+    """Evaluate models with one form of head on images, as `evaluate_features` does on features.
+
+    Each image is loaded and corrupted once for all of them.
+    """
+    were_training = [model.training for model in models]
+    codebook = models[0].head.codebook
+    size = None if codebook is None else len(codebook.usage)
+    tallies = [Tally(corruptions, size) for _ in models]
+    for model in models:
+        model.eval()
+    for group in groups:
+        pixels = torch.from_numpy(group.pixels).to(device)
+        for model, tally in zip(models, tallies, strict=True):
+            tally.add(group.labels, group.severities, choices(model(pixels), 1 + len(corruptions)))
+    for model, was_training in zip(models, were_training, strict=True):
+        model.train(was_training)
+    return [tally.result(world, device) for tally in tallies]

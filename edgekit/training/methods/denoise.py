@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgekit.core.errors import UsageError
 from edgekit.model.backbones.efficientnet_lite import SamePadConv2d
 from edgekit.model.vqsa import VQSA
+from edgekit.training.methods.method import Method
 from edgekit.training.methods.replacing import replace
 
 SHARE = 0.5  # c: what is subtracted of the predicted noise
@@ -112,7 +113,7 @@ class Denoised(nn.Module):
         return self.layer
 
 
-class Denoise:
+class Denoise(Method):
     """Denoising layers behind all layers of a backbone that do not widen."""
 
     name = "denoise"
@@ -133,9 +134,6 @@ class Denoise:
                 twins.setdefault(module, Denoised(module))
                 replace(model.backbone, name, twins[module])
         self._layers = list(twins.values())
-
-    def advance(self, model: VQSA, share: float) -> None:
-        """Nothing: every step is alike."""
 
     def loss(self, images: Tensor, features: Tensor) -> Tensor:
         """See `Method`: the mean over the layers. Only D learns from it."""

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from edgekit.model.vqsa import VQSA
+from edgekit.training.methods.method import Method
 
 _TINY = 1e-12  # a feature may be all zeros, behind a ReLU
 
 
-class Preserve:
+class Preserve(Method):
     """Squared distance of a corrupted image's feature from a frozen teacher's of the clean image.
 
     Relative to the squared length of the teacher's feature, so that a weight means the same for
@@ -28,14 +29,8 @@ class Preserve:
     def __init__(self, weight: float, model: VQSA) -> None:
         self._weight = weight
         self._quantize = model.config.quantize
-        # Rebuilt from the starting weights by a resumed run, so it needs no place in its state.
+        # No part of the model; a resumed run rebuilds it from the starting weights.
         self._teacher = copy.deepcopy(model.backbone).requires_grad_(False).eval()
-
-    def attach(self, model: VQSA) -> None:
-        """Nothing: the teacher is no part of the model."""
-
-    def advance(self, model: VQSA, share: float) -> None:
-        """Nothing: every step is alike."""
 
     def loss(self, images: Tensor, features: Tensor) -> Tensor:
         """See `Method`."""
@@ -43,6 +38,3 @@ class Preserve:
             kept = self._teacher.features(images[::2], self._quantize).float().flatten(1)
         distance = (features[1::2].float().flatten(1) - kept).square().sum(dim=1)
         return self._weight * (distance / (kept.square().sum(dim=1) + _TINY)).mean()
-
-    def detach(self, model: VQSA) -> None:
-        """Nothing, likewise."""

@@ -21,6 +21,7 @@ from torch.func import functional_call
 
 from edgekit.core.errors import UsageError
 from edgekit.model.vqsa import VQSA
+from edgekit.training.methods.method import Method
 from edgekit.training.methods.prunable import Group
 from edgekit.training.methods.replacing import replace
 
@@ -64,7 +65,7 @@ class Gated(nn.Module):
             self.effect.lerp_(change.square(), 1 - _MEMORY)
 
 
-class Prune:
+class Prune(Method):
     """Prunes a share of all channels that can be removed from a backbone."""
 
     name = "prune"
@@ -95,10 +96,6 @@ class Prune:
                 gate.threshold.lerp_(final, share).clamp_(max=final)
                 # Where nothing is lost by it, at once: no threshold would take a size of 0.
                 gate.left.copy_(_left(size, gate.threshold) * ~(goes & (size == 0)))
-
-    def loss(self, images: Tensor, features: Tensor) -> Tensor:
-        """Nothing: the threshold is what a penalty would be."""
-        return images.new_zeros(())
 
     @torch.no_grad()
     def detach(self, model: VQSA) -> None:
