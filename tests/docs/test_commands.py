@@ -30,6 +30,7 @@ NOT_HERE = {
     r"^(watch|predict) build/cpu camera:": "a camera",
     r"^sign .*_sk\.pub": "a hardware key",
     r"--on ray:": "a cluster, which tests/parity/test_ray.py starts",
+    r"--prune|runs/pruned": "batch norm in the network, as in tests/training/test_prune.py",
     r"^check .*--plugin": "a TensorRT plugin, which tests/tensorrt compiles",
 }
 """Commands that this machine cannot run, and what they need."""
