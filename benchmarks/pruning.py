@@ -4,8 +4,8 @@
 
 For every seed a frozen EfficientNet-Lite0 gets a head, and then learns with it, losing a share of
 its channels on the way or none. The last checkpoint of each is judged on test images as in
-methods.py. Those of the first seed are built to INT8 with the parity of `edgekit build`, once with
-the images that they learned from and once at 224 pixels for their latency, which `edgekit bench`
+methods.py. With --build those of the first seed become INT8 bundles: at the size that they learned
+with, with the parity of `edgekit build`, and at 224 pixels for latency, which `edgekit bench`
 measures in turns. Finished runs in --work are not repeated.
 """
 
@@ -17,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,37 +61,50 @@ def edgekit(*arguments: str) -> dict[str, Any]:
     return document
 
 
-def built(config: TrainConfig, target: str, data: str, images: int) -> dict[str, Any]:
-    """The parity of a run's checkpoint in INT8, on the images' own size."""
-    out = config.out / target
-    if not (out / "parity.json").exists():
-        edgekit(
-            *("build", "--checkpoint", str(config.out / "last.safetensors"), "--data", data),
-            *("--target", target, "--images", str(images), "--out", str(out), "--replace"),
-        )
-    document: dict[str, Any] = json.loads((out / "parity.json").read_text())
-    return document
+def built(config: TrainConfig, data: str) -> list[dict[str, Any]]:
+    """The parity of a run's checkpoint in INT8, at the size that it learned with."""
+    out = config.out / "int8"
+    if not all((out / target / "parity.json").exists() for target in TARGETS):
+        build(config.out / "last.safetensors", data, out, "--parity-images", "300")
+    return [json.loads((out / target / "parity.json").read_text()) for target in TARGETS]
 
 
-def large(config: TrainConfig, data: str) -> tuple[Path, Path]:
-    """Bundles of the checkpoint for images of 224 pixels, without parity: for latency alone."""
-    checkpoint = config.out / f"{SIZE}.safetensors"
+def large(config: TrainConfig, data: str) -> Path:
+    """The folder of bundles for images of 224 pixels, without parity: for latency alone."""
+    checkpoint, out = config.out / f"{SIZE}.safetensors", config.out / f"int8-{SIZE}"
     if not checkpoint.exists():
         loaded = load_checkpoint(config.out / "last.safetensors")
         size = dataclasses.replace(loaded.card.preprocessing, size=(SIZE, SIZE))
-        save_checkpoint(
-            checkpoint, loaded.model, dataclasses.replace(loaded.card, preprocessing=size)
-        )
-    bundles = []
+        card = dataclasses.replace(loaded.card, preprocessing=size)
+        save_checkpoint(checkpoint, loaded.model, card)
+    if not all((out / target).exists() for target in TARGETS):
+        build(checkpoint, data, out, "--no-parity")
+    return out
+
+
+def build(checkpoint: Path, data: str, out: Path, *options: str) -> None:
+    """Bundles in INT8 for both targets."""
+    edgekit(
+        *("build", "--checkpoint", str(checkpoint), "--data", data, "--out", str(out)),
+        *(word for target in TARGETS for word in ("--target", target)),
+        *("--no-bench", "--no-watch", "--no-guard", *options),
+    )
+
+
+def compare(configs: Sequence[TrainConfig], data: str) -> None:
+    """Print the parity of each, and the latency of all in turns."""
+    for config in configs:
+        for target, parity in zip(TARGETS, built(config, data), strict=True):
+            print(config.out.name, target, json.dumps(parity.get("summary", parity))[:600])
+    folders = [large(config, data) for config in configs]
     for target in TARGETS:
-        out = config.out / f"{target}-{SIZE}"
-        if not out.exists():
-            edgekit(
-                *("build", "--checkpoint", str(checkpoint), "--data", data, "--target", target),
-                *("--no-parity", "--out", str(out)),
-            )
-        bundles.append(out)
-    return bundles[0], bundles[1]
+        bundles = [str(folder / target) for folder in folders]
+        options = ("--compare", "--scenario", "latency", "--baseline", "none", "--threads", "1")
+        measured = edgekit("bench", *bundles, *options)
+        print(target, json.dumps(measured.get("comparison", measured))[:2000])
+        for bundle in bundles:
+            size = sum(path.stat().st_size for path in Path(bundle).glob("model*"))
+            print(f"  {bundle}: {size / 1e6:.2f} MB")
 
 
 def main() -> None:
@@ -113,25 +127,7 @@ def main() -> None:
             results.setdefault(_name(share), []).append(evaluation)
         print(table(results), flush=True)
     if options.build:
-        configs = [settings(options.data, options.work, share, 0) for share in SHARES]
-        for config in configs:
-            for target in TARGETS:
-                print(config.out.name, target, built(config, target, options.data, 300)["verdict"])
-        for target, bundles in zip(
-            TARGETS,
-            zip(*(large(config, options.data) for config in configs), strict=True),
-            strict=True,
-        ):
-            compared = edgekit(
-                "bench",
-                *map(str, bundles),
-                "--compare",
-                "--scenario",
-                "latency",
-                "--baseline",
-                "none",
-            )
-            print(target, json.dumps(compared)[:3000])
+        compare([settings(options.data, options.work, share, 0) for share in SHARES], options.data)
 
 
 if __name__ == "__main__":

@@ -52,8 +52,11 @@ class Channels:
         self._understood: set[str] = set()  # results of operators whose channels are known
         self.stored: list[Stored] = []
         self.read: list[str] = []  # the values whose channels a layer sums up
-        for value in (*model.graph.input, *model.graph.output):
-            self._fix([value.name])
+        ends = [value.name for value in (*model.graph.input, *model.graph.output)]
+        self._fix(ends)
+        self._ends = set(ends)
+        if any(item.HasField("g") for node in self._graph.nodes for item in node.attribute):
+            self._fix(self._counts)  # the body of a branch or a loop reads values unseen
         for node in self._graph.nodes:
             if self._follow(node):
                 self._understood.add(node.output[0])
@@ -113,12 +116,14 @@ class Channels:
         kind, inputs = node.op_type, [name for name in node.input if name]
         if len(node.output) != 1 or not inputs:
             return False
+        if kind in _ARITHMETIC:
+            return self._follow_arithmetic(node)
+        if node.input[0] in self._graph.constants:
+            return False
         if kind == "Conv":
             return self._follow_convolution(node)
         if kind == "Gemm":
             return self._follow_product(node)
-        if kind in _ARITHMETIC:
-            return self._follow_arithmetic(node)
         if any(name not in self._graph.constants for name in inputs[1:]):
             return False
         if kind in _KEEPS_ZERO or kind in _BY_CHANNEL or kind in ("Clip", "MaxPool"):
@@ -162,7 +167,7 @@ class Channels:
         constants = [name for name in node.input if name in self._graph.constants]
         values = [name for name in node.input if name not in self._graph.constants]
         if node.op_type == "Div" and constants != node.input[1:]:
-            return False  # 0 / 0 is not 0
+            return False
         if not self._maps.issuperset([*values, result]) or not self._tie([*values, result]):
             return False
         return all(self._note_constant(name, result) for name in constants)
@@ -184,15 +189,15 @@ class Channels:
             constant = self.weights(name)
             zero = zeros[name] if constant is None else (constant == 0).reshape(-1)
             masks.append(np.broadcast_to(zero, self._counts[node.output[0]]))
-        if node.op_type == "Div":
-            return masks[0]
+        if node.op_type == "Div":  # 0 / 0 is not 0
+            return np.logical_and(masks[0], ~masks[1])
         combine = np.logical_or if node.op_type == "Mul" else np.logical_and
         return combine(masks[0], masks[1])
 
     def _clips_around_zero(self, node: onnx.NodeProto) -> bool:
         bounds = [self.weights(name) if name else None for name in [*node.input[1:], "", ""][:2]]
         least, most = bounds
-        return (least is None or float(least) <= 0) and (most is None or float(most) >= 0)
+        return (least is None or least.item() <= 0) and (most is None or most.item() >= 0)
 
     def _pads_with_zeros(self, node: onnx.NodeProto) -> bool:
         value = self.weights(node.input[2]) if len(node.input) > 2 and node.input[2] else None
@@ -211,7 +216,8 @@ class Channels:
 
     def _is_own(self, name: str) -> bool:
         """Whether a tensor is stored for one reader alone."""
-        return name in self._graph.constants and len(self._graph.readers[name]) == 1
+        readers = self._graph.readers
+        return name in self._graph.constants and name not in self._ends and len(readers[name]) == 1
 
     def _tie(self, values: list[str]) -> bool:
         """Join the groups of values that have the same number of channels."""

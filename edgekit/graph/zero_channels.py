@@ -75,7 +75,7 @@ def _record_shapes(model: onnx.ModelProto, kept: Mapping[str, Mask], channels: C
             shape.dim[1].dim_value = int(places.sum())
     for name, tensor in constants(model).items():  # whose shapes the exporter records as well
         if name in recorded:
-            for dim, size in zip(recorded[name].dim, tensor.dims, strict=True):
+            for dim, size in zip(recorded[name].dim, tensor.dims, strict=False):
                 dim.dim_value = size
 
 

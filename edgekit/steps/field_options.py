@@ -42,19 +42,21 @@ class FieldOptions:
         """As the manifest records it."""
         return fields_of(self)
 
-    def made(self, section: object) -> bool:
-        """Whether a reference that a bundle of the same model has is what these would give.
 
-        The usual options give fewer images where the model's price limits them.
-        """
-        try:
-            recorded = part(FieldOptions, section, "the section 'field'")
-        except DocumentError:  # none, or from another edgekit
-            return False
-        usual = FieldOptions()
-        if self == usual and recorded.price is not None:
-            recorded = replace(recorded, images=usual.images, price=None)
-        return self == recorded
+def recorded(section: object, asked: int | None) -> FieldOptions | None:
+    """The options of the reference that a bundle has, if it is made of what was ``asked`` for.
+
+    None asks for as many images as the price of the model allows, which did not change.
+    """
+    try:
+        options = part(FieldOptions, section, "the section 'field'")
+    except DocumentError:  # none, or from another edgekit
+        return None
+    if asked is not None:
+        return options if options == FieldOptions(images=asked) else None
+    usual = FieldOptions()
+    images = usual.images if options.price is not None else options.images
+    return options if replace(options, images=images, price=None) == usual else None
 
 
 def affordable(multiply_adds: int, size: tuple[int, int]) -> FieldOptions:

@@ -215,10 +215,10 @@ class _PhaseRun:
         if job.config.clip_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), job.config.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
         for method in self.methods:
             method.advance(self.model, self.shares[progress.step])
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.average.update(self.model, progress.step)
         self.sums += losses.sums(images).cpu()
         self.last_features = losses.features

@@ -37,7 +37,7 @@ from edgekit.steps.calibration import (
 )
 from edgekit.steps.config import BuildConfig
 from edgekit.steps.context import Context
-from edgekit.steps.field_options import FieldOptions
+from edgekit.steps.field_options import FieldOptions, recorded
 from edgekit.steps.field_reference import (
     check_enough,
     leave_out_reference,
@@ -343,15 +343,11 @@ class Watch(Measurement[FieldOptions]):
         self.optional = optional  # too few images are no error
 
     def _stored(self) -> FieldOptions | None:
-        options, earlier = self._asked(), self.place.earlier
-        if earlier is None or not options.made(self._section("field")):
+        earlier = self.place.earlier
+        options = recorded(self._section("field"), self.place.config.watch_images)
+        if earlier is None or options is None:
             return None
         return options if self.optional or FIELD in earlier.files else None
-
-    def _asked(self) -> FieldOptions:
-        """Of any model; how many images one can afford is not known before its export."""
-        images = self.place.config.watch_images
-        return FieldOptions() if images is None else FieldOptions(images=images)
 
     def _make(self) -> FieldOptions:
         original, asked = self.compiled.exported.result, self.place.config.watch_images

@@ -8,7 +8,7 @@ import pytest
 
 from edgekit.core.errors import UsageError
 from edgekit.steps.config import BuildConfig
-from edgekit.steps.field_options import LEAST_IMAGES, FieldOptions, affordable
+from edgekit.steps.field_options import LEAST_IMAGES, FieldOptions, affordable, recorded
 
 LITE0, RESNET50 = 75_500_000, 4_100_000_000  # multiply-adds at 96 and at 224 pixels
 
@@ -39,16 +39,19 @@ def test_dearer_models_get_no_more_but_never_too_few() -> None:
 def test_a_record_is_recognized() -> None:
     """Without the model's price, which is not at hand until it is exported."""
     usual, limited = FieldOptions(), affordable(RESNET50, (224, 224))
-    assert usual.made(usual.to_dict())
-    assert usual.made(limited.to_dict())
-    assert not usual.made(replace(limited, price=None).to_dict())  # somebody asked for so few
-    assert not usual.made(replace(limited, levels=3).to_dict())
-    asked = FieldOptions(images=300)
-    assert asked.made(asked.to_dict())
-    assert not asked.made(usual.to_dict())
-    assert not asked.made(limited.to_dict())
-    assert not usual.made(None)
-    assert not usual.made({"images": "many"})
+    assert recorded(usual.to_dict(), None) == usual
+    assert recorded(limited.to_dict(), None) == limited
+    assert recorded(replace(limited, price=None).to_dict(), None) is None  # somebody asked for it
+    assert recorded(replace(limited, levels=3).to_dict(), None) is None
+    fewer = FieldOptions(images=300)
+    assert recorded(fewer.to_dict(), 300) == fewer
+    assert recorded(fewer.to_dict(), None) is None
+    assert recorded(usual.to_dict(), 300) is None
+    assert recorded(usual.to_dict(), usual.images) == usual
+    for number in (limited.images, usual.images):  # asked for, so no price limits it
+        assert recorded(limited.to_dict(), number) is None
+    assert recorded(None, None) is None
+    assert recorded({"images": "many"}, None) is None
 
 
 def test_too_few_are_refused() -> None:

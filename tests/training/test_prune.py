@@ -1,5 +1,6 @@
 """Pruning: the share that was asked for, on the paper's schedule, out of the graph at the end."""
 
+import itertools
 from pathlib import Path
 
 import onnx
@@ -104,7 +105,7 @@ def test_the_plain_model_is_the_pruned_one(share: float, advanced: float) -> Non
     method.attach(early)
     step(method, early, advanced)
     left = [alive(deployable(early, [method]), group[0]) for group in FREE]
-    assert sum(left) == CHANNELS - int(share * CHANNELS)  # no group would lose all of them here
+    assert sum(left) == CHANNELS - round(share * CHANNELS)
 
 
 def test_a_group_keeps_its_largest_channel() -> None:
@@ -120,6 +121,64 @@ def test_a_group_keeps_its_largest_channel() -> None:
     plain = deployable(model, [method])
     for name in FREE[1]:
         assert plain.backbone.get_parameter(f"{name}.weight").nonzero().flatten().tolist() == [13]
+
+
+def test_another_goes_for_a_largest_channel_that_stays() -> None:
+    """So the share holds, however little a whole group matters."""
+    model = inverted()
+    method = Prune(0.5, FREE)
+    method.attach(model)
+    for name, effect in zip(itertools.chain(*FREE), (1e-9, 1e-9, 1.0, 1.0), strict=True):
+        gate = model.backbone.get_submodule(name)
+        gate.effect.copy_(effect * torch.arange(1.0, 1 + len(gate.effect)))  # type: ignore[arg-type, operator]
+    method.advance(model, 1.0)
+    plain = deployable(model, [method])
+    assert [alive(plain, names[0]) for names in FREE] == [1, 14 - 3]
+
+
+def test_what_goes_is_what_the_loss_needs_least_and_not_what_is_small() -> None:
+    model = inverted()
+    method = Prune(3 / CHANNELS, FREE)
+    method.attach(model)
+    for name in FREE[1]:
+        gate = model.backbone.get_submodule(name)
+        assert isinstance(gate, Gated)
+        with torch.no_grad():
+            gate.norm.get_parameter("weight")[4:7] = 50.0
+            gate.norm.get_parameter("weight")[:4] = 1e-3
+    for name in itertools.chain(*FREE):
+        gate = model.backbone.get_submodule(name)
+        for parameter in gate.norm.parameters():
+            parameter.grad = torch.ones_like(parameter)
+            if name in FREE[1]:
+                parameter.grad[4:7] = 0
+                parameter.grad[:4] = 1e6
+    method.advance(model, 1.0)
+    plain = deployable(model, [method])
+    for name in FREE[1]:
+        zero = (plain.backbone.get_parameter(f"{name}.weight") == 0).nonzero().flatten()
+        assert zero.tolist() == [4, 5, 6]
+
+
+def test_gates_close_softly_as_the_threshold_comes() -> None:
+    model = inverted()
+    method = Prune(0.5, FREE)
+    method.attach(model)
+    for name in itertools.chain(*FREE):
+        gate = model.backbone.get_submodule(name)
+        gate.effect.copy_(torch.arange(1.0, 1 + len(gate.effect)) ** 2)  # type: ignore[arg-type, operator]
+    expand = model.backbone.get_submodule("expand_norm")
+    assert isinstance(expand, Gated)
+    thresholds = []
+    for share in (0.25, 1 / 3, 1.0):
+        method.advance(model, share)  # without gradients: sizes stay in proportion
+        thresholds.append(float(expand.threshold))
+    quarter, half, whole = thresholds
+    assert half == pytest.approx(2 * quarter, rel=1e-4)
+    assert whole == pytest.approx(4 * quarter, rel=1e-4)
+    sizes = expand.effect.sqrt() / expand.effect.sqrt().max()
+    left = (1 - (whole / (whole * sizes / sizes[5])) ** 4).clamp_min(0)
+    torch.testing.assert_close(expand.left[:-1], left[:-1], rtol=1e-4, atol=1e-4)
 
 
 def test_gradients_pass_a_closed_gate() -> None:

@@ -37,9 +37,9 @@ class Method:
         return features.new_zeros(())
 
     def advance(self, model: VQSA, share: float) -> None:
-        """Close a step, which had this share of the learning that was left of the phase.
+        """Use a step's gradients, of the weights that the optimizer has not changed yet.
 
-        The model's gradients are those of the step.
+        The step has this share of the learning that is left of the phase.
         """
 
     def detach(self, model: VQSA) -> None:

@@ -55,14 +55,13 @@ class Gated(nn.Module):
         output: Tensor = functional_call(self.norm, gated, x)
         return output
 
-    def learn(self) -> None:
-        """Include the loss of this step, to first order: values times gradients."""
+    def change(self) -> Tensor:
+        """What the loss of this step would change by, to first order: values times gradients."""
         change = torch.zeros_like(self.effect)
         for parameter in map(self.norm.get_parameter, _SCALED):
             if parameter.grad is not None:
                 change += parameter * parameter.grad
-        if change.isfinite().all():  # in half precision a gradient may overflow
-            self.effect.lerp_(change.square(), 1 - _MEMORY)
+        return change
 
 
 class Prune(Method):
@@ -87,12 +86,15 @@ class Prune(Method):
     def advance(self, model: VQSA, share: float) -> None:
         """See `Method`: the threshold makes its part of the way that is left, so it gets there."""
         groups = self._gated(model)
-        for gate in itertools.chain(*groups):
-            gate.learn()
+        gates = list(itertools.chain(*groups))
+        changes = [gate.change() for gate in gates]
+        if torch.cat(changes).isfinite().all():  # in half precision a gradient may overflow
+            for gate, change in zip(gates, changes, strict=True):
+                gate.effect.lerp_(change.square(), 1 - _MEMORY)
         sizes = _sizes(groups)
         going, final = self._going(sizes)
-        for gates, size, goes in zip(groups, sizes, going, strict=True):
-            for gate in gates:
+        for members, size, goes in zip(groups, sizes, going, strict=True):
+            for gate in members:
                 gate.threshold.lerp_(final, share).clamp_(max=final)
                 # Where nothing is lost by it, at once: no threshold would take a size of 0.
                 gate.left.copy_(_left(size, gate.threshold) * ~(goes & (size == 0)))
@@ -118,13 +120,13 @@ class Prune(Method):
     def _going(self, sizes: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Which channels of each group have to go, and the largest of their sizes."""
         everything = torch.cat(list(sizes))
-        count = int(self._share * len(everything)) if everything.any() else 0
-        order = everything.argsort(stable=True)[:count]
+        count = round(self._share * len(everything)) if everything.any() else 0
+        count = min(count, len(everything) - len(sizes))
+        ranked = torch.cat([_with_last(size) for size in sizes])
+        order = ranked.argsort(stable=True)[:count]
         mask = torch.zeros_like(everything, dtype=torch.bool)
         mask[order] = True
         going = list(mask.split([len(size) for size in sizes]))
-        for goes, size in zip(going, sizes, strict=True):
-            goes[size.argmax()] = False  # no layer ends
         return going, everything[order[-1]] if count else everything.new_zeros(())
 
 
@@ -133,6 +135,13 @@ def _sizes(groups: Sequence[Sequence[Gated]]) -> list[Tensor]:
     sizes = [torch.stack([gate.effect for gate in gates]).sum(0).sqrt() for gates in groups]
     mean = torch.cat(sizes).mean().clamp_min(_TINY)
     return [size / mean for size in sizes]
+
+
+def _with_last(sizes: Tensor) -> Tensor:
+    """The sizes, the largest being beyond all others: no layer ends."""
+    ranked = sizes.clone()
+    ranked[sizes.argmax()] = torch.inf
+    return ranked
 
 
 def _left(sizes: Tensor, threshold: Tensor) -> Tensor:
