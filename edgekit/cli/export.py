@@ -104,7 +104,7 @@ def export(
     )
     console.document(report)
     console.info(report.fold)
-    if report.zero_channels:
-        console.info(f"{report.zero_channels} channels are always zero: removed")
+    if zeros := report.describe_zeros():
+        console.info(zeros)
     console.info(f"checked: {report.agreement.describe()}")
     console.text(f"{report.path} ({report.bytes / 1e6:.1f} MB)")

@@ -64,9 +64,9 @@ def export_onnx(
         prepared = prepare(model, tables=tables, margin=margin, folded=folded)
         graph = trace(prepared, card.preprocessing.size, opset, batch)
         _finish(graph, prepared, opset)
-        drop_zero_branches(graph)
+        branches = drop_zero_branches(graph)
         outputs, message = prepared.model.outputs, prepared.fold.message
-        removed = remove_zero_channels(graph)
+        channels = remove_zero_channels(graph)
         del prepared  # saves a copy of its tables, which are in the graph now
         _describe(graph, card, source)
         data = serialize(to_variant(graph, vq))
@@ -87,7 +87,8 @@ def export_onnx(
         vq=vq,
         outputs=outputs,
         fold=message,
-        zero_channels=removed,
+        zero_branches=branches,
+        zero_channels=channels,
         agreement=agreement,
         seconds=time.monotonic() - start,
     )

@@ -48,7 +48,26 @@ class ExportReport(Document):
     outputs: tuple[str, ...]
     fold: str
     """What the fold did, in words."""
+    zero_branches: int
+    """Branches that ended in zeros whatever the image, and were removed."""
     zero_channels: int
     """Channels of convolutions that were zero whatever the image, and were removed."""
     agreement: Agreement
     seconds: float
+
+    def describe_zeros(self) -> str:
+        """What was removed, in words; "" if nothing was."""
+        return removed_zeros(self.zero_branches, self.zero_channels)
+
+
+def removed_zeros(branches: int, channels: int) -> str:
+    """What an export left out because it was zero whatever the image; "" for nothing."""
+    parts = [
+        f"{count:,} {one if count == 1 else several}"
+        for count, one, several in (
+            (branches, "branch", "branches"),
+            (channels, "channel", "channels"),
+        )
+        if count
+    ]
+    return f"always zero, so removed: {' and '.join(parts)}" if parts else ""

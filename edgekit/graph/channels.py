@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgekit.graph.view import Graph, attributes
+from edgekit.graph.view import Graph, attributes, has_bodies
 
 Mask = NDArray[np.bool_]  # of a group's channels
 # Each channel by itself, and 0 becomes 0.
@@ -55,8 +55,8 @@ class Channels:
         ends = [value.name for value in (*model.graph.input, *model.graph.output)]
         self._fix(ends)
         self._ends = set(ends)
-        if any(item.HasField("g") for node in self._graph.nodes for item in node.attribute):
-            self._fix(self._counts)  # the body of a branch or a loop reads values unseen
+        if has_bodies(model):
+            self._fix(self._counts)
         for node in self._graph.nodes:
             if self._follow(node):
                 self._understood.add(node.output[0])

@@ -159,6 +159,11 @@ def _walk(
     return list(passed.values()), list(reached.values())
 
 
+def has_bodies(model: onnx.ModelProto) -> bool:
+    """Whether branches or loops have graphs of their own, which read values without naming them."""
+    return any(item.HasField("g") for node in model.graph.node for item in node.attribute)
+
+
 def constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     """The stored tensors by name."""
     return {tensor.name: tensor for tensor in model.graph.initializer}

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import onnx
 from onnx import numpy_helper
 
-from edgekit.graph.view import SHAPES, constants, drop_unused, set_nodes
+from edgekit.graph.view import SHAPES, constants, drop_unused, has_bodies, set_nodes
 
 # Zero if all inputs are, if any is, or if the first is. 0 times infinity or NaN is NaN, so a branch
 # that overflows would have spoiled the whole answer; without it the answer is the other's.
@@ -24,7 +24,7 @@ def drop_zero_branches(model: onnx.ModelProto) -> int:
     """Remove additions of computed zeros, and what only fed them; return how many there were.
 
     An addition that gives its result another shape than the other summand has is left alone, and
-    so is one that is an output. Stored zeros, such as a bias of a fresh layer, are no branch.
+    so is one that is an output, and a graph with bodies of branches or loops. Stored zeros, such as a bias of a fresh layer, are no branch.
     """
     stored, shapes = constants(model), _shapes(model)
     known: dict[str, bool] = {}
@@ -34,6 +34,8 @@ def drop_zero_branches(model: onnx.ModelProto) -> int:
             known[name] = name in stored and not numpy_helper.to_array(stored[name]).any()
         return known[name]
 
+    if has_bodies(model):
+        return 0
     outputs = {output.name for output in model.graph.output}
     instead: dict[str, str] = {}
     nodes = []

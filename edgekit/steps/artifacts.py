@@ -9,6 +9,7 @@ from typing import Any
 
 from edgekit.bundle.engine import engine_pending
 from edgekit.bundle.manifest import Manifest
+from edgekit.export.report import removed_zeros
 from edgekit.model.card import ModelCard
 from edgekit.targets.descriptor import Descriptor, why_not_here
 from edgekit.targets.dialects import Dialect
@@ -36,8 +37,8 @@ class Exported:
     def describe(self) -> str:
         """What became of the model, in a line."""
         text = f"export: {self.report['fold']}"
-        removed = self.report["zero_channels"]
-        return f"{text}; {removed} channels that are always zero removed" if removed else text
+        zeros = removed_zeros(self.report["zero_branches"], self.report["zero_channels"])
+        return f"{text}; {zeros}" if zeros else text
 
 
 @dataclass(frozen=True)
