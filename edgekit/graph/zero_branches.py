@@ -24,7 +24,8 @@ def drop_zero_branches(model: onnx.ModelProto) -> int:
     """Remove additions of computed zeros, and what only fed them; return how many there were.
 
     An addition that gives its result another shape than the other summand has is left alone, and
-    so is one that is an output, and a graph with bodies of branches or loops. Stored zeros, such as a bias of a fresh layer, are no branch.
+    so is one that is an output, and a graph with bodies of branches or loops. Stored zeros, such as
+    a bias of a fresh layer, are no branch.
     """
     stored, shapes = constants(model), _shapes(model)
     known: dict[str, bool] = {}
