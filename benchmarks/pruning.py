@@ -95,7 +95,13 @@ def compare(configs: Sequence[TrainConfig], data: str) -> None:
     """Print the parity of each, and the latency of all in turns."""
     for config in configs:
         for target, parity in zip(TARGETS, built(config, data), strict=True):
-            print(config.out.name, target, json.dumps(parity.get("summary", parity))[:600])
+            error = parity["corruption_error"]
+            print(
+                f"{config.out.name} {target}: "
+                f"{error['reference']:.1f} -> {error['candidate']:.1f}%, "
+                f"{error['delta']:+.2f} [{error['lower']:+.2f}, {error['upper']:+.2f}] points, "
+                f"equal top-1 {parity['top1_agreement']['corrupted']['estimate']:.1%}"
+            )
     folders = [large(config, data) for config in configs]
     for target in TARGETS:
         bundles = [str(folder / target) for folder in folders]
