@@ -18,8 +18,6 @@ from edgekit.steps.config import BuildConfig
 from edgekit.targets.dialects import DEFAULT_DIALECT, DIALECTS, find_dialect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from edgekit.quantize.recipes import Recipe
     from edgekit.steps.artifacts import Exported, Quantized
     from edgekit.steps.build_data import BuildData
@@ -158,26 +156,29 @@ class _Request:
         """Calibrate, or use the cached result; also returns the images."""
         from edgekit.steps import calibration as step
         from edgekit.steps.build_data import split_images
+        from edgekit.steps.float_model import export, obtain_checkpoint
+        from edgekit.steps.foreign_model import is_onnx
 
+        # First what is quick to refuse: a file's options and content, or the images of a model
+        # that takes longer to train and to export.
+        exported = self._foreign() if is_onnx(self.source.checkpoint) else None
         images = split_images(self.data)
         images.need("calibration")
-        exported = self._exported(images.matched)
+        if exported is None:
+            checkpoint = obtain_checkpoint(self.context, self.source)
+            exported = export(self.context, checkpoint, self.source, check=images.matched)
         data = images.matched(exported.card.classes)
         console = self.context.console
         chosen = step.choose_calibration_images(console, data, self.recipe, self.listing)
         calibration = step.Calibration(exported, data, chosen, self.dialect)
         return step.calibrate(self.context, calibration), data
 
-    def _exported(self, check: Callable[[tuple[str, ...]], object]) -> Exported:
+    def _foreign(self) -> Exported:
         from edgekit.foreign.open import ForeignOptions
         from edgekit.model.labels import read_labels
-        from edgekit.steps.float_model import export, obtain_checkpoint
-        from edgekit.steps.foreign_model import is_onnx, take_foreign
+        from edgekit.steps.foreign_model import take_foreign
 
         source = self.source
-        if not is_onnx(source.checkpoint):
-            checkpoint = obtain_checkpoint(self.context, source)
-            return export(self.context, checkpoint, source, check=check)
         assert source.checkpoint is not None
         if source.backbone is not None:
             raise UsageError("--backbone is for checkpoints: leave it out with an .onnx file")
