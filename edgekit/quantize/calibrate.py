@@ -80,33 +80,30 @@ def calibrate(
             convolution=recipe.smooth_quant or -1, matmul=recipe.smooth_quant or -1
         ),
     )
-    with (
-        _quiet_nncf(console),
-        tables_in_files(model) as (light, folder),
-        lean_statistics(),
-    ):
+    with tables_in_files(model) as (light, folder):
         advanced.backend_params = {BackendParameters.EXTERNAL_DATA_DIR: str(folder)}
-        try:
-            quantized = nncf.quantize(
-                light,
-                nncf.Dataset(_Counted(inputs, len(images), console)),
-                preset=presets[recipe.preset],
-                subset_size=len(images),
-                fast_bias_correction=True,
-                # NNCF smooths nothing in a model of another type.
-                model_type=nncf.ModelType.TRANSFORMER if recipe.smooth_quant else None,
-                ignored_scope=nncf.IgnoredScope(names=list(float_scope(model, recipe))),
-                advanced_parameters=advanced,
-            )
-        except _nncf_errors() as error:
-            first_line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise EdgekitError(f"NNCF cannot calibrate this model: {first_line}") from error
+        with _quiet_nncf(console), lean_statistics():
+            try:
+                quantized = nncf.quantize(
+                    light,
+                    nncf.Dataset(_Counted(inputs, len(images), console)),
+                    preset=presets[recipe.preset],
+                    subset_size=len(images),
+                    fast_bias_correction=True,
+                    # NNCF smooths nothing in a model of another type.
+                    model_type=nncf.ModelType.TRANSFORMER if recipe.smooth_quant else None,
+                    ignored_scope=nncf.IgnoredScope(names=list(float_scope(model, recipe))),
+                    advanced_parameters=advanced,
+                )
+            except _nncf_errors() as error:
+                first_line = (str(error).splitlines() or [type(error).__name__])[0]
+                raise EdgekitError(f"NNCF cannot calibrate this model: {first_line}") from error
+        if model.functions and not quantized.functions:
+            quantized.functions.extend(model.functions)
+        quantized, corrections = correct(
+            quantized, light, images, held_out, preprocessing, recipe, console
+        )
     restore_tables(quantized, model)
-    if model.functions and not quantized.functions:
-        quantized.functions.extend(model.functions)
-    quantized, corrections = correct(
-        quantized, model, images, held_out, preprocessing, recipe, console
-    )
     # Linux reports KiB.
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     return quantized, describe(

@@ -32,6 +32,9 @@ from edgekit.quantize.recipes import Recipe
 from edgekit.quantize.rounding import Rounded, round_weights
 from edgekit.quantize.tables import leading_to
 
+# Whose gain on other images does not grow with more of them (docs/performance.md); ranges, which
+# are a matter of extremes, use all.
+_IMAGES = 150
 _UNROUNDED = Rounded(0, 0, 0, 0)
 _UNCORRECTED = CorrectedBiases(0, 0, 0)
 
@@ -123,6 +126,7 @@ def correct(
     float graph; ``images`` and ``held_out`` are uint8 [M, height, width, 3].
     """
     original = with_explicit_pads(original, images.shape[1:3])
+    images = some_of(images)
     rounds = recipe.rounding == "least-error"
     shifts = recipe.bias_correction == "full"
 
@@ -158,6 +162,13 @@ def correct(
     if not attempts:
         return plain, Corrections()
     return first_no_worse(plain, attempts, HeldOut(original, held_out, preprocessing).harm)
+
+
+def some_of(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """As many images as corrections need, drawn from all, whose order may mean something."""
+    if len(images) <= _IMAGES:
+        return images
+    return images[np.sort(np.random.default_rng(0).permutation(len(images))[:_IMAGES])]
 
 
 def first_no_worse(

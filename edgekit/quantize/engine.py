@@ -73,7 +73,10 @@ def _read(core: Any, graph: onnx.ModelProto) -> Any:
         drop_unused(light)
         path = folder / "graph.onnx"
         path.write_bytes(light.SerializeToString())
-        return core.read_model(path)
+        try:
+            return core.read_model(path)
+        finally:
+            path.unlink()
 
 
 def run_compiled(

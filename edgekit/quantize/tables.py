@@ -14,10 +14,11 @@ from pathlib import Path
 
 import onnx
 
-from edgekit.graph.view import Graph, add_outputs, constants, drop_unused_nodes
+from edgekit.graph.view import Graph, add_outputs, constants, copied, drop_unused_nodes
 from edgekit.targets.operators import LOOKUP
 
 _LARGE = 1 << 20  # bytes from which a table is worth a file
+_FOLDER = "edgekit.tables"  # in the metadata of a graph whose tables are files: where they are
 _READERS = {"Gather", LOOKUP}  # they pick rows or compare with them: neither is ever quantized
 
 
@@ -25,8 +26,13 @@ _READERS = {"Gather", LOOKUP}  # they pick rows or compare with them: neither is
 def tables_in_files(model: onnx.ModelProto) -> Iterator[tuple[onnx.ModelProto, Path]]:
     """A copy of ``model`` whose tables are files in a folder that exists within the context.
 
-    `restore_tables` puts them back into a model made from the copy.
+    `restore_tables` puts them back into a model made from the copy. Whatever is made from it has
+    its tables in the same folder, which this then gives again.
     """
+    already = next((each.value for each in model.metadata_props if each.key == _FOLDER), None)
+    if already is not None:
+        yield copied(model), Path(already)
+        return
     names = _tables(model)
     with tempfile.TemporaryDirectory(prefix="edgekit-tables-") as folder:
         copy = without_constants(model)
@@ -43,6 +49,7 @@ def tables_in_files(model: onnx.ModelProto) -> Iterator[tuple[onnx.ModelProto, P
             stored.external_data.add(key="location", value=file)
             stored.external_data.add(key="offset", value="0")
             stored.external_data.add(key="length", value=str(len(tensor.raw_data)))
+        copy.metadata_props.add(key=_FOLDER, value=folder)
         yield copy, Path(folder)
 
 
@@ -52,6 +59,9 @@ def restore_tables(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             tensor.CopyFrom(tables[tensor.name])
+    for each in list(model.metadata_props):
+        if each.key == _FOLDER:
+            model.metadata_props.remove(each)
 
 
 def without_constants(model: onnx.ModelProto) -> onnx.ModelProto:
