@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from edgekit.training.distributed import World
 from edgekit.training.journal import Journal
 from edgekit.training.losses import SUMS, Learner, Losses
 from edgekit.training.methods.base import deployable
-from edgekit.training.methods.method import Method
+from edgekit.training.methods.method import Evaluate, Method
 from edgekit.training.optimizer import (
     AveragedWeights,
     create_optimizer,
@@ -39,7 +39,6 @@ from edgekit.training.optimizer import (
     set_learning_rate,
     shares_of_the_rest,
 )
-from edgekit.training.results import Evaluation
 from edgekit.training.run_folder import STATE
 from edgekit.training.run_state import Progress, RunState, save_state
 from edgekit.training.stop_signal import StopSignal
@@ -56,7 +55,7 @@ class Phase:
     learns_backbone: bool
     learns_batch_norm: bool  # whether the backbone's running statistics move
     open: Callable[[], AbstractContextManager[Source]]
-    evaluate: Callable[[Sequence[VQSA]], list[Evaluation]]  # several on the same images
+    evaluate: Evaluate  # several on the same images
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from edgekit.core.console import Console
 from edgekit.model.vqsa import VQSA
 from edgekit.training.results import Evaluation
 
+Evaluate = Callable[[Sequence[VQSA]], list[Evaluation]]  # models on the validation images
+
 
 class Method:
     """Acts while a backbone learns from images, and leaves a plain model behind.
@@ -24,12 +26,7 @@ class Method:
     def attach(self, model: VQSA) -> None:
         """Add the method's modules, in the state in which training starts."""
 
-    def start(
-        self,
-        model: VQSA,
-        evaluate: Callable[[Sequence[VQSA]], list[Evaluation]],
-        console: Console,
-    ) -> None:
+    def start(self, model: VQSA, evaluate: Evaluate, console: Console) -> None:
         """Before the first step, once: decide what validation images have to tell."""
 
     def loss(self, images: Tensor, features: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ W' = diag(s) W, b' = s * b. Nothing that comes before or after the layer has to 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from edgekit.core.console import Console
 from edgekit.core.errors import UsageError
 from edgekit.model.backbones.base import Backbone
 from edgekit.model.vqsa import VQSA
-from edgekit.training.methods.method import Method
+from edgekit.training.methods.method import Evaluate, Method
 from edgekit.training.methods.replacing import replace
 from edgekit.training.results import Evaluation
 
@@ -88,12 +88,7 @@ class Paths(Method):
         # Those of a removed path are without gradients.
         model.backbone.uses_all_parameters = False
 
-    def start(
-        self,
-        model: VQSA,
-        evaluate: Callable[[Sequence[VQSA]], list[Evaluation]],
-        console: Console,
-    ) -> None:
+    def start(self, model: VQSA, evaluate: Evaluate, console: Console) -> None:
         """See `Method`: one path after the other, that without which errors are lowest."""
         model.eval()
         for _ in range(self._count):
