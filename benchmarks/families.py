@@ -91,7 +91,9 @@ def _train(settings: Settings, family: Family) -> None:
     import families_training as training
     import torch
 
-    plan = training.Training(family.backbone, settings.epochs, family.lr, family.weights)
+    plan = training.Training(
+        family.backbone, settings.epochs, settings.pairs, family.lr, family.weights
+    )
     figures = training.train(
         plan,
         settings.work / "data",
@@ -294,6 +296,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--trainers", type=int, default=6, help="trainings at a time on a GPU")
     parser.add_argument("--seconds", type=float, default=60.0, help="of a family's training")
+    parser.add_argument("--pairs", type=int, default=128, help="of images in a step of training")
     parser.add_argument("--limit", type=float, metavar="SECONDS", help="stop then, as far as it is")
     parser.add_argument("--quick", action="store_true", help="a tiny network, to see that it runs")
     parser.add_argument("--table", action="store_true", help="print what is finished, run nothing")
@@ -306,6 +309,7 @@ def main() -> None:
         arguments.device,
         arguments.seconds,
         4 if arguments.quick else 60,
+        arguments.pairs,
         *sizes,
     )
     if arguments.step:

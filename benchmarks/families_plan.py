@@ -70,6 +70,7 @@ class Settings:
     device: str
     seconds: float  # of training, times a family's share
     epochs: int
+    pairs: int  # of images in a step of training
     train: int  # images
     test: int
     views: int
