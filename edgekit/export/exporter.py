@@ -22,6 +22,7 @@ from edgekit.export.report import Batch, ExportReport
 from edgekit.export.tracing import Prepared, prepare, trace, weight_bytes
 from edgekit.export.verify import check_agreement, check_structure
 from edgekit.graph.lookup import lookup_function
+from edgekit.graph.two_of_four import two_of_four_layers
 from edgekit.graph.variants import VARIANTS, lookup_node, to_variant
 from edgekit.graph.zero_branches import drop_zero_branches
 from edgekit.graph.zero_channels import remove_zero_channels
@@ -67,6 +68,7 @@ def export_onnx(
         branches = drop_zero_branches(graph)
         outputs, message = prepared.model.outputs, prepared.fold.message
         channels = remove_zero_channels(graph)
+        two_of_four = len(two_of_four_layers(graph))
         del prepared  # saves a copy of its tables, which are in the graph now
         _describe(graph, card, source)
         data = serialize(to_variant(graph, vq))
@@ -89,6 +91,7 @@ def export_onnx(
         fold=message,
         zero_branches=branches,
         zero_channels=channels,
+        two_of_four=two_of_four,
         agreement=agreement,
         seconds=time.monotonic() - start,
     )

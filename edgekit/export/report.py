@@ -52,16 +52,18 @@ class ExportReport(Document):
     """Branches that ended in zeros whatever the image, and were removed."""
     zero_channels: int
     """Channels of convolutions that were zero whatever the image, and were removed."""
+    two_of_four: int
+    """Layers whose weights have two zeros among every four inputs, for sparse tensor cores."""
     agreement: Agreement
     seconds: float
 
     def describe_zeros(self) -> str:
-        """What was removed, in words; "" if nothing was."""
-        return removed_zeros(self.zero_branches, self.zero_channels)
+        """What zeros in the weights came to, in words; "" if nothing."""
+        return zeros_in_words(self.zero_branches, self.zero_channels, self.two_of_four)
 
 
-def removed_zeros(branches: int, channels: int) -> str:
-    """What an export left out because it was zero whatever the image; "" for nothing."""
+def zeros_in_words(branches: int, channels: int, two_of_four: int) -> str:
+    """What was left out because it was zero whatever the image, and which zeros stay for a use."""
     parts = [
         f"{count:,} {one if count == 1 else several}"
         for count, one, several in (
@@ -70,4 +72,6 @@ def removed_zeros(branches: int, channels: int) -> str:
         )
         if count
     ]
-    return f"always zero, so removed: {' and '.join(parts)}" if parts else ""
+    removed = f"always zero, so removed: {' and '.join(parts)}" if parts else ""
+    thin = f"2:4 weights in {two_of_four} layer{'' if two_of_four == 1 else 's'}"
+    return "; ".join(filter(None, (removed, thin if two_of_four else "")))

@@ -148,8 +148,9 @@ def least_error(weights: Floats, nearest: Floats, scale: Floats, covariance: Flo
     """Levels [G, R, K] with a small eᵀCe for the error e = scale * levels - weights.
 
     ``nearest`` are the levels to improve on; their largest is the largest allowed (at most 127,
-    as -128 has no counterpart), and a row [K] that cannot be improved keeps them. ``scale`` is
-    [G, R], ``covariance`` [G, K, K].
+    as -128 has no counterpart), and a row [K] that cannot be improved keeps them. Weights that
+    are 0 stay so: whoever pruned them wants the zeros. ``scale`` is [G, R], ``covariance``
+    [G, K, K].
     """
     limit = min(np.abs(nearest).max(initial=0), 127)
     variances = np.diagonal(covariance, axis1=1, axis2=2)
@@ -161,6 +162,7 @@ def least_error(weights: Floats, nearest: Floats, scale: Floats, covariance: Flo
     factor = _factor(covariance, damping, order)
     # Inputs before rows, so that one step reads contiguous memory: [G, K, R].
     exact = np.take_along_axis(weights.transpose(0, 2, 1), order[:, :, None], axis=1)
+    limits = np.where(exact == 0, exact.dtype.type(0), limit)
     rounded, errors = np.empty_like(exact), np.empty_like(exact)
     for stop in range(exact.shape[1], 0, -_BLOCK):
         start = max(stop - _BLOCK, 0)
@@ -168,7 +170,7 @@ def least_error(weights: Floats, nearest: Floats, scale: Floats, covariance: Flo
         correction = factor[:, stop:, start:stop].transpose(0, 2, 1) @ errors[:, stop:]
         for j in range(stop - 1, start - 1, -1):
             target = exact[:, j] + correction[:, j - start] / factor[:, j, j, None]
-            rounded[:, j] = np.clip(np.rint(target / scale), -limit, limit)
+            rounded[:, j] = np.clip(np.rint(target / scale), -limits[:, j], limits[:, j])
             errors[:, j] = exact[:, j] - rounded[:, j] * scale
             correction[:, : j - start] += factor[:, j, start:j, None] * errors[:, None, j]
     levels = np.empty_like(nearest)

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekit.bundle.engine import engine_pending
 from edgekit.bundle.manifest import Manifest
-from edgekit.export.report import removed_zeros
+from edgekit.export.report import zeros_in_words
 from edgekit.model.card import ModelCard
 from edgekit.targets.descriptor import Descriptor, why_not_here
 from edgekit.targets.dialects import Dialect
@@ -37,7 +37,8 @@ class Exported:
     def describe(self) -> str:
         """What became of the model, in a line."""
         text = f"export: {self.report['fold']}"
-        zeros = removed_zeros(self.report["zero_branches"], self.report["zero_channels"])
+        counts = (self.report[name] for name in ("zero_branches", "zero_channels", "two_of_four"))
+        zeros = zeros_in_words(*counts)
         return f"{text}; {zeros}" if zeros else text
 
 

@@ -63,6 +63,16 @@ def test_no_output_errs_more_than_by_nearest_rounding(
     assert (output_error(weights, levels, scale, covariance) <= before).all()
 
 
+def test_weights_that_are_zero_stay_so() -> None:
+    """Pruned weights: kernels for sparse weights want the zeros where they are."""
+    weights, nearest, scale, covariance = layer(0, 2, 64, 24, 0.9)
+    gone = np.random.default_rng(1).random(weights.shape) < 0.5
+    weights[gone] = nearest[gone] = 0
+    levels = least_error(weights, nearest, scale, covariance)
+    assert (levels[~gone] != nearest[~gone]).any()
+    assert not levels[gone].any()
+
+
 def test_inputs_that_are_alike_let_errors_cancel() -> None:
     weights, nearest, scale, covariance = layer(0, 1, 64, 27, 0.9)
     levels = least_error(weights, nearest, scale, covariance)

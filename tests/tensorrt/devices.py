@@ -75,7 +75,7 @@ class Device:
         path.write_text(
             "#!/bin/bash\n"
             f'echo "&&&& RUNNING TensorRT.trtexec [TensorRT v{digits}] # trtexec"\n'
-            'if [ "$1" = --help ]; then echo "  --stronglyTyped"; exit 0; fi\n'
+            'if [ "$1" = --help ]; then echo "  --stronglyTyped  --sparsity=spec"; exit 0; fi\n'
             'for word in "$@"; do case "$word" in\n'
             '  --onnx=*) onnx="${word#*=}" ;; --saveEngine=*) engine="${word#*=}" ;;\n'
             "esac; done\n"

@@ -164,6 +164,7 @@ def test_it_builds_once_and_again_when_something_changed(tmp_path, device):
     assert "engine: up to date" in run.stdout
     (call,) = device.calls()
     assert "--minShapes=images:1x24x32x3" in call
+    assert "--sparsity=enable" in call.split()
     assert "--fp16" not in call
     work = path.with_name(f"{path.name}.build")
     assert (work / ENGINE).read_bytes() == (path / MODEL).read_bytes()

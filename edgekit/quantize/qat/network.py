@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from edgekit.core.errors import EdgekitError
 from edgekit.graph.lookup import is_lookup
+from edgekit.graph.two_of_four import is_two_of_four
 from edgekit.graph.view import PRODUCTS, attributes, constants, copied
 from edgekit.model.codebook import best_two
 from edgekit.quantize.qat.fake_quantize import fake_quantize
@@ -201,6 +202,10 @@ class Network(nn.Module):
         self.register_buffer(place, torch.from_numpy(value.copy()), persistent=False)
         self.register_buffer(f"{place}_level", torch.tensor(np.array(level)), persistent=False)
         group[key] = nn.Parameter(torch.zeros(value.shape))
+        if group is self.weights and any(is_two_of_four(value, axis) for axis in (0, 1)):
+            # Without a gradient the zeros stay, and with them the pattern.
+            kept = torch.from_numpy(value != 0)
+            group[key].register_hook(lambda gradient: gradient * kept.to(gradient.device))
 
     def _array(self, name: str, node: onnx.NodeProto) -> NDArray[Any]:
         if name not in self._stored:
