@@ -31,7 +31,7 @@ from edgekit.quantize.float_scope import float_scope
 from edgekit.quantize.recipes import Recipe, check_dialect
 from edgekit.quantize.results import CalibrationReport
 from edgekit.quantize.statistics import lean_statistics
-from edgekit.quantize.tables import restore_tables, tables_in_files
+from edgekit.quantize.tables import restore_tables, set_aside_again, tables_in_files
 from edgekit.targets.dialects import Dialect
 
 
@@ -100,6 +100,7 @@ def calibrate(
                 raise EdgekitError(f"NNCF cannot calibrate this model: {first_line}") from error
         if model.functions and not quantized.functions:
             quantized.functions.extend(model.functions)
+        quantized = set_aside_again(quantized, light)  # NNCF reads all files in the end
         quantized, corrections = correct(
             quantized, light, images, held_out, preprocessing, recipe, console
         )

@@ -53,6 +53,18 @@ def tables_in_files(model: onnx.ModelProto) -> Iterator[tuple[onnx.ModelProto, P
         yield copy, Path(folder)
 
 
+def set_aside_again(model: onnx.ModelProto, light: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of ``model``, which was made from ``light`` but has read its tables from the files."""
+    copy = without_constants(model)
+    outside = {
+        tensor.name: tensor
+        for tensor in light.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+    }
+    copy.graph.initializer.extend(outside.get(t.name, t) for t in model.graph.initializer)
+    return copy
+
+
 def restore_tables(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
     """Store in ``model``, in place, the tables of ``original`` that it only names."""
     tables = constants(original)

@@ -1,12 +1,21 @@
 """Large tables stay out of the copies of a graph, and come back."""
 
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekit.core.console import Console
 from edgekit.quantize import tables
+from edgekit.quantize.calibrate import calibrate
 from edgekit.quantize.engine import compile_graph, run_compiled
+from edgekit.quantize.recipes import Recipe
+from edgekit.targets.dialects import find_dialect
 from tests import bundles
 
 
@@ -35,6 +44,11 @@ def test_a_graph_without_its_tables_computes_the_same(monkeypatch: pytest.Monkey
         found = onnxruntime.InferenceSession(light.SerializeToString(), options).run(
             names, {"images": pixels}
         )
+        with tables.tables_in_files(light) as (same, also):
+            assert also == folder
+            assert same == light
+        again = tables.set_aside_again(model, light)
+        assert list(again.graph.initializer) == list(light.graph.initializer)
     assert not folder.exists()
     for one, two in zip(found, expected, strict=True):
         assert np.array_equal(one, two)
@@ -100,3 +114,41 @@ def test_openvino_maps_tables_from_files_that_may_go(monkeypatch: pytest.MonkeyP
         (found,) = run_compiled(compiled, [{"images": pixels}])
         for name, values in expected.items():
             assert np.array_equal(found[name], values), name
+
+
+def test_a_calibration_is_the_same_wherever_its_tables_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the graph or in files, which are known by their names alone, and of which none is left."""
+    made = bundles.made()
+    model = onnx.load(made.onnx)
+    results = []
+    seen: list[Path] = []
+    for large in (1 << 40, 1000):
+        monkeypatch.setattr(tables, "_LARGE", large)
+        monkeypatch.setattr(
+            tempfile, "TemporaryDirectory", _watched(tempfile.TemporaryDirectory, seen)
+        )
+        images = bundles.images(24)
+        result, _ = calibrate(
+            model,
+            images[:16],
+            images[16:],
+            made.card.preprocessing,
+            Recipe(),
+            find_dialect("openvino"),
+            Console(verbosity=-1),
+        )
+        results.append(result.SerializeToString(deterministic=True))
+        monkeypatch.undo()
+    assert results[0] == results[1]
+    assert b"edgekit.tables" not in results[1]
+    assert seen
+    assert not any(folder.exists() for folder in seen)
+
+
+def _watched(make: Callable[..., Any], seen: list[Path]) -> Callable[..., Any]:
+    def watched(**options: Any) -> Any:
+        folder = make(**options)
+        seen.append(Path(folder.name))
+        return folder
+
+    return watched
