@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edgekit.core.console import Console
-from edgekit.core.errors import EdgekitError, Interrupted, one_line
+from edgekit.core.errors import EdgekitError, Interrupted, UsageError, one_line
 from edgekit.core.host import limit_threads
 from edgekit.parity.ray_cluster import ray_on
 from edgekit.parity.ray_executor import reason_of
@@ -99,6 +99,9 @@ def _on_ray(on: str, cpus: int) -> Iterator[tuple[int, _Submit]]:
     with ray_on(on):
         import ray
 
+        most = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+        if not 1 <= cpus <= most:  # Ray would wait for such a machine
+            raise UsageError(f"--cpus {cpus}: the largest machine of the cluster has {most}")
         # Tried again elsewhere if a machine is lost, but not if the task says why it failed.
         options: dict[str, Any] = {"num_cpus": cpus, "max_retries": 1}
         task = ray.remote(**options, scheduling_strategy="SPREAD")(_there)

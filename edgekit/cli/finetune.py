@@ -33,7 +33,7 @@ VALIDATION = Table.of(
     edgekit finetune best.pth --data ./photos --out runs/q
     edgekit finetune --data builtin:fashion-mnist --out runs/q
     edgekit finetune best.pth --data ./photos --dialect tensorrt --out runs/jetson
-    torchrun --nproc-per-node 2 -m edgekit finetune best.pth --data ./photos --out runs/two
+    torchrun --nproc-per-node 2 -m edgekit finetune best.pth --data ./photos --out runs/q2
     edgekit build --checkpoint best.pth --quantized runs/q/model-int8.onnx
     """,
 )

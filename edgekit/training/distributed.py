@@ -117,12 +117,12 @@ def join_world(device: str) -> Iterator[World]:
     world = World(
         _number("RANK", 0), size, _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", size)
     )
-    on_gpu = device.startswith("cuda")
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if on_gpu:
         torch.cuda.set_device(world.local_rank)
+    store, _, _ = next(rendezvous("env://"))
     # One process caches features while the others wait, which may take hours; if one dies,
     # torchrun ends them all.
-    store, _, _ = next(rendezvous("env://"))
     dist.init_process_group(
         "nccl" if on_gpu else "gloo",
         store=store,
