@@ -3,6 +3,8 @@
     python benchmarks/quantization_results.py --work /tmp/quantization
     python benchmarks/quantization_results.py --work /tmp/quantization --only cifar10
     python benchmarks/quantization_results.py --work /tmp/quantization --table
+    python benchmarks/quantization_results.py --work /shared/quantization --on ray:head:6379
+    python benchmarks/quantization_results.py --work /tmp/quick --quick      # does it run?
 
 Three models a data set, trained alike but for the seed (with the settings of the built-in model;
 all have the same split, and so the same calibration images). Judged on 1,000 test images, clean
@@ -14,7 +16,8 @@ Latencies are taken on an otherwise idle machine, with --latency: all forms of t
 model in turn, in one run. Rows that differ in numbers only are one graph, and none of these forms.
 
 CIFAR-10 is taken from the .npz file that EDGEKIT_CIFAR10 names; without it that part is skipped.
-What is finished in --work is not repeated: one JSON file for each row and seed.
+What is finished in --work is not repeated: one JSON file for each row and seed. On Ray every
+training, calibration and fine-tuning, with its judgment, is a task.
 """
 
 from __future__ import annotations
@@ -25,11 +28,14 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from quantization_rows import RECIPES, ROWS, Row
+from tasks import Task, add_options, run_all, run_script
 
 from edgekit.bench.interleaved import time_in_turns
 from edgekit.core.console import Console
@@ -54,48 +60,11 @@ from edgekit.training.builtin_model import BUILTIN
 from edgekit.training.run import run_training
 
 SEEDS = (0, 1, 2)
-NEAREST = 'rounding = "nearest"\nfirst_depthwise = "int8"\n'
-PLAIN = f'{NEAREST}bias_correction = "fast"\n'
-HALF = 'corrupted_share = 0.5\ncorruptions = "benchmark15"\n'
-# What the shipped recipes are compared with: their parts, one at a time.
-RECIPES = {
-    "plain": PLAIN,
-    "plain-corrupted": PLAIN + HALF,
-    "biases-corrupted": NEAREST + HALF,
-    "biases-stratified": f'{NEAREST}selection = "stratified"\n{HALF}',
-    "all-int8": f'first_depthwise = "int8"\n{HALF}',
-    "quality": f'selection = "quality"\n{HALF}',
-}
 TEST_IMAGES = 1000
+QUICK_IMAGES = 16
+QUICK_ROWS = ("plain", "biases-corrupted")
 DIALECTS = ("openvino", "tensorrt")
 FORMS = ("all-int8", "default", "controlled")  # recipes that differ in which layers are in INT8
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A line of the table: what it is called, the recipe, and how it is fine-tuned if it is."""
-
-    name: str
-    recipe: str
-    code_weight: float | None = None  # of fine-tuning; None: post-training only
-    epochs: int = 2  # likewise
-
-
-ROWS = (
-    Row("NNCF's default: clean images", "plain"),
-    Row("clean images, depthwise biases (`clean`)", "clean"),
-    Row("half corrupted, no depthwise biases", "plain-corrupted"),
-    Row("half corrupted, depthwise biases", "biases-corrupted"),
-    Row("the same, stratified by corruption and code", "biases-stratified"),
-    Row("half corrupted, biases, least-error rounding", "all-int8"),
-    Row("the same, first depthwise convolution in float (`default`)", "default"),
-    Row('`default`, spread over image quality (`selection = "quality"`)', "quality"),
-    Row("accuracy control, 97% of the codes (`controlled`)", "controlled"),
-    Row("fine-tuned, 2 epochs, all layers in INT8, no code consistency", "biases-corrupted", 0.0),
-    Row("fine-tuned, 2 epochs, all layers in INT8, code consistency", "biases-corrupted", 1.0),
-    Row("fine-tuned from `nearest`, 2 epochs, code consistency", "nearest", 1.0),
-    Row("fine-tuned from `nearest`, 6 epochs, code consistency", "nearest", 1.0, 6),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +76,7 @@ class Bench:
     work: Path
     console: Console
     test_images: int
+    quick: bool
 
     def recipe(self, name: str) -> str:
         """What a command would be given as ``--recipe``."""
@@ -128,6 +98,10 @@ class Bench:
             )
             if self.name == "cifar10":
                 config = dataclasses.replace(config, train_images=5000)
+            if self.quick:
+                config = dataclasses.replace(
+                    config, train_images=64, validation_images=16, epochs=2, codebook_size=8
+                )
             run_training(config, self.console)
             write_text(out / "done", "")
         return best
@@ -156,7 +130,7 @@ def int8_graph(bench: Bench, row: Row, seed: int, dialect: str) -> onnx.ModelPro
     from edgekit.quantize.qat.config import FinetuneConfig
     from edgekit.workflows.finetune import finetune
 
-    out = bench.work / f"{_slug(row)}-{dialect}-{seed}"
+    out = bench.work / f"{row.slug}-{dialect}-{seed}"
     config = FinetuneConfig(
         checkpoint=str(bench.checkpoint(seed)),
         data=bench.data,
@@ -208,7 +182,7 @@ def float_answers(bench: Bench, seed: int, probe: Probe) -> tuple[onnx.ModelProt
 
 def measure(bench: Bench, row: Row, seed: int, dialect: str) -> dict[str, Any]:
     """One row's figures for one seed, out of --work if they are there."""
-    slug = _slug(row)
+    slug = row.slug
     found = _kept(bench, row, dialect, seed)
     if not found.exists():
         bench.console.info(f"== {bench.name}: {row.name}, {dialect}, seed {seed}")
@@ -232,6 +206,42 @@ def measure(bench: Bench, row: Row, seed: int, dialect: str) -> dict[str, Any]:
         found.parent.mkdir(exist_ok=True)
         write_text(found, json.dumps(result, indent=1))
     return dict(json.loads(found.read_text()))
+
+
+def tasks(
+    bench: Bench, rows: Sequence[Row], seeds: Sequence[int], dialects: Sequence[str]
+) -> list[Task]:
+    """Models, then test images, the float models' answers, and all rows."""
+    work, first = bench.work, f"{bench.name}/model-{seeds[0]}"
+    images = f"{bench.name}/test-images"
+    found = []
+    for seed in seeds:
+        name, result = f"{bench.name}/model-{seed}", work / f"model-{seed}" / "done"
+        # All models are trained on the same features.
+        after = (first,) if name != first else ()
+        found.append(Task(name, result, partial(bench.checkpoint, seed), after=after))
+    judge = partial(test_images, bench, seeds[0])
+    found.append(Task(images, work / "test-images.npz", judge, needs=(first,)))
+    for seed in seeds:
+        answered = f"{bench.name}/float-{seed}"
+        answer = partial(answer_in_float, bench, seed)
+        needs = (images, f"{bench.name}/model-{seed}")
+        found.append(Task(answered, work / f"float-{seed}.npz", answer, needs=needs))
+        for row in rows:
+            before: tuple[str, ...] = ()
+            for dialect in dialects:
+                name = f"{bench.name}/{row.slug}-{dialect}-{seed}"
+                make = partial(measure, bench, row, seed, dialect)
+                result = _kept(bench, row, dialect, seed)
+                found.append(Task(name, result, make, needs=(answered,), after=before))
+                if row.code_weight is None:  # most calibrations are the same for all dialects
+                    before = (name,)
+    return found
+
+
+def answer_in_float(bench: Bench, seed: int) -> None:
+    """See `float_answers`."""
+    float_answers(bench, seed, test_images(bench, seed))
 
 
 def latency(bench: Bench, seconds: float) -> str:
@@ -321,14 +331,7 @@ def table(bench: Bench, seeds: Sequence[int], dialects: Sequence[str]) -> str:
 
 
 def _kept(bench: Bench, row: Row, dialect: str, seed: int) -> Path:
-    return bench.work / "rows" / f"{_slug(row)}-{dialect}-{seed}.json"
-
-
-def _slug(row: Row) -> str:
-    if row.code_weight is None:
-        return row.recipe
-    longer = "" if row.epochs == Row.epochs else f"-{row.epochs}"
-    return f"finetuned-{row.code_weight:g}-{row.recipe}{longer}"
+    return bench.work / "rows" / f"{row.slug}-{dialect}-{seed}.json"
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -336,13 +339,11 @@ def _spread(values: Sequence[float]) -> str:
     return middle if len(values) == 1 else f"{middle} ± {(max(values) - min(values)) / 2:.2f}"
 
 
-def main() -> None:
+def main() -> list[str]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for models and results")
     parser.add_argument("--only", choices=("fashion-mnist", "cifar10"))
-    parser.add_argument(
-        "--rows", nargs="+", choices=[_slug(row) for row in ROWS], help="only these"
-    )
+    parser.add_argument("--rows", nargs="+", choices=[row.slug for row in ROWS], help="only these")
     parser.add_argument("--dialects", nargs="+", choices=[*known.DIALECTS], default=DIALECTS)
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many of the seeds")
     parser.add_argument(
@@ -350,8 +351,17 @@ def main() -> None:
     )
     parser.add_argument("--table", action="store_true", help="print what is finished, run nothing")
     parser.add_argument("--latency", type=float, metavar="SECONDS", help="only this")
+    parser.add_argument("--quick", action="store_true", help="few images and rows; own --work")
+    add_options(parser)
     arguments = parser.parse_args()
+    slugs = arguments.rows or (QUICK_ROWS if arguments.quick else [row.slug for row in ROWS])
+    images = QUICK_IMAGES if arguments.quick else arguments.images
+    # Nobody sees what tasks print on Ray.
+    console = Console()
+    of_tasks = Console(verbosity=-1) if arguments.on else console
     seeds = SEEDS[: arguments.seeds]
+    benches: list[Bench] = []
+    waiting: list[Task] = []
     cifar = os.environ.get("EDGEKIT_CIFAR10")
     for name, data in (("fashion-mnist", "builtin:fashion-mnist"), ("cifar10", cifar)):
         if arguments.only not in (None, name):
@@ -359,20 +369,24 @@ def main() -> None:
         if data is None:
             print("EDGEKIT_CIFAR10 names no file: CIFAR-10 is skipped")
             continue
-        bench = Bench(name, data, arguments.work / name, Console(), arguments.images)
+        bench = Bench(name, data, arguments.work / name, of_tasks, images, arguments.quick)
+        benches.append(bench)
         (bench.work / "recipes").mkdir(parents=True, exist_ok=True)
+        few = f"images = {QUICK_IMAGES}\n" if arguments.quick else ""
         for recipe, text in RECIPES.items():
-            (bench.work / "recipes" / f"{recipe}.toml").write_text(text)
-        rows = [row for row in ROWS if arguments.rows is None or _slug(row) in arguments.rows]
-        for seed in seeds if not (arguments.table or arguments.latency) else ():
-            for row in rows:
-                for dialect in arguments.dialects:
-                    measure(bench, row, seed, dialect)
+            (bench.work / "recipes" / f"{recipe}.toml").write_text(text + few)
+        rows = [row for row in ROWS if row.slug in slugs]
+        waiting += tasks(bench, rows, seeds, arguments.dialects)
+    failed: list[str] = []
+    if not (arguments.table or arguments.latency):
+        failed = run_all(waiting, arguments.on, arguments.cpus, console)
+    for bench in benches:
         if arguments.latency:
             print(latency(bench, arguments.latency), end="\n\n", flush=True)
-            continue
-        print(table(bench, seeds, arguments.dialects), end="\n\n", flush=True)
+        else:
+            print(table(bench, seeds, arguments.dialects), end="\n\n", flush=True)
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

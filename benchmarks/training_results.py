@@ -2,11 +2,13 @@
 
     python benchmarks/training_results.py --work /tmp/results
     python benchmarks/training_results.py --work /tmp/results --only fashion-mnist --table
+    python benchmarks/training_results.py --work /shared/results --on ray:head:6379
+    python benchmarks/training_results.py --work /tmp/quick --quick      # does it run?
 
 CIFAR-10 is taken from the .npz file that EDGEKIT_CIFAR10 names (`train_jpeg`, `train_offsets`,
 `train_labels`, the same for `test_`, and `classes`); without it that part is skipped. Runs that
 are finished in --work are not repeated, and features of the frozen backbone are shared between
-them, so an interrupted script goes on where it stopped.
+them, so an interrupted script goes on where it stopped. On Ray every training is a task.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from tasks import Task, add_options, run_all, run_script
 
 from edgekit.core.console import Console
+from edgekit.core.files import write_text
 from edgekit.data.base import labels, subset
 from edgekit.data.corruptions import BENCHMARK15
 from edgekit.data.datasets import open_dataset
@@ -42,7 +47,9 @@ from edgekit.training.validation import evaluate_images, image_groups
 from edgekit.training.views import ViewLoader
 
 SEEDS = (0, 1, 2)
+RESULT = "test.json"
 TRAIN_IMAGES, TEST_IMAGES = 3000, 1000
+QUICK_TEST_IMAGES = 16
 CPU = torch.device("cpu")
 BASE = TrainConfig(
     image_size=96, train_images=TRAIN_IMAGES, validation_images=300, threads=1, save_every=600.0
@@ -96,30 +103,40 @@ def ablations() -> Iterator[Variant]:
         yield Variant(name, dataclasses.replace(base, **changes), seeds)
 
 
-def run(variant: Variant, data: str, work: Path, console: Console) -> list[Evaluation]:
-    """Train with every seed and judge the best checkpoint on test images."""
-    results = []
-    for seed in variant.seeds:
-        slug = f"{variant.config.seen}-{variant.name}-{seed}".replace(" ", "-").replace(",", "")
-        config = dataclasses.replace(
-            variant.config, data=data, seed=seed, out=work / slug, cache=work / "features"
-        )
-        found = config.out / "test.json"
-        if not found.exists():
-            console.info(f"== {slug}")
-            run_training(config, console)
-            evaluation = test(config, console)
-            found.write_text(json.dumps(evaluation.to_dict()))
-        results.append(Evaluation(**json.loads(found.read_text())))
-    return results
+def tasks(
+    variants: Sequence[Variant], data: str, work: Path, test_images: int, console: Console
+) -> list[Task]:
+    """A task for every variant and seed. The first ones compute the features that others share."""
+    found: list[Task] = []
+    first: dict[tuple[object, ...], str] = {}  # by what the features of training images depend on
+    for variant in variants:
+        for seed, result in zip(variant.seeds, _results(variant, work), strict=True):
+            config = dataclasses.replace(
+                variant.config, data=data, seed=seed, out=result.parent, cache=work / "features"
+            )
+            name = f"{work.name}/{result.parent.name}"
+            features = (config.seen, config.quantize, config.pairing == "clean")
+            after = {found[0].name} if found else set()  # those of test images, the same for all
+            after |= {first[features]} if features in first else set()
+            first.setdefault(features, name)
+            make = partial(train_and_test, config, test_images, console)
+            found.append(Task(name, result, make, after=tuple(after)))
+    return found
 
 
-def test(config: TrainConfig, console: Console) -> Evaluation:
+def train_and_test(config: TrainConfig, test_images: int, console: Console) -> None:
+    """Train, and judge the best checkpoint on test images."""
+    run_training(config, console)
+    evaluation = test(config, test_images, console)
+    write_text(config.out / RESULT, json.dumps(evaluation.to_dict()))
+
+
+def test(config: TrainConfig, images: int, console: Console) -> Evaluation:
     """All 15 benchmark corruptions on test images, severities in rotation."""
     loaded = load_checkpoint(config.out / "best.safetensors")
     model, preprocessing = loaded.model, loaded.card.preprocessing
     dataset = open_dataset(config.data)
-    rows = stratified_sample(dataset, TEST_IMAGES, indices=split_dataset(dataset).test)
+    rows = stratified_sample(dataset, images, indices=split_dataset(dataset).test)
     with StopSignal() as stop, reproducible(0, config.threads):
         if config.finetune_epochs:
             with Pool(dataset, ViewLoader(preprocessing), default_workers()) as pool:
@@ -178,38 +195,63 @@ def _spread(values: Sequence[float]) -> str:
     return middle if len(values) == 1 else f"{middle} ± {(max(values) - min(values)) / 2:.1f}"
 
 
-def main() -> None:
+def main() -> list[str]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for runs and features")
     parser.add_argument("--only", choices=("fashion-mnist", "cifar10", "ablations"))
     parser.add_argument("--table", action="store_true", help="print what is finished, run nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="few images and runs, in a --work of its own"
+    )
+    add_options(parser)
     arguments = parser.parse_args()
     console = Console()
+    of_tasks = Console(verbosity=-1) if arguments.on else console  # nobody sees what they print
     cifar = os.environ.get("EDGEKIT_CIFAR10")
     parts = [
         ("fashion-mnist", "builtin:fashion-mnist", list(main_variants())),
         ("cifar10", cifar, list(main_variants())),
         ("ablations", "builtin:fashion-mnist", list(ablations())),
     ]
+    chosen: list[tuple[str, Path, list[Variant]]] = []
+    waiting: list[Task] = []
     for name, data, variants in parts:
         if arguments.only not in (None, name):
             continue
         if data is None:
             console.warn("EDGEKIT_CIFAR10 names no file: CIFAR-10 is skipped")
             continue
+        if arguments.quick:
+            variants = [quick(variant) for variant in variants[:3]]
         work = arguments.work / ("cifar10" if name == "cifar10" else "fashion-mnist")
+        chosen.append((name, work, variants))
+        images = QUICK_TEST_IMAGES if arguments.quick else TEST_IMAGES
+        waiting += tasks(variants, data, work, images, of_tasks)
+    failed = [] if arguments.table else run_all(waiting, arguments.on, arguments.cpus, console)
+    for name, work, variants in chosen:
         rows = []
         for variant in variants:
-            if arguments.table and not _is_finished(variant, work):
-                continue
-            rows.append((variant, run(variant, data, work, console)))
+            found = _results(variant, work)
+            if all(path.exists() for path in found):
+                read = [Evaluation(**json.loads(path.read_text())) for path in found]
+                rows.append((variant, read))
         print(table(name, rows), end="\n\n", flush=True)
+    return failed
 
 
-def _is_finished(variant: Variant, work: Path) -> bool:
-    start = f"{variant.config.seen}-{variant.name}-".replace(" ", "-").replace(",", "")
-    return all((work / f"{start}{seed}" / "test.json").exists() for seed in variant.seeds)
+def quick(variant: Variant) -> Variant:
+    """The same in seconds; what it finds means nothing."""
+    config = dataclasses.replace(
+        variant.config, train_images=64, validation_images=16, epochs=2, codebook_size=8
+    )
+    return Variant(variant.name, config, variant.seeds[:1])
+
+
+def _results(variant: Variant, work: Path) -> list[Path]:
+    """Where each seed's evaluation is kept."""
+    slug = f"{variant.config.seen}-{variant.name}".replace(" ", "-").replace(",", "")
+    return [work / f"{slug}-{seed}" / RESULT for seed in variant.seeds]
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

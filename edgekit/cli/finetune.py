@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ VALIDATION = Table.of(
     edgekit finetune best.pth --data ./photos --out runs/q
     edgekit finetune --data builtin:fashion-mnist --out runs/q
     edgekit finetune best.pth --data ./photos --dialect tensorrt --out runs/jetson
+    torchrun --nproc-per-node 2 -m edgekit finetune best.pth --data ./photos --out runs/q2
     edgekit build --checkpoint best.pth --quantized runs/q/model-int8.onnx
     """,
 )
@@ -88,10 +90,12 @@ def finetune(console: Console, file: Path | None, restart: bool, **options: Any)
     given = {name: value for name, value in options.items() if value is not None}
     config = dataclasses.replace(config, **given)
 
+    from edgekit.quantize.qat.results import result_rows
     from edgekit.workflows.finetune import finetune as run
-    from edgekit.workflows.finetune import result_rows
 
     result = run(config, console, restart=restart)
+    if os.environ.get("RANK", "0") != "0":  # torchrun's first process reports for all
+        return
     console.document(result)
     console.table(VALIDATION, result_rows(result), str(result.out))
     console.text(f"wrote {result.onnx}")

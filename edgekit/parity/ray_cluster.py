@@ -37,18 +37,30 @@ def executor_on(where: str | None, console: Console) -> Iterator[Executor]:
     if where is None:
         yield LOCAL
         return
+    connect = _connection(where)
+    from edgekit.parity.ray_executor import RayExecutor
+
+    with contextlib.closing(RayExecutor(console, connect)) as executor:
+        yield executor
+
+
+@contextmanager
+def ray_on(where: str) -> Iterator[None]:
+    """Ray in this process, as ``--on`` names it: that of this machine alone ends afterwards."""
+    with _connection(where)():
+        yield
+
+
+def _connection(where: str) -> Callable[[], AbstractContextManager[None]]:
+    """How to connect; refuses at once what is not Ray, or does not answer."""
     name, colon, address = where.partition(":")
     if name != "ray" or (colon and not address):
         raise UsageError(f"--on {where}: write --on ray, or --on ray:ADDRESS such as ray:head:6379")
     require(("ray",), "--on ray", "ray")
-    from edgekit.parity.ray_executor import RayExecutor
-
-    connect: Callable[[], AbstractContextManager[None]] = _started
-    if address:
-        _check_answers(address)
-        connect = partial(_session, f"no Ray cluster answers at {address}", address=address)
-    with contextlib.closing(RayExecutor(console, connect)) as executor:
-        yield executor
+    if not address:
+        return _started
+    _check_answers(address)
+    return partial(_session, f"no Ray cluster answers at {address}", address=address)
 
 
 def _check_answers(address: str) -> None:

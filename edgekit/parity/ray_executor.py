@@ -118,7 +118,7 @@ class RayExecutor:
             try:
                 failure = ray.get(reference)
             except ray.exceptions.RayError as error:
-                failure = _reason(error)
+                failure = reason_of(error)
             if failure:
                 self.console.warn(f"a calibration on Ray failed and is done here: {failure}")
 
@@ -307,7 +307,7 @@ class _Run:
         """A call raised, or its worker is gone."""
         if not isinstance(error, self._executor.ray.exceptions.RayError):
             raise error
-        reason = _reason(error)
+        reason = reason_of(error)
         if task is not None and not isinstance(error, self._executor.ray.exceptions.RayActorError):
             hand.tasks.remove(task)
             self._again(task, reason)
@@ -359,7 +359,7 @@ def opener_of(model: Predictor) -> Opener:
     return opener
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """What Ray says of a failure, without its traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return one_line(ValueError(lines[-1] if lines else type(error).__name__))

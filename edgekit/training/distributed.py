@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, Final, TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as sums
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
-from edgekit.core.errors import UsageError
+from edgekit.core.errors import EdgekitError, UsageError
+
+T = TypeVar("T")
+
+_FAILED: Final = "edgekit/failed"  # of the store that all processes share: how many have
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,42 @@ class World:
         dist.all_gather(parts, padded)
         return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
 
+    def together(self, items: Sequence[T]) -> list[T]:
+        """The items of all processes, by rank."""
+        parts = [list(items)] * self.size
+        if self.size > 1:
+            dist.all_gather_object(parts, list(items))
+        return [item for part in parts for item in part]
+
+    def from_leader(self, value: T | None) -> T:
+        """The leader's value, in every process; the others give None."""
+        values = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values, src=0)
+        assert values[0] is not None
+        return values[0]
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over all processes."""
+        gradients = [one.grad for one in parameters if one.grad is not None]
+        if self.size == 1 or not gradients:
+            return
+        flat = torch.cat([one.flatten() for one in gradients])
+        dist.all_reduce(flat)  # all at once: most are small
+        for one, total in zip(
+            gradients, flat.split([one.numel() for one in gradients]), strict=True
+        ):
+            one.copy_(total.view_as(one))
+
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """Let the leader do something before the others, who find its files."""
+        if not self.leads:
+            self.wait()
+        yield
+        if self.leads:
+            self.wait()
+
     def wait(self) -> None:
         """Wait until all processes arrive."""
         if self.size > 1:
@@ -63,7 +105,11 @@ class World:
 
 @contextmanager
 def join_world(device: str) -> Iterator[World]:
-    """The world that torchrun's environment variables describe, or a world of one."""
+    """The world that torchrun's environment variables describe, or a world of one.
+
+    If several processes fail, alike or one because of another, only the first one's error is
+    raised; the others end without a word.
+    """
     size = _number("WORLD_SIZE", 1)
     if size == 1:
         yield World()
@@ -71,16 +117,48 @@ def join_world(device: str) -> Iterator[World]:
     world = World(
         _number("RANK", 0), size, _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", size)
     )
-    on_gpu = device.startswith("cuda")
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if on_gpu:
         torch.cuda.set_device(world.local_rank)
+    store, _, _ = next(rendezvous("env://"))
     # One process caches features while the others wait, which may take hours; if one dies,
     # torchrun ends them all.
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(hours=24))
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        store=store,
+        rank=world.rank,
+        world_size=size,
+        timeout=timedelta(hours=24),
+    )
     try:
         yield world
-    finally:
-        dist.destroy_process_group()
+    except (Exception, KeyboardInterrupt) as error:
+        # The group stays open until this process has ended: whoever waits for it learns of the
+        # failure only after the reason is printed.
+        if not _is_first(store):
+            raise SystemExit(getattr(error, "exit_code", 1)) from error
+        if _lost_another(error):
+            raise EdgekitError(
+                f"another of the {size} processes was killed, or its machine is gone: "
+                "run the same command again to resume"
+            ) from error
+        raise
+    dist.destroy_process_group()
+
+
+def _is_first(store: Any) -> bool:
+    """Whether no other process has failed before."""
+    try:
+        return bool(store.add(_FAILED, 1) == 1)
+    except dist.DistError:  # whoever keeps it is gone
+        return True
+
+
+def _lost_another(error: BaseException) -> bool:
+    """Whether it is what torch raises where another process does not answer any more."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "gloo" in str(error)
+    )
 
 
 def _number(variable: str, default: int) -> int:

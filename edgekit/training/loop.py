@@ -206,7 +206,7 @@ class _PhaseRun:
         own = torch.tensor([images, broken, job.stop.requested, due], dtype=torch.float64)
         totals = job.world.total(own.to(job.device)).cpu()
         if totals[1] > 0:
-            raise self._broken(batch, losses, broken)
+            raise self._broken(batch, losses)
         # A process's mean is weighted by its images: the sum is the mean over the global batch.
         share = images / float(totals[0])
         self.optimizer.zero_grad(set_to_none=True)
@@ -223,18 +223,18 @@ class _PhaseRun:
         self.last_features = losses.features
         return bool(totals[2] > 0), bool(totals[3] > 0)
 
-    def _broken(self, batch: Batch, losses: Losses, in_this_process: bool) -> EdgekitError:
+    def _broken(self, batch: Batch, losses: Losses) -> EdgekitError:
         """The error for a loss that is NaN or infinite; it names the batch."""
         progress = self.progress
         place = f"epoch {self._epoch_number() + 1}, batch {progress.batch + 1}"
-        if not in_this_process:
-            return EdgekitError(f"the loss is not finite in another process, in {place}")
-        value = losses.total.item()
-        self.journal.write("broken", place=place, loss=str(value), images=batch.names)
-        names = ", ".join(batch.names[:3]) + (", ..." if len(batch.names) > 3 else "")
+        is_here = not bool(torch.isfinite(losses.total))
+        value = self.job.world.together([losses.total.item()] if is_here else [])[0]
+        images = self.job.world.together(batch.names if is_here else [])
+        self.journal.write("broken", place=place, loss=str(value), images=images)
+        names = ", ".join(images[:3]) + (", ..." if len(images) > 3 else "")
         return EdgekitError(
             f"the loss became {value} in {place} (images {names}): lower --lr, or look at the "
-            f"images; log.jsonl names all {len(batch.names)}"
+            f"images; log.jsonl names all {len(images)}"
         )
 
     def _start_codebook(self, source: Source) -> None:
@@ -291,7 +291,7 @@ class _PhaseRun:
             progress.stale_epochs += 1
         progress.stopped_early = 0 < config.patience <= progress.stale_epochs
         progress.epoch, progress.batch = progress.epoch + 1, 0
-        progress.skipped_images = job.skipped.count
+        progress.skipped_images = len(set(job.world.together(job.skipped.messages)))
         self.sums.zero_()
         if improved:
             progress.best, progress.best_epoch = validation.criterion, epoch

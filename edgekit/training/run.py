@@ -49,12 +49,12 @@ def run_training(
     can decide of it, once the model is built. Under torchrun every process calls this.
     """
     started = time.monotonic()
-    refuse_other_command(config.out, "train")
     with (
-        join_world(config.device) as world,
         StopSignal() as stop,
+        join_world(config.device) as world,
         reproducible(config.seed, config.threads),
     ):
+        refuse_other_command(config.out, "train")
         console = console if world.leads else Console(verbosity=-1)
         device = choose_device(config.device, world.local_rank)
         precision_for(config.precision, device)  # refuses a precision that the device lacks

@@ -43,10 +43,10 @@ from edgekit.steps.guard import HeldOut, check_graph, enforce, hold_out, worst_l
 from edgekit.steps.options import DataOptions, SourceOptions
 from edgekit.targets.descriptor import load_descriptor
 from edgekit.targets.dialects import find_dialect
-from edgekit.training.batches import ImageSource
+from edgekit.training.batches import ImageSource, Order
 from edgekit.training.config import BatchOptions
 from edgekit.training.determinism import choose_device, reproducible
-from edgekit.training.distributed import World
+from edgekit.training.distributed import World, join_world
 from edgekit.training.provenance import digest_of, training_provenance
 from edgekit.training.run_folder import (
     BEST,
@@ -68,15 +68,21 @@ _PROOF_VIEWS = 64
 
 @dataclass(frozen=True)
 class _Start:
-    """The calibrated graph that training starts from, and its float original."""
+    """The calibrated graph that training starts from, its float original, and both networks."""
 
+    config: FinetuneConfig
+    device: torch.device
     exported: Exported
     data: BuildData
+    train: IndexArray  # the images that are used; likewise for validation
+    validation: IndexArray
     seen: tuple[str, ...]  # the corruptions of the paired images
     validated_on: tuple[str, ...]
     calibrated: onnx.ModelProto  # in the dialect's form
     listing: bytes  # of the calibration images
     original: onnx.ModelProto
+    network: Network
+    float_network: Network
     recipe: str
     images: str
     held_out: HeldOut  # for the guard
@@ -85,59 +91,51 @@ class _Start:
 def finetune(config: FinetuneConfig, console: Console, *, restart: bool = False) -> FinetuneResult:
     """Fine-tune as ``config`` says, or resume an earlier call with the same settings.
 
-    ``restart`` discards the earlier call.
+    ``restart`` discards the earlier call. Under torchrun every process calls this.
     """
     started = time.monotonic()
-    refuse_other_command(config.out, "finetune")
-    config = _with_dialect(config, console, restart)
-    check_inputs(config.data, config.labels, config.recipe)
-    check_writable(config.out)
-    if not restart:
-        refuse_other_run(config)
-    device = choose_device(config.device, 0)
-    with StopSignal() as stop, reproducible(config.seed, config.threads):
-        start = _starting_point(config, console, restart)
-        with _job(config, start, device, console, stop, restart) as job:
+    with (
+        StopSignal() as stop,
+        join_world(config.device) as world,
+        reproducible(config.seed, config.threads),
+    ):
+        console = console if world.leads else Console(verbosity=-1)
+        with world.leader_first():  # the others find its folder, and what it cached
+            start = _prepared(config, world, console, restart=restart and world.leads)
+        with _job(start, world, console, stop) as job:
             state = _resumable(job)
             if state is not None and state.progress.finished:
                 progress = state.progress
             else:
                 progress = FinetuneLoop(job, state).go()
-            return _finish(job, start, progress, started)
+            return world.from_leader(
+                _finish(job, start, progress, started) if world.leads else None
+            )
 
 
-def result_rows(result: FinetuneResult) -> list[tuple[str, str, str, str]]:
-    """Validation results of the float, the calibrated and the fine-tuned model."""
-    before, after = result.calibrated, result.finetuned
-    rows = [
-        (
-            "clean error %",
-            _percent(after.float_clean_error),
-            _percent(before.clean_error),
-            _percent(after.clean_error),
-        ),
-        (
-            "mean corruption error %",
-            _percent(after.float_mean_corruption_error),
-            _percent(before.mean_corruption_error),
-            _percent(after.mean_corruption_error),
-        ),
-        (
-            "same code, clean %",
-            "",
-            _percent(before.code_agreement_clean),
-            _percent(after.code_agreement_clean),
-        ),
-        (
-            "same code, corrupted %",
-            "",
-            _percent(before.code_agreement_corrupted),
-            _percent(after.code_agreement_corrupted),
-        ),
-        ("same class %", "", _percent(before.top1_agreement), _percent(after.top1_agreement)),
-        ("best epoch", "", "0", f"{result.best_epoch} of {result.epochs}"),
-    ]
-    return [row for row in rows if any(cell not in ("", "-") for cell in row[1:])]
+def _prepared(config: FinetuneConfig, world: World, console: Console, *, restart: bool) -> _Start:
+    """The networks and the run's folder.
+
+    It is taken once the networks are there: a run that cannot start leaves no files, and deletes
+    none.
+    """
+    refuse_other_command(config.out, "finetune")
+    if not (world.leads or (config.out / CALIBRATED).exists()):
+        raise UsageError(
+            f"{config.out} is not the folder that the first process has made: all need the same "
+            "--out, on several machines as on a shared file system"
+        )
+    config = _with_dialect(config, console, restart)
+    check_inputs(config.data, config.labels, config.recipe)
+    check_writable(config.out)
+    if not restart:
+        refuse_other_run(config)
+    device = choose_device(config.device, world.local_rank)
+    start = _starting_point(config, device, console, restart)
+    Order(len(start.train), config.batch_size, config.seed, world)  # refuses more processes
+    if world.leads:
+        _take_folder(config, start, restart)
+    return start
 
 
 def _with_dialect(config: FinetuneConfig, console: Console, restart: bool) -> FinetuneConfig:
@@ -162,7 +160,9 @@ def _take_folder(config: FinetuneConfig, start: _Start, restart: bool) -> None:
         write_bytes(calibrated, start.calibrated.SerializeToString(deterministic=True))
 
 
-def _starting_point(config: FinetuneConfig, console: Console, restart: bool) -> _Start:
+def _starting_point(
+    config: FinetuneConfig, device: torch.device, console: Console, restart: bool
+) -> _Start:
     """Export and calibrate, through the cache; a run that goes on has its calibration already."""
     context = Context(console, cache_root())
     source = SourceOptions(config.checkpoint, config.backbone, config.labels)
@@ -188,14 +188,26 @@ def _starting_point(config: FinetuneConfig, console: Console, restart: bool) -> 
         calibrated = onnx.load(stored)
     else:
         calibrated = legalize(onnx.load(quantized.onnx), dialect)
+    original = onnx.load(exported.onnx)
+
+    def sample(indices: IndexArray, limit: int | None) -> IndexArray:
+        count = len(indices) if limit is None else limit
+        return stratified_sample(data.dataset, count, seed=config.data_seed, indices=indices)
+
     return _Start(
+        config,
+        device,
         exported,
         data,
+        sample(data.splits.train, config.train_images),
+        sample(data.splits.validation, config.validation_images),
         seen,
         validated_on,
         calibrated,
         quantized.onnx.with_name(LISTING).read_bytes(),
-        onnx.load(exported.onnx),
+        original,
+        Network(calibrated, original).to(device),
+        Network(original).to(device).requires_grad_(False),
         quantized.recipe,
         quantized.images,
         hold_out(context, exported, data),
@@ -203,38 +215,11 @@ def _starting_point(config: FinetuneConfig, console: Console, restart: bool) -> 
 
 
 @contextmanager
-def _job(
-    config: FinetuneConfig,
-    start: _Start,
-    device: torch.device,
-    console: Console,
-    stop: StopSignal,
-    restart: bool,
-) -> Iterator[FinetuneJob]:
-    """Networks, images and workers.
-
-    The folder is taken once the networks are there: a run that cannot start leaves no files, and
-    deletes none.
-    """
-    dataset, splits = start.data.dataset, start.data.splits
+def _job(start: _Start, world: World, console: Console, stop: StopSignal) -> Iterator[FinetuneJob]:
+    """What the loop needs: images and their workers beside the networks."""
+    config, dataset = start.config, start.data.dataset
     preprocessing = start.exported.card.preprocessing
-
-    def sample(indices: IndexArray, limit: int | None) -> IndexArray:
-        count = len(indices) if limit is None else limit
-        return stratified_sample(dataset, count, seed=config.data_seed, indices=indices)
-
-    network = Network(start.calibrated, start.original).to(device)
-    original = Network(start.original).to(device).requires_grad_(False)
-    _take_folder(config, start, restart)
-    identity = digest_of(
-        {
-            **{name: repr(value) for name, value in config.decisive().items()},
-            "data": splits.fingerprint(),
-            "original": file_sha256(start.exported.onnx),
-            "calibrated": file_sha256(config.out / CALIBRATED),
-        }
-    )
-    workers = default_workers() if config.workers is None else config.workers
+    workers = default_workers() // world.local_size if config.workers is None else config.workers
     skipped = Skipped()
     options = BatchOptions(
         pairing="paired" if start.seen else "clean",
@@ -242,29 +227,53 @@ def _job(
         seed=config.seed,
         data_seed=config.data_seed,
     )
+    pool: Pool[View, LoadedViews | Unreadable]
     with Pool(dataset, ViewLoader(preprocessing), workers) as pool:
-        world = World()
-        train = sample(splits.train, config.train_images)
-        validation = sample(splits.validation, config.validation_images)
-        typed: Pool[View, LoadedViews | Unreadable] = pool
         yield FinetuneJob(
             config=config,
-            identity=identity,
+            identity=_identity(start, world),
             provenance=_provenance(),
-            network=network,
-            original=original,
-            train=train,
+            network=start.network,
+            original=start.float_network,
+            train=start.train,
             source=ImageSource(
-                dataset, train, typed, preprocessing, options, start.seen, world, skipped
+                dataset, start.train, pool, preprocessing, options, start.seen, world, skipped
             ),
             validate=Validator(
-                validation, start.validated_on, preprocessing, typed, original, device, stop
+                start.validation,
+                start.validated_on,
+                preprocessing,
+                pool,
+                start.float_network,
+                world,
+                start.device,
+                stop,
             ),
-            device=device,
+            world=world,
+            device=start.device,
             console=console,
             stop=stop,
             skipped=skipped,
         )
+
+
+def _identity(start: _Start, world: World) -> str:
+    """A hash of settings, data and starting weights; refuses processes that have others."""
+    config = start.config
+    identity = digest_of(
+        {
+            **{name: repr(value) for name, value in config.decisive().items()},
+            "data": start.data.splits.fingerprint(),
+            "original": file_sha256(start.exported.onnx),
+            "calibrated": file_sha256(config.out / CALIBRATED),
+        }
+    )
+    if set(world.together([identity])) != {identity}:
+        raise UsageError(
+            "the processes have different images or checkpoints: all machines need the same files "
+            "under the same paths, and the same cache (EDGEKIT_CACHE)"
+        )
+    return identity
 
 
 def _provenance() -> str:
@@ -307,7 +316,7 @@ def _finish(job: FinetuneJob, start: _Start, progress: Progress, started: float)
     graph = network.to_onnx()
     write_record(graph, record)
     onnx.checker.check_model(graph)
-    pixels = next(job.validate.groups()).pixels[:_PROOF_VIEWS]
+    pixels = job.validate.first_pixels()[:_PROOF_VIEWS]
     proof = prove(graph, network, pixels)
     job.console.info(proof.describe())
     dialect = find_dialect(config.dialect)
@@ -375,7 +384,3 @@ def _calibrated(out: Path) -> Validation:
     """The calibrated graph's evaluation, from the first line of the log."""
     first = (out / LOG).read_text(encoding="utf-8").splitlines()[0]
     return Validation(**json.loads(first)["calibrated"])
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"

@@ -81,7 +81,7 @@ def settings(work: Path, out: Path, **changes: object) -> FinetuneConfig:
         "recipe": str(work / "tiny.toml"),
         "dialect": "openvino",  # on any machine
         "epochs": 2,
-        "batch_size": 10,
+        "batch_size": 9,  # which two processes cannot share equally
         "validation_images": 3,
         "lr": 0.05,
         "workers": 0,
@@ -183,6 +183,34 @@ def test_kill_9_and_resume_is_bit_exact(work: Path, whole: Path, tmp_path: Path)
     assert not (tmp_path / "cut" / INT8).exists(), "it was to be killed before its end"
     finetune(cut, QUIET)
     assert_same_run(whole, tmp_path / "cut")
+
+
+def test_two_processes_learn_what_one_does(work: Path, whole: Path, tmp_path: Path) -> None:
+    # Saved at every step: the first process then takes over what the other has summed.
+    config = settings(work, tmp_path / "two", save_every=0.0)
+    (tmp_path / "two.toml").write_text(to_toml(config))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "edgekit", "finetune", "--config", str(tmp_path / "two.toml")]
+    done = subprocess.run(
+        [*command, "--json", "--quiet"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)  # one document: the first process speaks for both
+    assert result["proof"]["different_codes"] == 0
+    assert Path(result["onnx"]) == config.out / INT8
+    states = [torch.load(out / "state.pt", weights_only=True) for out in (whole, config.out)]
+    for name, expected in states[0]["model"].items():
+        assert torch.allclose(states[1]["model"][name], expected, atol=1e-3), name
+    (start, *epochs), (two_start, *two_epochs) = log_of(whole), log_of(config.out)
+    assert (start.pop("processes"), two_start.pop("processes")) == (1, 2)
+    assert two_start == start
+    for one, two in zip(epochs, two_epochs, strict=True):
+        assert two["validation"] == one["validation"]
+        for name in ("loss", "task", "distill", "code", "feature", "error", "flipped"):
+            assert two[name] == pytest.approx(one[name], rel=1e-4), name
 
 
 def test_a_build_takes_the_graph_in_the_place_of_a_calibration(work: Path, whole: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edgekit.core.errors import Interrupted
@@ -31,19 +33,22 @@ class Validator:
         preprocessing: Preprocessing,
         pool: Pool[View, LoadedViews | Unreadable],
         original: Network,
+        world: World,
         device: torch.device,
         stop: StopSignal,
     ) -> None:
         self._indices, self.corruptions = indices, tuple(corruptions)
         self._preprocessing, self._pool, self._original = preprocessing, pool, original
-        self._device, self._stop = device, stop
+        self._world, self._device, self._stop = world, device, stop
         self._float_choices: dict[int, Choices] = {}  # by the number of the group
 
-    def groups(self) -> Iterator[Group]:
-        """The images in groups, each clean and under every corruption."""
-        return image_groups(
-            self._indices, self.corruptions, self._preprocessing, self._pool, World()
-        )
+    def first_pixels(self) -> NDArray[np.float32]:
+        """Some views, the same however many processes there are."""
+        return next(self._groups(World())).pixels
+
+    def _groups(self, world: World) -> Iterator[Group]:
+        """This process's share of the images, each clean and under every corruption."""
+        return image_groups(self._indices, self.corruptions, self._preprocessing, self._pool, world)
 
     @torch.inference_mode()
     def __call__(self, network: Network) -> Validation:
@@ -51,7 +56,7 @@ class Validator:
         each = 1 + len(self.corruptions)
         tally, float_tally = Tally(self.corruptions, None), Tally(self.corruptions, None)
         agreement = _Agreement()
-        for number, group in enumerate(self.groups()):
+        for number, group in enumerate(self._groups(self._world)):
             if self._stop.requested:
                 raise Interrupted("interrupted in validation: run the same command to resume")
             images = torch.from_numpy(group.pixels).to(self._device)
@@ -61,8 +66,9 @@ class Validator:
             tally.add(group.labels, group.severities, ours)
             float_tally.add(group.labels, group.severities, self._float_choices[number])
             agreement.add(ours, self._float_choices[number])
-        cpu = torch.device("cpu")  # where the counts are
-        return agreement.validation(tally.result(World(), cpu), float_tally.result(World(), cpu))
+        world, device = self._world, self._device
+        errors, float_errors = (one.result(world, device) for one in (tally, float_tally))
+        return agreement.validation(errors, float_errors, world, device)
 
 
 class _Agreement:
@@ -70,31 +76,35 @@ class _Agreement:
 
     def __init__(self) -> None:
         # Equal ones and all: classes of all views, codes of clean and of corrupted views.
-        self._classes, self._clean, self._corrupted = ([0, 0] for _ in range(3))
+        self._counts = torch.zeros(3, 2, dtype=torch.long)
 
     def add(self, ours: Choices, original: Choices) -> None:
         """Count both models' choices for the same images."""
-        _count(self._classes, ours.top == original.top)
+        _count(self._counts[0], ours.top == original.top)
         if ours.code is not None and original.code is not None:
             same = ours.code == original.code
-            _count(self._clean, same[:, 0])
-            _count(self._corrupted, same[:, 1:])
+            _count(self._counts[1], same[:, 0])
+            _count(self._counts[2], same[:, 1:])
 
-    def validation(self, ours: Evaluation, original: Evaluation) -> Validation:
-        """The agreement, together with both models' errors."""
+    def validation(
+        self, ours: Evaluation, original: Evaluation, world: World, device: torch.device
+    ) -> Validation:
+        """The agreement in all processes, together with both models' errors."""
+        classes, clean, corrupted = map(_share, world.total(self._counts.to(device)).tolist())
+        assert classes is not None  # there are images, or there were no errors to count
         return Validation(
             images=ours.images,
             clean_error=ours.clean_error,
             float_clean_error=original.clean_error,
             mean_corruption_error=ours.mean_corruption_error,
             float_mean_corruption_error=original.mean_corruption_error,
-            code_agreement_clean=_share(self._clean),
-            code_agreement_corrupted=_share(self._corrupted),
-            top1_agreement=self._classes[0] / self._classes[1],
+            code_agreement_clean=clean,
+            code_agreement_corrupted=corrupted,
+            top1_agreement=classes,
         )
 
 
-def _count(counts: list[int], same: Tensor) -> None:
+def _count(counts: Tensor, same: Tensor) -> None:
     counts[0] += int(same.sum())
     counts[1] += same.numel()
 

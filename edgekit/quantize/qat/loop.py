@@ -27,6 +27,7 @@ from edgekit.quantize.qat.network import Network
 from edgekit.quantize.qat.results import Validation
 from edgekit.training.batches import Batch, ImageSource
 from edgekit.training.determinism import step_seed
+from edgekit.training.distributed import World
 from edgekit.training.journal import Journal
 from edgekit.training.optimizer import learning_rate
 from edgekit.training.run_folder import BEST, STATE
@@ -48,6 +49,7 @@ class FinetuneJob:
     train: IndexArray
     source: ImageSource
     validate: Validator
+    world: World
     device: torch.device
     console: Console
     stop: StopSignal
@@ -65,7 +67,7 @@ class FinetuneLoop:
     def __init__(self, job: FinetuneJob, state: RunState | None) -> None:
         self.job = job
         self.progress = state.progress if state else Progress(quantizes=True)
-        self.journal = Journal(job.out, self.progress.log_bytes, enabled=True)
+        self.journal = Journal(job.out, self.progress.log_bytes, job.world.leads)
         network, config = job.network, job.config
         weights = [*network.weights.parameters(), *network.biases.parameters()]
         self.optimizer = Adam(
@@ -80,7 +82,8 @@ class FinetuneLoop:
         if state is not None:
             network.load_state_dict(state.model)
             self.optimizer.load_state_dict(state.optimizer)
-            self.sums.copy_(state.sums)
+            if job.world.leads:
+                self.sums.copy_(state.sums)
 
     def go(self) -> Progress:
         """Run to the end; leaves the best network's parameters and the last state on disk."""
@@ -107,6 +110,7 @@ class FinetuneLoop:
             "start",
             calibrated=validation.to_dict(),
             validated_on=self.job.validate.corruptions,
+            processes=self.job.world.size,
             seed=self.job.config.seed,
         )
         self.job.console.info(f"calibrated: {validation.describe()}")
@@ -123,27 +127,38 @@ class FinetuneLoop:
             progress.batch += 1
             progress.step += 1
             bar.advance(1, self._figures())
-            due = time.monotonic() - self.saved_at > config.save_every
-            if self.job.stop.requested or due or progress.batch == per_epoch:
+            stop, due = self._stop_and_due()
+            if stop or due or progress.batch == per_epoch:
                 self._save()  # also at the end of an epoch: validation may be interrupted
-            if self.job.stop.requested:
+            if stop:
                 raise Interrupted(
                     f"interrupted in epoch {progress.epoch + 1}: run the same command to resume"
                 )
         rate = config.lr * learning_rate(1.0, progress.step - 1, total, config.warmup)
         self._end_epoch(rate, time.monotonic() - started, bar)
 
+    def _stop_and_due(self) -> tuple[bool, bool]:
+        """Whether to stop and to save, alike in all processes; the leader's clock decides."""
+        job = self.job
+        due = job.world.leads and time.monotonic() - self.saved_at > job.config.save_every
+        votes = job.world.total(torch.tensor([job.stop.requested, due], device=job.device).int())
+        return bool(votes[0]), bool(votes[1])
+
     def _step(self, batch: Batch) -> None:
         job, progress = self.job, self.progress
-        torch.manual_seed(step_seed(job.config.seed, 0, progress.step, 0))
+        torch.manual_seed(step_seed(job.config.seed, 0, progress.step, job.world.rank))
         images, labels = batch.inputs.to(job.device), batch.labels.to(job.device)
         with torch.no_grad():
             original = job.original(images)
         parts = losses(job.network(images), original, labels, job.config)
-        if not finite(parts.total):
+        own = torch.tensor([len(labels), not finite(parts.total)], dtype=torch.float64)
+        views, broken = job.world.total(own.to(job.device)).tolist()
+        if broken:
             raise self._broken(batch, parts)
         self.optimizer.zero_grad(set_to_none=True)
-        parts.total.backward()
+        # A process's means are weighted by its views: the sum is the mean over the global batch.
+        (parts.total * (len(labels) / views)).backward()
+        job.world.add_gradients(job.network.parameters())
         if job.config.clip_norm:
             nn.utils.clip_grad_norm_(job.network.parameters(), job.config.clip_norm)
         self.optimizer.step()
@@ -152,12 +167,14 @@ class FinetuneLoop:
     def _broken(self, batch: Batch, parts: Losses) -> EdgekitError:
         """The error for a loss that is NaN or infinite; it names the batch."""
         place = f"epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}"
-        value = parts.total.item()
-        self.journal.write("broken", place=place, loss=str(value), images=batch.names)
-        names = ", ".join(batch.names[:3]) + (", ..." if len(batch.names) > 3 else "")
+        is_here = not finite(parts.total)
+        value = self.job.world.together([parts.total.item()] if is_here else [])[0]
+        images = self.job.world.together(batch.names if is_here else [])
+        self.journal.write("broken", place=place, loss=str(value), images=images)
+        names = ", ".join(images[:3]) + (", ..." if len(images) > 3 else "")
         return EdgekitError(
             f"the loss became {value} in {place} (images {names}): lower --lr or --scale-lr; "
-            f"log.jsonl names all {len(batch.names)}"
+            f"log.jsonl names all {len(images)}"
         )
 
     def _add(self, parts: Losses, views: int, scores: Tensor | None) -> None:
@@ -176,14 +193,14 @@ class FinetuneLoop:
         job, progress = self.job, self.progress
         validation = job.validate(job.network)
         record: dict[str, Any] = {"epoch": progress.epoch + 1, "lr": rate}
-        if self.sums[-1] > 0:
-            means = (self.sums[:-1] / self.sums[-1]).tolist()
-            record |= dict(zip(_SUMS, means, strict=True))
+        sums = self._total_sums()
+        if sums[-1] > 0:
+            record |= dict(zip(_SUMS, (sums[:-1] / sums[-1]).tolist(), strict=True))
         improved = self._note_best(validation, progress.epoch)
         progress.stale_epochs = 0 if improved else progress.stale_epochs + 1
         progress.stopped_early = 0 < job.config.patience <= progress.stale_epochs
         progress.epoch, progress.batch = progress.epoch + 1, 0
-        progress.skipped_images = job.skipped.count
+        progress.skipped_images = len(set(job.world.together(job.skipped.messages)))
         self.sums.zero_()
         bar.line(
             f"epoch {progress.epoch}: loss {record.get('loss', 0):.4f}, {validation.describe()}"
@@ -210,15 +227,24 @@ class FinetuneLoop:
         self._write_best(validation, epoch)
         return True
 
+    def _total_sums(self) -> Tensor:
+        return self.job.world.total(self.sums.to(self.job.device)).cpu()
+
     def _write_best(self, validation: Validation, epoch: int) -> None:
+        if not self.job.world.leads:
+            return
         state = _cpu(self.job.network.state_dict())
         card = {"identity": self.job.identity, "epoch": epoch + 1, **validation.to_dict()}
         metadata = {"edgekit.finetune": json.dumps(card, sort_keys=True)}
         write_bytes(self.job.out / BEST, safetensors.torch.save(state, metadata=metadata))
 
     def _save(self) -> None:
-        """Write the state that a killed run resumes from."""
+        """Write the state that a killed run resumes from; every process must take part."""
         self.saved_at = time.monotonic()
+        self.sums.copy_(self._total_sums())  # the leader takes over the others'
+        if not self.job.world.leads:
+            self.sums.zero_()
+            return
         self.progress.log_bytes = self.journal.length()
         state = RunState(
             identity=self.job.identity,

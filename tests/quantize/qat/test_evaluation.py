@@ -19,12 +19,14 @@ from edgekit.data.pool import Pool
 from edgekit.graph.view import constants, copied
 from edgekit.quantize.qat.evaluation import Validator
 from edgekit.quantize.qat.network import Network
+from edgekit.training.distributed import World
 from edgekit.training.stop_signal import StopSignal
 from edgekit.training.views import LoadedViews, Unreadable, View, ViewLoader
 from tests import bundles
 
 CORRUPTIONS = ("fog", "contrast")
 COUNT = 13  # severities are not met equally often
+CPU = torch.device("cpu")
 
 
 def dataset(folder: Path) -> NpzDataset:
@@ -83,7 +85,7 @@ def test_a_judgment_is_what_one_counts_by_hand(tmp_path: Path) -> None:
     pool: Pool[View, LoadedViews | Unreadable]
     with Pool(data, ViewLoader(preprocessing), 0) as pool, StopSignal() as stop:
         validator = Validator(
-            np.arange(COUNT), CORRUPTIONS, preprocessing, pool, original, torch.device("cpu"), stop
+            np.arange(COUNT), CORRUPTIONS, preprocessing, pool, original, World(), CPU, stop
         )
         found = validator(network)
         assert validator(network) == found  # with the float model's choices kept
