@@ -54,8 +54,8 @@ def weights(model: VQSA) -> dict[str, Tensor]:
     return {name: model.backbone.get_parameter(f"{name}.weight") for name in CHOSEN}
 
 
-@pytest.mark.parametrize("way", [0.0, 0.3, 1.0])
-def test_the_plain_model_has_two_of_four_whenever_it_is_made(way: float) -> None:
+@pytest.mark.parametrize(("learned", "way"), [(0.0, 0.0), (0.15, 0.3), (0.5, 1.0), (0.8, 1.0)])
+def test_the_plain_model_has_two_of_four_whenever_it_is_made(learned: float, way: float) -> None:
     model = small().double()
     images = torch.randn(4, 3, *SIZE, dtype=torch.float64)
     names, modules = list(model.state_dict()), [str(module) for module in model.modules()]
@@ -64,7 +64,7 @@ def test_the_plain_model_has_two_of_four_whenever_it_is_made(way: float) -> None
     method.attach(model)
     assert sum(isinstance(module, Thinned) for module in model.backbone.modules()) == len(CHOSEN)
     torch.testing.assert_close(model(images).logits, before, rtol=0, atol=1e-10)
-    method.advance(model, way)
+    method.advance(model, learned)
     thinned = model(images).logits
     plain = deployable(model, [method])
     assert list(plain.state_dict()) == names
@@ -101,7 +101,7 @@ def test_ties_leave_no_more_than_two(seed: int, shape: tuple[int, ...]) -> None:
     numbers = np.random.default_rng(seed).integers(-2, 3, shape)
     layer.weight = nn.Parameter(torch.from_numpy(numbers).double())
     thin = Thinned(layer)
-    thin.way.fill_(1.0)
+    thin.rest.fill_(0.0)
     with torch.no_grad():
         expected = layer.weight * thin._left()
     plain = thin.plain().weight.detach()

@@ -2,8 +2,9 @@
 
 NVIDIA's sparse tensor cores (Mishra et al., "Accelerating Sparse Deep Neural Networks", arXiv
 2104.08378) take weights in this pattern and skip the zeros. Which two go is decided by magnitude,
-anew in every step, and how soon by LATS (see `prune`): a threshold that starts at zero and has
-reached the larger one of the two by the end, in each four its own. Until then all weights learn.
+anew in every step, and how soon by a threshold that grows with what has been learned, as LATS has
+it (see `prune`), but from zero to the larger one of the two in the first part of training: what
+is left then learns to do without the others.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from edgekit.training.methods.method import Method
 from edgekit.training.methods.replacing import replace
 
 _SHARPNESS = 4  # of the threshold; 1 is the paper's, which weakens the weights that stay more
+_ARRIVED = 0.5  # of the learning: from then on there are two of four
 _TINY = 1e-30
 # By exact type: other layers may compute with something else than their weight.
 _LAYERS = (nn.Conv2d, SamePadConv2d, nn.Linear)
@@ -27,13 +29,12 @@ _LAYERS = (nn.Conv2d, SamePadConv2d, nn.Linear)
 class Thinned(nn.Module):
     """A layer of whose weights only a part is left, at the end two of four."""
 
-    way: Tensor
+    rest: Tensor
 
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
         super().__init__()
         self.layer = layer
-        # How far the thresholds have come, of all the way.
-        self.register_buffer("way", layer.weight.detach().new_zeros(()))
+        self.register_buffer("rest", layer.weight.detach().new_ones(()))  # of the learning
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer with what is left; gradients are as if all were."""
@@ -53,7 +54,8 @@ class Thinned(nn.Module):
     def _left(self) -> Tensor:
         """The share that is left of each weight."""
         weight = self.layer.weight
-        ratio = self.way * _third_largest(weight) / weight.abs().clamp_min(_TINY)
+        way = ((1 - self.rest) / _ARRIVED).clamp(max=1)  # that the thresholds have come
+        ratio = way * _third_largest(weight) / weight.abs().clamp_min(_TINY)
         return (1 - ratio**_SHARPNESS).clamp_min(0)
 
 
@@ -79,10 +81,10 @@ class TwoOfFour(Method):
 
     @torch.no_grad()
     def advance(self, model: VQSA, share: float) -> None:
-        """See `Method`: the thresholds make their part of the way that is left."""
+        """See `Method`: the thresholds make their part of the way."""
         for module in model.backbone.modules():
             if isinstance(module, Thinned):
-                module.way.lerp_(torch.ones_like(module.way), share)
+                module.rest.mul_(1 - share)
 
     def detach(self, model: VQSA) -> None:
         """See `Method`."""
