@@ -196,7 +196,8 @@ def train(
         batch_size=training.pairs,
         epochs=training.epochs,
     )
-    model = initial_model(training, classes, config).to(device, memory_format=torch.channels_last)
+    model = initial_model(training, classes, config).to(device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in the stubs
     run = _Run(model, config, training.preprocessing, images, targets)
     run.begun = time.monotonic()
     run.all_epochs(seconds)

@@ -141,7 +141,7 @@ def test_the_graph_and_its_8_bits_keep_the_pattern(tmp_path: Path) -> None:
     with torch.no_grad():
         for values in network.parameters():
             if values.grad is not None:
-                values -= 10 * values.grad.sign()
+                values.sub_(10 * values.grad.sign())
     learned = network.to_onnx()
     assert learned != rounded
     assert two_of_four_layers(learned) == found
