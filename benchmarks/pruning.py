@@ -1,12 +1,12 @@
-"""The tables of docs/methods.md on pruning and 2:4 weights: error, parity, size and latency.
+"""The tables of docs/methods.md on pruning: error, parity, size and latency at several shares.
 
     EDGEKIT_CIFAR10=cifar10-jpeg.npz python benchmarks/pruning.py --work /tmp/pruning
 
 For every seed a frozen EfficientNet-Lite0 gets a head, and then learns with it, losing a share of
-its channels or two of every four weights on the way, or nothing. The last checkpoint of each is
-judged on test images as in methods.py. With --build those of the first seed become INT8 bundles:
-at the size that they learned with, with the parity of `edgekit build`, and at 224 pixels for
-latency, which `edgekit bench` measures in turns. Finished runs in --work are not repeated.
+its channels on the way or none. The last checkpoint of each is judged on test images as in
+methods.py. With --build those of the first seed become INT8 bundles: at the size that they learned
+with, with the parity of `edgekit build`, and at 224 pixels for latency, which `edgekit bench`
+measures in turns. Finished runs in --work are not repeated.
 """
 
 from __future__ import annotations
@@ -28,28 +28,27 @@ from edgekit.model.checkpoint import load_checkpoint, save_checkpoint
 from edgekit.training.config import TrainConfig
 from edgekit.training.results import Evaluation
 
-WAYS: dict[str, dict[str, float]] = {
-    "none": {},
-    "30": {"prune": 0.3},
-    "50": {"prune": 0.5},
-    "2of4": {"two_of_four": True},
-}
+SHARES = (0.0, 0.3, 0.5)
 TARGETS = ("cpu", "onnxruntime-cpu")
 SIZE = 224  # of the images for latency
 
 
-def settings(data: str, work: Path, way: str, seed: int) -> TrainConfig:
+def settings(data: str, work: Path, share: float, seed: int) -> TrainConfig:
     """A run's settings; features of the frozen backbone are shared by all."""
     return dataclasses.replace(
         BASE,
         data=data,
         seed=seed,
-        out=work / f"{way}-{seed}",
+        out=work / f"{_name(share)}-{seed}",
         cache=work / "features",
         train_images=1200,
         finetune_epochs=3,
-        **WAYS[way],  # type: ignore[arg-type] # fields that are numbers
+        prune=share,
     )
+
+
+def _name(share: float) -> str:
+    return f"{100 * share:.0f}" if share else "none"
 
 
 def edgekit(*arguments: str) -> dict[str, Any]:
@@ -119,7 +118,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", default=os.environ.get("EDGEKIT_CIFAR10", ""))
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=200, help="Test images of each run.")
     parser.add_argument("--build", action="store_true", help="Build and time the first seed's.")
@@ -130,14 +128,12 @@ def main() -> None:
     groups, console = test_groups(options.data, options.images), Console()
     results: dict[str, list[Evaluation]] = {}
     for seed in range(options.seeds):
-        for way in options.ways:
-            evaluation = result(settings(options.data, options.work, way, seed), groups, console)
-            results.setdefault(way, []).append(evaluation)
+        for share in SHARES:
+            evaluation = result(settings(options.data, options.work, share, seed), groups, console)
+            results.setdefault(_name(share), []).append(evaluation)
         print(table(results), flush=True)
     if options.build:
-        compare(
-            [settings(options.data, options.work, way, 0) for way in options.ways], options.data
-        )
+        compare([settings(options.data, options.work, share, 0) for share in SHARES], options.data)
 
 
 if __name__ == "__main__":

@@ -103,9 +103,6 @@ def _choice(kind: Any) -> click.Choice[str]:
 @click.option("--denoise", type=float, help="Weight of DenoiseRep's denoising; 0: not used.")
 @click.option("--prune", type=float, help="Share of channels to prune; 0: none.")
 @click.option("--remove-paths", type=int, help="Branches to remove from a transformer; 0: none.")
-@click.option(
-    "--two-of-four/--all-four", default=None, help="Leave two of every four weights (2:4 sparsity)."
-)
 @click.option("--precision", type=_choice(Precision), help="Mixed precision.")
 @click.option("--seed", type=int, help="Seed of weights and image order.")
 @click.option("--data-seed", type=int, help="Seed of the split and of the drawn corruptions.")

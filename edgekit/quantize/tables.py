@@ -19,6 +19,7 @@ from edgekit.targets.operators import LOOKUP
 
 _LARGE = 1 << 20  # bytes from which a table is worth a file
 _FOLDER = "edgekit.tables"  # in the metadata of a graph whose tables are files: where they are
+_OPEN: set[str] = set()  # the folders that exist; whatever else a graph names is a stranger's
 _READERS = {"Gather", LOOKUP}  # they pick rows or compare with them: neither is ever quantized
 
 
@@ -29,9 +30,9 @@ def tables_in_files(model: onnx.ModelProto) -> Iterator[tuple[onnx.ModelProto, P
     `restore_tables` puts them back into a model made from the copy. Whatever is made from it has
     its tables in the same folder, which this then gives again.
     """
-    already = next((each.value for each in model.metadata_props if each.key == _FOLDER), None)
-    if already is not None:
-        yield copied(model), Path(already)
+    marks = [each.value for each in model.metadata_props if each.key == _FOLDER]
+    if marks and marks[-1] in _OPEN:  # the last one is ours
+        yield copied(model), Path(marks[-1])
         return
     names = _tables(model)
     with tempfile.TemporaryDirectory(prefix="edgekit-tables-") as folder:
@@ -50,7 +51,11 @@ def tables_in_files(model: onnx.ModelProto) -> Iterator[tuple[onnx.ModelProto, P
             stored.external_data.add(key="offset", value="0")
             stored.external_data.add(key="length", value=str(len(tensor.raw_data)))
         copy.metadata_props.add(key=_FOLDER, value=folder)
-        yield copy, Path(folder)
+        _OPEN.add(folder)
+        try:
+            yield copy, Path(folder)
+        finally:
+            _OPEN.discard(folder)
 
 
 def set_aside_again(model: onnx.ModelProto, light: onnx.ModelProto) -> onnx.ModelProto:

@@ -17,7 +17,7 @@ Augment = Literal["none", "flip", "crop"]
 AttentionStart = Literal["self", "random"]
 
 # Settings that turn on a training method, 0 being none; its term of the loss has the same name.
-METHODS = ("preserve", "denoise", "prune", "remove_paths", "two_of_four")
+METHODS = ("preserve", "denoise", "prune", "remove_paths")
 
 _MOST_PRUNED = 0.9  # of the channels
 
@@ -99,7 +99,6 @@ class TrainConfig:
     denoise: float = 0.0  # the weight of DenoiseRep
     prune: float = 0.0  # the share of channels that go
     remove_paths: int = 0  # path ensemble: so many branches of a transformer are removed
-    two_of_four: bool = False  # of every four weights of a layer's output, two stay
     precision: Precision = "auto"  # auto: bf16 or fp16 on a GPU, fp32 on a CPU
 
     seed: int = 0  # of weights and order
@@ -142,12 +141,6 @@ class TrainConfig:
                 "preserve compares each corrupted image with its clean one, which pairing "
                 f"'{self.pairing}' does not show: set pairing to 'paired', or preserve to 0"
             )
-        for name in ("denoise", "prune"):
-            if self.two_of_four and getattr(self, name):
-                raise UsageError(
-                    f"{name} moves weights between the fours that two_of_four thins: use one of "
-                    "them"
-                )
         if self.crop_ratio is not None and not 0.05 <= self.crop_ratio <= 1:
             raise UsageError(f"crop_ratio must be 0.05 to 1, not {self.crop_ratio}")
         self.vqsa()  # checks its own values

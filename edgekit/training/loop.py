@@ -138,6 +138,8 @@ class _PhaseRun:
             if not progress.step:  # else what a method decides is in the state
                 for method in self.methods:
                     method.start(self.model, self.phase.evaluate, self.job.console)
+                if any(method.shrinks for method in self.methods):
+                    progress.best = None
             wrapped = self._wrapped(source)
             total = source.batches_per_epoch() * self.phase.epochs
             self.shares = shares_of_the_rest(total, self.job.config.warmup)

@@ -21,6 +21,7 @@ from edgekit.quantize.corrections import (
     HeldOut,
     correct,
     first_no_worse,
+    some_of,
 )
 from edgekit.quantize.recipes import Recipe
 from edgekit.targets.dialects import DIALECTS
@@ -136,3 +137,14 @@ def test_a_recipe_that_asks_for_nothing_gets_nothing() -> None:
     graph, found = corrected(images, images, recipe)
     assert graph is plain()[0]
     assert found.message() == ""
+
+
+def test_corrections_take_some_of_many_images() -> None:
+    """From all over the calibration images, whose order may mean something."""
+    images = np.arange(400, dtype=np.uint16).reshape(-1, 1, 1, 1)
+    assert np.array_equal(some_of(images[:150]), images[:150])
+    taken = some_of(images).ravel()
+    assert len(np.unique(taken)) == 150
+    assert (np.diff(taken.astype(int)) > 0).all()
+    assert [np.count_nonzero(taken // 100 == part) > 25 for part in range(4)] == [True] * 4
+    assert 0.3 < (taken % 2).mean() < 0.7

@@ -145,6 +145,21 @@ def test_a_calibration_is_the_same_wherever_its_tables_lie(monkeypatch: pytest.M
     assert not any(folder.exists() for folder in seen)
 
 
+def test_a_folder_that_a_file_names_is_not_ours(tmp_path: Path) -> None:
+    """Whoever made a graph must not choose where edgekit writes."""
+    model = onnx.load(bundles.made().onnx)
+    model.metadata_props.add(key="edgekit.tables", value=str(tmp_path))
+    precious = tmp_path / "graph.onnx"
+    precious.write_text("precious")
+    with tables.tables_in_files(model) as (light, folder):
+        assert folder != tmp_path
+        with tables.tables_in_files(light) as (_, also):
+            assert also == folder
+    compile_graph(model)
+    assert precious.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [precious]
+
+
 def _watched(make: Callable[..., Any], seen: list[Path]) -> Callable[..., Any]:
     def watched(**options: Any) -> Any:
         folder = make(**options)

@@ -1,5 +1,6 @@
 """Path ensemble: exact when it vanishes, chosen by errors, part of what training guarantees."""
 
+import itertools
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -236,13 +237,17 @@ def test_a_stop_is_heard_while_paths_are_scored(
 
 
 def test_a_head_that_was_trained_on_frozen_features_can_judge(
-    settings: dict[str, object],
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """However good it was with all paths, the best checkpoint is one without."""
+    worse = itertools.count()
+    monkeypatch.setattr(Evaluation, "criterion", property(lambda _: float(next(worse))))
     run = config(
         settings, codebook_size=8, freeze=True, epochs=1, finetune_epochs=1, precision="bf16"
     )
     result = run_training(run, QUIET)
     assert len(silent(result.out)) == 2
+    assert_same(weights(result.out, "best"), weights(result.out, "last"))
     phases = [entry["phase"] for entry in log_of(result.out) if entry["event"] == "epoch"]
     assert phases == ["train head", "fine-tune"]
 

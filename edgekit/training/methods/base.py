@@ -15,7 +15,6 @@ from edgekit.training.methods.paths import Paths
 from edgekit.training.methods.preserve import Preserve
 from edgekit.training.methods.prunable import prunable
 from edgekit.training.methods.prune import Prune
-from edgekit.training.methods.two_of_four import TwoOfFour
 
 
 def create_methods(
@@ -58,8 +57,6 @@ def create_methods(
             )
         require(("onnx", "onnxscript"), "--prune")
         methods.append(Prune(config.prune, prunable(model.backbone, size)))
-    if config.two_of_four:
-        methods.append(TwoOfFour(model))
     if methods and freezes and not config.finetune_epochs:
         raise UsageError(
             f"{methods[0].name} acts on a backbone that learns, but this one is frozen: add "

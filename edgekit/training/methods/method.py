@@ -22,6 +22,9 @@ class Method:
     """
 
     name: str  # of its setting, and of its term of the loss in the log
+    # Whether it makes the model smaller: then an earlier, larger one with lower errors is not what
+    # was asked for, and cannot be the best.
+    shrinks = False
 
     def attach(self, model: VQSA) -> None:
         """Add the method's modules, in the state in which training starts."""

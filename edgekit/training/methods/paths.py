@@ -66,6 +66,7 @@ class Paths(Method):
     """Removes the worst paths of a backbone before it learns, and scales the others."""
 
     name = "remove_paths"
+    shrinks = True
 
     def __init__(self, count: int, model: VQSA) -> None:
         self._count = count

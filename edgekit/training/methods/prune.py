@@ -68,6 +68,7 @@ class Prune(Method):
     """Prunes a share of all channels that can be removed from a backbone."""
 
     name = "prune"
+    shrinks = True
 
     def __init__(self, share: float, groups: Sequence[Group]) -> None:
         self._share, self._groups = share, groups
